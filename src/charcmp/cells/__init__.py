@@ -1,0 +1,55 @@
+"""The recurrent cells. This module knows their sizes only, so that matching needs no torch.
+
+Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and two
+bias vectors (H), as torch.nn counts them (the paper's code has both vectors too).
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from charcmp.errors import UserError
+
+if TYPE_CHECKING:
+    from charcmp.cells.base import Cell
+
+
+@dataclass(frozen=True)
+class CellInfo:
+    """What the solver and the tables need to know of a cell."""
+
+    module: str
+    class_name: str
+    label: str
+    num_gates: int
+
+    def num_params(self, input_size: int, hidden_size: int) -> int:
+        """Parameters of one layer: G·H·(I + H + 2)."""
+        return self.num_gates * hidden_size * (input_size + hidden_size + 2)
+
+
+CELLS = {
+    "rnn": CellInfo("charcmp.cells.rnn", "RNN", "RNN", num_gates=1),
+    "lstm": CellInfo("charcmp.cells.lstm", "LSTM", "LSTM", num_gates=4),
+    "gru": CellInfo("charcmp.cells.gru", "GRU", "GRU", num_gates=3),
+    "gru_reset_after": CellInfo(
+        "charcmp.cells.gru_reset_after", "GRUResetAfter", "GRU, reset after", num_gates=3
+    ),
+}
+
+
+def cell_info(name: str) -> CellInfo:
+    """Sizes of the cell called `name`; UserError if there is none."""
+    try:
+        return CELLS[name]
+    except KeyError:
+        raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
+
+
+def cell_class(name: str) -> type[Cell]:
+    """The torch module that implements the cell; imports torch."""
+    info = cell_info(name)
+    cls: type[Cell] = getattr(importlib.import_module(info.module), info.class_name)
+    return cls

@@ -1,0 +1,87 @@
+"""The console command: names a task and hands the rest of the line to Hydra, whole."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from charcmp import __version__
+from charcmp.config import config_dir
+
+USAGE = """\
+charcmp: recurrent cells compared at equal parameter counts
+
+  charcmp train   [key=value ...]   train one model, or go on with it
+  charcmp sweep   [key=value ...]   a grid of models: what is missing of it (--dry-run lists it)
+  charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
+  charcmp report  [key=value ...]   tables from the finished runs
+  charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
+
+  charcmp sweep                     the paper's 72 models
+  charcmp sweep experiment=demo     a few minutes, on text that every Python has
+  charcmp sweep dataset=text dataset.path=my.txt budget=50k
+  charcmp train --help              all keys and their choices
+"""
+
+# The tasks that run over a grid of overrides; the grid sweeper (hydra_plugins) does the expanding.
+GRID_TASKS = ("sweep", "params", "report")
+# Hydra's flags that print something instead of running.
+PRINTING_FLAGS = (
+    "--cfg",
+    "-c",
+    "--info",
+    "-i",
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--shell-completion",
+)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    command, *args = sys.argv[1:] or ["--help"]
+    if command in ("--help", "-h", "help"):
+        print(USAGE, end="")
+    elif command == "--version":
+        print(f"charcmp {__version__}")
+    elif command in ("-sc", "--shell-completion"):  # charcmp -sc install=bash
+        words = os.environ.get("COMP_LINE", "").split(" ")
+        if words[1:2] and words[1] in (*GRID_TASKS, "train"):
+            os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+        run_hydra([command, *args])
+    elif command == "train":
+        run_hydra(args)
+    elif command in GRID_TASKS:
+        run_hydra(grid_arguments(command, args))
+    elif command == "data":
+        from charcmp.commands import data
+
+        data(args)
+    else:
+        print(f"charcmp: unknown command '{command}'; charcmp --help lists them", file=sys.stderr)
+        sys.exit(2)
+
+
+def grid_arguments(command: str, args: list[str]) -> list[str]:
+    """Hydra's arguments for a task over a grid."""
+    if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
+        return args
+    mode = "plan" if command == "sweep" and "--dry-run" in args else command
+    rest = [arg for arg in args if arg not in ("--dry-run", "--json", "--multirun", "-m")]
+    as_json = str("--json" in args).lower()
+    return ["--multirun", f"hydra.sweeper.mode={mode}", f"hydra.sweeper.as_json={as_json}", *rest]
+
+
+def run_hydra(args: list[str]) -> None:
+    """Runs the training task, or with --multirun the grid sweeper, as Hydra does."""
+    import hydra
+
+    from charcmp.commands import train_task
+    from charcmp.config import register_schemas
+
+    register_schemas()
+    sys.argv = [sys.argv[0], *args]
+    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(
+        train_task
+    )()

@@ -1,0 +1,180 @@
+"""What each command does, between the command line and the modules that know how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from omegaconf import DictConfig
+
+from charcmp.config import DatasetConfig, config_dir, register_schemas, typed
+from charcmp.errors import Interrupted, UserError
+
+# Launchers other than ours start a task by unpickling it: whatever it needs registered, it registers.
+register_schemas()
+
+PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
+EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A user's mistake ends the program with one line; ours keeps its traceback."""
+    try:
+        yield
+    except UserError as error:
+        print(f"charcmp: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except Interrupted as stop:
+        print(f"charcmp: {stop}; the same command goes on from there", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+class StopRequest:
+    """Turns SIGINT, SIGTERM and the death of the parent sweep into an answer to `should_stop`."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.parent = int(os.environ.get(PARENT_VARIABLE, "0"))
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    def __call__(self) -> bool:
+        return self.requested or (self.parent != 0 and os.getppid() != self.parent)
+
+
+def train_task(cfg: DictConfig) -> None:
+    """`charcmp train`: one run, also as a job of a sweep."""
+    with one_line_errors():
+        train_one(cfg)
+
+
+def train_one(cfg: DictConfig) -> None:
+    from charcmp.runs import CorruptFileError, RunFolder, runs_dir
+    from charcmp.spec import deviation_warning, resolve
+
+    should_stop = StopRequest()
+    config = typed(cfg)
+    spec = resolve(config)
+    if (warning := deviation_warning(spec)) is not None:
+        print(f"note: {warning}")
+    if spec.corpus.note:
+        print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
+    folder = RunFolder(runs_dir(config.results_dir) / spec.run_id)
+    folder.create()
+    with folder.locked():
+        try:
+            result = folder.read_result()
+        except CorruptFileError as error:
+            aside = folder.set_aside(folder.result)
+            print(f"{error}; kept as {aside.name}, the run is finished again")
+            result = None
+        if result is None:
+            from charcmp.train import train
+
+            print(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
+            try:
+                result = train(spec, folder, should_stop)
+            except Interrupted:
+                raise
+            except UserError as error:
+                folder.write_failure(str(error))
+                raise
+            except Exception as error:
+                folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+                raise
+    print(summary_line(result, folder.path))
+    if result["status"] == "diverged":
+        sys.exit(EXIT_DIVERGED)
+
+
+def summary_line(result: dict[str, Any], path: Path) -> str:
+    if result["status"] == "diverged":
+        return f"{result['run_id']}: diverged (a loss was not finite); recorded in {path}"
+    return (
+        f"{result['run_id']}: test {result['test_nats_per_char']:.4f} nats/char, perplexity "
+        f"{result['test_perplexity']:.3f}, {result['test_bits_per_char']:.3f} bits/char "
+        f"(best epoch {result['best_epoch']}); {path}"
+    )
+
+
+DATA_USAGE = """\
+charcmp data                         the corpora: what is here, size, distinct bytes, sha256
+charcmp data fetch [wp] [lk]         download the paper's corpora into the cache folder
+charcmp data build-lk TREE [FOLDER]  make lk.txt from a Linux source tree, by the paper's recipe
+"""
+
+
+def data(args: list[str]) -> None:
+    """`charcmp data`."""
+    with one_line_errors():
+        match args:
+            case []:
+                list_data()
+            case ["fetch", *names]:
+                fetch_data(names or ["wp", "lk"])
+            case ["build-lk", tree, *rest] if len(rest) <= 1:
+                from charcmp import sources
+
+                folder = Path(rest[0]) if rest else sources.data_folders()[0]
+                print(
+                    f"wrote {sources.build_lk(Path(tree), folder)}, a stand-in for the paper's LK"
+                )
+            case ["--help"] | ["-h"]:
+                print(DATA_USAGE, end="")
+            case _:
+                raise UserError(f"data {' '.join(args)}: not understood\n{DATA_USAGE.rstrip()}")
+
+
+def builtin_datasets() -> dict[str, DatasetConfig]:
+    """The datasets of conf/dataset that name a text of their own."""
+    from omegaconf import OmegaConf
+
+    datasets = {}
+    for file in sorted((config_dir() / "dataset").glob("*.yaml")):
+        loaded = OmegaConf.load(file)
+        assert isinstance(loaded, DictConfig)
+        loaded.pop("defaults")
+        if loaded.source != "file":
+            datasets[file.stem] = DatasetConfig(**OmegaConf.to_container(loaded))  # type: ignore
+    return datasets
+
+
+def list_data() -> None:
+    from charcmp import sources
+
+    print(f"{'dataset':8} {'bytes':>10} {'distinct':>8}  sha256")
+    for name, dataset in builtin_datasets().items():
+        if dataset.source == "paper" and sources.find(name) is None:
+            print(
+                f"{name:8} not here: charcmp data fetch {name}, or {sources.DATA_VARIABLE}=folder"
+            )
+            continue
+        try:
+            corpus = sources.load_corpus(dataset)
+        except UserError as error:
+            print(f"{name:8} {error}")
+            continue
+        note = f"  ({corpus.note})" if corpus.note else ""
+        print(f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8} {corpus.sha256}{note}")
+
+
+def fetch_data(names: list[str]) -> None:
+    from charcmp import sources
+
+    datasets = builtin_datasets()
+    for name in names:
+        if name not in datasets or datasets[name].source != "paper":
+            raise UserError(f"data fetch {name}: wp and lk can be fetched")
+        corpus = sources.load_corpus(datasets[name])
+        print(f"{name}: {corpus.num_chars:,} bytes, sha256 {corpus.sha256}")

@@ -1,0 +1,194 @@
+"""The typed configuration: every key a user can set, its type, its default.
+
+The defaults of the scientific keys are the paper's protocol. A run's identity (spec.py) leaves out
+what stands at its default here, so a default may move only together with PROTOCOL_VERSION.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+
+from charcmp.errors import UserError
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass
+class CellConfig:
+    name: str = MISSING
+
+
+@dataclass
+class LSTMConfig(CellConfig):
+    forget_bias: float | None = None  # initial value of the forget gate's bias; the paper: none
+
+
+@dataclass
+class DatasetConfig:
+    name: str | None = None  # in run ids and tables; for dataset=text the file's stem
+    source: str = MISSING  # paper | file | pydocs | pysrc
+    path: str | None = None  # a file of one's own
+    url: str | None = None
+    num_chars: int | None = None  # what a right download has
+    num_symbols: int | None = None
+    stand_ins: dict[str, str] = field(default_factory=dict)  # sha256 -> what this other file is
+    layout: str = "columns"  # columns (the paper's) | contiguous
+    split: list[float] = field(default_factory=lambda: [80.0, 10.0, 10.0])  # percent
+
+
+@dataclass
+class OptimizerConfig:
+    name: str = MISSING
+    lr: float = 2e-3
+    lr_decay: float = 0.95  # factor per epoch ...
+    lr_decay_after: int = 10  # ... after this many epochs
+
+
+@dataclass
+class RMSpropConfig(OptimizerConfig):
+    alpha: float = 0.95
+    eps: float = 1e-8
+
+
+@dataclass
+class Config:
+    # The science: part of a run's identity.
+    cell: CellConfig = MISSING
+    dataset: DatasetConfig = MISSING
+    optimizer: OptimizerConfig = MISSING
+    layers: int = 1
+    budget: str | None = None  # 50k | 130k | 400k | 1300k | a number; 50k where nothing is said
+    hidden_size: int | None = None  # instead of a budget
+    seed: int = 0
+    dropout: float = 0.0
+    epochs: int = 50
+    batch_size: int = 100
+    unroll_steps: int = 100
+    clip: float | None = 5.0  # each gradient element, to [-clip, clip]; null for none
+    init_range: float = 0.08
+    precision: str = "float32"
+    # How and where: not part of it.
+    device: str = "auto"  # auto | cpu | cuda | cuda:1
+    threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
+    jobs: int | None = None  # runs at once in a sweep; null: one per GPU, else one per core
+    results_dir: str = "results"
+    data_dir: str | None = None
+    checkpoint_seconds: float = 30.0
+    progress: bool = True
+
+
+# Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
+# is part of the identity: forgetting one here costs a rerun, never a wrong merge.
+NOT_SCIENTIFIC = {
+    *("device", "threads", "jobs", "results_dir", "data_dir", "checkpoint_seconds", "progress"),
+    *("budget", "hidden_size"),  # identified by the hidden size that they lead to
+    *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),  # by the corpus's sha256
+    *("dataset.num_chars", "dataset.num_symbols", "dataset.stand_ins"),
+}
+
+
+def register_schemas() -> None:
+    """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base."""
+    store = ConfigStore.instance()
+    store.store(name="charcmp_schema", node=Config)
+    for group, name, node in (
+        ("cell", "cell_schema", CellConfig),
+        ("cell", "lstm_schema", LSTMConfig),
+        ("dataset", "dataset_schema", DatasetConfig),
+        ("optimizer", "rmsprop_schema", RMSpropConfig),
+    ):
+        store.store(group=group, name=name, node=node)
+
+
+def config_dir() -> Path:
+    """conf/ of the checkout this module lies in, else the copy inside the installed package."""
+    here = Path(__file__).resolve().parent
+    checkout = here.parents[1] / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else here / "conf"
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The configuration as dataclasses, checked; Hydra's own node is dropped.
+
+    Raises:
+        UserError: for a key that is not in the schema, or a value no run can have.
+    """
+    if "hydra" in cfg:
+        cfg = copy.copy(cfg)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+    for key in cfg:
+        if key not in {f.name for f in fields(Config)}:
+            raise UserError(f"unknown key '{key}': charcmp train --help lists the keys")
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """UserError for the first value that no run can have."""
+
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise UserError(message)
+
+    for name, part in (("cell", config.cell), ("dataset", config.dataset)):
+        require(is_dataclass(part), f"{name} is missing: {name}=... chooses one")
+    require(is_dataclass(config.optimizer), "optimizer is missing: optimizer=rmsprop")
+    for key in ("layers", "epochs", "batch_size", "unroll_steps"):
+        value = getattr(config, key)
+        require(value >= 1, f"{key}={value}: must be at least 1")
+    for key in ("hidden_size", "threads", "jobs"):
+        value = getattr(config, key)
+        require(value is None or value >= 1, f"{key}={value}: must be at least 1")
+    require(config.seed >= 0, f"seed={config.seed}: must not be negative")
+    require(0 <= config.dropout < 1, f"dropout={config.dropout}: must be in [0, 1)")
+    require(config.clip is None or config.clip > 0, f"clip={config.clip}: must be positive or null")
+    require(config.init_range > 0, f"init_range={config.init_range}: must be positive")
+    require(config.checkpoint_seconds >= 0, "checkpoint_seconds must not be negative")
+    optimizer = config.optimizer
+    require(optimizer.lr > 0, f"optimizer.lr={optimizer.lr}: must be positive")
+    require(
+        0 < optimizer.lr_decay <= 1, f"optimizer.lr_decay={optimizer.lr_decay}: must be in (0, 1]"
+    )
+    if isinstance(optimizer, RMSpropConfig):
+        alpha, eps = optimizer.alpha, optimizer.eps
+        require(0 <= alpha < 1, f"optimizer.alpha={alpha}: must be in [0, 1)")
+        require(eps > 0, f"optimizer.eps={eps}: must be positive")
+    require(
+        config.precision == "float32",
+        f"precision={config.precision}: only float32, the paper's, is implemented",
+    )
+    layouts = ("columns", "contiguous")
+    require(
+        config.dataset.layout in layouts,
+        f"dataset.layout={config.dataset.layout}: one of {', '.join(layouts)}",
+    )
+    split = config.dataset.split
+    require(
+        len(split) == 3 and all(part > 0 for part in split) and abs(sum(split) - 100) < 1e-9,
+        f"dataset.split={split}: three positive percentages that sum to 100",
+    )
+    require(
+        config.budget is None or config.hidden_size is None,
+        f"budget={config.budget} and hidden_size={config.hidden_size}: give one of them",
+    )
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{'optimizer.lr': 0.002, ...} of a configuration dataclass."""
+    flat: dict[str, Any] = {}
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            flat |= flatten(value, f"{prefix}{f.name}.")
+        else:
+            flat[prefix + f.name] = value
+    return flat

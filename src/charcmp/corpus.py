@@ -1,0 +1,171 @@
+"""A corpus as symbols, and its split into the streams that a model trains and is judged on.
+
+Shape suffixes: N characters, B rows (the batch), C columns, T steps of a chunk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charcmp.errors import UserError
+
+Symbols = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text as indices into its vocabulary, the sorted distinct bytes."""
+
+    name: str
+    symbols_N: Symbols
+    vocabulary: bytes
+    sha256: str
+    note: str | None = None  # what a reader of the results must know: a stand-in, another sha256
+
+    @property
+    def num_chars(self) -> int:
+        return len(self.symbols_N)
+
+    @property
+    def num_symbols(self) -> int:
+        return len(self.vocabulary)
+
+    def record(self) -> dict[str, Any]:
+        """What is stored of the corpus beside each run."""
+        return {
+            "name": self.name,
+            "num_chars": self.num_chars,
+            "num_symbols": self.num_symbols,
+            "sha256": self.sha256,
+            "note": self.note,
+        }
+
+
+def corpus_from_bytes(name: str, text: bytes, note: str | None = None) -> Corpus:
+    """Encodes a text. A character is a byte, as in the paper's code.
+
+    Raises:
+        UserError: if the text is empty or a single byte repeated.
+    """
+    if not text:
+        raise UserError(f"{name}: the file is empty")
+    bytes_N = np.frombuffer(text, dtype=np.uint8)
+    present = np.bincount(bytes_N, minlength=256) > 0
+    if present.sum() < 2:
+        raise UserError(f"{name}: a single distinct byte; there is nothing to predict")
+    index_of_byte = (np.cumsum(present) - 1).astype(np.uint8)
+    return Corpus(
+        name=name,
+        symbols_N=index_of_byte[bytes_N],
+        vocabulary=bytes(np.flatnonzero(present).astype(np.uint8)),
+        sha256=hashlib.sha256(text).hexdigest(),
+        note=note,
+    )
+
+
+@dataclass(frozen=True)
+class Stream:
+    """B rows of text read in parallel: y is what follows x, character by character."""
+
+    x_BC: Symbols
+    y_BC: Symbols
+
+    @property
+    def num_chars(self) -> int:
+        return self.x_BC.size
+
+    def num_chunks(self, unroll_steps: int) -> int:
+        return self.x_BC.shape[1] // unroll_steps
+
+
+@dataclass(frozen=True)
+class Splits:
+    train: Stream
+    val: Stream
+    test: Stream
+
+
+def split_corpus(
+    corpus: Corpus, layout: str, percent: list[float], batch_size: int, unroll_steps: int
+) -> Splits:
+    """Cuts a corpus into train, validation and test text.
+
+    Args:
+        layout: "columns", the paper's: the text as `batch_size` rows, each row's columns cut into
+            chunks of `unroll_steps`, the first chunks of every row for training, the next for
+            validation, the rest for test. "contiguous": the beginning, the next part and the end
+            of the text, each then laid out in rows.
+        percent: of train, validation and test; chunks (or characters) are floored, the rest is test.
+
+    Raises:
+        UserError: if a part would be shorter than one chunk of one batch.
+    """
+    shares = [Fraction(str(part)) / 100 for part in percent]
+    cut = _columns if layout == "columns" else _contiguous
+    splits = cut(corpus.symbols_N, shares, batch_size, unroll_steps)
+    if splits is None:
+        raise UserError(_too_short(corpus, cut, shares, batch_size, unroll_steps))
+    return splits
+
+
+def _shifted(symbols_N: Symbols, start: int, length: int) -> Symbols:
+    """The character that follows each of [start, start + length); after the last, the first."""
+    stop = start + length + 1
+    if stop <= len(symbols_N):
+        return symbols_N[start + 1 : stop]
+    return np.append(symbols_N[start + 1 :], symbols_N[:1])
+
+
+def _columns(
+    symbols_N: Symbols, shares: list[Fraction], batch_size: int, unroll_steps: int
+) -> Splits | None:
+    num_chunks = len(symbols_N) // (batch_size * unroll_steps)
+    num_train, num_val = (int(num_chunks * share) for share in shares[:2])
+    num_test = num_chunks - num_train - num_val
+    if min(num_train, num_val, num_test) < 1:
+        return None
+    length = num_chunks * batch_size * unroll_steps
+    x_BC = symbols_N[:length].reshape(batch_size, -1)
+    y_BC = _shifted(symbols_N, 0, length).reshape(batch_size, -1)
+    edges = [0, num_train * unroll_steps, (num_train + num_val) * unroll_steps, x_BC.shape[1]]
+    return Splits(
+        *(Stream(x_BC[:, a:b], y_BC[:, a:b]) for a, b in zip(edges, edges[1:], strict=False))
+    )
+
+
+def _contiguous(
+    symbols_N: Symbols, shares: list[Fraction], batch_size: int, unroll_steps: int
+) -> Splits | None:
+    num_train, num_val = (int(len(symbols_N) * share) for share in shares[:2])
+    edges = [0, num_train, num_train + num_val, len(symbols_N)]
+    streams = []
+    for start, stop in zip(edges, edges[1:], strict=False):
+        num_chunks = (stop - start) // (batch_size * unroll_steps)
+        if num_chunks < 1:
+            return None
+        length = num_chunks * batch_size * unroll_steps
+        x_BC = symbols_N[start : start + length].reshape(batch_size, -1)
+        streams.append(Stream(x_BC, _shifted(symbols_N, start, length).reshape(batch_size, -1)))
+    return Splits(*streams)
+
+
+def _too_short(
+    corpus: Corpus, cut: Any, shares: list[Fraction], batch_size: int, unroll_steps: int
+) -> str:
+    complaint = (
+        f"{corpus.name}: {corpus.num_chars:,} characters are too few for "
+        f"batch_size={batch_size} unroll_steps={unroll_steps}, which need at least one chunk of "
+        f"{batch_size * unroll_steps:,} characters in each of train, validation and test"
+    )
+    for steps in (unroll_steps, 20, 5, 1):
+        for smaller in range(min(batch_size, corpus.num_chars), 0, -1):
+            if steps <= unroll_steps and cut(corpus.symbols_N, shares, smaller, steps):
+                also = "" if steps == unroll_steps else f" unroll_steps={steps}"
+                return f"{complaint}; batch_size={smaller}{also} works"
+    return f"{complaint}; no batch size works on so short a text"

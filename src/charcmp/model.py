@@ -1,0 +1,79 @@
+"""The language model: recurrent layers over one-hot symbols, a linear decoder on the top one.
+
+Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S state vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charcmp.cells import cell_class
+from charcmp.cells.lstm import LSTM
+
+
+class CharModel(nn.Module):
+    """L layers of one cell, dropout between and above them (never on the recurrence), a decoder."""
+
+    def __init__(
+        self,
+        cell: str,
+        layers: int,
+        hidden_size: int,
+        num_symbols: int,
+        dropout: float = 0.0,
+        **cell_options: Any,
+    ) -> None:
+        super().__init__()
+        make = cell_class(cell)
+        self.cells = nn.ModuleList(
+            make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
+            for layer in range(layers)
+        )
+        self.decoder = nn.Linear(hidden_size, num_symbols)
+        self.dropout = dropout
+
+    def forward(self, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for the character after each of x.
+
+        Args:
+            x_TB: symbols, int64.
+            state_LSBH: the state before the first step; see `zero_state`.
+
+        Returns:
+            Logits (T, B, V) and the state after the last step (L, S, B, H).
+        """
+        h: Tensor = x_TB
+        states = []
+        for layer, (cell, state_SBH) in enumerate(zip(self.cells, state_LSBH, strict=True)):
+            if layer > 0:
+                h = F.dropout(h, self.dropout, self.training)
+            h, new_state_SBH = cell(h, state_SBH)
+            states.append(new_state_SBH)
+        logits_TBV = self.decoder(F.dropout(h, self.dropout, self.training))
+        return logits_TBV, torch.stack(states)
+
+    def zero_state(self, batch_size: int) -> Tensor:
+        """A state of zeros (L, S, B, H) on the model's device."""
+        first = self.cells[0]
+        weight = self.decoder.weight
+        shape = (len(self.cells), first.num_states, batch_size, first.hidden_size)
+        return torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+
+    @torch.no_grad()
+    def initialize(self, init_range: float, seed: int) -> None:
+        """Every parameter, biases included, uniform in [-init_range, init_range]. [paper, code]
+
+        Drawn on the CPU from a generator of its own: the same weights on every device.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in self.parameters():
+            values = torch.empty(parameter.shape)
+            values.uniform_(-init_range, init_range, generator=generator)
+            parameter.copy_(values)
+        for cell in self.cells:
+            if isinstance(cell, LSTM):
+                cell.reset_forget_bias()

@@ -1,0 +1,397 @@
+"""One run, from configuration to result: the whole protocol, top to bottom.
+
+Shape suffixes: T steps of a chunk, B batch rows, V vocabulary, L layers, S state vectors, H hidden.
+Marks: [code] read in the author's published char-rnn, [paper] Karpathy, Johnson & Fei-Fei 2015.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from tqdm import tqdm
+
+from charcmp.config import PROTOCOL_VERSION
+from charcmp.corpus import split_corpus
+from charcmp.environment import describe, resolve_device
+from charcmp.errors import Interrupted
+from charcmp.evaluate import losses, mean_loss, to_chunks
+from charcmp.model import CharModel
+from charcmp.optim import learning_rate, make_optimizer
+from charcmp.runs import (
+    SCHEMA_VERSION,
+    CorruptFileError,
+    RunFolder,
+    write_atomically,
+    write_json,
+    write_npy,
+)
+from charcmp.spec import RunSpec, canonical_json
+
+CHECKPOINT_FORMAT = 1
+TICK_SECONDS = 1.0
+
+
+@dataclass
+class Place:
+    """Where a run is: the part of a checkpoint that is not tensors."""
+
+    epoch: int = 1
+    chunk: int = 0
+    best_epoch: int = 0
+    best_val: float = math.inf
+    seconds_train: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Step:
+    """One training step over buffers that exist before it, so that it could be captured as a graph.
+
+    Nothing in `__call__` reads a number back from the device.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device) -> None:
+        config = spec.config
+        options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
+        model = CharModel(
+            config.cell.name,
+            config.layers,
+            spec.hidden_size,
+            spec.corpus.num_symbols,
+            config.dropout,
+            **options,
+        )
+        model.initialize(config.init_range, config.seed)
+        torch.manual_seed(config.seed)  # what is left to draw is dropout
+        self.model = model.to(device)
+        self.parameters = list(self.model.parameters())
+        self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float64, device=device)
+        self.optimizer = make_optimizer(config.optimizer, self.parameters, self.lr)
+        self.clip = config.clip
+        shape = (config.unroll_steps, config.batch_size)
+        self.x_TB = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.y_TB = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.state_LSBH = self.model.zero_state(config.batch_size)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+    def __call__(self, x_TB: Tensor, y_TB: Tensor) -> None:
+        self.x_TB.copy_(x_TB)
+        self.y_TB.copy_(y_TB)
+        logits_TBV, state_LSBH = self.model(self.x_TB, self.state_LSBH)
+        # Mean over the batch, sum over the steps: clip and eps both refer to this scale. [code]
+        loss = (
+            F.cross_entropy(logits_TBV.flatten(0, 1), self.y_TB.flatten(), reduction="sum")
+            / self.x_TB.shape[1]
+        )
+        self.optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.clip)
+        self.optimizer.step()
+        # Carried from chunk to chunk and across epochs, never reset; no gradient flows back. [code]
+        self.state_LSBH.copy_(state_LSBH.detach())
+        self.loss_sum += loss.detach()
+
+
+def train(
+    spec: RunSpec,
+    folder: RunFolder,
+    should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Trains a run, or goes on with it from its checkpoint, and writes its result.
+
+    Args:
+        spec: what to train.
+        folder: where it lives; created and locked by the caller.
+        should_stop: asked after every step; a true answer ends the run with a checkpoint.
+        say: receives lines for the user.
+
+    Returns:
+        The contents of result.json; its status is `done`, or `diverged` if a loss was not finite.
+
+    Raises:
+        Interrupted: if `should_stop` said so.
+        UserError: if the corpus is too short, the device absent or a file cannot be written.
+    """
+    config = spec.config
+    splits = split_corpus(
+        spec.corpus,
+        config.dataset.layout,
+        config.dataset.split,
+        config.batch_size,
+        config.unroll_steps,
+    )
+    device = resolve_device(config.device)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    torch.backends.cudnn.allow_tf32 = False  # cuDNN would round float32 products to TF32
+    train_chunks, val_chunks, test_chunks = (
+        to_chunks(stream, config.unroll_steps, device)
+        for stream in (splits.train, splits.val, splits.test)
+    )
+    step = Step(spec, device)
+    place, best = Place(), {}
+    if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
+        place, best = restore(step, checkpoint, device)
+        say(f"resuming {spec.run_id} in epoch {place.epoch}, chunk {place.chunk}")
+    describe_run(spec, folder, device)
+    folder.failure.unlink(missing_ok=True)
+
+    chars_per_chunk = config.batch_size * config.unroll_steps
+    chars_per_epoch = len(train_chunks) * chars_per_chunk
+    bar = tqdm(
+        total=config.epochs * chars_per_epoch,
+        initial=(place.epoch - 1) * chars_per_epoch + place.chunk * chars_per_chunk,
+        unit="char",
+        unit_scale=True,
+        desc=spec.run_id,
+        disable=not config.progress or None,  # None: where it is not a terminal
+    )
+    board = tensorboard_writer(folder, place)
+    status = "done"
+    clock = time.perf_counter()
+    last_tick = last_checkpoint = time.monotonic()
+
+    def save() -> None:
+        nonlocal last_checkpoint
+        save_checkpoint(spec, folder, step, place, best)
+        last_checkpoint = time.monotonic()
+
+    while place.epoch <= config.epochs:
+        lr = learning_rate(config.optimizer, place.epoch)
+        step.lr.fill_(lr)
+        while place.chunk < len(train_chunks):
+            step(train_chunks.x_KTB[place.chunk], train_chunks.y_KTB[place.chunk])
+            place.chunk += 1
+            bar.update(chars_per_chunk)
+            stop = should_stop()
+            now = time.monotonic()
+            if now - last_tick < TICK_SECONDS and not stop:
+                continue
+            last_tick = now
+            place.seconds_train += time.perf_counter() - clock
+            if stop or now - last_checkpoint >= config.checkpoint_seconds:
+                save()
+            if stop:
+                raise Interrupted(f"{spec.run_id}: interrupted in epoch {place.epoch}")
+            note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
+            train_nats = float(step.loss_sum) / (place.chunk * config.unroll_steps)
+            bar.set_postfix_str(f"epoch {place.epoch} loss {train_nats:.3f}", refresh=False)
+            clock = time.perf_counter()
+            if not math.isfinite(train_nats):
+                break  # the sum stays so: no need to finish the epoch
+        place.seconds_train += time.perf_counter() - clock
+
+        train_nats = float(step.loss_sum) / (len(train_chunks) * config.unroll_steps)
+        val_nats = mean_loss(losses(step.model, val_chunks))
+        if not (math.isfinite(train_nats) and math.isfinite(val_nats)):
+            status = "diverged"
+            break
+        if val_nats < place.best_val:
+            place.best_val, place.best_epoch = val_nats, place.epoch
+            best = {key: value.clone() for key, value in step.model.state_dict().items()}
+        entry = {
+            "epoch": place.epoch,
+            "lr": lr,
+            "train_nats_per_char": train_nats,
+            "val_nats_per_char": val_nats,
+            "seconds_train": round(place.seconds_train, 3),
+        }
+        place.history.append(entry)
+        if board is not None:
+            for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
+                board.add_scalar(key, entry[key], place.epoch)
+        bar.clear()
+        say(
+            f"epoch {place.epoch}/{config.epochs}  train {train_nats:.4f}  val {val_nats:.4f} nats/char"
+        )
+        place.epoch, place.chunk = place.epoch + 1, 0
+        step.loss_sum.zero_()
+        note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
+        if place.epoch > config.epochs or time.monotonic() - last_checkpoint >= min(
+            config.checkpoint_seconds, TICK_SECONDS
+        ):
+            save()
+        clock = time.perf_counter()
+    bar.close()
+    if board is not None:
+        board.close()
+
+    test_nats = None
+    if status == "done":
+        # Once, with the weights that did best on validation. [code]
+        step.model.load_state_dict(best)
+        nll_BC = losses(step.model, test_chunks).cpu()
+        test_nats = mean_loss(nll_BC)
+        write_npy(folder.test_nll, nll_BC.flatten().numpy())
+        weights = save_safetensors({key: value.contiguous().cpu() for key, value in best.items()})
+        write_atomically(folder.best, lambda file: file.write(weights))
+    write_json(folder.history, place.history)
+    result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
+    chars_trained = len(place.history) * chars_per_epoch
+    result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
+    write_json(folder.result, result)
+    return result
+
+
+def make_result(
+    spec: RunSpec,
+    place: Place,
+    status: str,
+    test_nats: float | None,
+    num_test_chars: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What result.json says, all but the speed. Losses that do not exist are null."""
+    config = spec.config
+    best = place.history[place.best_epoch - 1] if place.best_epoch else None
+    environment = describe(device, spec.corpus)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol_version": PROTOCOL_VERSION,
+        "status": status,
+        "run_id": spec.run_id,
+        "dataset": spec.corpus.name,
+        "corpus_sha256": spec.corpus.sha256,
+        "corpus_note": spec.corpus.note,
+        "num_symbols": spec.corpus.num_symbols,
+        "layout": config.dataset.layout,
+        "split": list(config.dataset.split),
+        "cell": config.cell.name,
+        "layers": config.layers,
+        "budget": spec.budget,
+        "hidden_size": spec.hidden_size,
+        "num_params": spec.num_params,
+        "target_params": spec.target_params,
+        "seed": config.seed,
+        "dropout": config.dropout,
+        "precision": config.precision,
+        "epochs": config.epochs,
+        "unroll_steps": config.unroll_steps,
+        "batch_size": config.batch_size,
+        "identity": spec.identity(),
+        "best_epoch": place.best_epoch or None,
+        "train_nats_per_char": best and best["train_nats_per_char"],  # mean over that epoch
+        "val_nats_per_char": best and best["val_nats_per_char"],
+        "test_nats_per_char": test_nats,
+        "test_perplexity": test_nats and math.exp(test_nats),
+        "test_bits_per_char": test_nats and test_nats / math.log(2),
+        "num_test_chars": num_test_chars,
+        "seconds_train": round(place.seconds_train, 3),
+        "device": environment["device"],
+        "device_name": environment["device_name"],
+        "git_commit": environment["git_commit"],
+        "git_dirty": environment["git_dirty"],
+    }
+
+
+def describe_run(spec: RunSpec, folder: RunFolder, device: torch.device) -> None:
+    """Writes config.yaml and environment.json; earlier starts of the same run are kept in it."""
+    resolved = OmegaConf.structured(spec.config)
+    resolved.budget, resolved.hidden_size = None, spec.hidden_size
+    header = f"# {spec.run_id}\n"
+    text = header + OmegaConf.to_yaml(resolved)
+    write_atomically(folder.config, lambda file: file.write(text.encode()))
+    environment = describe(device, spec.corpus)
+    try:
+        earlier = json.loads(folder.environment.read_text())
+        environment["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
+    except (OSError, ValueError, AttributeError):
+        pass  # the first start, or an unreadable note about an earlier one
+    write_json(folder.environment, environment)
+
+
+def note_progress(
+    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_chunk: int
+) -> None:
+    """For whoever watches from outside: how far the run is."""
+    chunks_done = (place.epoch - 1) * num_chunks + place.chunk
+    folder.write_progress(
+        {
+            "epoch": place.epoch,
+            "epochs": spec.config.epochs,
+            "fraction": chunks_done / (spec.config.epochs * num_chunks),
+            "chars_per_second": chunks_done * chars_per_chunk / max(place.seconds_train, 1e-9),
+            "best_val_nats_per_char": place.best_val if place.best_epoch else None,
+            "time": time.time(),
+        }
+    )
+
+
+def save_checkpoint(
+    spec: RunSpec, folder: RunFolder, step: Step, place: Place, best: dict[str, Tensor]
+) -> None:
+    """All that the rest of the run depends on, in one file."""
+    checkpoint = {
+        "format": CHECKPOINT_FORMAT,
+        "identity": canonical_json(spec.identity()),
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "state": step.state_LSBH,
+        "loss_sum": step.loss_sum,
+        "best": best,
+        "rng": torch.get_rng_state(),
+        "rng_cuda": torch.cuda.get_rng_state(step.lr.device) if step.lr.is_cuda else None,
+        "place": json.dumps(asdict(place)),
+    }
+    write_atomically(folder.checkpoint, lambda file: torch.save(checkpoint, file))
+
+
+def load_checkpoint(
+    spec: RunSpec, folder: RunFolder, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The run's checkpoint; one that cannot be used is set aside, with a word, and the run redone."""
+    if not folder.checkpoint.exists():
+        return None
+    try:
+        checkpoint = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
+        if checkpoint["format"] != CHECKPOINT_FORMAT:
+            raise CorruptFileError("of another format")
+        if checkpoint["identity"] != canonical_json(spec.identity()):
+            raise CorruptFileError("of another configuration")
+        Place(**json.loads(checkpoint["place"]))
+    except Exception as error:  # torch.load fails in as many ways as files break
+        aside = folder.set_aside(folder.checkpoint)
+        reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
+        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}, the run starts anew")
+        return None
+    return dict(checkpoint)
+
+
+def restore(
+    step: Step, checkpoint: dict[str, Any], device: torch.device
+) -> tuple[Place, dict[str, Tensor]]:
+    """Puts a checkpoint's tensors back in place; returns the rest of it."""
+    step.model.load_state_dict(checkpoint["model"])
+    step.optimizer.load_state_dict(checkpoint["optimizer"])
+    for group in step.optimizer.param_groups:
+        group["lr"] = step.lr  # loading made a copy of it
+    step.state_LSBH.copy_(checkpoint["state"])
+    step.loss_sum.copy_(checkpoint["loss_sum"])
+    torch.set_rng_state(checkpoint["rng"])
+    if device.type == "cuda" and checkpoint["rng_cuda"] is not None:
+        torch.cuda.set_rng_state(checkpoint["rng_cuda"], device)
+    best = {key: value.to(device) for key, value in checkpoint["best"].items()}
+    return Place(**json.loads(checkpoint["place"])), best
+
+
+def tensorboard_writer(folder: RunFolder, place: Place) -> Any:
+    """A TensorBoard log in the run's folder where the extra is installed, else None."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch)

@@ -1,0 +1,1 @@
+"""charcmp's Hydra plugins: a sweeper that skips what is done, a launcher with a process per run."""

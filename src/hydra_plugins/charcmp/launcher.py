@@ -1,0 +1,61 @@
+"""Hydra's side of the process launcher: one OS process per run, as many at once as there are slots."""
+
+# No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from charcmp.sweep import Job
+
+
+@dataclass
+class ProcessLauncherConfig:
+    _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="charcmp", node=ProcessLauncherConfig, provider="charcmp"
+)
+
+
+class ProcessLauncher(Launcher):
+    """Runs jobs by `charcmp train` in child processes; see charcmp.processes."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from charcmp.sweep import make_job
+
+        loader = self.hydra_context.config_loader
+        jobs = [
+            make_job(list(overrides), loader.load_sweep_config(self.config, list(overrides)))
+            for overrides in job_overrides
+        ]
+        self.launch_jobs(jobs)
+        return [
+            JobReturn(overrides=job.overrides, status=JobStatus.COMPLETED)
+            if job.folder.result.exists()
+            else JobReturn(overrides=job.overrides, status=JobStatus.FAILED)
+            for job in jobs
+        ]
+
+    def launch_jobs(self, jobs: "list[Job]") -> None:
+        """Runs jobs whose configuration is already composed."""
+        from charcmp.processes import run_processes
+
+        sources = self.config.hydra.runtime.config_sources
+        folders = [source.path for source in sources if source.provider == "command-line"]
+        run_processes(jobs, [f"--config-dir={folder}" for folder in folders])

@@ -1,0 +1,69 @@
+"""Hydra's side of `charcmp sweep`, `params` and `report`: hands the overrides to charcmp.sweep."""
+
+# No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
+from dataclasses import dataclass, field
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+@dataclass
+class GridSweeperConfig:
+    _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
+    params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
+    mode: str = "sweep"  # sweep | plan | params | report
+    as_json: bool = False
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper", name="charcmp", node=GridSweeperConfig, provider="charcmp"
+)
+
+
+class GridSweeper(Sweeper):
+    """Expands the grid; what happens to it is charcmp.sweep's business."""
+
+    def __init__(self, params: dict[str, str], mode: str, as_json: bool) -> None:
+        self.params, self.mode, self.as_json = params, mode, as_json
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.config = config
+        self.hydra_context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        from charcmp import sweep
+        from charcmp.commands import one_line_errors
+
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+
+        def compose(overrides: list[str]) -> DictConfig:
+            return loader.load_sweep_config(self.config, overrides)
+
+        with one_line_errors():
+            grid = sweep.Grid(
+                parser.parse_overrides(arguments),
+                parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()]),
+                compose,
+            )
+            if self.mode == "report":
+                sweep.report(grid)
+            elif self.mode == "params":
+                sweep.print_params(grid, self.as_json)
+            elif self.mode == "plan":
+                sweep.print_plan(grid)
+            elif (launch_jobs := getattr(self.launcher, "launch_jobs", None)) is not None:  # ours
+                sweep.run(grid, launch_jobs)
+            else:  # a cluster's launcher: it composes each job from its overrides itself
+                sweep.run(
+                    grid, lambda jobs: self.launcher.launch([job.overrides for job in jobs], 0)
+                )
