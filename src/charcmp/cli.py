@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 from charcmp import __version__
 from charcmp.config import config_dir
@@ -25,6 +26,9 @@ charcmp: recurrent cells compared at equal parameter counts
 
 # The tasks that run over a grid of overrides; the grid sweeper (hydra_plugins) does the expanding.
 GRID_TASKS = ("sweep", "params", "report")
+# `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
+# model by validation loss.
+SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
 # Hydra's flags that print something instead of running.
 PRINTING_FLAGS = (
     "--cfg",
@@ -50,6 +54,8 @@ def main() -> None:
         if words[1:2] and words[1] in (*GRID_TASKS, "train"):
             os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         run_hydra([command, *args])
+    elif command == "train" and SELECT_DROPOUT[0] in args:
+        fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         run_hydra(args)
     elif command in GRID_TASKS:
@@ -59,8 +65,12 @@ def main() -> None:
 
         data(args)
     else:
-        print(f"charcmp: unknown command '{command}'; charcmp --help lists them", file=sys.stderr)
-        sys.exit(2)
+        fail(f"unknown command '{command}'; charcmp --help lists them")
+
+
+def fail(message: str) -> NoReturn:
+    print(f"charcmp: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def grid_arguments(command: str, args: list[str]) -> list[str]:
@@ -68,6 +78,7 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
         return args
     mode = "plan" if command == "sweep" and "--dry-run" in args else command
+    args = [SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg for arg in args]
     rest = [arg for arg in args if arg not in ("--dry-run", "--json", "--multirun", "-m")]
     as_json = str("--json" in args).lower()
     return ["--multirun", f"hydra.sweeper.mode={mode}", f"hydra.sweeper.as_json={as_json}", *rest]

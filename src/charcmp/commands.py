@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from charcmp.config import DatasetConfig, config_dir, register_schemas, typed
 from charcmp.errors import Interrupted, UserError
 
-# Launchers other than ours start a task by unpickling it: whatever it needs registered, it registers.
+# Launchers other than ours start a task by unpickling it: its module registers what it needs.
 register_schemas()
 
 PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
@@ -166,7 +166,7 @@ def list_data() -> None:
             print(f"{name:8} {error}")
             continue
         note = f"  ({corpus.note})" if corpus.note else ""
-        print(f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8} {corpus.sha256}{note}")
+        print(f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8}  {corpus.sha256}{note}")
 
 
 def fetch_data(names: list[str]) -> None:

@@ -123,7 +123,7 @@ def typed(cfg: DictConfig) -> Config:
         cfg = copy.copy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    for key in cfg:
+    for key in map(str, cfg):
         if key not in {f.name for f in fields(Config)}:
             raise UserError(f"unknown key '{key}': charcmp train --help lists the keys")
     config = OmegaConf.to_object(cfg)

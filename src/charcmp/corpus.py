@@ -6,6 +6,7 @@ Shape suffixes: N characters, B rows (the batch), C columns, T steps of a chunk.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -101,7 +102,8 @@ def split_corpus(
             chunks of `unroll_steps`, the first chunks of every row for training, the next for
             validation, the rest for test. "contiguous": the beginning, the next part and the end
             of the text, each then laid out in rows.
-        percent: of train, validation and test; chunks (or characters) are floored, the rest is test.
+        percent: of train, validation and test; chunks (or characters) are floored, test is the
+            rest.
 
     Raises:
         UserError: if a part would be shorter than one chunk of one batch.
@@ -134,9 +136,7 @@ def _columns(
     x_BC = symbols_N[:length].reshape(batch_size, -1)
     y_BC = _shifted(symbols_N, 0, length).reshape(batch_size, -1)
     edges = [0, num_train * unroll_steps, (num_train + num_val) * unroll_steps, x_BC.shape[1]]
-    return Splits(
-        *(Stream(x_BC[:, a:b], y_BC[:, a:b]) for a, b in zip(edges, edges[1:], strict=False))
-    )
+    return Splits(*(Stream(x_BC[:, a:b], y_BC[:, a:b]) for a, b in itertools.pairwise(edges)))
 
 
 def _contiguous(
@@ -145,7 +145,7 @@ def _contiguous(
     num_train, num_val = (int(len(symbols_N) * share) for share in shares[:2])
     edges = [0, num_train, num_train + num_val, len(symbols_N)]
     streams = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in itertools.pairwise(edges):
         num_chunks = (stop - start) // (batch_size * unroll_steps)
         if num_chunks < 1:
             return None

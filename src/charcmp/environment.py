@@ -1,4 +1,4 @@
-"""The circumstances of a run: versions, device, commit, command. Nothing that identifies a person."""
+"""The circumstances of a run: versions, device, commit, command; no person, no host."""
 
 from __future__ import annotations
 

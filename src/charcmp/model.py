@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charcmp.cells import cell_class
-from charcmp.cells.lstm import LSTM
+from charcmp.cells.base import Cell
 
 
 class CharModel(nn.Module):
@@ -29,10 +29,13 @@ class CharModel(nn.Module):
     ) -> None:
         super().__init__()
         make = cell_class(cell)
-        self.cells = nn.ModuleList(
+        cells = [
             make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
             for layer in range(layers)
-        )
+        ]
+        self.cells = nn.ModuleList(cells)
+        self.state_shape = (layers, cells[0].num_states)
+        self.hidden_size = hidden_size
         self.decoder = nn.Linear(hidden_size, num_symbols)
         self.dropout = dropout
 
@@ -58,10 +61,8 @@ class CharModel(nn.Module):
 
     def zero_state(self, batch_size: int) -> Tensor:
         """A state of zeros (L, S, B, H) on the model's device."""
-        first = self.cells[0]
-        weight = self.decoder.weight
-        shape = (len(self.cells), first.num_states, batch_size, first.hidden_size)
-        return torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        shape = (*self.state_shape, batch_size, self.hidden_size)
+        return self.decoder.weight.new_zeros(shape)
 
     @torch.no_grad()
     def initialize(self, init_range: float, seed: int) -> None:
@@ -75,5 +76,5 @@ class CharModel(nn.Module):
             values.uniform_(-init_range, init_range, generator=generator)
             parameter.copy_(values)
         for cell in self.cells:
-            if isinstance(cell, LSTM):
-                cell.reset_forget_bias()
+            assert isinstance(cell, Cell)
+            cell.set_initial_values()

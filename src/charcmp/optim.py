@@ -24,7 +24,7 @@ def make_optimizer(
         # torch adds eps outside the root and starts the average at 0, as the paper's code does.
         return torch.optim.RMSprop(
             parameters,
-            lr=lr,  # type: ignore[arg-type]  # torch's annotation lags: a tensor is documented
+            lr=lr,
             alpha=config.alpha,
             eps=config.eps,
             capturable=lr.is_cuda,

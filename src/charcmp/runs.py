@@ -144,7 +144,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
     """
     try:
         text = path.read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptFileError(f"{path}: {error}") from None
@@ -158,7 +158,7 @@ def read_result(path: Path) -> dict[str, Any] | None:
         raise CorruptFileError(f"{path}: without {', '.join(missing)}")
     if result["schema_version"] != SCHEMA_VERSION:
         raise CorruptFileError(
-            f"{path}: schema version {result['schema_version']}, this charcmp reads {SCHEMA_VERSION}"
+            f"{path}: schema version {result['schema_version']}, but {SCHEMA_VERSION} is read here"
         )
     if result["status"] not in ("done", "diverged"):
         raise CorruptFileError(f"{path}: status '{result['status']}'")

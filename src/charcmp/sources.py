@@ -149,7 +149,7 @@ def judge(
         What a reader must know about it, or None.
 
     Raises:
-        UserError: if it is neither. A bad file in the cache is set aside, so that it is fetched anew.
+        UserError: if it is neither. A bad file in the cache is set aside, to be fetched anew.
     """
     sha256 = hashlib.sha256(text).hexdigest()
     if sha256 in stand_ins:
@@ -176,7 +176,7 @@ def judge(
 
 
 def shuffled_sources(root: Path, patterns: tuple[str, ...], seed: int = 0) -> list[Path]:
-    """Files below `root` that match, sorted by relative path, then shuffled; always the same way."""
+    """Files below `root` that match: sorted by relative path, shuffled, always the same way."""
     files = sorted(
         {file for pattern in patterns for file in root.rglob(pattern) if file.is_file()},
         key=lambda file: file.relative_to(root).as_posix(),

@@ -1,4 +1,4 @@
-"""What one run is: a configuration and a corpus, resolved to a hidden size, and the id they give."""
+"""What one run is: a configuration and a corpus, the hidden size they lead to, and their id."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-# What an identity may leave out: every key's default, the options of each cell and optimiser included.
+# What an identity may leave out: a key at its default, options of cells and optimisers included.
 DEFAULTS = flatten(Config(cell=LSTMConfig(), optimizer=RMSpropConfig())) | {
     "optimizer.name": "rmsprop"
 }

@@ -20,8 +20,6 @@ from charcmp.runs import CorruptFileError, RunFolder, runs_dir
 from charcmp.sources import find, load_corpus
 from charcmp.spec import RunSpec, deviation_warning, resolve, resolve_size
 
-# `dropout=select` trains these, as ordinary runs; the report picks by validation.
-DROPOUTS_TO_SELECT_FROM = "0.0,0.1,0.2,0.3,0.5"
 EXIT_FAILED = 1
 
 
@@ -80,8 +78,6 @@ class Grid:
 def _values(override: Override) -> list[str]:
     """The single overrides that a sweep over one key stands for."""
     key = override.get_key_element()
-    if override.key_or_group == "dropout" and override.value() == "select":
-        return [f"{key}={value}" for value in DROPOUTS_TO_SELECT_FROM.split(",")]
     if not override.is_sweep_override():
         return [override.input_line or ""]
     if not override.is_discrete_sweep():

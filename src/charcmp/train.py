@@ -143,7 +143,8 @@ def train(
         for stream in (splits.train, splits.val, splits.test)
     )
     step = Step(spec, device)
-    place, best = Place(), {}
+    place = Place()
+    best: dict[str, Tensor] = {}  # weights of the best epoch
     if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
         place, best = restore(step, checkpoint, device)
         say(f"resuming {spec.run_id} in epoch {place.epoch}, chunk {place.chunk}")
@@ -215,9 +216,8 @@ def train(
             for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
                 board.add_scalar(key, entry[key], place.epoch)
         bar.clear()
-        say(
-            f"epoch {place.epoch}/{config.epochs}  train {train_nats:.4f}  val {val_nats:.4f} nats/char"
-        )
+        where = f"epoch {place.epoch}/{config.epochs}"
+        say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
@@ -353,7 +353,7 @@ def save_checkpoint(
 def load_checkpoint(
     spec: RunSpec, folder: RunFolder, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The run's checkpoint; one that cannot be used is set aside, with a word, and the run redone."""
+    """The run's checkpoint; one that cannot be used is set aside and the run redone."""
     if not folder.checkpoint.exists():
         return None
     try:

@@ -1,12 +1,13 @@
 """The recurrent cells. This module knows their sizes only, so that matching needs no torch.
 
-Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and two
-bias vectors (H), as torch.nn counts them (the paper's code has both vectors too).
+Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and
+two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too).
 """
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,8 +49,8 @@ def cell_info(name: str) -> CellInfo:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
 
 
-def cell_class(name: str) -> type[Cell]:
-    """The torch module that implements the cell; imports torch."""
+def cell_class(name: str) -> Callable[..., Cell]:
+    """The torch module that implements the cell: (input_size, hidden_size, **options)."""
     info = cell_info(name)
-    cls: type[Cell] = getattr(importlib.import_module(info.module), info.class_name)
+    cls: Callable[..., Cell] = getattr(importlib.import_module(info.module), info.class_name)
     return cls

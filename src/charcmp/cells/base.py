@@ -46,6 +46,9 @@ class Cell(nn.Module):
         """
         raise NotImplementedError
 
+    def set_initial_values(self) -> None:
+        """Overwrites, after the general initialisation, what an option of the cell asks for."""
+
     def dense_input(self, x: Tensor) -> Tensor:
         """Features (T, B, I) as they are; symbols (T, B) as one-hot vectors."""
         return x if x.is_floating_point() else F.embedding(x, self.one_hot_II)

@@ -61,7 +61,7 @@ class GRUSequence(torch.autograd.Function):
         n_TBH = sums_TBG.new_empty(T, B, H)
         rh_TBH = sums_TBG.new_empty(T, B, H)
         U_rz_t, U_n_t = U_GH[: 2 * H].t(), U_GH[2 * H :].t()
-        # Views are made once, not in the loop: for narrow layers they would cost as much as the work.
+        # Views are made once, before the loop: for narrow layers they cost as much as the work.
         steps = zip(
             sums_TBG[:, :, : 2 * H].unbind(0),
             sums_TBG[:, :, 2 * H :].unbind(0),

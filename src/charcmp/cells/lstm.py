@@ -50,8 +50,7 @@ class LSTM(Cell):
         return h_TBH, torch.cat((h_1BH, c_1BH))
 
     @torch.no_grad()
-    def reset_forget_bias(self) -> None:
-        """Sets b_f, after the general initialisation, where the option asks for it."""
+    def set_initial_values(self) -> None:
         if self.forget_bias is not None:
             bias = self.weights.get_parameter("bias_ih_l0")
             bias[self.hidden_size : 2 * self.hidden_size] = self.forget_bias

@@ -1,4 +1,4 @@
-"""Hydra's side of the process launcher: one OS process per run, as many at once as there are slots."""
+"""Hydra's side of the process launcher: one OS process per run, several at once."""
 
 # No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
 from collections.abc import Sequence

@@ -43,11 +43,15 @@ class GridSweeper(Sweeper):
         from charcmp import sweep
         from charcmp.commands import one_line_errors
 
+        config, launcher = self.config, self.launcher
+        assert self.hydra_context is not None
+        assert config is not None
+        assert launcher is not None
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
 
         def compose(overrides: list[str]) -> DictConfig:
-            return loader.load_sweep_config(self.config, overrides)
+            return loader.load_sweep_config(config, overrides)
 
         with one_line_errors():
             grid = sweep.Grid(
@@ -61,9 +65,7 @@ class GridSweeper(Sweeper):
                 sweep.print_params(grid, self.as_json)
             elif self.mode == "plan":
                 sweep.print_plan(grid)
-            elif (launch_jobs := getattr(self.launcher, "launch_jobs", None)) is not None:  # ours
+            elif (launch_jobs := getattr(launcher, "launch_jobs", None)) is not None:  # ours
                 sweep.run(grid, launch_jobs)
             else:  # a cluster's launcher: it composes each job from its overrides itself
-                sweep.run(
-                    grid, lambda jobs: self.launcher.launch([job.overrides for job in jobs], 0)
-                )
+                sweep.run(grid, lambda jobs: launcher.launch([job.overrides for job in jobs], 0))

@@ -1,0 +1,51 @@
+"""Shared by the tests: the command line as a user runs it, and small texts to run it on."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Charcmp = Callable[..., "subprocess.CompletedProcess[str]"]
+REAL_DATA = Path(os.environ.get("CHARCMP_DATA") or "no-such-folder")
+needs_corpora = pytest.mark.skipif(
+    not (REAL_DATA / "wp.txt").is_file(), reason="CHARCMP_DATA names no folder with wp.txt, lk.txt"
+)
+# A model and a text so small that an epoch takes a fraction of a second.
+TINY = ["hidden_size=8", "epochs=3", "batch_size=4", "unroll_steps=10", "device=cpu", "threads=1"]
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "charcmp", *args]
+
+
+@pytest.fixture
+def charcmp(tmp_path: Path) -> Charcmp:
+    """Runs `charcmp ARGS` in an empty folder with an empty home and returns what came of it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    work = tmp_path / "work"
+    work.mkdir()
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        full_env = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **env}
+        return subprocess.run(
+            command(*args), cwd=work, env=full_env, capture_output=True, text=True, timeout=300
+        )
+
+    return run
+
+
+@pytest.fixture
+def tiny_text(tmp_path: Path) -> Path:
+    """Four thousand characters with something to learn in them."""
+    words = ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "ran", "to", "the", "sun"]
+    rng = random.Random(0)
+    path = tmp_path / "tiny.txt"
+    path.write_text(" ".join(rng.choice(words) for _ in range(1100)))
+    return path

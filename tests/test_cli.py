@@ -1,0 +1,201 @@
+"""The command line: what it prints, and one clear line for everything that can be wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REAL_DATA, TINY, Charcmp, needs_corpora
+
+
+def one_line(error: str) -> str:
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("charcmp: ")]
+    assert len(lines) == 1, error
+    return lines[0]
+
+
+def test_help_is_quick_and_needs_no_torch(charcmp: Charcmp) -> None:
+    assert "charcmp sweep" in charcmp("--help").stdout
+    started = charcmp("train", "--help")
+    assert started.returncode == 0
+    assert "gru_reset_after" in started.stdout
+    code = "import sys; sys.argv=['charcmp','train','--cfg','job']; from charcmp.cli import main\n"
+    code += "main(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_paper_is_the_default(charcmp: Charcmp) -> None:
+    shown = charcmp("train", "--cfg", "job").stdout
+    assert shown == charcmp("train", "experiment=paper", "--cfg", "job").stdout
+    for line in ("epochs: 50", "batch_size: 100", "unroll_steps: 100", "clip: 5.0", "lr: 0.002"):
+        assert line in shown
+
+
+@needs_corpora
+def test_params_of_the_whole_grid(charcmp: Charcmp) -> None:
+    rows = json.loads(charcmp("params", "--json", CHARCMP_DATA=str(REAL_DATA)).stdout)
+    assert len(rows) == 72
+    assert set(rows[0]) == {
+        *("dataset", "cell", "layers", "budget", "hidden_size", "num_params"),
+        *("target_params", "deviation_percent"),
+    }
+    assert max(abs(row["deviation_percent"]) for row in rows) < 2
+    assert rows[0]["num_params"] == rows[0]["target_params"] == 44_823
+
+
+def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
+    shown = charcmp("params", "dataset=wp", "budget=50k", "cell=gru", "layers=2", "--json")
+    row = json.loads(shown.stdout)[0]
+    assert (row["hidden_size"], row["num_params"], row["target_params"]) == (53, 44_448, 44_823)
+    assert row["deviation_percent"] == pytest.approx(-0.837, abs=1e-3)
+
+
+def test_params_of_any_number(charcmp: Charcmp) -> None:
+    table = charcmp("params", "dataset=wp", "cell=rnn", "layers=1,2", "budget=60000").stdout
+    assert len(table.splitlines()) == 4
+    assert "60,000" in table
+
+
+def test_data_lists_what_is_there(charcmp: Charcmp) -> None:
+    lines = charcmp("data", CHARCMP_DATA="").stdout.splitlines()
+    assert any(re.match(r"pysrc +2,000,000 +\d+  [0-9a-f]{64}$", line) for line in lines)
+    assert any(line.startswith("wp ") and "charcmp data fetch wp" in line for line in lines)
+
+
+BAD = {
+    "cell": (["cell=elman"], "Could not find 'cell/elman'", "gru_reset_after"),
+    "dataset": (["dataset=bible"], "Could not find 'dataset/bible'", "pydocs"),
+    "key": (["layer=2"], "Key 'layer' not in 'Config'", ""),
+    "added key": (["+layer=2"], "unknown key 'layer'", "--help lists the keys"),
+    "type": (["layers=two"], "could not be converted to Integer", "layers"),
+    "option of another cell": (["cell=rnn", "cell.forget_bias=1"], "forget_bias", "not in"),
+    "zero layers": (["layers=0"], "layers=0: must be at least 1", ""),
+    "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
+    "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
+    "split": (["dataset.split=[80,10]"], "three positive percentages", ""),
+    "precision": (["precision=int4"], "only float32", ""),
+    "both sizes": (["budget=50k", "hidden_size=64"], "give one of them", ""),
+    "budget": (["budget=lots"], "neither a named budget", "60000"),
+    "small budget": (["budget=60"], "budget=60: no hidden size meets it", "hidden_size=1"),
+    "device": (["device=tpu"], "device=tpu", "auto, cpu, cuda"),
+    "no path": (["dataset=text"], "dataset.path=my.txt", ""),
+}
+
+
+@pytest.mark.parametrize(("overrides", "complaint", "advice"), BAD.values(), ids=list(BAD))
+def test_bad_overrides(
+    charcmp: Charcmp, tiny_text: Path, overrides: list[str], complaint: str, advice: str
+) -> None:
+    text = [] if any("dataset=" in o for o in overrides) else ["dataset=text"]
+    path = [f"dataset.path={tiny_text}"] if text else []
+    tiny = [o for o in TINY if not o.startswith("hidden_size")]
+    done = charcmp("train", *text, *path, *tiny, *overrides)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert complaint in done.stderr
+    assert advice in done.stderr
+
+
+@pytest.mark.skipif(
+    subprocess.run(["nvidia-smi"], capture_output=True, shell=True).returncode == 0,
+    reason="this machine has a CUDA device",
+)
+def test_cuda_asked_for_and_absent(charcmp: Charcmp, tiny_text: Path) -> None:
+    done = charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "device=cuda")
+    assert done.returncode == 2
+    assert "finds no CUDA device; device=cpu" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "the file is empty"),
+        (b"aaaaaaaaaaaaaaaaaaaa", "a single distinct byte"),
+        (b"abc" * 50, "batch_size=3 unroll_steps=5 works"),
+        (None, "a folder, not a file"),
+    ],
+)
+def test_texts_that_cannot_be_used(
+    charcmp: Charcmp, tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "bad.txt"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    for command in ("train", "sweep"):
+        done = charcmp(
+            command, "dataset=text", f"dataset.path={path}", "hidden_size=4", "layers=1", "cell=rnn"
+        )
+        assert done.returncode != 0
+        if command == "train":
+            assert complaint in one_line(done.stderr)
+        else:
+            assert complaint in done.stdout + done.stderr
+
+
+TEXTS = {
+    "binary": bytes(range(256)) * 16,
+    "japanese": "私はその人を常に先生と呼んでいた。".encode() * 80,
+    "one long line": b"never a line end " * 250,
+    "crlf": b"one line\r\nand another one\r\n" * 150,
+}
+
+
+@pytest.mark.parametrize("content", TEXTS.values(), ids=list(TEXTS))
+def test_texts_that_must_simply_work(charcmp: Charcmp, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a path with spaces" / "it's, mine = 100%.txt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    quoted = str(path).replace("'", r"\'")
+    done = charcmp("train", "dataset=text", f"dataset.path='{quoted}'", "cell=rnn", *TINY)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "work" / "results" / "runs").iterdir()
+    assert run.name.startswith("it-s-mine-100-rnn-1x8-")
+    assert json.loads((run / "result.json").read_text())["status"] == "done"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_results_folder_not_writable(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    text = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={closed}"]
+    done = charcmp("train", *text, *TINY)
+    assert done.returncode == 2
+    assert "cannot be written (Permission denied); results_dir=" in one_line(done.stderr)
+
+
+def test_results_folder_that_is_a_file(charcmp: Charcmp, tiny_text: Path) -> None:
+    for command in ("train", "sweep"):
+        text = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tiny_text}"]
+        done = charcmp(command, *text, *TINY, "cell=rnn", "layers=1")
+        assert done.returncode == 2
+        assert "cannot be written (Not a directory)" in one_line(done.stderr)
+
+
+def test_no_network_and_no_file(charcmp: Charcmp) -> None:
+    unreachable = "dataset.url=http://127.0.0.1:9/wp.txt"
+    started = time.monotonic()
+    done = charcmp("train", "dataset=wp", unreachable, CHARCMP_DATA="")
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert "CHARCMP_DATA" in line
+    assert "dataset=pydocs" in line
+    assert time.monotonic() - started < 60
+
+
+def test_unknown_command(charcmp: Charcmp) -> None:
+    done = charcmp("trian")
+    assert done.returncode == 2
+    assert "unknown command 'trian'" in one_line(done.stderr)
+
+
+def test_selecting_a_dropout_is_not_one_run(charcmp: Charcmp) -> None:
+    done = charcmp("train", "dropout=select")
+    assert done.returncode == 2
+    assert "charcmp sweep dropout=select" in one_line(done.stderr)

@@ -1,0 +1,96 @@
+"""Vocabulary and split, against hand-made examples and the counts of the real corpora."""
+
+import numpy as np
+import pytest
+from conftest import REAL_DATA, needs_corpora
+
+from charcmp.corpus import corpus_from_bytes, split_corpus
+from charcmp.errors import UserError
+
+
+def text_of(corpus, rows_BC) -> list[str]:
+    return ["".join(chr(corpus.vocabulary[s]) for s in row) for row in rows_BC]
+
+
+def test_vocabulary_is_the_sorted_distinct_bytes() -> None:
+    corpus = corpus_from_bytes("x", b"banana\r\n\xef")
+    assert corpus.vocabulary == b"\n\rabn\xef"
+    assert corpus.symbols_N.tolist() == [3, 2, 4, 2, 4, 2, 1, 0, 5]
+
+
+def test_columns_by_hand() -> None:
+    # 42 characters, 2 rows x 5 chunks of 4 columns; the tail of 2 is cut off.
+    letters = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP"
+    corpus = corpus_from_bytes("x", letters)
+    splits = split_corpus(corpus, "columns", [60, 20, 20], batch_size=2, unroll_steps=4)
+    assert text_of(corpus, splits.train.x_BC) == ["abcdefghijkl", "uvwxyzABCDEF"]
+    assert text_of(corpus, splits.train.y_BC) == ["bcdefghijklm", "vwxyzABCDEFG"]
+    assert text_of(corpus, splits.val.x_BC) == ["mnop", "GHIJ"]
+    assert text_of(corpus, splits.test.x_BC) == ["qrst", "KLMN"]
+    # A row's last target is the next row's first character; the last of all, the text's next.
+    assert text_of(corpus, splits.test.y_BC) == ["rstu", "LMNO"]
+
+
+def test_columns_wrap_to_the_first_character_where_no_text_is_left() -> None:
+    corpus = corpus_from_bytes("x", b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN")
+    splits = split_corpus(corpus, "columns", [60, 20, 20], batch_size=2, unroll_steps=4)
+    assert text_of(corpus, splits.test.y_BC) == ["rstu", "LMNa"]
+
+
+def test_contiguous_by_hand() -> None:
+    corpus = corpus_from_bytes("x", b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP")
+    splits = split_corpus(corpus, "contiguous", [60, 20, 20], batch_size=2, unroll_steps=4)
+    # 42 characters: 25 to train on, 8 for validation, 9 to test on; each cut to whole batches.
+    assert text_of(corpus, splits.train.x_BC) == ["abcdefghijkl", "mnopqrstuvwx"]
+    assert text_of(corpus, splits.train.y_BC) == ["bcdefghijklm", "nopqrstuvwxy"]
+    assert text_of(corpus, splits.val.x_BC) == ["zABC", "DEFG"]
+    assert text_of(corpus, splits.test.x_BC) == ["HIJK", "LMNO"]
+    assert text_of(corpus, splits.test.y_BC) == ["IJKL", "MNOP"]
+
+
+def test_no_character_is_in_two_parts() -> None:
+    corpus = corpus_from_bytes("x", bytes(range(256)) * 64)
+    position = np.arange(corpus.num_chars)
+    for layout in ("columns", "contiguous"):
+        marked = corpus_from_bytes("x", bytes(range(256)) * 64)
+        object.__setattr__(marked, "symbols_N", position)
+        splits = split_corpus(marked, layout, [80, 10, 10], batch_size=10, unroll_steps=13)
+        parts = [set(s.x_BC.ravel().tolist()) for s in (splits.train, splits.val, splits.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts))
+        for stream in (splits.train, splits.val, splits.test):
+            following = (stream.x_BC.ravel() + 1) % corpus.num_chars
+            assert np.array_equal(stream.y_BC.ravel(), following)
+
+
+@pytest.mark.parametrize("layout", ["columns", "contiguous"])
+def test_too_short_names_a_batch_size_that_works(layout: str) -> None:
+    corpus = corpus_from_bytes("short", b"abcdefghij" * 250)
+    with pytest.raises(UserError, match="too few") as caught:
+        split_corpus(corpus, layout, [80, 10, 10], batch_size=100, unroll_steps=100)
+    words = str(caught.value).split("; ")[-1].split()
+    assert words[-1] == "works"
+    advised = dict(word.split("=") for word in words[:-1])
+    steps = int(advised.get("unroll_steps", 100))
+    splits = split_corpus(corpus, layout, [80, 10, 10], int(advised["batch_size"]), steps)
+    assert splits.test.num_chars > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(b"", "empty"), (b"aaaa", "single distinct byte"), (b"ab", "no batch size")],
+)
+def test_hopeless_texts(text: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_corpus(corpus_from_bytes("x", text), "columns", [80, 10, 10], 100, 100)
+
+
+@needs_corpora
+@pytest.mark.parametrize(
+    ("name", "percent", "num_symbols", "chunks"),
+    [("wp", [80, 10, 10], 87, (260, 32, 33)), ("lk", [90, 5, 5], 101, (558, 31, 31))],
+)
+def test_real_corpora(name: str, percent, num_symbols: int, chunks) -> None:
+    corpus = corpus_from_bytes(name, (REAL_DATA / f"{name}.txt").read_bytes())
+    assert corpus.num_symbols == num_symbols
+    splits = split_corpus(corpus, "columns", percent, 100, 100)
+    assert tuple(s.num_chunks(100) for s in (splits.train, splits.val, splits.test)) == chunks

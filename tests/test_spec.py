@@ -1,0 +1,111 @@
+"""Run ids: golden ones, what moves them, and what must not."""
+
+from dataclasses import replace
+
+import pytest
+
+from charcmp.config import (
+    NOT_SCIENTIFIC,
+    CellConfig,
+    Config,
+    DatasetConfig,
+    LSTMConfig,
+    RMSpropConfig,
+    flatten,
+)
+from charcmp.corpus import corpus_from_bytes
+from charcmp.errors import UserError
+from charcmp.spec import deviation_warning, resolve_with
+
+# 87 symbols, as War and Peace has: its budgets, too.
+CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
+
+
+def config(cell: str = "lstm", **changes) -> Config:
+    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
+    dataset = DatasetConfig(name="golden", source="file")
+    optimizer = RMSpropConfig(name="rmsprop")
+    return replace(Config(cell=made, dataset=dataset, optimizer=optimizer), **changes)
+
+
+def run_id(**changes) -> str:
+    return resolve_with(config(**changes), CORPUS).run_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "golden"),
+    [
+        ({}, "golden-lstm-1x64-50k-s0-233d4244"),
+        ({"cell": "gru", "layers": 2, "budget": "130k"}, "golden-gru-2x98-130k-s0-61319deb"),
+        ({"cell": "rnn", "hidden_size": 100, "seed": 3}, "golden-rnn-1x100-27687p-s3-f8e2f862"),
+        ({"epochs": 2, "dropout": 0.3}, "golden-lstm-1x64-50k-s0-640b5fe0"),
+    ],
+)
+def test_golden_ids(changes, golden: str) -> None:
+    """If one moves, every run made before is orphaned: raise PROTOCOL_VERSION knowingly."""
+    assert run_id(**changes) == golden
+
+
+def test_one_run_however_its_size_is_named() -> None:
+    assert run_id(budget="50k") == run_id(budget="44823") == run_id(hidden_size=64) == run_id()
+
+
+def test_how_and_where_do_not_matter() -> None:
+    elsewhere = {
+        "device": "cuda",
+        "threads": 7,
+        "jobs": 3,
+        "results_dir": "/elsewhere",
+        "data_dir": "/data",
+        "checkpoint_seconds": 1.0,
+        "progress": False,
+    }
+    assert run_id(**elsewhere) == run_id()
+    assert set(elsewhere) < NOT_SCIENTIFIC
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"layers": 2},
+        {"seed": 1},
+        {"dropout": 0.1},
+        {"epochs": 51},
+        {"batch_size": 50},
+        {"unroll_steps": 50},
+        {"clip": None},
+        {"init_range": 0.1},
+        {"cell": "gru"},
+        {"cell": "gru_reset_after"},
+        {"optimizer": RMSpropConfig(name="rmsprop", lr=1e-3)},
+        {"optimizer": RMSpropConfig(name="rmsprop", lr_decay_after=0)},
+        {"dataset": DatasetConfig(name="golden", source="file", layout="contiguous")},
+        {"dataset": DatasetConfig(name="golden", source="file", split=[90.0, 5.0, 5.0])},
+    ],
+)
+def test_every_scientific_change_is_another_run(changes) -> None:
+    assert run_id(**changes) != run_id()
+
+
+def test_an_option_of_a_cell_counts_only_away_from_its_default() -> None:
+    with_option = replace(config(), cell=LSTMConfig(name="lstm", forget_bias=1.0))
+    assert resolve_with(with_option, CORPUS).run_id != run_id()
+    assert "cell.forget_bias" not in resolve_with(config(), CORPUS).identity()
+
+
+def test_another_text_is_another_run() -> None:
+    other = corpus_from_bytes("golden", bytes(reversed(range(87))) * 10)
+    assert resolve_with(config(), other).run_id != run_id()
+
+
+def test_every_key_is_either_scientific_or_listed() -> None:
+    assert set(flatten(config())) >= NOT_SCIENTIFIC
+
+
+def test_a_missed_budget_says_so() -> None:
+    spec = resolve_with(config(cell="lstm", layers=3, budget="1500"), CORPUS)
+    assert abs(spec.deviation_percent) > 2
+    assert f"has {spec.num_params:,} parameters" in (deviation_warning(spec) or "")
+    assert deviation_warning(resolve_with(config(), CORPUS)) is None
+    with pytest.raises(UserError, match=r"budget=500: no hidden size meets it"):
+        resolve_with(config(budget="500"), CORPUS)

@@ -1,0 +1,206 @@
+"""Sweeps through the command line: real child processes, killed, resumed, failing, skipped."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import REAL_DATA, TINY, Charcmp, command, needs_corpora
+
+GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
+
+
+def text_overrides(text: Path) -> list[str]:
+    return ["dataset=text", f"dataset.path={text}"]
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """Every result of a results folder, times aside, with what the weights and losses hash to."""
+    found = {}
+    for run in sorted((folder / "runs").iterdir()):
+        result = json.loads((run / "result.json").read_text())
+        del result["seconds_train"], result["chars_per_second"]
+        result["weights"] = hash((run / "best.safetensors").read_bytes())
+        result["losses"] = hash((run / "test_nll.npy").read_bytes())
+        found[run.name] = result
+    return found
+
+
+def test_a_sweep_skips_what_is_done(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID]
+    alone = charcmp("train", *text_overrides(tiny_text), *TINY, "cell=gru", "seed=1")
+    assert alone.returncode == 0
+    first = charcmp("sweep", *args)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "4 runs: 1 finished before, 3 to do" in first.stdout  # train's run counts
+    assert "4 of 4 runs finished" in first.stdout
+    made = results(tmp_path / "work" / "results")
+    assert len(made) == 4
+    again = charcmp("sweep", *args)
+    assert "4 runs: 4 finished before, 0 to do" in again.stdout
+    assert results(tmp_path / "work" / "results") == made
+    plan = charcmp("sweep", "--dry-run", *args, "layers=1,2")
+    assert "8 runs: 4 finished, 4 to do" in plan.stdout
+    assert results(tmp_path / "work" / "results") == made
+
+
+def test_a_failing_run_does_not_stop_the_others(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID]
+    plan = charcmp("sweep", "--dry-run", *args).stdout
+    victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
+    runs = tmp_path / "work" / "results" / "runs"
+    (runs / victim / "history.json").mkdir(parents=True)  # where it will want to write a file
+    done = charcmp("sweep", *args)
+    assert done.returncode == 1
+    assert f"failed: {victim}: " in done.stdout
+    assert "cannot be written" in done.stdout
+    assert "3 of 4 runs finished, 1 failed" in done.stdout
+    (runs / victim / "history.json").rmdir()
+    assert charcmp("sweep", *args).returncode == 0
+    assert len(results(tmp_path / "work" / "results")) == 4
+
+
+def test_a_corrupt_result_is_set_aside_and_only_its_run_redone(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID]
+    charcmp("sweep", *args)
+    folder = tmp_path / "work" / "results"
+    before = results(folder)
+    victim = sorted((folder / "runs").iterdir())[0]
+    untouched = {
+        run.name: (run / "result.json").stat().st_mtime_ns
+        for run in (folder / "runs").iterdir()
+        if run != victim
+    }
+    (victim / "result.json").write_text((victim / "result.json").read_text()[:100])
+    done = charcmp("sweep", *args)
+    assert done.returncode == 0
+    assert "kept as result.json.bad-1" in done.stdout
+    assert "4 runs: 3 finished before, 1 to do" in done.stdout
+    assert results(folder) == before
+    for name, mtime in untouched.items():
+        assert (folder / "runs" / name / "result.json").stat().st_mtime_ns == mtime
+
+
+@pytest.mark.parametrize("victim", ["parent", "child"])
+def test_killed_at_any_moment_it_ends_as_if_left_alone(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, victim: str
+) -> None:
+    longer = [o for o in TINY if not o.startswith("epochs")]
+    args = [*text_overrides(tiny_text), *longer, *GRID, "epochs=30", "checkpoint_seconds=0"]
+    alone = charcmp("sweep", *args, "results_dir=alone")
+    assert alone.returncode == 0
+    rng = random.Random(victim)
+    disturbed = tmp_path / "work" / "disturbed"
+    for _ in range(4):
+        sweep = subprocess.Popen(
+            command("sweep", *args, "results_dir=disturbed"),
+            cwd=tmp_path / "work",
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(rng.uniform(1.5, 6.0))
+        if victim == "child":
+            for child in children_of(sweep.pid)[:1]:
+                os.kill(child, signal.SIGKILL)
+            assert sweep.wait(120) in (0, 1)
+        else:
+            sweep.kill()
+            sweep.wait()
+    done = charcmp("sweep", *args, "results_dir=disturbed")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert results(disturbed) == results(tmp_path / "work" / "alone")
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return [int(word) for word in listed.stdout.split()]
+
+
+def test_a_child_that_is_killed_is_named(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1", "epochs=2000"]
+    sweep = subprocess.Popen(
+        command("sweep", *args), cwd=tmp_path / "work", stdout=subprocess.PIPE, text=True
+    )
+    runs = tmp_path / "work" / "results" / "runs"
+    wait_for(lambda: list(runs.glob("*/progress.json")))
+    (child,) = children_of(sweep.pid)
+    os.kill(child, signal.SIGKILL)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 1
+    assert "killed by SIGKILL (out of memory?)" in output
+
+
+def test_interrupted_by_the_user(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=2000"]
+    sweep = subprocess.Popen(
+        command("sweep", *args), cwd=tmp_path / "work", stderr=subprocess.PIPE, text=True
+    )
+    runs = tmp_path / "work" / "results" / "runs"
+    wait_for(lambda: list(runs.glob("*/progress.json")))
+    sweep.send_signal(signal.SIGINT)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "4 runs unfinished; the same command goes on from there" in errors
+    assert list(runs.glob("*/checkpoint.pt"))
+
+
+def wait_for(condition, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_two_sweeps_do_not_train_one_run_twice(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=10"]
+    both = [
+        subprocess.Popen(command("sweep", *args), cwd=tmp_path / "work", stdout=subprocess.DEVNULL)
+        for _ in range(2)
+    ]
+    for sweep in both:
+        assert sweep.wait(120) == 0
+    for run in (tmp_path / "work" / "results" / "runs").iterdir():
+        log = (run / "log.txt").read_text()
+        assert log.count("epoch 10/10") == 1
+
+
+def test_dropout_select_expands_to_ordinary_runs(charcmp: Charcmp, tiny_text: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
+    selected = charcmp("sweep", "--dry-run", *args, "dropout=select").stdout
+    listed = charcmp("sweep", "--dry-run", *args, "dropout=0,0.1,0.2,0.3,0.5").stdout
+    assert selected == listed
+    assert "5 runs: 0 finished, 5 to do" in selected
+
+
+def test_points_that_are_one_run_are_run_once(charcmp: Charcmp, tiny_text: Path) -> None:
+    sizes = [*text_overrides(tiny_text), *TINY[1:], "cell=lstm", "layers=1"]
+    plan = charcmp("sweep", "--dry-run", *sizes, "budget=50k,50k,130k").stdout
+    assert "2 runs" in plan
+
+
+def test_a_bad_cell_is_told_before_anything_runs(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    done = charcmp("sweep", *text_overrides(tiny_text), *TINY, "cell=rnn,elman")
+    assert done.returncode != 0
+    assert "Could not find 'cell/elman'" in done.stderr
+    assert not (tmp_path / "work" / "results").exists()
+
+
+@needs_corpora
+def test_the_papers_grid(charcmp: Charcmp) -> None:
+    plan = charcmp("sweep", "--dry-run", CHARCMP_DATA=str(REAL_DATA)).stdout
+    assert "72 runs: 0 finished, 72 to do" in plan
+    assert "wp-lstm-1x64-50k-s0-3def8185" in plan  # a published run: its id must not move

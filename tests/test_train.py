@@ -1,0 +1,268 @@
+"""The trainer: the protocol's arithmetic, exact resume, what it leaves on disk."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from charcmp.cells import CELLS
+from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
+from charcmp.corpus import split_corpus
+from charcmp.errors import Interrupted, UserError
+from charcmp.evaluate import losses, to_chunks
+from charcmp.model import CharModel
+from charcmp.optim import learning_rate
+from charcmp.runs import RunFolder
+from charcmp.spec import RunSpec, resolve
+from charcmp.train import Step, train
+
+TIMES = ("seconds_train", "chars_per_second")
+
+
+def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:
+    config = Config(
+        cell=LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell),
+        dataset=DatasetConfig(source="file", path=str(text), layout="contiguous"),
+        optimizer=RMSpropConfig(name="rmsprop"),
+        hidden_size=6,
+        epochs=3,
+        batch_size=4,
+        unroll_steps=10,
+        device="cpu",
+        threads=1,
+        progress=False,
+    )
+    return resolve(replace(config, **changes))
+
+
+def folder_of(tmp_path: Path, name: str) -> RunFolder:
+    folder = RunFolder(tmp_path / name)
+    folder.create()
+    return folder
+
+
+def without_times(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key not in TIMES}
+
+
+def history_of(folder: RunFolder) -> list[dict]:
+    return [without_times(entry) for entry in json.loads(folder.history.read_text())]
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def bare_loop(spec: RunSpec) -> list[tuple[float, float]]:
+    """The protocol written out once more, plainly: (train, validation) nats of every epoch."""
+    config = spec.config
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10)
+    model = CharModel(config.cell.name, config.layers, spec.hidden_size, spec.corpus.num_symbols)
+    model.initialize(0.08, config.seed)
+    averages = [torch.zeros_like(p) for p in model.parameters()]
+    state = model.zero_state(4)
+    epochs = []
+    for epoch in range(1, config.epochs + 1):
+        lr = 2e-3 * 0.95 ** max(0, epoch - 10)
+        total = 0.0
+        for start in range(0, splits.train.x_BC.shape[1], 10):
+            x = torch.tensor(splits.train.x_BC[:, start : start + 10]).long().t()
+            y = torch.tensor(splits.train.y_BC[:, start : start + 10]).long().t()
+            logits, state = model(x, state)
+            state = state.detach()
+            nll_TB = -torch.log_softmax(logits, 2).gather(2, y.unsqueeze(2)).squeeze(2)
+            loss = nll_TB.mean(1).sum(0)  # mean over the batch, sum over the steps
+            model.zero_grad()
+            loss.backward()
+            total += loss.item()
+            with torch.no_grad():
+                for p, average in zip(model.parameters(), averages, strict=True):
+                    g = p.grad.clamp(-5, 5)
+                    average.mul_(0.95).add_(0.05 * g * g)
+                    p -= lr * g / (average.sqrt() + 1e-8)
+        val = losses(model, to_chunks(splits.val, 10, torch.device("cpu")))
+        epochs.append((total / splits.train.x_BC.shape[1], float(val.mean())))
+    return epochs
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_trainer_is_the_protocol(tiny_text: Path, tmp_path: Path, cell: str) -> None:
+    spec = tiny_spec(tiny_text, cell, layers=2)
+    folder = folder_of(tmp_path, "run")
+    train(spec, folder, say=quiet)
+    measured = [(e["train_nats_per_char"], e["val_nats_per_char"]) for e in history_of(folder)]
+    assert np.allclose(measured, bare_loop(spec), atol=2e-4)
+
+
+def test_it_learns(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text, epochs=12, hidden_size=24)
+    result = train(spec, folder_of(tmp_path, "run"), say=quiet)
+    # Words in random order: about log2(12)/4.4 bits a character at best, log(14) nats at worst.
+    assert 0.4 < result["test_nats_per_char"] < 1.3
+    assert result["test_perplexity"] == pytest.approx(math.exp(result["test_nats_per_char"]))
+    assert result["test_bits_per_char"] == pytest.approx(result["test_nats_per_char"] / math.log(2))
+
+
+def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text)
+    folder = folder_of(tmp_path, "run")
+    result = train(spec, folder, say=quiet)
+    assert folder.read_result() == result
+    nll = np.load(folder.test_nll)
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10)
+    assert (nll.dtype, nll.shape) == (np.float32, (splits.test.num_chars,))
+    assert nll.mean(dtype=np.float64) == pytest.approx(result["test_nats_per_char"], abs=1e-6)
+    history = history_of(folder)
+    best = min(history, key=lambda entry: entry["val_nats_per_char"])
+    assert result["best_epoch"] == best["epoch"]
+    assert result["val_nats_per_char"] == best["val_nats_per_char"]
+
+    # The published weights are the ones the losses are of; losses in the order of the rows.
+    model = CharModel("lstm", 1, spec.hidden_size, spec.corpus.num_symbols)
+    model.load_state_dict(load_file(folder.best))
+    model.eval()
+    x = torch.tensor(splits.test.x_BC).long().t()
+    y = torch.tensor(splits.test.y_BC).long().t()
+    logits, _ = model(x, model.zero_state(4))
+    expected = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    np.testing.assert_allclose(nll, expected.t().detach().numpy().ravel(), atol=1e-5)
+
+    environment = json.loads(folder.environment.read_text())
+    assert environment["corpus"]["sha256"] == spec.corpus.sha256
+    assert {"torch", "python", "git_commit", "git_dirty", "device_name", "command"} < set(
+        environment
+    )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_resume_at_any_step_is_exact(tiny_text: Path, tmp_path: Path, cell: str) -> None:
+    spec = tiny_spec(tiny_text, cell, layers=2, dropout=0.3)
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, say=quiet)
+    for steps in (1, 40, 73, 2, 100):
+        left = steps
+
+        def stop() -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        torch.manual_seed(99)  # what this process drew before must not matter
+        with pytest.raises(Interrupted):
+            train(spec, broken, stop, quiet)
+        assert not broken.result.exists()
+    result = train(spec, broken, say=quiet)
+    assert without_times(result) == without_times(expected)
+    assert history_of(broken) == history_of(whole)
+    for name in ("best.safetensors", "test_nll.npy"):
+        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])
+def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damage: str) -> None:
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: True, quiet)
+    whole = folder.checkpoint.read_bytes()
+    if damage == "another run's":
+        with pytest.raises(Interrupted):
+            train(
+                tiny_spec(tiny_text, "rnn", seed=1), folder_of(tmp_path, "b"), lambda: True, quiet
+            )
+        folder.checkpoint.write_bytes((tmp_path / "b" / "checkpoint.pt").read_bytes())
+    else:
+        bad = {"truncated": whole[: len(whole) // 2], "garbage": b"\0" * 999, "empty": b""}
+        folder.checkpoint.write_bytes(bad[damage])
+    lines: list[str] = []
+    result = train(spec, folder, say=lines.append)
+    assert "kept as checkpoint.pt.bad-1, the run starts anew" in lines[0]
+    assert (folder.path / "checkpoint.pt.bad-1").exists()
+    undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), say=quiet)
+    assert without_times(result) == without_times(undisturbed)
+
+
+def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    torch.save({"format": 1, "identity": Payload()}, folder.checkpoint)
+    train(spec, folder, say=quiet)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_divergence_is_recorded(tiny_text: Path, tmp_path: Path) -> None:
+    wild = RMSpropConfig(name="rmsprop", lr=1e38)
+    spec = tiny_spec(tiny_text, "rnn", optimizer=wild, clip=None)
+    folder = folder_of(tmp_path, "run")
+    result = train(spec, folder, say=quiet)
+    assert result["status"] == "diverged"
+    assert result["test_nats_per_char"] is None
+    assert folder.read_result() == result
+    assert not folder.test_nll.exists()
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Path) -> None:
+    import resource
+
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: True, quiet)
+    before = folder.checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written .*earlier files are intact"):
+            train(spec, folder, lambda: True, quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert folder.checkpoint.read_bytes() == before
+    assert not list(folder.path.glob(".*"))
+    assert train(spec, folder, say=quiet)["status"] == "done"
+
+
+def test_the_schedule() -> None:
+    config = RMSpropConfig(name="rmsprop")
+    rates = [learning_rate(config, epoch) for epoch in (1, 10, 11, 50)]
+    assert rates == pytest.approx([2e-3, 2e-3, 2e-3 * 0.95, 2e-3 * 0.95**40])
+
+
+def test_a_step_touches_only_buffers_that_were_there_before(tiny_text: Path) -> None:
+    """What a captured graph needs: the same memory before and after, and the state in place."""
+    spec = tiny_spec(tiny_text, "gru")
+    step = Step(spec, torch.device("cpu"))
+    buffers = [step.x_TB, step.y_TB, step.state_LSBH, step.loss_sum, step.lr, *step.parameters]
+    before = [b.data_ptr() for b in buffers] + [p.grad.data_ptr() for p in step.parameters]
+    x = torch.randint(spec.corpus.num_symbols, (10, 4), dtype=torch.uint8)
+    step(x, x)
+    step(x, x)
+    after = [b.data_ptr() for b in buffers] + [p.grad.data_ptr() for p in step.parameters]
+    assert after == before
+    assert step.state_LSBH.abs().max() > 0
+    assert not step.state_LSBH.requires_grad
+
+
+@pytest.mark.cuda
+def test_cuda_gives_the_cpus_losses(tiny_text: Path, tmp_path: Path) -> None:
+    for cell in CELLS:
+        on_cpu, on_gpu = (
+            train(
+                tiny_spec(tiny_text, cell, device=d), folder_of(tmp_path, f"{cell}{d}"), say=quiet
+            )
+            for d in ("cpu", "cuda")
+        )
+        assert on_gpu["test_nats_per_char"] == pytest.approx(on_cpu["test_nats_per_char"], abs=1e-3)
