@@ -83,6 +83,9 @@ BAD = {
     "budget": (["budget=lots"], "neither a named budget", "60000"),
     "small budget": (["budget=60"], "budget=60: no hidden size meets it", "hidden_size=1"),
     "device": (["device=tpu"], "device=tpu", "auto, cpu, cuda"),
+    "a name that is a path": (["dataset.name=../x"], "dataset.name=../x: letters", "names folders"),
+    "no results folder": (["results_dir="], "results_dir is empty", ""),
+    "unknown name of a cell": (["cell.name=elman"], "unknown cell 'elman': one of rnn", ""),
     "no path": (["dataset=text"], "dataset.path=my.txt", ""),
 }
 

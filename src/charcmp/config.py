@@ -7,6 +7,7 @@ what stands at its default here, so a default may move only together with PROTOC
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,12 @@ def check(config: Config) -> None:
     for name, part in (("cell", config.cell), ("dataset", config.dataset)):
         require(is_dataclass(part), f"{name} is missing: {name}=... chooses one")
     require(is_dataclass(config.optimizer), "optimizer is missing: optimizer=rmsprop")
+    require(bool(config.results_dir), "results_dir is empty: name a folder")
+    name = config.dataset.name
+    require(
+        name is None or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None,
+        f"dataset.name={name}: letters, digits, '_', '.' and '-' only, as it names folders",
+    )
     for key in ("layers", "epochs", "batch_size", "unroll_steps"):
         value = getattr(config, key)
         require(value >= 1, f"{key}={value}: must be at least 1")

@@ -45,9 +45,9 @@ def _load(
     expected: tuple[str | None, int | None, int | None, str],
 ) -> Corpus:
     if source == "pydocs":
-        return corpus_from_bytes("pydocs", pydocs())
+        return corpus_from_bytes(name or source, pydocs())
     if source == "pysrc":
-        return corpus_from_bytes("pysrc", pysrc())
+        return corpus_from_bytes(name or source, pysrc())
     if source == "file":
         if path is None:
             raise UserError("dataset=text needs a file: dataset.path=my.txt")

@@ -18,7 +18,6 @@ from charcmp.config import (
     flatten,
 )
 from charcmp.corpus import Corpus
-from charcmp.errors import UserError
 from charcmp.sources import load_corpus
 
 DEFAULT_BUDGET = "50k"
@@ -128,11 +127,7 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
         return Size(hidden_size, target, label or str(target))
     budget = config.budget or DEFAULT_BUDGET
     target = target_params(budget, num_symbols)
-    try:
-        hidden_size = solve_hidden_size(cell, layers, target, num_symbols)
-    except UserError as error:
-        raise UserError(f"budget={budget}: {str(error).split(': ', 1)[1]}") from None
-    return Size(hidden_size, target, budget)
+    return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
 
 
 def deviation_warning(spec: RunSpec) -> str | None:
