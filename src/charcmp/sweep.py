@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from tabulate import tabulate
 
 from charcmp.budget import num_params
-from charcmp.config import Config, typed
+from charcmp.config import NOT_SCIENTIFIC, Config, typed
 from charcmp.errors import UserError
 from charcmp.runs import CorruptFileError, RunFolder, runs_dir
 from charcmp.sources import find, load_corpus
@@ -212,9 +212,13 @@ def report(grid: Grid) -> None:
     axes: dict[str, set[str]] = {}
     others = []
     for override in grid.given:
-        if override.key_or_group in Filters.AXES:
-            axes[override.key_or_group] = {value.split("=", 1)[1] for value in _values(override)}
-        else:
+        key = override.key_or_group
+        if key in Filters.AXES:
+            axes[key] = {value.split("=", 1)[1].strip("'\"") for value in _values(override)}
+            continue
+        if not key.startswith("dataset."):
             others.append(override.input_line or "")
-    config = typed(grid.compose([o for o in others if not o.startswith("dataset.")]))
-    make_report(config.results_dir, Filters(axes))
+        if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
+            print(f"note: {override.input_line} does not narrow a report; what narrows it is "
+                  + ", ".join(Filters.AXES), file=sys.stderr)  # fmt: skip
+    make_report(typed(grid.compose(others)).results_dir, Filters(axes))

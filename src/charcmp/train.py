@@ -26,6 +26,7 @@ from charcmp.corpus import split_corpus
 from charcmp.environment import describe, resolve_device
 from charcmp.errors import Interrupted
 from charcmp.evaluate import losses, mean_loss, to_chunks
+from charcmp.memory import keep_freed_memory
 from charcmp.model import CharModel
 from charcmp.optim import learning_rate, make_optimizer
 from charcmp.runs import (
@@ -137,6 +138,7 @@ def train(
     device = resolve_device(config.device)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # cuDNN would round float32 products to TF32
     train_chunks, val_chunks, test_chunks = (
         to_chunks(stream, config.unroll_steps, device)
