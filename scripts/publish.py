@@ -1,0 +1,149 @@
+"""Packs finished runs into results/paper/, and rewrites the report there from what it then holds.
+
+    python scripts/publish.py RESULTS_DIR [--to results/paper] [--allow-dirty]
+
+Of each finished run, small files that name no folder of the machine: result.json, config.yaml,
+environment.json, history.json, test_blocks.npz. Doing it again changes nothing; nothing published
+is ever deleted. Exit status 1 if a run was refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from charcmp.errors import UserError
+from charcmp.report import make_report
+from charcmp.report.load import check_result
+from charcmp.report.losses import BLOCKS_FILE, pack, read_nll
+from charcmp.report.make import PUBLISHED
+from charcmp.runs import CorruptFileError, RunFolder, runs_dir, write_atomically
+
+# Keys that say where and how fast a run was computed, not what it is.
+MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")
+PATH_KEYS = ("results_dir", "data_dir", "dataset.path")
+
+
+def packed_files(run: RunFolder, allow_dirty: bool = False) -> dict[str, bytes] | None:
+    """What is published of a run, by file name; None if it is not finished.
+
+    Raises:
+        UserError: if the run may not be published, with the reason.
+    """
+    try:
+        if (result := run.read_result()) is None or result["status"] != "done":
+            return None
+        check_result(result, run.result)
+        if not allow_dirty and (result.get("git_dirty") is not False or not result["git_commit"]):
+            raise UserError("not of a clean commit (--allow-dirty publishes it all the same)")
+        nll_N = read_nll(run.test_nll, result["num_test_chars"])
+        return {
+            "result.json": run.result.read_bytes(),
+            "config.yaml": without_machine(run.config).encode(),
+            "environment.json": as_json(without_paths(json.loads(run.environment.read_text()))),
+            "history.json": run.history.read_bytes(),
+            BLOCKS_FILE: pack(nll_N, result["batch_size"], result["unroll_steps"]),
+        }
+    except (CorruptFileError, OSError, json.JSONDecodeError) as error:
+        raise UserError(str(error)) from None
+
+
+def without_machine(config_file: Path) -> str:
+    """The resolved configuration without the keys of the machine; its first line, the id, stays."""
+    config = OmegaConf.load(config_file)
+    assert isinstance(config, DictConfig)
+    for key in MACHINE_KEYS:
+        parent, _, leaf = key.rpartition(".")
+        node = OmegaConf.select(config, parent) if parent else config
+        node.pop(leaf, None)
+    header = config_file.read_text().splitlines()[0]
+    return f"{header}\n{OmegaConf.to_yaml(config)}"
+
+
+def without_paths(environment: dict[str, Any]) -> dict[str, Any]:
+    """An environment, and those of the run's earlier starts, with no path in their commands."""
+    cleaned = dict(environment)
+    if "command" in cleaned:
+        words = shlex.split(cleaned["command"])
+        cleaned["command"] = shlex.join(
+            word for word in words if word.split("=")[0].lstrip("+") not in PATH_KEYS
+        )
+    if "earlier_starts" in cleaned:
+        cleaned["earlier_starts"] = [without_paths(start) for start in cleaned["earlier_starts"]]
+    return cleaned
+
+
+def as_json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:
+    """Writes the files that are not there or differ; whether there were any."""
+
+    def write(contents: bytes, file: IO[bytes]) -> None:
+        file.write(contents)
+
+    changed = {
+        name: contents
+        for name, contents in files.items()
+        if not (folder / name).is_file() or (folder / name).read_bytes() != contents
+    }
+    for name, contents in changed.items():
+        write_atomically(folder / name, partial(write, contents))
+    return bool(changed)
+
+
+def publish(results_dir: Path, to: Path, allow_dirty: bool = False) -> int:
+    """Packs the finished runs of a folder; returns how many were refused.
+
+    Raises:
+        UserError: if there is no run, or `to` cannot be written.
+    """
+    num_published = num_unchanged = num_refused = num_unfinished = 0
+    for path in sorted(path for path in runs_dir(results_dir).glob("*") if path.is_dir()):
+        try:
+            files = packed_files(RunFolder(path), allow_dirty)
+        except UserError as error:
+            print(f"refused: {path.name}: {error}")
+            num_refused += 1
+            continue
+        if files is None:
+            num_unfinished += 1
+            continue
+        target = RunFolder(runs_dir(to) / path.name)
+        target.create()
+        if write_if_changed(target.path, files):
+            size = sum(map(len, files.values()))
+            print(f"published: {path.name} ({size / 1000:.0f} KB)")
+            num_published += 1
+        else:
+            num_unchanged += 1
+    print(
+        f"{num_published} runs published, {num_unchanged} unchanged, {num_refused} refused, "
+        f"{num_unfinished} not finished (or diverged)"
+    )
+    make_report(to, out=to / "report")
+    return num_refused
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results_dir", type=Path, help="holds runs/")
+    parser.add_argument("--to", type=Path, default=PUBLISHED, help="default: %(default)s")
+    parser.add_argument("--allow-dirty", action="store_true", help="also runs of uncommitted code")
+    options = parser.parse_args()
+    try:
+        sys.exit(publish(options.results_dir, options.to, options.allow_dirty) > 0)
+    except UserError as error:
+        sys.exit(f"publish: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Which runs a report speaks of: the overrides of `charcmp report`, one set of values per axis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from charcmp.errors import UserError
+from charcmp.sources import safe_name
+
+if TYPE_CHECKING:
+    from charcmp.report.load import Run
+
+# Datasets with a text of their own; every other name came in by dataset=text.
+BUILTIN_DATASETS = ("wp", "lk", "pydocs", "pysrc")
+
+
+def _whole(value: str) -> str:
+    return str(int(value))
+
+
+def _decimal(value: str) -> str:
+    return f"{float(value):g}"
+
+
+class Filters:
+    """Keeps a run if, on every axis that is named, it has one of the values.
+
+    Args:
+        axes: values as on the command line, {"layers": {"1", "2"}}. `dataset=text` stands for every
+            dataset that is not built in; `dataset.name`, or the stem of `dataset.path`, narrows it.
+
+    Raises:
+        UserError: for a value that its axis cannot have.
+    """
+
+    AXES: ClassVar[dict[str, Callable[[str], str]]] = {  # and how a value is written
+        "dataset": str,
+        "dataset.name": str,
+        "dataset.path": lambda value: safe_name(Path(value).stem),
+        "dataset.layout": str,
+        "cell": str,
+        "layers": _whole,
+        "budget": lambda value: value.replace("_", ""),
+        "hidden_size": _whole,
+        "seed": _whole,
+        "dropout": _decimal,
+        "epochs": _whole,
+    }
+
+    def __init__(self, axes: Mapping[str, Set[str]] | None = None) -> None:
+        self.axes: dict[str, set[str]] = {}
+        for axis, values in (axes or {}).items():
+            try:
+                self.axes[axis] = {self.AXES[axis](value) for value in values}
+            except ValueError:
+                raise UserError(f"{axis}={','.join(sorted(values))}: not a number") from None
+
+    def __str__(self) -> str:
+        return " ".join(f"{axis}={','.join(sorted(values))}" for axis, values in self.axes.items())
+
+    def admits(self, run: Run) -> bool:
+        """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""
+        return self._admits_dataset(run.dataset) and all(
+            self._on(axis, value)
+            for axis, value in {
+                "dataset.layout": run.layout,
+                "cell": run.cell,
+                "layers": str(run.layers),
+                "hidden_size": str(run.hidden_size),
+                "seed": str(run.seed),
+                "dropout": f"{run.dropout:g}",
+                "epochs": str(run.epochs),
+            }.items()
+        )
+
+    def admits_row(self, name: str) -> bool:
+        return self._on("budget", name)
+
+    def admits_column(self, cell: str, layers: int) -> bool:
+        return self._on("cell", cell) and self._on("layers", str(layers))
+
+    def _on(self, axis: str, value: str) -> bool:
+        return axis not in self.axes or value in self.axes[axis]
+
+    def _admits_dataset(self, name: str) -> bool:
+        named = self.axes.get("dataset.name") or self.axes.get("dataset.path") or {name}
+        if (wanted := self.axes.get("dataset")) is None:
+            return name in named
+        is_text = "text" in wanted and name not in BUILTIN_DATASETS
+        return name in wanted or (is_text and name in named)

@@ -1,0 +1,137 @@
+"""Losses of the single test characters: the standard errors they give, and their packed form.
+
+A run keeps all of them (test_nll.npy, 1.3 MB on War and Peace); a published run keeps sums, in
+test_blocks.npz. Both lead to the same `LossSummary`, hence to the same figures.
+
+Shape suffixes: N test characters, B rows of the split, K blocks, S sampled positions.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charcmp.runs import CorruptFileError
+
+BLOCK_CHARS = 100
+NUM_SAMPLED = 10_000
+SAMPLE_SEED = 1506_02078
+BLOCKS_FILE = "test_blocks.npz"
+
+
+@dataclass(frozen=True)
+class LossSummary:
+    """What the standard errors of a mean loss need."""
+
+    block_sums_K: NDArray[np.float32]  # nats, each of `block_length` characters of one row
+    sum_of_squares: float  # of the nats of single characters
+    block_length: int
+
+    @property
+    def num_chars(self) -> int:
+        return len(self.block_sums_K) * self.block_length
+
+    @property
+    def sd_chars(self) -> float:
+        """Bootstrap SD of the mean when single characters are resampled, as the paper does.
+
+        In closed form: the mean of n draws with replacement has variance σ²/n, σ² that of the
+        sample itself (divided by n, not n - 1).
+        """
+        mean = float(self.block_sums_K.sum(dtype=np.float64)) / self.num_chars
+        variance = max(self.sum_of_squares / self.num_chars - mean**2, 0.0)
+        return math.sqrt(variance / self.num_chars)
+
+    @property
+    def sd_blocks(self) -> float:
+        """The same when blocks are resampled: neighbouring characters are hard or easy together."""
+        means_K = self.block_sums_K.astype(np.float64) / self.block_length
+        return float(means_K.std()) / math.sqrt(len(means_K))
+
+
+def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> LossSummary:
+    """Sums of blocks that never cross a row; blocks of `unroll_steps` where 100 divides no row."""
+    row_length = len(nll_N) // batch_size
+    block_length = BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
+    exact_N = nll_N.astype(np.float64)
+    block_sums_K = exact_N.reshape(-1, block_length).sum(axis=1).astype(np.float32)
+    return LossSummary(block_sums_K, float(exact_N @ exact_N), block_length)
+
+
+def read_losses(
+    folder: Path, num_test_chars: int, batch_size: int, unroll_steps: int
+) -> LossSummary | None:
+    """The loss summary of a run: from all its losses, else from the published sums, else None.
+
+    Raises:
+        CorruptFileError: if the file is there but is not what the run says it is.
+    """
+    if (file := folder / "test_nll.npy").exists():
+        return summarize(read_nll(file, num_test_chars), batch_size, unroll_steps)
+    if (file := folder / BLOCKS_FILE).exists():
+        return read_blocks(file, num_test_chars)
+    return None
+
+
+def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:
+    """The nats of every test character, float32 (N,); CorruptFileError if they are not that."""
+    try:
+        nll_N: NDArray[np.float32] = np.load(file, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+    if nll_N.shape != (num_test_chars,):
+        raise CorruptFileError(f"{file}: shape {nll_N.shape}, not ({num_test_chars},)")
+    if not np.isfinite(nll_N).all():
+        raise CorruptFileError(f"{file}: with losses that are not finite")
+    return nll_N
+
+
+def read_blocks(file: Path, num_test_chars: int) -> LossSummary:
+    """The published sums; CorruptFileError if they are not of `num_test_chars` characters."""
+    try:
+        with np.load(file, allow_pickle=False) as packed:
+            summary = LossSummary(
+                packed["block_sums"], float(packed["sum_of_squares"]), int(packed["block_length"])
+            )
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+    if summary.num_chars != num_test_chars:
+        raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
+    if not (np.isfinite(summary.block_sums_K).all() and math.isfinite(summary.sum_of_squares)):
+        raise CorruptFileError(f"{file}: with losses that are not finite")
+    return summary
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def sampled_positions(num_test_chars: int) -> NDArray[np.uint32]:
+    """The positions whose losses are published one by one: the same for all runs of a length."""
+    generator = np.random.default_rng(SAMPLE_SEED)
+    size = min(NUM_SAMPLED, num_test_chars)
+    return np.sort(generator.choice(num_test_chars, size, replace=False)).astype(np.uint32)
+
+
+def pack(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> bytes:
+    """The contents of test_blocks.npz; the same bytes for the same losses."""
+    summary = summarize(nll_N, batch_size, unroll_steps)
+    positions_S = sampled_positions(len(nll_N))
+    arrays: dict[str, Any] = {
+        "block_sums": summary.block_sums_K,
+        "sum_of_squares": np.float64(summary.sum_of_squares),
+        "block_length": np.int64(summary.block_length),
+        "num_test_chars": np.int64(len(nll_N)),
+        "positions": positions_S,  # stored: numpy does not promise the same draw forever
+        "nll_at_positions": nll_N[positions_S].astype(np.float16),
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()

@@ -1,0 +1,247 @@
+"""Tables as text: terminal, Markdown, LaTeX (booktabs) and CSV."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from tabulate import SEPARATING_LINE, tabulate
+
+from charcmp.report.cells import Cell, Table
+from charcmp.report.layout import (
+    MEASURES,
+    Measure,
+    caption,
+    column_label,
+    general_notes,
+    notes,
+    table_lines,
+)
+from charcmp.report.paper import Comparison
+
+TERMINAL_WIDTH = 100
+COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
+LATEX_SPECIAL = str.maketrans(
+    {
+        **{char: f"\\{char}" for char in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "—": "---",
+        "|": r"\textbar{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+def terminal(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> str:
+    """The nats and what must be known of them, at most 110 columns wide."""
+    measure = MEASURES[0]
+    parts: list[str] = []
+    for table in tables:
+        parts.append(caption(table, measure))
+        parts += [_terminal_table(table, measure, columns) for columns in _abreast(table)]
+        parts.append(_wrapped(notes(table)))
+    parts.append(_wrapped(general_notes(tables, measure, "*")))
+    if comparisons:
+        parts += ["Against the paper, in nats per character", _comparison_table(comparisons)]
+    return "\n\n".join(parts)
+
+
+def _abreast(table: Table) -> list[list[int]]:
+    """Indices of the columns to print side by side: whole cells, as many as there is room for."""
+    chunks: list[list[int]] = [[]]
+    for _, of_cell in groupby(range(len(table.columns)), lambda i: table.columns[i][0]):
+        indices = list(of_cell)
+        if chunks[-1] and len(chunks[-1]) + len(indices) > COLUMNS_ABREAST:
+            chunks.append([])
+        chunks[-1] += indices
+    return chunks
+
+
+def _terminal_table(table: Table, measure: Measure, columns: list[int]) -> str:
+    labels = [[*cell.split(), layers] for cell, layers in map(column_label, table.columns)]
+    height = max(len(labels[i]) for i in columns)
+    header = ["\n" * (height - 1) + "budget", ""]
+    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in columns]
+    rows: list[list[str] | str] = []
+    for line in table_lines(table, measure):
+        texts = [f"*{text}" if bold else text for text, bold in
+                 zip(line.texts(), line.bold(), strict=True)]  # fmt: skip
+        if line.label == "test" and rows:
+            rows.append(SEPARATING_LINE)
+        first = line.budget if line.label == "test" else ""
+        rows.append([first, line.label, *(texts[i] for i in columns)])
+    align = ["left", "left", *(["right"] * len(columns))]
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _wrapped(said: list[str]) -> str:
+    return "\n".join(
+        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for note in said
+    )
+
+
+def _comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    return [
+        {
+            "": line.of,
+            "cells": f"{line.num_cells} of {line.num_cells_paper}",
+            "mean difference": f"{line.mean_difference:+.3f}",
+            "mean |difference|": f"{line.mean_absolute_difference:.3f}",
+            "Spearman's rank correlation": "" if line.spearman is None else f"{line.spearman:.2f}",
+        }
+        for line in comparisons
+    ]
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> str:
+    rows = _comparison_rows(comparisons)
+    align = ["left", "right", "right", "right", "right"]
+    return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def markdown(tables: Sequence[Table], measure: Measure, comparisons: Sequence[Comparison]) -> str:
+    """One file: a heading and a table for each block, notes as lists."""
+    parts = []
+    for table in tables:
+        rows = []
+        for line in table_lines(table, measure):
+            texts = [f"**{text}**" if bold else text for text, bold in
+                     zip(line.texts(), line.bold(), strict=True)]  # fmt: skip
+            rows.append([line.budget if line.label == "test" else "", line.label, *texts])
+        header = ["budget", "", *(" ".join(column_label(column)) for column in table.columns)]
+        align = ("left", "left", *(["right"] * len(table.columns)))
+        frame = pd.DataFrame(rows, columns=header)
+        parts.append(f"### {caption(table, measure)}")
+        parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
+        parts.append("\n".join(f"- {note}" for note in notes(table)))
+    parts.append("### Reading it")
+    parts.append("\n".join(f"- {note}" for note in general_notes(tables, measure, "**bold**")))
+    if comparisons:
+        frame = pd.DataFrame(_comparison_rows(comparisons))
+        parts.append("### Against the paper, in nats per character")
+        parts.append(
+            frame.to_markdown(
+                index=False,
+                disable_numparse=True,
+                colalign=("left", "right", "right", "right", "right"),
+            ).replace("|difference|", r"\|difference\|")
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(tables: Sequence[Table], measure: Measure) -> str:
+    """A table environment for each block, its notes in the caption; needs booktabs."""
+    parts = ["% \\usepackage{booktabs}\n"]
+    for number, table in enumerate(tables, start=1):
+        lines = table_lines(table, measure)
+        labels = [("", "budget"), ("", ""), *map(column_label, table.columns)]
+        frame = pd.DataFrame(
+            [[line.budget if line.label == "test" else "", line.label, *line.texts()]
+             for line in lines],
+            columns=pd.MultiIndex.from_tuples(labels),
+        )  # fmt: skip
+        css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.bold())]
+               for line in lines]  # fmt: skip
+        said = [*notes(table), *general_notes([table], measure, "Bold")]
+        text = " ".join([f"{caption(table, measure)}.", *said])
+        styler = frame.style.hide(axis="index").format(_escaped)
+        styler = styler.format_index(_escaped, axis="columns")
+        styled = styler.apply(lambda _, css=css: pd.DataFrame(css).to_numpy(), axis=None)
+        parts.append(
+            styled.to_latex(
+                hrules=True,
+                column_format="ll" + "r" * len(table.columns),
+                multicol_align="c",
+                caption=_escaped(text),
+                label=f"tab:charcmp-{measure.name}-{number}",
+                position="htbp",
+                position_float="centering",
+            )
+        )
+    return "\n".join(parts)
+
+
+def _escaped(text: object) -> str:
+    return str(text).translate(LATEX_SPECIAL)
+
+
+def wide_csv(tables: Sequence[Table], measure: Measure) -> str:
+    """The lines of all blocks; a column for each cell and depth that occurs."""
+    rows = []
+    for table in tables:
+        columns = [" ".join(map(str, column)) for column in table.columns]
+        for line in table_lines(table, measure):
+            start: dict[str, Any] = {"block": table.heading, "budget": line.budget}
+            values = dict(zip(columns, map(_csv_value, line.values), strict=True))
+            rows.append(start | {"line": line.label} | values)
+    return _csv(pd.DataFrame(rows))
+
+
+def _csv_value(value: float | str | None) -> str | None:
+    return f"{value:.6f}" if isinstance(value, float) else value and str(value)
+
+
+def cells_csv(tables: Sequence[Table]) -> str:
+    """One line per cell, in nats, with all that is known of it."""
+    return _csv(pd.DataFrame([
+        _cell_record(table, table.cells[row, *column])
+        for table in tables for row in table.rows for column in table.columns
+        if (row, *column) in table.cells
+    ]))  # fmt: skip
+
+
+def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
+    nats, bits = cell.test_nats, MEASURES[2].of_nats(cell.test_nats)
+    difference = None if cell.paper_nats is None else nats - cell.paper_nats
+    return {
+        "block": table.heading,
+        "dataset": table.dataset,
+        "layout": table.layout,
+        "epochs": table.epochs,
+        "budget": cell.row,
+        "target_params": cell.target_params,
+        "cell": cell.cell,
+        "layers": cell.layers,
+        "hidden_size": cell.hidden_size,
+        "num_params": cell.num_params,
+        "deviation_percent": cell.deviation_percent,
+        "status": cell.status,
+        "num_seeds": len(cell.seeds) if cell.is_done else 0,
+        "seeds": " ".join(map(str, cell.seeds)),
+        "num_diverged": cell.num_diverged,
+        "dropout": f"{cell.dropout:g}",
+        "dropout_candidates": " ".join(f"{value:g}" for value in cell.dropout_candidates),
+        "train_nats_per_char": cell.train_nats,
+        "val_nats_per_char": cell.val_nats,
+        "test_nats_per_char": nats,
+        "test_perplexity": MEASURES[1].of_nats(nats),
+        "test_bits_per_char": bits,
+        "sd_over_seeds": cell.sd_over_seeds,
+        "sd_chars": cell.sd_chars,
+        "sd_blocks": cell.sd_blocks,
+        "block_length": cell.block_length,
+        "paper_nats_per_char": cell.paper_nats,
+        "difference": difference,
+        "corpus_sha256": table.settings["corpus_sha256"],
+        "settings": json.dumps(table.settings, sort_keys=True),
+        "run_ids": " ".join(cell.run_ids),
+    }
+
+
+def comparison_csv(comparisons: Sequence[Comparison]) -> str:
+    """The summary against the paper; only its header where there is nothing to compare."""
+    columns = list(Comparison.__dataclass_fields__)
+    return _csv(pd.DataFrame([asdict(line) for line in comparisons], columns=columns))
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
