@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -45,6 +46,8 @@ PRINTING_FLAGS = (
 def main() -> None:
     """Entry point of the console script."""
     command, *args = sys.argv[1:] or ["--help"]
+    if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version":

@@ -140,9 +140,6 @@ def check(config: Config) -> None:
         if not condition:
             raise UserError(message)
 
-    for name, part in (("cell", config.cell), ("dataset", config.dataset)):
-        require(is_dataclass(part), f"{name} is missing: {name}=... chooses one")
-    require(is_dataclass(config.optimizer), "optimizer is missing: optimizer=rmsprop")
     require(bool(config.results_dir), "results_dir is empty: name a folder")
     name = config.dataset.name
     require(
