@@ -30,6 +30,7 @@ GRID_TASKS = ("sweep", "params", "report")
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
+CHOICES = ("cell", "dataset", "optimizer")
 # Hydra's flags that print something instead of running.
 PRINTING_FLAGS = (
     "--cfg",
@@ -94,6 +95,9 @@ def run_hydra(args: list[str]) -> None:
     from charcmp.commands import train_task
     from charcmp.config import register_schemas
 
+    for group in CHOICES:  # Hydra itself ends in a traceback here
+        if f"{group}=null" in args or f"{group}=" in args:
+            fail(f"{group} needs a choice: charcmp train --help lists them")
     register_schemas()
     sys.argv = [sys.argv[0], *args]
     hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(

@@ -124,9 +124,10 @@ def typed(cfg: DictConfig) -> Config:
         cfg = copy.copy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    for key in map(str, cfg):
-        if key not in {f.name for f in fields(Config)}:
-            raise UserError(f"unknown key '{key}': charcmp train --help lists the keys")
+    given, known = {str(key) for key in cfg}, {f.name for f in fields(Config)}
+    if given != known:
+        what, key = ("unknown", given - known) if given - known else ("missing", known - given)
+        raise UserError(f"{what} key '{min(key)}': charcmp train --help lists the keys")
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     check(config)
