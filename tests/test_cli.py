@@ -73,6 +73,7 @@ BAD = {
     "key": (["layer=2"], "Key 'layer' not in 'Config'", ""),
     "added key": (["+layer=2"], "unknown key 'layer'", "--help lists the keys"),
     "deleted key": (["~epochs"], "missing key 'epochs'", "--help lists the keys"),
+    "deleted choice": (["~cell"], "missing key 'cell'", "--help lists the keys"),
     "no cell": (["cell=null"], "cell needs a choice", "--help lists them"),
     "type": (["layers=two"], "could not be converted to Integer", "layers"),
     "option of another cell": (["cell=rnn", "cell.forget_bias=1"], "forget_bias", "not in"),

@@ -124,7 +124,8 @@ def typed(cfg: DictConfig) -> Config:
         cfg = copy.copy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    given, known = {str(key) for key in cfg}, {f.name for f in fields(Config)}
+    given = {str(key) for key in cfg} - OmegaConf.missing_keys(cfg)
+    known = {f.name for f in fields(Config)}
     if given != known:
         what, key = ("unknown", given - known) if given - known else ("missing", known - given)
         raise UserError(f"{what} key '{min(key)}': charcmp train --help lists the keys")
