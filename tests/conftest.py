@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,13 @@ TINY = ["hidden_size=8", "epochs=3", "batch_size=4", "unroll_steps=10", "device=
 
 def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "charcmp", *args]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REAL_DATA, TINY, Charcmp, command, needs_corpora
+from conftest import REAL_DATA, TINY, Charcmp, command, needs_corpora, wait_for
 
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
 
@@ -152,13 +152,6 @@ def test_interrupted_by_the_user(charcmp: Charcmp, tiny_text: Path, tmp_path: Pa
     assert sweep.returncode == 130
     assert "4 runs unfinished; the same command goes on from there" in errors
     assert list(runs.glob("*/checkpoint.pt"))
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_two_sweeps_do_not_train_one_run_twice(

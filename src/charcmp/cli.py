@@ -16,6 +16,7 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp train   [key=value ...]   train one model, or go on with it
   charcmp sweep   [key=value ...]   a grid of models: what is missing of it (--dry-run lists it)
   charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
+  charcmp status  [key=value ...]   what every run is doing, from another shell too (--json)
   charcmp report  [key=value ...]   tables from the finished runs
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
@@ -26,7 +27,7 @@ charcmp: recurrent cells compared at equal parameter counts
 """
 
 # The tasks that run over a grid of overrides; the grid sweeper (hydra_plugins) does the expanding.
-GRID_TASKS = ("sweep", "params", "report")
+GRID_TASKS = ("sweep", "params", "report", "status")
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")

@@ -132,6 +132,14 @@ class RunFolder:
             self.progress, lambda file: file.write(json.dumps(note).encode()), flush=False
         )
 
+    def failure_reason(self) -> str:
+        """Why the last attempt ended without a result, in one line."""
+        try:
+            failure = json.loads(self.failure.read_text())
+            return f"{failure['reason']} (log: {self.log})"
+        except (OSError, ValueError, KeyError, TypeError):
+            return f"no result and no reason recorded (log: {self.log})"
+
     def write_failure(self, reason: str, detail: str = "") -> None:
         write_json(self.failure, {"reason": reason, "detail": detail, "time": time.time()})
 

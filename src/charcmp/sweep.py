@@ -104,7 +104,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any]) -> None:
     for job in diverged:
         print(f"diverged: {job.spec.run_id}")
     for job in failed:
-        print(f"failed: {job.spec.run_id}: {failure_reason(job.folder)}")
+        print(f"failed: {job.spec.run_id}: {job.folder.failure_reason()}")
     print(
         f"{len(jobs) - len(failed)} of {len(jobs)} runs finished"
         + (f", {len(diverged)} of them diverged" if diverged else "")
@@ -132,14 +132,6 @@ def _is_finished(job: Job, set_aside: bool = False) -> bool:
             aside = job.folder.set_aside(job.folder.result)
             print(f"{error}; kept as {aside.name}, the run is finished again")
         return False
-
-
-def failure_reason(folder: RunFolder) -> str:
-    try:
-        failure = json.loads(folder.failure.read_text())
-        return f"{failure['reason']} (log: {folder.log})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"no result and no reason recorded (log: {folder.log})"
 
 
 def print_plan(grid: Grid) -> None:
@@ -203,6 +195,14 @@ def print_params(grid: Grid, as_json: bool) -> None:
         print(json.dumps(rows, indent=2))
     else:
         print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))
+
+
+def status(grid: Grid, as_json: bool) -> None:
+    """`charcmp status`: of the results folder that the overrides name."""
+    from charcmp.status import print_status
+
+    overrides = [override.input_line or "" for override in grid.given]
+    print_status(typed(grid.compose(overrides)).results_dir, as_json)
 
 
 def report(grid: Grid) -> None:

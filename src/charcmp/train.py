@@ -321,12 +321,14 @@ def note_progress(
 ) -> None:
     """For whoever watches from outside: how far the run is."""
     chunks_done = (place.epoch - 1) * num_chunks + place.chunk
+    chunks_left = spec.config.epochs * num_chunks - chunks_done
     folder.write_progress(
         {
             "epoch": place.epoch,
             "epochs": spec.config.epochs,
             "fraction": chunks_done / (spec.config.epochs * num_chunks),
             "chars_per_second": chunks_done * chars_per_chunk / max(place.seconds_train, 1e-9),
+            "seconds_left": place.seconds_train * chunks_left / max(chunks_done, 1),
             "best_val_nats_per_char": place.best_val if place.best_epoch else None,
             "time": time.time(),
         }

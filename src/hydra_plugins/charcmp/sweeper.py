@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 class GridSweeperConfig:
     _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
-    mode: str = "sweep"  # sweep | plan | params | report
+    mode: str = "sweep"  # sweep | plan | params | report | status
     as_json: bool = False
 
 
@@ -61,6 +61,8 @@ class GridSweeper(Sweeper):
             )
             if self.mode == "report":
                 sweep.report(grid)
+            elif self.mode == "status":
+                sweep.status(grid, self.as_json)
             elif self.mode == "params":
                 sweep.print_params(grid, self.as_json)
             elif self.mode == "plan":
