@@ -1,15 +1,12 @@
 """Status: every state a run can be in, from real runs."""
 
 import json
-import os
-import signal
-import subprocess
 from pathlib import Path
 
-from conftest import TINY, Charcmp, command, wait_for
+from conftest import TINY, Charcmp, wait_for
 
 
-def test_every_state(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
     none = charcmp("status")
     assert none.returncode == 2
     assert "no runs; charcmp sweep" in none.stderr
@@ -18,9 +15,7 @@ def test_every_state(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
     charcmp("train", *text, "seed=1")
     charcmp("train", *text, "seed=2", "optimizer.lr=1e38", "clip=null")
     runs = tmp_path / "work" / "results" / "runs"
-    victim = subprocess.Popen(
-        command("sweep", *text, "seed=3,4", "layers=1", "epochs=5000"), cwd=tmp_path / "work"
-    )
+    sweep = start("sweep", *text, "seed=3,4", "layers=1", "epochs=5000")
     wait_for(lambda: len(list(runs.glob("*-s[34]-*/progress.json"))) == 2)
 
     def states() -> dict[str, dict]:
@@ -35,8 +30,8 @@ def test_every_state(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
     assert running["s3"]["epochs"] == 5000
     assert running["s3"]["seconds_left"] > 0
 
-    os.kill(victim.pid, signal.SIGTERM)
-    victim.wait(60)
+    sweep.terminate()
+    sweep.wait(60)
     (run_3,) = runs.glob("*-s3-*")
     (run_3 / "failure.json").write_text(json.dumps({"reason": "killed by SIGKILL"}))
     (run_1,) = runs.glob("*-s1-*")

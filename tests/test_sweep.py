@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REAL_DATA, TINY, Charcmp, command, needs_corpora, wait_for
+from conftest import REAL_DATA, TINY, Charcmp, needs_corpora, wait_for
 
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
 
@@ -91,7 +91,7 @@ def test_a_corrupt_result_is_set_aside_and_only_its_run_redone(
 
 @pytest.mark.parametrize("victim", ["parent", "child"])
 def test_killed_at_any_moment_it_ends_as_if_left_alone(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, victim: str
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path, victim: str
 ) -> None:
     longer = [o for o in TINY if not o.startswith("epochs")]
     args = [*text_overrides(tiny_text), *longer, *GRID, "epochs=30", "checkpoint_seconds=0"]
@@ -100,12 +100,7 @@ def test_killed_at_any_moment_it_ends_as_if_left_alone(
     rng = random.Random(victim)
     disturbed = tmp_path / "work" / "disturbed"
     for _ in range(4):
-        sweep = subprocess.Popen(
-            command("sweep", *args, "results_dir=disturbed"),
-            cwd=tmp_path / "work",
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        sweep = start("sweep", *args, "results_dir=disturbed")
         time.sleep(rng.uniform(1.5, 6.0))
         if victim == "child":
             for child in children_of(sweep.pid)[:1]:
@@ -126,11 +121,11 @@ def children_of(pid: int) -> list[int]:
     return [int(word) for word in listed.stdout.split()]
 
 
-def test_a_child_that_is_killed_is_named(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_a_child_that_is_killed_is_named(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1", "epochs=2000"]
-    sweep = subprocess.Popen(
-        command("sweep", *args), cwd=tmp_path / "work", stdout=subprocess.PIPE, text=True
-    )
+    sweep = start("sweep", *args)
     runs = tmp_path / "work" / "results" / "runs"
     wait_for(lambda: list(runs.glob("*/progress.json")))
     (child,) = children_of(sweep.pid)
@@ -140,11 +135,9 @@ def test_a_child_that_is_killed_is_named(charcmp: Charcmp, tiny_text: Path, tmp_
     assert "killed by SIGKILL (out of memory?)" in output
 
 
-def test_interrupted_by_the_user(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_interrupted_by_the_user(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=2000"]
-    sweep = subprocess.Popen(
-        command("sweep", *args), cwd=tmp_path / "work", stderr=subprocess.PIPE, text=True
-    )
+    sweep = start("sweep", *args)
     runs = tmp_path / "work" / "results" / "runs"
     wait_for(lambda: list(runs.glob("*/progress.json")))
     sweep.send_signal(signal.SIGINT)
@@ -155,13 +148,10 @@ def test_interrupted_by_the_user(charcmp: Charcmp, tiny_text: Path, tmp_path: Pa
 
 
 def test_two_sweeps_do_not_train_one_run_twice(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=10"]
-    both = [
-        subprocess.Popen(command("sweep", *args), cwd=tmp_path / "work", stdout=subprocess.DEVNULL)
-        for _ in range(2)
-    ]
+    both = [start("sweep", *args) for _ in range(2)]
     for sweep in both:
         assert sweep.wait(120) == 0
     for run in (tmp_path / "work" / "results" / "runs").iterdir():
