@@ -15,13 +15,13 @@ from typing import Any
 from omegaconf import DictConfig
 
 from charcmp.config import DatasetConfig, config_dir, register_schemas, typed
-from charcmp.errors import Interrupted, UserError
+from charcmp.errors import BusyError, Interrupted, UserError
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
 register_schemas()
 
 PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
-EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_INTERRUPTED = 2, 3, 130
+EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_INTERRUPTED = 2, 3, 4, 130
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"charcmp: {error}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_BUSY if isinstance(error, BusyError) else EXIT_USER_ERROR)
     except Interrupted as stop:
         print(f"charcmp: {stop}; the same command goes on from there", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

@@ -19,7 +19,7 @@ from charcmp.errors import UserError
 Symbols = NDArray[np.uint8]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Corpus:
     """A text as indices into its vocabulary, the sorted distinct bytes."""
 
@@ -70,7 +70,7 @@ def corpus_from_bytes(name: str, text: bytes, note: str | None = None) -> Corpus
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stream:
     """B rows of text read in parallel: y is what follows x, character by character."""
 

@@ -14,7 +14,7 @@ from types import FrameType
 
 from tqdm import tqdm
 
-from charcmp.commands import PARENT_VARIABLE
+from charcmp.commands import EXIT_BUSY, PARENT_VARIABLE
 from charcmp.config import Config
 from charcmp.errors import Interrupted
 from charcmp.sweep import Job
@@ -86,12 +86,19 @@ def run_processes(jobs: Sequence[Job], extra_args: Sequence[str] = ()) -> None:
         mininterval=1.0,
     )
     while (waiting or running) and not stop:
-        while waiting and free:
-            running.append(_start(waiting.popleft(), free.popleft(), extra_args))
+        while free and (job := _next_job(waiting)) is not None:
+            if job.folder.result.exists():  # by another sweep, meanwhile
+                done += job.cost
+                num_done += 1
+            else:
+                running.append(_start(job, free.popleft(), extra_args))
         time.sleep(POLL_SECONDS)
         for child in [child for child in running if child.process.poll() is not None]:
             running.remove(child)
             free.append(child.slot)
+            if child.process.returncode == EXIT_BUSY:
+                waiting.append(child.job)
+                continue
             done += child.job.cost
             if child.job.folder.result.exists():
                 num_done += 1
@@ -108,6 +115,16 @@ def run_processes(jobs: Sequence[Job], extra_args: Sequence[str] = ()) -> None:
     if stop:
         _stop_all(running)
         raise Interrupted(f"sweep interrupted with {len(waiting) + len(running)} runs unfinished")
+
+
+def _next_job(waiting: deque[Job]) -> Job | None:
+    """Takes the first job that no other process is at work on: a second sweep, or what is left of
+    one that was killed a moment ago."""
+    for job in waiting:
+        if not job.folder.is_locked():
+            waiting.remove(job)
+            return job
+    return None
 
 
 def _fraction(job: Job) -> float:

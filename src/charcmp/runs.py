@@ -30,7 +30,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.errors import UserError
+from charcmp.errors import BusyError, UserError
 
 SCHEMA_VERSION = 1
 REQUIRED_KEYS = (
@@ -82,7 +82,7 @@ class RunFolder:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise UserError(f"{self.path.name}: another process is training this run") from None
+            raise BusyError(f"{self.path.name}: another process is training this run") from None
         try:
             yield
         finally:

@@ -24,7 +24,7 @@ DEFAULT_BUDGET = "50k"
 WARN_DEVIATION_PERCENT = 2.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RunSpec:
     """One cell of a grid, fully resolved."""
 

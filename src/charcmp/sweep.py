@@ -23,7 +23,7 @@ from charcmp.spec import RunSpec, deviation_warning, resolve, resolve_size
 EXIT_FAILED = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """One cell of the grid: the overrides that name it, what they resolve to, where it lives."""
 
