@@ -40,10 +40,10 @@ def charcmp(tmp_path: Path) -> Charcmp:
     work = tmp_path / "work"
     work.mkdir()
 
-    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
         full_env = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **env}
         return subprocess.run(
-            command(*args), cwd=work, env=full_env, capture_output=True, text=True, timeout=300
+            command(*args), cwd=work, env=full_env, capture_output=True, text=True, timeout=timeout
         )
 
     return run
