@@ -72,6 +72,8 @@ BAD = {
     "dataset": (["dataset=bible"], "Could not find 'dataset/bible'", "pydocs"),
     "key": (["layer=2"], "Key 'layer' not in 'Config'", ""),
     "added key": (["+layer=2"], "unknown key 'layer'", "--help lists the keys"),
+    "added to a group": (["+optimizer.momentum=0.9"], "unknown key 'optimizer.momentum'", ""),
+    "added to a cell": (["cell=gru", "+cell.forget_bias=1"], "key 'cell.forget_bias'", ""),
     "deleted key": (["~epochs"], "missing key 'epochs'", "--help lists the keys"),
     "deleted choice": (["~cell"], "missing key 'cell'", "--help lists the keys"),
     "no cell": (["cell=null"], "cell needs a choice", "--help lists them"),

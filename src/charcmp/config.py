@@ -99,10 +99,10 @@ def register_schemas() -> None:
     store = ConfigStore.instance()
     store.store(name="charcmp_schema", node=Config)
     for group, name, node in (
-        ("cell", "cell_schema", CellConfig),
-        ("cell", "lstm_schema", LSTMConfig),
-        ("dataset", "dataset_schema", DatasetConfig),
-        ("optimizer", "rmsprop_schema", RMSpropConfig),
+        ("schema/cell", "plain", CellConfig),
+        ("schema/cell", "lstm", LSTMConfig),
+        ("schema/dataset", "dataset", DatasetConfig),
+        ("schema/optimizer", "rmsprop", RMSpropConfig),
     ):
         store.store(group=group, name=name, node=node)
 
@@ -124,15 +124,26 @@ def typed(cfg: DictConfig) -> Config:
         cfg = copy.copy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    given = {str(key) for key in cfg} - OmegaConf.missing_keys(cfg)
-    known = {f.name for f in fields(Config)}
-    if given != known:
-        what, key = ("unknown", given - known) if given - known else ("missing", known - given)
-        raise UserError(f"{what} key '{min(key)}': charcmp train --help lists the keys")
+    _check_keys(cfg, Config)
     config = OmegaConf.to_object(cfg)
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
+    """Hydra lets `+new=1` and `~old` through; here exactly the schema's keys must be given."""
+    given = {str(key) for key in cfg if not OmegaConf.is_missing(cfg, key)}
+    known = {f.name for f in fields(schema)}
+    for what, keys in (("unknown", given - known), ("missing", known - given)):
+        if keys:
+            raise UserError(
+                f"{what} key '{prefix}{min(keys)}': charcmp train --help lists the keys"
+            )
+    for key in known:
+        if is_dataclass(part := OmegaConf.get_type(cfg, key)):
+            assert isinstance(part, type)
+            _check_keys(cfg[key], part, f"{prefix}{key}.")
 
 
 def check(config: Config) -> None:
