@@ -58,13 +58,13 @@ class Grid:
             named.add("budget")
         self.default_axes = [axis for axis in default_axes if axis.key_or_group not in named]
 
-    def points(self, with_defaults: bool = True) -> list[list[str]]:
+    def points(self) -> list[list[str]]:
         """The overrides of every cell."""
-        axes = [*(self.default_axes if with_defaults else []), *self.given]
+        axes = [*self.default_axes, *self.given]
         return [list(point) for point in itertools.product(*map(_values, axes))]
 
-    def configs(self) -> list[tuple[list[str], Config]]:
-        return [(point, typed(self.compose(point))) for point in self.points()]
+    def configs(self) -> list[Config]:
+        return [typed(self.compose(point)) for point in self.points()]
 
     def jobs(self) -> list[Job]:
         """The runs of the grid, each once, however many of its cells lead to it."""
@@ -88,7 +88,7 @@ def _values(override: Override) -> list[str]:
 def run(grid: Grid, launch: Callable[[list[Job]], Any]) -> None:
     """`charcmp sweep`: launches what is not done; exit status 1 if something failed."""
     jobs = grid.jobs()
-    left = [job for job in jobs if not _is_finished(job, set_aside=True)]
+    left = [job for job in jobs if not _is_finished(job)]
     for warning in sorted({w for job in left if (w := deviation_warning(job.spec))}):
         print(f"note: {warning}")
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
@@ -99,8 +99,8 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any]) -> None:
         left[0].folder.create()  # a folder that cannot be written is one line, not one per run
         # Longest first: the last runs to end are then short ones, and no slot idles for long.
         launch(sorted(left, key=lambda job: -job.cost))
-    failed = [job for job in left if not _is_finished(job)]
-    diverged = [job for job in jobs if (_status(job) or "") == "diverged"]
+    failed = [job for job in left if _status(job) is None]
+    diverged = [job for job in jobs if _status(job) == "diverged"]
     for job in diverged:
         print(f"diverged: {job.spec.run_id}")
     for job in failed:
@@ -123,14 +123,13 @@ def _status(job: Job) -> str | None:
     return result["status"] if result else None
 
 
-def _is_finished(job: Job, set_aside: bool = False) -> bool:
-    """Whether the run has a result. A corrupt one is told of and, if asked, set aside."""
+def _is_finished(job: Job) -> bool:
+    """Whether the run has a result. A corrupt one is told of and set aside."""
     try:
         return job.folder.read_result() is not None
     except CorruptFileError as error:
-        if set_aside:
-            aside = job.folder.set_aside(job.folder.result)
-            print(f"{error}; kept as {aside.name}, the run is finished again")
+        aside = job.folder.set_aside(job.folder.result)
+        print(f"{error}; kept as {aside.name}, the run is finished again")
         return False
 
 
@@ -165,7 +164,7 @@ def print_plan(grid: Grid) -> None:
 def print_params(grid: Grid, as_json: bool) -> None:
     """`charcmp params`: the solver's table. Where a corpus is not here, by its known vocabulary."""
     rows: list[dict[str, Any]] = []
-    for _, config in grid.configs():
+    for config in grid.configs():
         dataset, cell, layers = config.dataset, config.cell.name, config.layers
         if (
             dataset.source == "paper"
