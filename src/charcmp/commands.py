@@ -61,13 +61,13 @@ def train_task(cfg: DictConfig) -> None:
 
 def train_one(cfg: DictConfig) -> None:
     from charcmp.runs import CorruptFileError, RunFolder, runs_dir
-    from charcmp.spec import deviation_warning, resolve
+    from charcmp.spec import notes, resolve
 
     should_stop = StopRequest()
     config = typed(cfg)
     spec = resolve(config)
-    if (warning := deviation_warning(spec)) is not None:
-        print(f"note: {warning}")
+    for note in notes(spec):
+        print(f"note: {note}")
     if spec.corpus.note:
         print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id)

@@ -12,8 +12,8 @@ from charcmp.budget import budget_label, num_params, solve_hidden_size, target_p
 from charcmp.config import (
     NOT_SCIENTIFIC,
     PROTOCOL_VERSION,
+    CascadedGateConfig,
     Config,
-    LSTMConfig,
     RMSpropConfig,
     flatten,
 )
@@ -62,10 +62,13 @@ class RunSpec:
         An option added later, at its default, leaves the ids of today's runs as they are.
         """
         config = self.config
+        without_effect = no_effect(config)
         identity = {
             key: value
             for key, value in flatten(config).items()
-            if key not in NOT_SCIENTIFIC and value != DEFAULTS.get(key, ...)
+            if key not in NOT_SCIENTIFIC
+            and key not in without_effect
+            and value != DEFAULTS.get(key, ...)
         }
         return identity | {
             "protocol_version": PROTOCOL_VERSION,
@@ -84,7 +87,7 @@ def canonical_json(value: Any) -> str:
 
 
 # What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=LSTMConfig(), optimizer=RMSpropConfig())) | {
+DEFAULTS = flatten(Config(cell=CascadedGateConfig(), optimizer=RMSpropConfig())) | {
     "optimizer.name": "rmsprop"
 }
 
@@ -128,6 +131,21 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
     budget = config.budget or DEFAULT_BUDGET
     target = target_params(budget, num_symbols)
     return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
+
+
+def no_effect(config: Config) -> dict[str, str]:
+    """Keys that are set but change nothing, each with why; they do not make another run."""
+    keys = {}
+    if config.init != "uniform" and config.init_range != DEFAULTS["init_range"]:
+        keys["init_range"] = f"init={config.init} has no range"
+    return keys
+
+
+def notes(spec: RunSpec) -> list[str]:
+    """What a user should be told of a run, a line each, before it starts."""
+    lines = [f"{key} has no effect: {reason}" for key, reason in no_effect(spec.config).items()]
+    warning = deviation_warning(spec)
+    return [*lines, warning] if warning else lines
 
 
 def deviation_warning(spec: RunSpec) -> str | None:
