@@ -27,10 +27,19 @@ class Activation:
     slope: Callable[[Tensor], Tensor]  # dy/ds from y
 
 
+MINUS_ONE = torch.tensor(-1.0)
+
+
+def _tanh_into(s: Tensor, out: Tensor) -> None:
+    # 2σ(2s) − 1: on a CPU torch's sigmoid is so much faster than its tanh that this takes a third
+    # of the time. Within 2e-7 of tanh in float32 (LOG.md).
+    torch.add(MINUS_ONE, (s + s).sigmoid_(), alpha=2, out=out)
+
+
 ACTIVATIONS = {
     "tanh": Activation(
         of=torch.tanh,
-        into=lambda s, out: torch.tanh(s, out=out),
+        into=_tanh_into,
         slope=lambda y: torch.addcmul(y.new_ones(()), y, y, value=-1),
     ),
     "softsign": Activation(

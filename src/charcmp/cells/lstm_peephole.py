@@ -121,29 +121,31 @@ class PeepholeSequence(torch.autograd.Function):
         H = G // 4
         h_all, c_all = sums_TBG.new_empty(T + 1, B, H), sums_TBG.new_empty(T + 1, B, H)
         h_all[0], c_all[0] = h_BH, c_BH  # h_all[t], c_all[t] are the state before step t
-        gates_TBG = torch.empty_like(sums_TBG)
-        phi_c_TBH = sums_TBG.new_empty(T, B, H)
+        ifg_TBG = torch.empty_like(sums_TBG)  # its last quarter is not used
+        o_TBH, phi_c_TBH = sums_TBG.new_empty(2, T, B, H)
+        s_BG = sums_TBG.new_empty(B, G)
+        s_if_B2H, s_g, s_o = (
+            s_BG[:, : 2 * H].view(B, 2, H),
+            s_BG[:, 2 * H : 3 * H],
+            s_BG[:, 3 * H :],
+        )
         U_t = U_GH.t()
         w_if, w_o = w_PH[:2], w_PH[2]
         activate = activation.into
         views = (
-            *(sums_TBG, gates_TBG, gates_TBG[:, :, : 2 * H]),
-            *(gates_TBG[:, :, : 2 * H].unflatten(2, (2, H)), c_all[:-1].unsqueeze(2)),
-            *gates_TBG.split(H, dim=2),
-            *(phi_c_TBH, c_all[:-1], c_all[1:], h_all[:-1], h_all[1:]),
+            *(sums_TBG, ifg_TBG, *ifg_TBG.split(H, dim=2)[:3], o_TBH, phi_c_TBH),
+            *(c_all[:-1].unsqueeze(2), c_all[:-1], c_all[1:], h_all[:-1], h_all[1:]),
         )
-        for sums, gates, i_f, i_f_B2H, c_B1H, i, f, g, o, phi_c, c, c_next, h, h_next in by_step(
-            *views
-        ):
-            torch.addmm(sums, h, U_t, out=gates)
-            i_f_B2H.addcmul_(c_B1H, w_if)
-            i_f.sigmoid_()
-            activate(g, g)
+        for sums, ifg, i, f, g, o, phi_c, c_B1H, c, c_next, h, h_next in by_step(*views):
+            torch.addmm(sums, h, U_t, out=s_BG)
+            s_if_B2H.addcmul_(c_B1H, w_if)
+            torch.sigmoid(s_BG, out=ifg)  # whole rows: faster than parts of them
+            activate(s_g, g)
             torch.mul(f, c, out=c_next).addcmul_(i, g)
-            o.addcmul_(c_next, w_o).sigmoid_()
+            torch.addcmul(s_o, c_next, w_o, out=o).sigmoid_()
             activate(c_next, phi_c)
             torch.mul(o, phi_c, out=h_next)
-        ctx.save_for_backward(h_all, c_all, gates_TBG, phi_c_TBH, U_GH, w_PH)
+        ctx.save_for_backward(h_all, c_all, ifg_TBG, o_TBH, phi_c_TBH, U_GH, w_PH)
         ctx.activation = activation
         c_last = c_all[-1].clone()
         ctx.mark_non_differentiable(c_last)
@@ -154,14 +156,15 @@ class PeepholeSequence(torch.autograd.Function):
     def backward(
         ctx: Any, grad_h_TBH: Tensor, _grad_c: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
-        h_all, c_all, gates_TBG, phi_c_TBH, U_GH, w_PH = ctx.saved_tensors
+        h_all, c_all, ifg_TBG, o_TBH, phi_c_TBH, U_GH, w_PH = ctx.saved_tensors
         slope = ctx.activation.slope
         w_i, w_f, w_o = w_PH
         grad_w_PH = torch.zeros_like(w_PH)
         grads = LSTMBackward(grad_h_TBH, U_GH)
         for block in grads.blocks():
-            i, f, g, o = gates_TBG[block].chunk(4, dim=2)
-            c, c_next, phi_c = c_all[block], c_all[1:][block], phi_c_TBH[block]
+            i, f, g, _ = ifg_TBG[block].chunk(4, dim=2)
+            o, phi_c = o_TBH[block], phi_c_TBH[block]
+            c, c_next = c_all[block], c_all[1:][block]
             ifg, out = grads.new_factors(block)
             torch.mul(g, i - i * i, out=ifg[:, :, 0])
             torch.mul(c, f - f * f, out=ifg[:, :, 1])

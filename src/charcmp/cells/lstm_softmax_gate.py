@@ -22,44 +22,49 @@ import torch
 from torch import Tensor
 
 from charcmp.cells.lstm import by_step
-from charcmp.cells.source_gates import SourceCell, SourceGate
+from charcmp.cells.source_gates import SourceCell, SourceGates
 
 
-class SoftmaxGate(SourceGate):
+class SoftmaxGates(SourceGates):
     """y = σ(3 v) with v = α_a a + α_u u + α_p p.
 
     As ∂α_k/∂s_j = α_k (δ_kj − α_j), the slope of v in the source s is α_s (1 + s − v); that of y
     is 3 y (1 − y) times it.
     """
 
-    def __init__(self, a_TBKH: Tensor) -> None:
-        self.alpha = a_TBKH.new_empty(3, *a_TBKH.shape)
-        self.v = a_TBKH.new_empty(a_TBKH.shape)
-        self.max, self.sum = a_TBKH.new_empty(2, *a_TBKH.shape[1:])
-        self.steps = list(by_step(self.alpha.transpose(0, 1), *self.alpha, self.v))
+    def __init__(self, a_TBGH: Tensor) -> None:
+        T, B, _, H = a_TBGH.shape
+        new_empty = a_TBGH.new_empty
+        self.alpha = [new_empty(T, 3, B, K, H) for K in (2, 1)]
+        self.v = [new_empty(T, B, K, H) for K in (2, 1)]
+        self.sources = [new_empty(3, B, K, H) for K in (2, 1)]
+        self.steps = [
+            list(by_step(alpha, *alpha.unbind(1), v))
+            for alpha, v in zip(self.alpha, self.v, strict=True)
+        ]
 
-    def write(self, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor) -> None:
-        alpha, alpha_a, alpha_u, alpha_p, v = self.steps[t]
-        torch.maximum(a_BKH, u_BKH, out=self.max)
-        torch.maximum(self.max, p_BKH, out=self.max)
-        torch.sub(a_BKH, self.max, out=alpha_a)
-        torch.sub(u_BKH, self.max, out=alpha_u)
-        torch.sub(p_BKH, self.max, out=alpha_p)
-        alpha.exp_()
-        torch.add(alpha_a, alpha_u, out=self.sum).add_(alpha_p)
-        alpha.div_(self.sum)
+    def begin(self, t: int, u_BGH: Tensor) -> None:
+        """Nothing: each gate's sources meet in `write`."""
+
+    def write(
+        self, part: int, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor
+    ) -> None:
+        alpha, alpha_a, alpha_u, alpha_p, v = self.steps[part][t]
+        sources = self.sources[part]
+        torch.stack((a_BKH, u_BKH, p_BKH), out=sources)
+        torch.softmax(sources, dim=0, out=alpha)
         torch.mul(alpha_a, a_BKH, out=v)
         v.addcmul_(alpha_u, u_BKH).addcmul_(alpha_p, p_BKH)
         torch.mul(v, 3, out=y_BKH).sigmoid_()
 
     def slopes(
-        self, block: slice, a: Tensor, u: Tensor, p: Tensor, y: Tensor
+        self, part: int, block: slice, a: Tensor, u: Tensor, p: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         slope_v = torch.addcmul(y, y, y, value=-1).mul_(3)
-        offset = 1 - self.v[block]
+        offset = 1 - self.v[part][block]
         slope_a, slope_u, slope_p = (
             (source + offset).mul_(alpha).mul_(slope_v)
-            for source, alpha in zip((a, u, p), self.alpha[:, block], strict=True)
+            for source, alpha in zip((a, u, p), self.alpha[part][block].unbind(1), strict=True)
         )
         return slope_a, slope_u, slope_p
 
@@ -67,7 +72,7 @@ class SoftmaxGate(SourceGate):
 class LSTMSoftmaxGate(SourceCell):
     """One layer of the LSTM with softmax gates, by our whole-sequence form on every device."""
 
-    fast_gate = SoftmaxGate
+    gates_of = SoftmaxGates
 
     def gate(self, a_BH: Tensor, u_BH: Tensor, p_BH: Tensor) -> Tensor:
         sources = torch.stack((a_BH, u_BH, p_BH))

@@ -23,21 +23,33 @@ from charcmp.cells.activations import Activation
 from charcmp.cells.lstm import LSTMBackward, by_step
 from charcmp.cells.lstm_peephole import PeepholeCell
 
+# Gates that are computed together, as slices of the four sums: i and f from c, then o from c'.
+PARTS = (slice(0, 2), slice(3, 4))
 
-class SourceGate(ABC):
-    """K gates over T steps: their values, and their slopes from what those left behind."""
+
+class SourceGates(ABC):
+    """The gates of T steps: their values, and their slopes from what those left behind.
+
+    `part` 0 is i and f (K = 2), `part` 1 is o (K = 1).
+    """
 
     @abstractmethod
-    def __init__(self, a_TBKH: Tensor) -> None:
+    def __init__(self, a_TBGH: Tensor) -> None:
         """Makes room, and does what can be done for all steps at once."""
 
     @abstractmethod
-    def write(self, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor) -> None:
+    def begin(self, t: int, u_BGH: Tensor) -> None:
+        """What can be done for all gates of step t at once."""
+
+    @abstractmethod
+    def write(
+        self, part: int, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor
+    ) -> None:
         """Writes the gates of step t to y."""
 
     @abstractmethod
     def slopes(
-        self, block: slice, a: Tensor, u: Tensor, p: Tensor, y: Tensor
+        self, part: int, block: slice, a: Tensor, u: Tensor, p: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """∂y/∂a, ∂y/∂u, ∂y/∂p of a block of steps, each (T', B, K, H)."""
 
@@ -67,47 +79,50 @@ class SourceSequence(torch.autograd.Function):
         b_G: Tensor,
         w_PH: Tensor,
         activation: Activation,
-        gate: type[SourceGate],
+        gates_of: type[SourceGates],
     ) -> tuple[Tensor, Tensor]:
         T, B, G = a_TBG.shape
         H = G // 4
         h_all, c_all = a_TBG.new_empty(T + 1, B, H), a_TBG.new_empty(T + 1, B, H)
         h_all[0], c_all[0] = h_BH, c_BH  # h_all[t], c_all[t] are the state before step t
         a_TBGH = a_TBG.unflatten(2, (4, H))
-        u_TBGH, y_TBGH = torch.empty_like(a_TBGH), torch.empty_like(a_TBGH)
-        phi_c_TBH = a_TBG.new_empty(T, B, H)
+        u_TBGH = torch.empty_like(a_TBGH)
+        y_if_TBKH, y_o_TBKH = a_TBG.new_empty(T, B, 2, H), a_TBG.new_empty(T, B, 1, H)
+        g_TBH, phi_c_TBH = a_TBG.new_empty(2, T, B, H)
         p_if, p_o = a_TBG.new_empty(B, 2, H), a_TBG.new_empty(B, 1, H)
         w_if, w_o = w_PH[:2], w_PH[2:]
         U_t = U_GH.t()
-        gate_if, gate_o = gate(a_TBGH[:, :, :2]), gate(a_TBGH[:, :, 3:])
+        gates = gates_of(a_TBGH)
         activate = activation.into
         steps = zip(
             by_step(a_TBGH[:, :, :2], a_TBGH[:, :, 2], a_TBGH[:, :, 3:]),
-            by_step(u_TBGH.flatten(2), u_TBGH[:, :, :2], u_TBGH[:, :, 2], u_TBGH[:, :, 3:]),
-            by_step(y_TBGH[:, :, :2], *y_TBGH.unbind(2), y_TBGH[:, :, 3:]),
+            by_step(u_TBGH, u_TBGH.flatten(2), u_TBGH[:, :, :2], u_TBGH[:, :, 2], u_TBGH[:, :, 3:]),
+            by_step(y_if_TBKH, *y_if_TBKH.unbind(2), g_TBH, y_o_TBKH, y_o_TBKH[:, :, 0]),
             by_step(c_all[:-1].unsqueeze(2), c_all[1:].unsqueeze(2), c_all[:-1], c_all[1:]),
             by_step(h_all[:-1], h_all[1:], phi_c_TBH),
             strict=True,
         )
         for t, (
             (a_if, a_g, a_o),
-            (u, u_if, u_g, u_o),
-            (y_if, i, f, g, o, y_o),
+            (u_BGH, u_BG, u_if, u_g, u_o),
+            (y_if, i, f, g, y_o, o),
             (c_B1H, c_next_B1H, c, c_next),
             (h, h_next, phi_c),
         ) in enumerate(steps):
-            torch.addmm(b_G, h, U_t, out=u)
+            torch.addmm(b_G, h, U_t, out=u_BG)
+            gates.begin(t, u_BGH)
             torch.mul(c_B1H, w_if, out=p_if)
-            gate_if.write(t, a_if, u_if, p_if, y_if)
+            gates.write(0, t, a_if, u_if, p_if, y_if)
             torch.add(a_g, u_g, out=g)
             activate(g, g)
             torch.mul(f, c, out=c_next).addcmul_(i, g)
             torch.mul(c_next_B1H, w_o, out=p_o)
-            gate_o.write(t, a_o, u_o, p_o, y_o)
+            gates.write(1, t, a_o, u_o, p_o, y_o)
             activate(c_next, phi_c)
             torch.mul(o, phi_c, out=h_next)
-        ctx.save_for_backward(a_TBG, h_all, c_all, u_TBGH, y_TBGH, phi_c_TBH, U_GH, w_PH)
-        ctx.activation, ctx.gate_if, ctx.gate_o = activation, gate_if, gate_o
+        saved = (a_TBG, h_all, c_all, u_TBGH, y_if_TBKH, y_o_TBKH, g_TBH, phi_c_TBH, U_GH, w_PH)
+        ctx.save_for_backward(*saved)
+        ctx.activation, ctx.gates = activation, gates
         c_last = c_all[-1].clone()
         ctx.mark_non_differentiable(c_last)
         return h_all[1:], c_last
@@ -115,25 +130,26 @@ class SourceSequence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_h_TBH: Tensor, _grad_c: Tensor) -> tuple[Tensor | None, ...]:
-        a_TBG, h_all, c_all, u_TBGH, y_TBGH, phi_c_TBH, U_GH, w_PH = ctx.saved_tensors
+        a_TBG, h_all, c_all, u_TBGH, *values, U_GH, w_PH = ctx.saved_tensors
+        y_if_TBKH, y_o_TBKH, g_TBH, phi_c_TBH = values
         a_TBGH = a_TBG.view_as(u_TBGH)
-        w_if, w_o = w_PH[:2], w_PH[2:]
         slope = ctx.activation.slope
         grad_a_TBGH = torch.empty_like(a_TBGH)
         grad_w_PH = torch.zeros_like(w_PH)
         grads = LSTMBackward(grad_h_TBH, U_GH)
         for block in grads.blocks():
-            a, u, y = a_TBGH[block], u_TBGH[block], y_TBGH[block]
+            a, u = a_TBGH[block], u_TBGH[block]
+            y_if, y_o = y_if_TBKH[block], y_o_TBKH[block]
+            (i, f), o = y_if.unbind(2), y_o[:, :, 0]
+            g, phi_c = g_TBH[block], phi_c_TBH[block]
             c, c_next = c_all[block].unsqueeze(2), c_all[1:][block].unsqueeze(2)
-            i, f, g, o = y.unbind(2)
-            phi_c = phi_c_TBH[block]
 
             # From slopes of the gates to slopes of c' (by i and f) and of h' (by o).
-            if_a, if_u, if_p = ctx.gate_if.slopes(
-                block, a[:, :, :2], u[:, :, :2], c * w_if, y[:, :, :2]
+            if_a, if_u, if_p = ctx.gates.slopes(
+                0, block, a[:, :, :2], u[:, :, :2], c * w_PH[:2], y_if
             )
-            o_a, o_u, o_p = ctx.gate_o.slopes(
-                block, a[:, :, 3:], u[:, :, 3:], c_next * w_o, y[:, :, 3:]
+            o_a, o_u, o_p = ctx.gates.slopes(
+                1, block, a[:, :, 3:], u[:, :, 3:], c_next * w_PH[2:], y_o
             )
             g_and_c = torch.stack((g, c.squeeze(2)), dim=2)
             ifg, out = grads.new_factors(block)
@@ -163,7 +179,7 @@ class SourceSequence(torch.autograd.Function):
 class SourceCell(PeepholeCell):
     """A layer whose gates see their three sources apart."""
 
-    fast_gate: ClassVar[type[SourceGate]]
+    gates_of: ClassVar[type[SourceGates]]
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         h_TBH, c_BH = SourceSequence.apply(
@@ -173,6 +189,6 @@ class SourceCell(PeepholeCell):
             self.weights.get_parameter("bias_hh_l0"),
             self.peepholes_PH,
             self.activation,
-            self.fast_gate,
+            self.gates_of,
         )
         return h_TBH, torch.stack((h_TBH[-1], c_BH))
