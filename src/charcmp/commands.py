@@ -61,13 +61,13 @@ def train_task(cfg: DictConfig) -> None:
 
 def train_one(cfg: DictConfig) -> None:
     from charcmp.runs import CorruptFileError, RunFolder, runs_dir
-    from charcmp.spec import notes, resolve
+    from charcmp.spec import resolve, warnings
 
     should_stop = StopRequest()
     config = typed(cfg)
     spec = resolve(config)
-    for note in notes(spec):
-        print(f"note: {note}")
+    for warning in warnings(spec):
+        print(f"note: {warning}")
     if spec.corpus.note:
         print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id)

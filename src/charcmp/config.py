@@ -212,6 +212,14 @@ def check(config: Config) -> None:
     )
 
 
+def without_effect(config: Config) -> list[str]:
+    """A line for each option away from its default that changes nothing beside the others."""
+    lines = []
+    if config.init != "uniform" and config.init_range != Config.init_range:
+        lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
+    return [f"no effect: {line}" for line in lines]
+
+
 def check_cell(cell: CellConfig) -> None:
     """UserError for an option that the cell does not have, or a value it cannot start from."""
     check_activation(cell.name, cell.activation)

@@ -16,6 +16,7 @@ from charcmp.config import (
     Config,
     RMSpropConfig,
     flatten,
+    without_effect,
 )
 from charcmp.corpus import Corpus
 from charcmp.sources import load_corpus
@@ -62,14 +63,13 @@ class RunSpec:
         An option added later, at its default, leaves the ids of today's runs as they are.
         """
         config = self.config
-        without_effect = no_effect(config)
         identity = {
             key: value
             for key, value in flatten(config).items()
-            if key not in NOT_SCIENTIFIC
-            and key not in without_effect
-            and value != DEFAULTS.get(key, ...)
+            if key not in NOT_SCIENTIFIC and value != DEFAULTS.get(key, ...)
         }
+        if config.init != "uniform":
+            identity.pop("init_range", None)  # it changes nothing: not another run
         return identity | {
             "protocol_version": PROTOCOL_VERSION,
             "corpus_sha256": self.corpus.sha256,
@@ -133,19 +133,10 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
     return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
 
 
-def no_effect(config: Config) -> dict[str, str]:
-    """Keys that are set but change nothing, each with why; they do not make another run."""
-    keys = {}
-    if config.init != "uniform" and config.init_range != DEFAULTS["init_range"]:
-        keys["init_range"] = f"init={config.init} has no range"
-    return keys
-
-
-def notes(spec: RunSpec) -> list[str]:
-    """What a user should be told of a run, a line each, before it starts."""
-    lines = [f"{key} has no effect: {reason}" for key, reason in no_effect(spec.config).items()]
-    warning = deviation_warning(spec)
-    return [*lines, warning] if warning else lines
+def warnings(spec: RunSpec) -> list[str]:
+    """What a user should know before a run: options without effect, a budget that is missed."""
+    missed = deviation_warning(spec)
+    return [*without_effect(spec.config), *([missed] if missed else [])]
 
 
 def deviation_warning(spec: RunSpec) -> str | None:
