@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REAL_DATA, Charcmp, needs_corpora
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from charcmp.config import Config
 from charcmp.spec import resolve
@@ -23,20 +23,23 @@ BOUNDS = {"lstm": 1.460, "rnn": 1.455, "gru": 1.420}
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_todays_code_gives_the_run_its_id(run: Path) -> None:
     stored = OmegaConf.load(run / "config.yaml")
-    cell = stored.pop("cell")
     config = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(cell.name))), stored)
+        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(stored.pop("cell")))), stored)
     )
     assert isinstance(config, Config)
     config.data_dir = str(REAL_DATA)
     assert resolve(config).run_id == run.name
 
 
-def typed_parts(cell: str) -> dict:
-    from charcmp.config import CellConfig, LSTMConfig, RMSpropConfig
+def typed_parts(cell: DictConfig) -> dict:
+    from charcmp.config import CascadedGateConfig, CellConfig, LSTMConfig, RMSpropConfig
 
-    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
-    return {"cell": made, "optimizer": RMSpropConfig(name="rmsprop")}
+    schema = next(
+        s
+        for s in (CellConfig, LSTMConfig, CascadedGateConfig)
+        if set(cell) <= set(s.__dataclass_fields__)
+    )
+    return {"cell": schema(**cell), "optimizer": RMSpropConfig(name="rmsprop")}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

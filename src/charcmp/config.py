@@ -181,7 +181,10 @@ def check(config: Config) -> None:
     require(config.clip is None or config.clip > 0, f"clip={config.clip}: must be positive or null")
     check_cell(config.cell)
     require(config.init in INITS, f"init={config.init}: one of {', '.join(INITS)}")
-    require(0 < config.init_range < math.inf, f"init_range={config.init_range}: must be positive")
+    require(
+        0 < config.init_range < math.inf,
+        f"init_range={config.init_range}: must be positive and finite",
+    )
     require(config.checkpoint_seconds >= 0, "checkpoint_seconds must not be negative")
     optimizer = config.optimizer
     require(optimizer.lr > 0, f"optimizer.lr={optimizer.lr}: must be positive")
