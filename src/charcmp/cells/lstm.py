@@ -27,9 +27,9 @@ from torch.autograd.function import once_differentiable
 from charcmp.cells.activations import Activation
 from charcmp.cells.base import Cell, Trace
 
-# Up to this width, on a CPU, a first layer is faster by our whole-sequence form (1.24 to 1.37 times
-# torch.nn.LSTM, which must multiply by the one-hot vectors); beyond it, and above the first layer,
-# torch.nn.LSTM is (LOG.md).
+# Up to this width, on a CPU, a first layer runs by our whole-sequence form: torch.nn.LSTM must
+# multiply by the one-hot vectors, and takes 1.24 to 1.37 times as long with the default allocator,
+# about as long where freed memory is kept. Above the first layer torch.nn.LSTM is faster (LOG.md).
 WIDEST_SEQUENCE = 100
 
 # The backward pass prepares its factors for so many elements of (T, B, H) at once: few calls, and
