@@ -97,6 +97,7 @@ BAD = {
     "a name that is a path": (["dataset.name=../x"], "dataset.name=../x: letters", "names folders"),
     "no results folder": (["results_dir="], "results_dir is empty", ""),
     "unknown name of a cell": (["cell.name=elman"], "unknown cell 'elman': one of rnn", ""),
+    "name of another cell": (["cell.name=gru"], "the cell is chosen by cell=gru", ""),
     "no path": (["dataset=text"], "dataset.path=my.txt", ""),
 }
 

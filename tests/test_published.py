@@ -8,7 +8,7 @@ import pytest
 from conftest import REAL_DATA, Charcmp, needs_corpora
 from omegaconf import DictConfig, OmegaConf
 
-from charcmp.config import Config
+from charcmp.config import Config, RMSpropConfig, cell_schema
 from charcmp.spec import resolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -32,14 +32,8 @@ def test_todays_code_gives_the_run_its_id(run: Path) -> None:
 
 
 def typed_parts(cell: DictConfig) -> dict:
-    from charcmp.config import CascadedGateConfig, CellConfig, LSTMConfig, RMSpropConfig
-
-    schema = next(
-        s
-        for s in (CellConfig, LSTMConfig, CascadedGateConfig)
-        if set(cell) <= set(s.__dataclass_fields__)
-    )
-    return {"cell": schema(**cell), "optimizer": RMSpropConfig(name="rmsprop")}
+    made = cell_schema(cell.name)(**cell)
+    return {"cell": made, "optimizer": RMSpropConfig(name="rmsprop")}
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -215,6 +215,13 @@ def check(config: Config) -> None:
     )
 
 
+def cell_schema(name: str) -> type[CellConfig]:
+    """The options that a cell has."""
+    if name == "lstm_cascaded_gate":
+        return CascadedGateConfig
+    return LSTMConfig if name.startswith("lstm") else CellConfig
+
+
 def without_effect(config: Config) -> list[str]:
     """A line for each option away from its default that changes nothing beside the others."""
     lines = []
@@ -226,6 +233,8 @@ def without_effect(config: Config) -> list[str]:
 def check_cell(cell: CellConfig) -> None:
     """UserError for an option that the cell does not have, or a value it cannot start from."""
     check_activation(cell.name, cell.activation)
+    if type(cell) is not cell_schema(cell.name):
+        raise UserError(f"cell.name={cell.name}: the cell is chosen by cell={cell.name}")
     for key in ("forget_bias", "open_bias"):
         value = getattr(cell, key, None)
         if value is not None and not math.isfinite(value):

@@ -99,8 +99,8 @@ class LSTMSequence(torch.autograd.Function):
     Outputs: h_TBH and the last c_BH. No gradient flows into the last c: the state that is carried
     on is cut off by truncated back-propagation.
 
-    With p = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
-        q += p ⊙ o ⊙ φ'(c')                     ∂L/∂s_o = p ⊙ φ(c') ⊙ o ⊙ (1 − o)
+    With e = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
+        q += e ⊙ o ⊙ φ'(c')                     ∂L/∂s_o = e ⊙ φ(c') ⊙ o ⊙ (1 − o)
         ∂L/∂s_i = q ⊙ g ⊙ i ⊙ (1 − i)           ∂L/∂s_f = q ⊙ c ⊙ f ⊙ (1 − f)
         ∂L/∂s_g = q ⊙ i ⊙ φ'(s_g)               ∂L/∂c = q ⊙ f,   ∂L/∂h = (∂L/∂s) U
     The slopes φ' follow from the saved values (1 − g² for tanh). `LSTMBackward` walks the steps.
@@ -166,16 +166,16 @@ class LSTMSequence(torch.autograd.Function):
 class LSTMBackward:
     """Back-propagation through the steps of an LSTM: the part that is serial.
 
-    The LSTMs here differ in their factors alone. With p = ∂L/∂h', q = ∂L/∂c' and s the sums that
+    The LSTMs here differ in their factors alone. With e = ∂L/∂h', q = ∂L/∂c' and s the sums that
     hold U h, one step is
-        q += p ⊙ to_c     ∂L/∂s_ifg = q ⊙ ifg     ∂L/∂s_o = p ⊙ out
+        q += e ⊙ to_c     ∂L/∂s_ifg = q ⊙ ifg     ∂L/∂s_o = e ⊙ out
         ∂L/∂c = q ⊙ keep      ∂L/∂h = (∂L/∂s) U + what reaches h from above
     The factors need no gradient, so they are made outside the loop, for a block of steps at once.
 
     Attributes:
         sums_TBG: ∂L/∂s for i, f, g, o.
         h_all, c_all: (T + 1, B, H); row t is the gradient at the state before step t, so that row
-            t + 1 holds the p and q of step t.
+            t + 1 holds the e and q of step t.
     """
 
     def __init__(self, grad_h_TBH: Tensor, U_GH: Tensor) -> None:
@@ -205,24 +205,24 @@ class LSTMBackward:
 
     def walk(self, block: slice, ifg: Tensor, out: Tensor, to_c: Tensor, keep: Tensor) -> None:
         """One block of steps, the last one first."""
-        p, q = self.h_all[1:][block], self.c_all[1:][block]
+        e, q = self.h_all[1:][block], self.c_all[1:][block]
         sums = self.sums_TBGH[block]
         steps = zip(
-            by_step(p, q, q.unsqueeze(2)),
+            by_step(e, q, q.unsqueeze(2)),
             by_step(ifg, out, to_c, keep),
             by_step(sums[:, :, :3], sums[:, :, 3], sums.flatten(2)),
             by_step(self.h_wide[block], self.c_all[block]),
             strict=True,
         )
         for (
-            (p_t, q_t, q_B1H),
+            (e_t, q_t, q_B1H),
             (ifg_t, out_t, to_c_t, keep_t),
             (sums_ifg, sums_o, sums_t),
             (h_before, c_before),
         ) in reversed(list(steps)):
-            q_t.addcmul_(p_t, to_c_t)
+            q_t.addcmul_(e_t, to_c_t)
             torch.mul(q_B1H, ifg_t, out=sums_ifg)
-            torch.mul(p_t, out_t, out=sums_o)
+            torch.mul(e_t, out_t, out=sums_o)
             torch.mul(q_t, keep_t, out=c_before)
             h_before.addmm_(sums_t, self.U_wide)
 

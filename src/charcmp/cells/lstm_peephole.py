@@ -98,12 +98,12 @@ class PeepholeSequence(torch.autograd.Function):
     Inputs: sums_TBG = a + b' for i, f, g, o; the initial h_BH and c_BH; U (4H, H); the peepholes
     (3, H). Outputs: h_TBH and the last c_BH, into which no gradient flows (see lstm.py).
 
-    With p = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
-        ∂L/∂s_o = p ⊙ φ(c') ⊙ o ⊙ (1 − o)       q += p ⊙ o ⊙ φ'(c') + (∂L/∂s_o) ⊙ w_o
+    With e = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
+        ∂L/∂s_o = e ⊙ φ(c') ⊙ o ⊙ (1 − o)       q += e ⊙ o ⊙ φ'(c') + (∂L/∂s_o) ⊙ w_o
         ∂L/∂s_i = q ⊙ g ⊙ i ⊙ (1 − i)           ∂L/∂s_f = q ⊙ c ⊙ f ⊙ (1 − f)
         ∂L/∂s_g = q ⊙ i ⊙ φ'(s_g)               ∂L/∂h = (∂L/∂s) U
         ∂L/∂c = q ⊙ f + (∂L/∂s_i) ⊙ w_i + (∂L/∂s_f) ⊙ w_f
-    ∂L/∂w sums (∂L/∂s) ⊙ c over steps and rows, with c' for o. As ∂L/∂s is q or p times a factor,
+    ∂L/∂w sums (∂L/∂s) ⊙ c over steps and rows, with c' for o. As ∂L/∂s is q or e times a factor,
     so are the terms with w: the steps are those of `LSTMBackward`.
     """
 

@@ -60,12 +60,12 @@ class SourceSequence(torch.autograd.Function):
     Inputs: a_TBG = W x + b for i, f, g, o; the initial h_BH and c_BH; U (4H, H) and b' (4H); the
     peepholes (3, H). Outputs: h_TBH and the last c_BH, into which no gradient flows (see lstm.py).
 
-    With p' = ∂L/∂h', q = ∂L/∂c' and a source s = a, u or p of a gate:
-        ∂L/∂s_o = p' ⊙ φ(c') ⊙ ∂o/∂s            q += p' ⊙ o ⊙ φ'(c') + (∂L/∂p_o) ⊙ w_o
+    With e = ∂L/∂h', q = ∂L/∂c' and a source s = a, u or p of a gate:
+        ∂L/∂s_o = e ⊙ φ(c') ⊙ ∂o/∂s             q += e ⊙ o ⊙ φ'(c') + (∂L/∂p_o) ⊙ w_o
         ∂L/∂s_i = q ⊙ g ⊙ ∂i/∂s                 ∂L/∂s_f = q ⊙ c ⊙ ∂f/∂s
         ∂L/∂a_g = ∂L/∂u_g = q ⊙ i ⊙ φ'          ∂L/∂h = (∂L/∂u) U
         ∂L/∂c = q ⊙ f + (∂L/∂p_i) ⊙ w_i + (∂L/∂p_f) ⊙ w_f
-    All is q or p' times a factor: the steps are those of `LSTMBackward`, with u for its sums. What
+    All is q or e times a factor: the steps are those of `LSTMBackward`, with u for its sums. What
     is not serial follows for a block of steps at once: ∂L/∂a, and ∂L/∂w, which sums (∂L/∂p) ⊙ c.
     """
 
@@ -162,13 +162,13 @@ class SourceSequence(torch.autograd.Function):
             keep = torch.addcmul(f, if_p[:, :, 0], w_PH[0]).addcmul_(if_p[:, :, 1], w_PH[1])
             grads.walk(block, ifg, out, to_c, keep)
 
-            p = grads.h_all[1:][block].unsqueeze(2)
+            e = grads.h_all[1:][block].unsqueeze(2)
             q = grads.c_all[1:][block].unsqueeze(2)
             torch.mul(if_a.mul_(g_and_c), q, out=grad_a_TBGH[block, :, :2])
             grad_a_TBGH[block, :, 2] = grads.sums_TBGH[block, :, 2]
-            torch.mul(o_a.mul_(phi_c.unsqueeze(2)), p, out=grad_a_TBGH[block, :, 3:])
+            torch.mul(o_a.mul_(phi_c.unsqueeze(2)), e, out=grad_a_TBGH[block, :, 3:])
             grad_w_PH[:2] += if_p.mul_(q).mul_(c).sum((0, 1))
-            grad_w_PH[2:] += o_p.mul_(p).mul_(c_next).sum((0, 1))
+            grad_w_PH[2:] += o_p.mul_(e).mul_(c_next).sum((0, 1))
         grad_u_NG = grads.sums_TBG.flatten(0, 1)
         grad_U_GH = grad_u_NG.t() @ h_all[:-1].flatten(0, 1)
         grad_state = grads.h_all[0], grads.c_all[0]
