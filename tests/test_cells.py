@@ -1,71 +1,165 @@
 """Each cell: the fast form against its equations and an independent gradient, in float64."""
 
-import importlib
-
 import pytest
 import torch
 
 from charcmp.budget import num_params
 from charcmp.cells import CELLS, cell_class
+from charcmp.cells.activations import ACTIVATIONS
 from charcmp.cells.base import Cell
-from charcmp.cells.gru import GRUSequence
-from charcmp.cells.lstm import WIDEST_SEQUENCE, LSTMSequence
-from charcmp.cells.rnn import RNNSequence
+from charcmp.cells.lstm import WIDEST_SEQUENCE
 from charcmp.errors import UserError
+from charcmp.evaluate import Chunks
+from charcmp.gates import mean_gates
 from charcmp.model import CharModel
 
 T, B, I, H = 6, 3, 7, 5  # noqa: E741 - the legend of the package
 TOLERANCE = 1e-10
+torch.set_num_threads(1)  # on a busy machine two threads take minutes over arrays this small
+VARIANTS = [(name, activation) for name in CELLS for activation in CELLS[name].activations]
+variants = pytest.mark.parametrize(("name", "activation"), VARIANTS)
 
 
-def reference(name: str):
-    return importlib.import_module(CELLS[name].module).reference
-
-
-def make(name: str, hidden_size: int = H) -> tuple[Cell, torch.Tensor]:
+def make(name: str, hidden_size: int = H, **options) -> tuple[Cell, torch.Tensor]:
+    """A cell and a state with random values in every place, float64."""
     torch.manual_seed(0)
-    cell = cell_class(name)(I, hidden_size).double()
+    cell = cell_class(name)(I, hidden_size, **options).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.uniform_(-1, 1).mul_(2 / hidden_size**0.5)
     return cell, torch.randn(cell.num_states, B, hidden_size, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.fixture
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backward pass of a narrow LSTM in blocks of four steps and two."""
+    monkeypatch.setattr("charcmp.cells.lstm.BLOCK_ELEMENTS", 4 * B * H)
+
+
+@variants
 @pytest.mark.parametrize("kind", ["symbols", "features"])
 @pytest.mark.parametrize("hidden_size", [H, WIDEST_SEQUENCE + 1])
-def test_fast_form_agrees_with_the_equations(name: str, kind: str, hidden_size: int) -> None:
-    cell, state = make(name, hidden_size)
+@pytest.mark.usefixtures("short_blocks")
+def test_fast_form_agrees_with_the_equations(
+    name: str, activation: str, kind: str, hidden_size: int
+) -> None:
+    cell, state = make(name, hidden_size, activation=activation)
+    state.requires_grad_()
     x = torch.randint(I, (T, B)) if kind == "symbols" else torch.randn(T, B, I).double()
+    leaves = {"state": state, **dict(cell.named_parameters())}
+    if kind == "features":
+        leaves["x"] = x.requires_grad_()
     weigh = torch.randn(T, B, hidden_size, dtype=torch.float64)
 
     h, last = cell(x, state)
-    (h * weigh).sum().backward()
-    gradients = {key: p.grad.clone() for key, p in cell.named_parameters()}
-    cell.zero_grad()
-    expected_h, expected_last = reference(name)(cell.dense_input(x), state, cell.weights)
-    (expected_h * weigh).sum().backward()
+    gradients = torch.autograd.grad((h * weigh).sum(), leaves.values())
+    expected = cell.reference(cell.dense_input(x), state)
+    expected_gradients = torch.autograd.grad((expected.h_TBH * weigh).sum(), leaves.values())
 
-    torch.testing.assert_close(h, expected_h, rtol=0, atol=TOLERANCE)
-    torch.testing.assert_close(last, expected_last, rtol=0, atol=TOLERANCE)
-    for key, parameter in cell.named_parameters():
+    torch.testing.assert_close(h, expected.h_TBH, rtol=0, atol=TOLERANCE)
+    torch.testing.assert_close(last, expected.state_SBH, rtol=0, atol=TOLERANCE)
+    for key, gradient, other in zip(leaves, gradients, expected_gradients, strict=True):
         torch.testing.assert_close(
-            gradients[key], parameter.grad, rtol=0, atol=TOLERANCE, msg=lambda m, k=key: f"{k}: {m}"
+            gradient, other, rtol=0, atol=TOLERANCE, msg=lambda m, k=key: f"{k}: {m}"
         )
 
 
 @pytest.mark.parametrize(
-    ("function", "num_gates", "num_states"),
-    [(RNNSequence, 1, 1), (GRUSequence, 3, 1), (LSTMSequence, 4, 2)],
+    ("name", "activation"), [variant for variant in VARIANTS if variant[0] != "gru_reset_after"]
 )
-def test_backward_against_finite_differences(function, num_gates: int, num_states: int) -> None:
-    torch.manual_seed(1)
-    sums = torch.randn(4, 2, num_gates * 3, dtype=torch.float64, requires_grad=True)
-    state = [torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(num_states)]
-    U = torch.randn(num_gates * 3, 3, dtype=torch.float64, requires_grad=True)
+@pytest.mark.usefixtures("short_blocks")
+def test_backward_against_finite_differences(name: str, activation: str) -> None:
+    """Of our own sequences, which all these cells run on symbols (torch.nn checks its own)."""
+    cell, state = make(name, 3, activation=activation)
+    x = torch.randint(I, (5, B))
 
-    def h_of(*inputs):
-        h = function.apply(*inputs)
-        return h[0] if isinstance(h, tuple) else h
+    def h_of(state: torch.Tensor, *_parameters: torch.Tensor) -> torch.Tensor:
+        return cell(x, state)[0]  # gradcheck moves the cell's parameters in place
 
-    assert torch.autograd.gradcheck(h_of, (sums, *state, U))
+    assert torch.autograd.gradcheck(h_of, (state.requires_grad_(), *cell.parameters()))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations(name: str) -> None:
+    activation = ACTIVATIONS[name]
+    s = torch.linspace(-30, 30, 6001, dtype=torch.float64, requires_grad=True)
+    y = activation.of(s)
+    (slope,) = torch.autograd.grad(y.sum(), s)
+    s, y = s.detach(), y.detach()
+    torch.testing.assert_close(activation.slope(y), slope, rtol=0, atol=1e-12)
+    out = torch.empty_like(s)
+    activation.into(s, out)
+    torch.testing.assert_close(out, y, rtol=0, atol=1e-15)
+    activation.into(out.copy_(s), out)
+    torch.testing.assert_close(out, y, rtol=0, atol=1e-15)
+    single = s.float()
+    activation.into(single, single)
+    torch.testing.assert_close(single.double(), y, rtol=0, atol=2e-7 if name != "relu" else 1e-5)
+
+
+def test_relu_networks_are_torchs() -> None:
+    cell, state = make("rnn", activation="relu")
+    x = torch.randn(T, B, I, dtype=torch.float64)
+    torch.testing.assert_close(cell(x, state)[0], cell.weights(x, state)[0])
+
+
+@pytest.mark.parametrize("kind", ["symbols", "features"])
+def test_without_peepholes_the_peephole_lstm_is_torchs(kind: str) -> None:
+    cell, state = make("lstm_peephole")
+    torch.nn.init.zeros_(cell.peepholes_PH)
+    x = torch.randint(I, (T, B)) if kind == "symbols" else torch.randn(T, B, I).double()
+    h, (h_last, c_last) = cell.weights(cell.dense_input(x), tuple(state.unsqueeze(1)))
+    torch.testing.assert_close(cell(x, state)[0], h)
+    torch.testing.assert_close(cell(x, state)[1], torch.cat((h_last, c_last)))
+
+
+def test_equal_sources_make_the_softmax_gate_a_peephole_gate() -> None:
+    """Sources a = u = p = s of every gate: α is 1/3 each, and σ(3 s) is σ(a + u + p)."""
+    s = torch.linspace(-2, 2, H, dtype=torch.float64)
+    softmax, state = make("lstm_softmax_gate")
+    peephole, _ = make("lstm_peephole")
+    state[1] = torch.linspace(0.5, 1, H, dtype=torch.float64)  # one c for all rows: p = w c = s
+    x = torch.zeros(1, B, I, dtype=torch.float64)  # so that a is b, and, with h = 0, u is b'
+    state[0] = 0
+    with torch.no_grad():
+        for cell in (softmax, peephole):
+            for name in ("bias_ih", "bias_hh"):
+                for gate in (0, 1, 3):
+                    cell.per_gate(name)[gate].copy_(s)
+            cell.peepholes_PH[:2] = s / state[1][0]
+        c_next = peephole(x, state)[1][1]
+        for cell in (softmax, peephole):
+            cell.peepholes_PH[2] = s / c_next[0]
+    torch.testing.assert_close(softmax(x, state), peephole(x, state))
+    other = softmax(x + 1, state)[0]  # a differs from u and p now
+    assert (other - peephole(x + 1, state)[0]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("gate", ["i", "f", "o"])
+@pytest.mark.parametrize("source", ["a", "u", "p"])
+def test_any_source_closes_a_cascaded_gate(gate: str, source: str) -> None:
+    cell, state = make("lstm_cascaded_gate")
+    state[1] = 3.0
+    with torch.no_grad():
+        for bias in (cell.per_gate("bias_ih"), cell.per_gate("bias_hh")):
+            for part in bias:
+                part.fill_(3.0)  # all gates open, g and so c' positive
+        if source == "p":
+            cell.peepholes_PH["ifo".index(gate)] = -1e4
+        else:
+            bias = cell.per_gate("bias_ih" if source == "a" else "bias_hh")
+            bias["ifgo".index(gate)].fill_(-1e4)
+    x = torch.randint(I, (1, B))
+    h, (_, c_last) = cell(x, state)
+    gates = cell.reference(cell.dense_input(x), state).gates
+    assert gates[gate].max() < 1e-12
+    assert min(values.min() for name, values in gates.items() if name != gate) > 1e-3
+    if gate == "o":
+        assert h.abs().max() < 1e-12
+    else:
+        kept = gates["f"][0] * state[1]
+        assert torch.equal(c_last < kept + 1e-12, torch.full_like(c_last, gate == "i").bool())
+        assert (kept.abs().max() < 1e-12) == (gate == "f")
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -85,7 +179,7 @@ def test_equations_are_torchs_where_they_should_be(name: str, torch_module) -> N
     other.load_state_dict(cell.weights.state_dict())
     x = torch.randn(T, B, I, dtype=torch.float64)
     zero = torch.zeros(cell.num_states, B, H, dtype=torch.float64)
-    torch.testing.assert_close(reference(name)(x, zero, cell.weights)[0], other(x)[0])
+    torch.testing.assert_close(cell.reference(x, zero).h_TBH, other(x)[0])
 
 
 def test_the_papers_gru_is_not_torchs() -> None:
@@ -104,16 +198,32 @@ def test_gru_update_gate_multiplies_the_candidate() -> None:
     torch.testing.assert_close(h[0], state[0])
 
 
-def test_a_chunk_in_two_halves_is_the_same_chunk() -> None:
-    for name in CELLS:
-        model = CharModel(name, 2, hidden_size=6, num_symbols=I).double()
-        x = torch.randint(I, (T, B))
-        zero = model.zero_state(B)
-        whole, last = model(x, zero)
-        first, between = model(x[:2], zero)
-        second, end = model(x[2:], between)
-        torch.testing.assert_close(torch.cat((first, second)), whole)
-        torch.testing.assert_close(end, last)
+@variants
+def test_a_chunk_in_two_halves_is_the_same_chunk(name: str, activation: str) -> None:
+    model = CharModel(name, 2, hidden_size=6, num_symbols=I, activation=activation).double()
+    x = torch.randint(I, (T, B))
+    zero = model.zero_state(B)
+    whole, last = model(x, zero)
+    first, between = model(x[:2], zero)
+    second, end = model(x[2:], between)
+    torch.testing.assert_close(torch.cat((first, second)), whole)
+    torch.testing.assert_close(end, last)
+
+
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("layers", [5, 7])
+def test_deep_stacks(name: str, layers: int) -> None:
+    model = CharModel(name, layers, H, I).double()
+    model.initialize(0.5, seed=0, init="xavier")
+    x, state = torch.randint(I, (T, B)), model.zero_state(B)
+    logits, last = model(x, state)
+    h = x
+    for cell, cell_state, cell_last in zip(model.cells, state, last, strict=True):
+        h, expected_last, _ = cell.reference(cell.dense_input(h), cell_state)
+        torch.testing.assert_close(cell_last, expected_last)
+    torch.testing.assert_close(logits, model.decoder(h))
+    logits.sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_initial_weights_are_uniform_and_depend_on_the_seed_alone() -> None:
@@ -130,17 +240,96 @@ def test_initial_weights_are_uniform_and_depend_on_the_seed_alone() -> None:
     assert not torch.equal(drawn, weights(2))
 
 
-def test_forget_bias_sets_the_forget_gate_alone() -> None:
-    plain, biased = (CharModel("lstm", 2, 4, 5, forget_bias=value) for value in (None, 1.0))
+@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("init", ["xavier", "orthogonal"])
+def test_other_initial_weights(name: str, init: str) -> None:
+    """Each gate's matrix by itself: bounds and orthogonality are those of H rows, not G·H."""
+    models = [CharModel(name, 2, H, I) for _ in range(3)]
+    for model, seed in zip(models, (1, 1, 2), strict=True):
+        torch.manual_seed(seed + 123)  # the global generator must not matter
+        model.initialize(0.08, seed, init)
+    for (key, p), same, other in zip(
+        models[0].named_parameters(), *(m.parameters() for m in models[1:]), strict=True
+    ):
+        assert torch.equal(p, same)
+        if key != "decoder.weight" and "weight_" not in key:
+            assert (p == 0).all()
+            continue
+        assert not torch.equal(p, other)
+        for matrix in p.split(H) if key != "decoder.weight" else [p]:
+            rows, columns = matrix.shape
+            if init == "orthogonal" and "weight_hh" in key:
+                torch.testing.assert_close(matrix @ matrix.T, torch.eye(H), atol=1e-6, rtol=0)
+            else:
+                bound = (6 / (rows + columns)) ** 0.5
+                assert 0.8 * bound < matrix.abs().max() <= bound
+
+
+def set_values(cell: str, **options) -> dict[str, dict[str, float]]:
+    """Which gates' biases an option overwrites, and with what: {"bias_ih": {"f": 1.0}}."""
+    plain, changed = CharModel(cell, 2, H, I), CharModel(cell, 2, H, I, **options)
     plain.initialize(0.08, seed=0)
-    biased.initialize(0.08, seed=0)
-    for (key, a), b in zip(plain.named_parameters(), biased.parameters(), strict=True):
-        if key.endswith("bias_ih_l0"):
-            assert (b[4:8] == 1).all()
-            assert torch.equal(a[:4], b[:4])
-            assert torch.equal(a[8:], b[8:])
-        else:
-            assert torch.equal(a, b)
+    changed.initialize(0.08, seed=0)
+    found: dict[str, dict[str, float]] = {}
+    for layer in range(2):
+        for (key, a), b in zip(
+            plain.cells[layer].named_parameters(), changed.cells[layer].parameters(), strict=True
+        ):
+            if not torch.equal(a, b):
+                name = key.removeprefix("weights.").removesuffix("_l0")
+                values = {
+                    gate: after.unique().item()
+                    for gate, before, after in zip("ifgo", a.split(H), b.split(H), strict=True)
+                    if not torch.equal(before, after)
+                }
+                assert found.setdefault(name, values) == values
+    return found
+
+
+@pytest.mark.parametrize("cell", ["lstm", "lstm_peephole", "lstm_softmax_gate"])
+def test_forget_bias_sets_the_forget_gate_alone(cell: str) -> None:
+    assert set_values(cell, forget_bias=1.0) == {"bias_ih": {"f": 1.0}}
+    assert set_values(cell, forget_bias=None) == {}
+
+
+def test_initial_biases_of_the_cascaded_gate() -> None:
+    def both(**values: float) -> dict[str, dict[str, float]]:
+        return {"bias_ih": values, "bias_hh": values}
+
+    cell = "lstm_cascaded_gate"
+    assert set_values(cell, open_bias=3.0) == both(i=3.0, f=3.0, o=3.0)
+    assert set_values(cell, forget_bias=1.0) == both(f=1.0)
+    assert set_values(cell, open_bias=3.0, forget_bias=1.0) == both(i=3.0, f=1.0, o=3.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rnn", {}),
+        ("gru", {"r": 0.5, "z": 0.5}),
+        ("lstm", {"i": 0.5, "f": 0.5, "o": 0.5}),
+        ("lstm_softmax_gate", {"i": 0.5, "f": 0.5, "o": 0.5}),
+        ("lstm_cascaded_gate", {"i": 0.125, "f": 0.125, "o": 0.125}),
+    ],
+)
+def test_mean_gates(name: str, expected: dict[str, float]) -> None:
+    model = CharModel(name, 2, H, I)
+    x = torch.randint(I, (2, T, B), dtype=torch.uint8)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert mean_gates(model, Chunks(x, x)) == [expected, expected]
+    if expected:  # one gate of the upper layer moved, by another amount for each unit
+        gate = next(iter(expected))
+        moved = torch.linspace(-1, 1, H) + 0.3
+        with torch.no_grad():
+            model.cells[1].per_gate("bias_ih")[0].copy_(moved)
+        below, above = mean_gates(model, Chunks(x, x))
+        share = 0.25 if name == "lstm_cascaded_gate" else 1.0
+        if name != "lstm_softmax_gate":
+            assert above[gate] == pytest.approx(float(moved.sigmoid().mean()) * share)
+        assert above[gate] != pytest.approx(expected[gate], abs=1e-3)
+        assert below == expected
 
 
 def test_dropout_spares_the_recurrence_and_evaluation() -> None:
@@ -159,3 +348,8 @@ def test_dropout_spares_the_recurrence_and_evaluation() -> None:
 def test_unknown_cell() -> None:
     with pytest.raises(UserError, match="unknown cell 'elman': one of rnn, lstm, gru"):
         cell_class("elman")
+
+
+def test_reset_after_has_tanh_alone() -> None:
+    with pytest.raises(UserError, match="activation=softsign: gru_reset_after has tanh"):
+        cell_class("gru_reset_after")(I, H, activation="softsign")

@@ -79,6 +79,12 @@ BAD = {
     "no cell": (["cell=null"], "cell needs a choice", "--help lists them"),
     "type": (["layers=two"], "could not be converted to Integer", "layers"),
     "option of another cell": (["cell=rnn", "cell.forget_bias=1"], "forget_bias", "not in"),
+    "option of a variant": (["cell.open_bias=1"], "open_bias", "not in 'LSTMConfig'"),
+    "activation": (["cell.activation=relu"], "cell.activation=relu: lstm has tanh, softsign", ""),
+    "no activation": (["cell=gru_reset_after", "cell.activation=softsign"], "has tanh", ""),
+    "bias": (["cell.forget_bias=nan"], "cell.forget_bias=nan: a finite number, or null", ""),
+    "init": (["init=zeros"], "init=zeros: one of uniform, xavier, orthogonal", ""),
+    "init_range": (["init_range=inf"], "init_range=inf: must be positive", "finite"),
     "zero layers": (["layers=0"], "layers=0: must be at least 1", ""),
     "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
     "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
@@ -91,6 +97,7 @@ BAD = {
     "a name that is a path": (["dataset.name=../x"], "dataset.name=../x: letters", "names folders"),
     "no results folder": (["results_dir="], "results_dir is empty", ""),
     "unknown name of a cell": (["cell.name=elman"], "unknown cell 'elman': one of rnn", ""),
+    "name of another cell": (["cell.name=gru"], "the cell is chosen by cell=gru", ""),
     "no path": (["dataset=text"], "dataset.path=my.txt", ""),
 }
 
@@ -201,6 +208,15 @@ def test_unknown_command(charcmp: Charcmp) -> None:
     done = charcmp("trian")
     assert done.returncode == 2
     assert "unknown command 'trian'" in one_line(done.stderr)
+
+
+def test_every_option_of_a_cell_in_one_deep_run(charcmp: Charcmp, tiny_text: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1", "layers=7"]
+    options = ["activation=softsign", "open_bias=3", "forget_bias=1"]
+    cell = ["cell=lstm_cascaded_gate", *(f"cell.{option}" for option in options)]
+    done = charcmp("train", *text, *cell, "init=orthogonal", "init_range=0.2")
+    assert done.returncode == 0, done.stderr
+    assert "note: no effect: init_range=0.2: init=orthogonal does not use it" in done.stdout
 
 
 def test_selecting_a_dropout_is_not_one_run(charcmp: Charcmp) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from conftest import REAL_DATA, Charcmp, needs_corpora
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from charcmp.config import Config
+from charcmp.config import Config, RMSpropConfig, cell_schema
 from charcmp.spec import resolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -23,19 +23,16 @@ BOUNDS = {"lstm": 1.460, "rnn": 1.455, "gru": 1.420}
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_todays_code_gives_the_run_its_id(run: Path) -> None:
     stored = OmegaConf.load(run / "config.yaml")
-    cell = stored.pop("cell")
     config = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(cell.name))), stored)
+        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(stored.pop("cell")))), stored)
     )
     assert isinstance(config, Config)
     config.data_dir = str(REAL_DATA)
     assert resolve(config).run_id == run.name
 
 
-def typed_parts(cell: str) -> dict:
-    from charcmp.config import CellConfig, LSTMConfig, RMSpropConfig
-
-    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
+def typed_parts(cell: DictConfig) -> dict:
+    made = cell_schema(cell.name)(**cell)
     return {"cell": made, "optimizer": RMSpropConfig(name="rmsprop")}
 
 

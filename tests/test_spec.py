@@ -6,6 +6,7 @@ import pytest
 
 from charcmp.config import (
     NOT_SCIENTIFIC,
+    CascadedGateConfig,
     CellConfig,
     Config,
     DatasetConfig,
@@ -15,7 +16,7 @@ from charcmp.config import (
 )
 from charcmp.corpus import corpus_from_bytes
 from charcmp.errors import UserError
-from charcmp.spec import deviation_warning, resolve_with
+from charcmp.spec import deviation_warning, resolve_with, warnings
 
 # 87 symbols, as War and Peace has: its budgets, too.
 CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
@@ -77,6 +78,8 @@ def test_how_and_where_do_not_matter() -> None:
         {"init_range": 0.1},
         {"cell": "gru"},
         {"cell": "gru_reset_after"},
+        {"cell": "lstm_peephole"},
+        {"init": "xavier"},
         {"optimizer": RMSpropConfig(name="rmsprop", lr=1e-3)},
         {"optimizer": RMSpropConfig(name="rmsprop", lr_decay_after=0)},
         {"dataset": DatasetConfig(name="golden", source="file", layout="contiguous")},
@@ -87,10 +90,29 @@ def test_every_scientific_change_is_another_run(changes) -> None:
     assert run_id(**changes) != run_id()
 
 
-def test_an_option_of_a_cell_counts_only_away_from_its_default() -> None:
-    with_option = replace(config(), cell=LSTMConfig(name="lstm", forget_bias=1.0))
-    assert resolve_with(with_option, CORPUS).run_id != run_id()
-    assert "cell.forget_bias" not in resolve_with(config(), CORPUS).identity()
+@pytest.mark.parametrize(
+    ("name", "schema", "option"),
+    [
+        ("rnn", CellConfig, {"activation": "relu"}),
+        ("gru", CellConfig, {"activation": "softsign"}),
+        ("lstm", LSTMConfig, {"forget_bias": 1.0}),
+        ("lstm_cascaded_gate", CascadedGateConfig, {"open_bias": 3.0}),
+    ],
+)
+def test_an_option_of_a_cell_counts_only_away_from_its_default(name, schema, option) -> None:
+    plain, changed = (
+        resolve_with(replace(config(), cell=schema(name=name, **options)), CORPUS)
+        for options in ({}, option)
+    )
+    assert changed.run_id != plain.run_id
+    assert set(changed.identity()) - set(plain.identity()) == {f"cell.{key}" for key in option}
+
+
+def test_a_range_that_is_not_used_is_no_other_run_and_says_so() -> None:
+    ranged = resolve_with(config(init="orthogonal", init_range=0.2), CORPUS)
+    assert ranged.run_id == run_id(init="orthogonal") != run_id(init="xavier")
+    assert warnings(ranged) == ["no effect: init_range=0.2: init=orthogonal does not use it"]
+    assert warnings(resolve_with(config(init_range=0.2), CORPUS)) == []
 
 
 def test_another_text_is_another_run() -> None:

@@ -96,12 +96,12 @@ def train_task(cfg: DictConfig) -> None:
 def train_one(cfg: DictConfig) -> dict[str, Any]:
     """Trains a run, or goes on with it; returns the contents of its result.json."""
     from charcmp.runs import RunFolder, runs_dir
-    from charcmp.spec import deviation_warning, resolve
+    from charcmp.spec import resolve, warnings
 
     should_stop = StopRequest()
     config = typed(cfg)
     spec = resolve(config)
-    if (warning := deviation_warning(spec)) is not None:
+    for warning in warnings(spec):
         print(f"note: {warning}")
     if spec.corpus.note:
         print(f"note: {spec.corpus.name} is a {spec.corpus.note}")

@@ -16,20 +16,28 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from charcmp.cells import check_activation
 from charcmp.errors import UserError
 from charcmp.files import SAFE_NAME
 
 PROTOCOL_VERSION = 1
+INITS = ("uniform", "xavier", "orthogonal")
 
 
 @dataclass
 class CellConfig:
     name: str = MISSING
+    activation: str = "tanh"  # of the candidate, and of an LSTM's output: tanh | softsign | relu
 
 
 @dataclass
 class LSTMConfig(CellConfig):
     forget_bias: float | None = None  # initial value of the forget gate's bias; the paper: none
+
+
+@dataclass
+class CascadedGateConfig(LSTMConfig):
+    open_bias: float | None = None  # initial value of both biases of i, f and o
 
 
 @dataclass
@@ -74,7 +82,8 @@ class Config:
     batch_size: int = 100
     unroll_steps: int = 100
     clip: float | None = 5.0  # each gradient element, to [-clip, clip]; null for none
-    init_range: float = 0.08
+    init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
+    init_range: float = 0.08  # of init=uniform
     precision: str = "float32"
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
@@ -109,6 +118,7 @@ def register_schemas() -> None:
     for group, name, node in (
         ("schema/cell", "plain", CellConfig),
         ("schema/cell", "lstm", LSTMConfig),
+        ("schema/cell", "cascaded_gate", CascadedGateConfig),
         ("schema/dataset", "dataset", DatasetConfig),
         ("schema/optimizer", "rmsprop", RMSpropConfig),
     ):
@@ -176,7 +186,12 @@ def check(config: Config) -> None:
     require(config.seed >= 0, f"seed={config.seed}: must not be negative")
     require(0 <= config.dropout < 1, f"dropout={config.dropout}: must be in [0, 1)")
     require(config.clip is None or config.clip > 0, f"clip={config.clip}: must be positive or null")
-    require(config.init_range > 0, f"init_range={config.init_range}: must be positive")
+    check_cell(config.cell)
+    require(config.init in INITS, f"init={config.init}: one of {', '.join(INITS)}")
+    require(
+        0 < config.init_range < math.inf,
+        f"init_range={config.init_range}: must be positive and finite",
+    )
     require(config.checkpoint_seconds >= 0, "checkpoint_seconds must not be negative")
     for key in ("hang_seconds", "lease_seconds"):
         value = getattr(config, key)
@@ -212,6 +227,32 @@ def check(config: Config) -> None:
         config.budget is None or config.hidden_size is None,
         f"budget={config.budget} and hidden_size={config.hidden_size}: give one of them",
     )
+
+
+def cell_schema(name: str) -> type[CellConfig]:
+    """The options that a cell has."""
+    if name == "lstm_cascaded_gate":
+        return CascadedGateConfig
+    return LSTMConfig if name.startswith("lstm") else CellConfig
+
+
+def without_effect(config: Config) -> list[str]:
+    """A line for each option away from its default that changes nothing beside the others."""
+    lines = []
+    if config.init != "uniform" and config.init_range != Config.init_range:
+        lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
+    return [f"no effect: {line}" for line in lines]
+
+
+def check_cell(cell: CellConfig) -> None:
+    """UserError for an option that the cell does not have, or a value it cannot start from."""
+    check_activation(cell.name, cell.activation)
+    if type(cell) is not cell_schema(cell.name):
+        raise UserError(f"cell.name={cell.name}: the cell is chosen by cell={cell.name}")
+    for key in ("forget_bias", "open_bias"):
+        value = getattr(cell, key, None)
+        if value is not None and not math.isfinite(value):
+            raise UserError(f"cell.{key}={value}: a finite number, or null for none")
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

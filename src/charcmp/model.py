@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from charcmp.cells import cell_class
 from charcmp.cells.base import Cell
+from charcmp.initialization import draw
 
 
 class CharModel(nn.Module):
@@ -65,16 +66,15 @@ class CharModel(nn.Module):
         return self.decoder.weight.new_zeros(shape)
 
     @torch.no_grad()
-    def initialize(self, init_range: float, seed: int) -> None:
-        """Every parameter, biases included, uniform in [-init_range, init_range]. [paper, code]
+    def initialize(self, init_range: float, seed: int, init: str = "uniform") -> None:
+        """Draws every parameter (see initialization.py), then what an option of the cell sets.
 
-        Drawn on the CPU from a generator of its own: the same weights on every device.
+        Args:
+            init_range: of init="uniform"; the others have none.
+            seed: the weights depend on it alone.
+            init: uniform | xavier | orthogonal.
         """
-        generator = torch.Generator().manual_seed(seed)
-        for parameter in self.parameters():
-            values = torch.empty(parameter.shape)
-            values.uniform_(-init_range, init_range, generator=generator)
-            parameter.copy_(values)
+        draw(self, init, init_range, seed)
         for cell in self.cells:
             assert isinstance(cell, Cell)
             cell.set_initial_values()

@@ -12,10 +12,11 @@ from charcmp.budget import budget_label, num_params, solve_hidden_size, target_p
 from charcmp.config import (
     NOT_SCIENTIFIC,
     PROTOCOL_VERSION,
+    CascadedGateConfig,
     Config,
-    LSTMConfig,
     RMSpropConfig,
     flatten,
+    without_effect,
 )
 from charcmp.corpus import Corpus
 from charcmp.sources import load_corpus
@@ -79,6 +80,8 @@ class RunSpec:
             for key, value in flatten(config).items()
             if key not in NOT_SCIENTIFIC and value != DEFAULTS.get(key, ...)
         }
+        if config.init != "uniform":
+            identity.pop("init_range", None)  # it changes nothing: not another run
         return identity | {
             "protocol_version": PROTOCOL_VERSION,
             "corpus_sha256": self.corpus.sha256,
@@ -96,7 +99,7 @@ def canonical_json(value: Any) -> str:
 
 
 # What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=LSTMConfig(), optimizer=RMSpropConfig())) | {
+DEFAULTS = flatten(Config(cell=CascadedGateConfig(), optimizer=RMSpropConfig())) | {
     "optimizer.name": "rmsprop"
 }
 
@@ -140,6 +143,12 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
     budget = config.budget or DEFAULT_BUDGET
     target = target_params(budget, num_symbols)
     return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
+
+
+def warnings(spec: RunSpec) -> list[str]:
+    """What a user should know before a run: options without effect, a budget that is missed."""
+    missed = deviation_warning(spec)
+    return [*without_effect(spec.config), *([missed] if missed else [])]
 
 
 def deviation_warning(spec: RunSpec) -> str | None:

@@ -24,7 +24,7 @@ from charcmp.errors import UserError
 from charcmp.runs import RunFolder, runs_dir
 from charcmp.slots import Slot, make_slots
 from charcmp.sources import find, load_corpus
-from charcmp.spec import RunSpec, deviation_warning, resolve, resolve_size
+from charcmp.spec import RunSpec, resolve, resolve_size, warnings
 from charcmp.status import WATCH_SECONDS, duration, print_status, run_status, watch_status
 
 EXIT_FAILED = 1
@@ -157,7 +157,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     jobs = grid.jobs()
     unfinished = [job for job in jobs if job.folder.usable_result() is None]
     left = [job for job in unfinished if retry_failed or not _failed_for_good(job)]
-    for warning in sorted({w for job in left if (w := deviation_warning(job.spec))}):
+    for warning in sorted({warning for job in left for warning in warnings(job.spec)}):
         print(f"note: {warning}")
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip

@@ -65,7 +65,7 @@ class Step:
             config.dropout,
             **options,
         )
-        model.initialize(config.init_range, config.seed)
+        model.initialize(config.init_range, config.seed, config.init)
         torch.manual_seed(config.seed)  # what is left to draw is dropout
         self.model = model.to(device)
         self.parameters = list(self.model.parameters())

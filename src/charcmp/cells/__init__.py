@@ -1,7 +1,8 @@
 """The recurrent cells. This module knows their sizes only, so that matching needs no torch.
 
 Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and
-two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too).
+two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too). Some have
+peephole vectors (H) besides.
 """
 
 from __future__ import annotations
@@ -19,24 +20,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CellInfo:
-    """What the solver and the tables need to know of a cell."""
+    """What the solver, the tables and the checks need to know of a cell."""
 
     module: str
     class_name: str
     label: str
     num_gates: int
+    num_peepholes: int = 0
+    activations: tuple[str, ...] = ("tanh", "softsign")
 
     def num_params(self, input_size: int, hidden_size: int) -> int:
-        """Parameters of one layer: G·H·(I + H + 2)."""
-        return self.num_gates * hidden_size * (input_size + hidden_size + 2)
+        """Parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
+        gate = hidden_size * (input_size + hidden_size + 2)
+        return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
 CELLS = {
-    "rnn": CellInfo("charcmp.cells.rnn", "RNN", "RNN", num_gates=1),
+    "rnn": CellInfo(
+        "charcmp.cells.rnn", "RNN", "RNN", num_gates=1, activations=("tanh", "softsign", "relu")
+    ),
     "lstm": CellInfo("charcmp.cells.lstm", "LSTM", "LSTM", num_gates=4),
     "gru": CellInfo("charcmp.cells.gru", "GRU", "GRU", num_gates=3),
     "gru_reset_after": CellInfo(
-        "charcmp.cells.gru_reset_after", "GRUResetAfter", "GRU, reset after", num_gates=3
+        "charcmp.cells.gru_reset_after",
+        "GRUResetAfter",
+        "GRU, reset after",
+        num_gates=3,
+        activations=("tanh",),
+    ),
+    "lstm_peephole": CellInfo(
+        "charcmp.cells.lstm_peephole",
+        "LSTMPeephole",
+        "LSTM, peepholes",
+        num_gates=4,
+        num_peepholes=3,
+    ),
+    "lstm_softmax_gate": CellInfo(
+        "charcmp.cells.lstm_softmax_gate",
+        "LSTMSoftmaxGate",
+        "LSTM, softmax gates",
+        num_gates=4,
+        num_peepholes=3,
+    ),
+    "lstm_cascaded_gate": CellInfo(
+        "charcmp.cells.lstm_cascaded_gate",
+        "LSTMCascadedGate",
+        "LSTM, cascaded gates",
+        num_gates=4,
+        num_peepholes=3,
     ),
 }
 
@@ -47,6 +78,12 @@ def cell_info(name: str) -> CellInfo:
         return CELLS[name]
     except KeyError:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
+
+
+def check_activation(cell: str, activation: str) -> None:
+    """UserError where the cell has no such activation."""
+    if activation not in (known := cell_info(cell).activations):
+        raise UserError(f"cell.activation={activation}: {cell} has {', '.join(known)}")
 
 
 def cell_class(name: str) -> Callable[..., Cell]:

@@ -2,11 +2,12 @@
 
     r = σ(W_r x + b_r + U_r h + b'_r)
     z = σ(W_z x + b_z + U_z h + b'_z)
-    n = tanh(W_n x + b_n + U_n (r ⊙ h) + b'_n)
+    n = φ(W_n x + b_n + U_n (r ⊙ h) + b'_n)
     h' = z ⊙ n + (1 − z) ⊙ h
 
 z multiplies the candidate. This is not torch.nn.GRU, which applies the reset gate after the product
 and lets z keep the old state: see gru_reset_after.py. Gate order in the weights: r, z, n.
+φ is tanh in the paper, softsign by `cell.activation=softsign`; the gates r and z keep their σ.
 
 Source: Karpathy, Johnson & Fei-Fei 2015, section 3.1, and the author's published code.
 Shape suffixes: see base.py.
@@ -20,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from charcmp.cells.base import Cell
+from charcmp.cells.activations import Activation
+from charcmp.cells.base import Cell, Trace
 
 
 class GRU(Cell):
@@ -29,14 +31,33 @@ class GRU(Cell):
     The torch.nn.GRU inside only holds the weights: its count, shapes and names are the same.
     """
 
-    def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(nn.GRU(input_size, hidden_size))
+    def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
+        super().__init__(nn.GRU(input_size, hidden_size), activation)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         h_TBH = GRUSequence.apply(
-            self.input_sums(x), state_SBH[0], self.weights.get_parameter("weight_hh_l0")
+            self.input_sums(x),
+            state_SBH[0],
+            self.weights.get_parameter("weight_hh_l0"),
+            self.activation,
         )
         return h_TBH, h_TBH[-1:]
+
+    def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
+        W_r, W_z, W_n = self.per_gate("weight_ih")
+        U_r, U_z, U_n = self.per_gate("weight_hh")
+        b_r, b_z, b_n = self.per_gate("bias_ih")
+        c_r, c_z, c_n = self.per_gate("bias_hh")  # the equations' b'
+        (h,) = state_SBH
+        steps = []
+        for x in x_TBI:
+            r = torch.sigmoid(x @ W_r.t() + b_r + h @ U_r.t() + c_r)
+            z = torch.sigmoid(x @ W_z.t() + b_z + h @ U_z.t() + c_z)
+            n = self.activation.of(x @ W_n.t() + b_n + (r * h) @ U_n.t() + c_n)
+            h = z * n + (1 - z) * h
+            steps.append((h, r, z))
+        h_TBH, r_TBH, z_TBH = map(torch.stack, zip(*steps, strict=True))
+        return Trace(h_TBH, h.unsqueeze(0), {"r": r_TBH, "z": z_TBH})
 
 
 class GRUSequence(torch.autograd.Function):
@@ -45,14 +66,17 @@ class GRUSequence(torch.autograd.Function):
     Inputs: sums_TBG = W x + b + b' for r, z, n; the initial h_BH; U (3H, H). Output: h_TBH.
 
     With g = ∂L/∂h' and pre-activations s:
-        ∂L/∂s_n = g ⊙ z ⊙ (1 − n²)              ∂L/∂s_z = g ⊙ (n − h) ⊙ z ⊙ (1 − z)
+        ∂L/∂s_n = g ⊙ z ⊙ φ'(s_n)                 ∂L/∂s_z = g ⊙ (n − h) ⊙ z ⊙ (1 − z)
         q = (∂L/∂s_n) U_n, the gradient at r ⊙ h   ∂L/∂s_r = q ⊙ h ⊙ r ⊙ (1 − r)
         ∂L/∂h = g ⊙ (1 − z) + q ⊙ r + (∂L/∂s_r) U_r + (∂L/∂s_z) U_z
-    The factors beside g and q are computed for all steps at once, ∂L/∂U after the loop.
+    φ' follows from n (1 − n² for tanh). The factors beside g and q are computed for all steps at
+    once, ∂L/∂U after the loop.
     """
 
     @staticmethod
-    def forward(ctx: Any, sums_TBG: Tensor, h_BH: Tensor, U_GH: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, sums_TBG: Tensor, h_BH: Tensor, U_GH: Tensor, activation: Activation
+    ) -> Tensor:
         T, B, G = sums_TBG.shape
         H = G // 3
         h_all = sums_TBG.new_empty(T + 1, B, H)  # h_all[t] is h before step t
@@ -61,6 +85,7 @@ class GRUSequence(torch.autograd.Function):
         n_TBH = sums_TBG.new_empty(T, B, H)
         rh_TBH = sums_TBG.new_empty(T, B, H)
         U_rz_t, U_n_t = U_GH[: 2 * H].t(), U_GH[2 * H :].t()
+        activate = activation.into
         # Views are made once, before the loop: for narrow layers they cost as much as the work.
         steps = zip(
             sums_TBG[:, :, : 2 * H].unbind(0),
@@ -77,21 +102,23 @@ class GRUSequence(torch.autograd.Function):
         for sums_rz, sums_n, rz, r, z, n, rh, h, h_next in steps:
             torch.addmm(sums_rz, h, U_rz_t, out=rz).sigmoid_()
             torch.mul(r, h, out=rh)
-            torch.addmm(sums_n, rh, U_n_t, out=n).tanh_()
+            torch.addmm(sums_n, rh, U_n_t, out=n)
+            activate(n, n)
             torch.lerp(h, n, z, out=h_next)
         ctx.save_for_backward(h_all, rz_TBG, n_TBH, rh_TBH, U_GH)
+        ctx.activation = activation
         return h_all[1:]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_h_TBH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad_h_TBH: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         h_all, rz_TBG, n_TBH, rh_TBH, U_GH = ctx.saved_tensors
         T, B, H = n_TBH.shape
         h_TBH = h_all[:-1]
         r_TBH, z_TBH = rz_TBG.split(H, dim=2)
         U_rz, U_n = U_GH[: 2 * H], U_GH[2 * H :]
         keep_TBH = 1 - z_TBH
-        slope_n = z_TBH * (1 - n_TBH * n_TBH)
+        slope_n = ctx.activation.slope(n_TBH).mul_(z_TBH)
         slope_z = (n_TBH - h_TBH) * (z_TBH * keep_TBH)
         slope_r = rh_TBH * (1 - r_TBH)
         grad_sums_TBG = grad_h_TBH.new_empty(T, B, 3 * H)
@@ -119,21 +146,4 @@ class GRUSequence(torch.autograd.Function):
         grad_rows_NG = grad_sums_TBG.flatten(0, 1).t()
         torch.mm(grad_rows_NG[: 2 * H], h_TBH.flatten(0, 1), out=grad_U_GH[: 2 * H])
         torch.mm(grad_rows_NG[2 * H :], rh_TBH.flatten(0, 1), out=grad_U_GH[2 * H :])
-        return grad_sums_TBG, grad_h_BH, grad_U_GH
-
-
-def reference(x_TBI: Tensor, state_SBH: Tensor, weights: nn.RNNBase) -> tuple[Tensor, Tensor]:
-    """The equations, a step at a time, as slowly as they read."""
-    W_r, W_z, W_n = weights.get_parameter("weight_ih_l0").chunk(3)
-    U_r, U_z, U_n = weights.get_parameter("weight_hh_l0").chunk(3)
-    b_r, b_z, b_n = weights.get_parameter("bias_ih_l0").chunk(3)
-    c_r, c_z, c_n = weights.get_parameter("bias_hh_l0").chunk(3)  # the equations' b'
-    (h,) = state_SBH
-    outputs = []
-    for x in x_TBI:
-        r = torch.sigmoid(x @ W_r.t() + b_r + h @ U_r.t() + c_r)
-        z = torch.sigmoid(x @ W_z.t() + b_z + h @ U_z.t() + c_z)
-        n = torch.tanh(x @ W_n.t() + b_n + (r * h) @ U_n.t() + c_n)
-        h = z * n + (1 - z) * h
-        outputs.append(h)
-    return torch.stack(outputs), h.unsqueeze(0)
+        return grad_sums_TBG, grad_h_BH, grad_U_GH, None

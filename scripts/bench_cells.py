@@ -1,0 +1,122 @@
+"""How fast the cells that torch.nn does not have train, against those that it has.
+
+    python scripts/bench_cells.py                                      (ten minutes on one core)
+    python scripts/bench_cells.py --budgets 50k --layers 1 --cells gru
+
+A chunk is forward, loss and backward of T = B = 100 over War and Peace's 87 symbols, on one thread.
+Every model has the hidden size that the solver gives it for the budget: equal parameters. All of a
+table's row take turns in one process, with memory kept as in the trainer. torch.nn's models read
+one-hot vectors (bench_trainer.TorchModel); charcmp's is the same cell as the trainer runs it.
+
+Printed: milliseconds per chunk (median over rounds) and speed, which is the other's time over the
+cell's, the median of the rounds' ratios. torch.nn.GRU is the reset-after one: the paper's form has
+no torch.nn module.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from bench_trainer import TorchModel
+from tabulate import tabulate
+from torch import nn
+
+from charcmp.budget import solve_hidden_size, target_params
+from charcmp.memory import keep_freed_memory
+from charcmp.model import CharModel
+
+T, B, V = 100, 100, 87
+CELLS = {
+    "gru": {},
+    "lstm_peephole": {},
+    "lstm_softmax_gate": {},
+    "lstm_cascaded_gate": {},
+    "lstm softsign": {"activation": "softsign"},
+    "gru softsign": {"activation": "softsign"},
+    "rnn softsign": {"activation": "softsign"},
+}
+BASES = {"torch.nn.LSTM": "lstm", "torch.nn.GRU": "gru", "torch.nn.RNN": "rnn", "our lstm": "lstm"}
+
+
+def chunk_of(model: nn.Module, state: object) -> Callable[[], None]:
+    """One training chunk, all but the optimiser's step."""
+    x_TB, y_TB = torch.randint(V, (2, T, B))
+
+    def chunk() -> None:
+        logits, _ = model(x_TB, state)
+        loss = F.cross_entropy(logits.flatten(0, 1), y_TB.flatten(), reduction="sum") / B
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+
+    return chunk
+
+
+def charcmp_chunk(cell: str, layers: int, hidden_size: int, **options: str) -> Callable[[], None]:
+    model = CharModel(cell, layers, hidden_size, V, **options)
+    model.initialize(0.08, seed=0)
+    return chunk_of(model, model.zero_state(B))
+
+
+def torch_chunk(cell: str, layers: int, hidden_size: int) -> Callable[[], None]:
+    model = TorchModel(cell, layers, hidden_size, V)
+    for parameter in model.parameters():
+        nn.init.uniform_(parameter, -0.08, 0.08)
+    return chunk_of(model, None)
+
+
+def take_turns(chunks: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every chunk in every round, after one round of warming up."""
+    seconds: dict[str, list[float]] = {name: [] for name in chunks}
+    for number in range(rounds + 1):
+        for name, chunk in chunks.items():
+            start = time.perf_counter()
+            chunk()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--budgets", nargs="+", default=["50k", "400k"])
+    parser.add_argument("--layers", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    keep_freed_memory()
+    rows = []
+    for budget in args.budgets:
+        target = target_params(budget, V)
+        for layers in args.layers:
+            sizes = {}
+            chunks = {}
+            for name in [*BASES, *args.cells]:
+                cell = BASES.get(name, name.split()[0])
+                H = sizes[name] = solve_hidden_size(cell, layers, target, V)
+                chunks[name] = (
+                    torch_chunk(cell, layers, H)
+                    if name.startswith("torch")
+                    else charcmp_chunk(cell, layers, H, **CELLS.get(name, {}))
+                )
+            seconds = take_turns(chunks, args.rounds)
+            for name, times in seconds.items():
+                speed = {
+                    f"/ {base}": statistics.median(
+                        b / t for b, t in zip(seconds[base], times, strict=True)
+                    )
+                    for base in BASES
+                }
+                row = {"budget": budget, "layers": layers, "cell": name, "H": sizes[name]}
+                rows.append(row | {"ms": 1e3 * statistics.median(times)} | speed)
+    print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="pipe"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""How far back a trained model's gradient reaches: the norm of ∂loss_t/∂h_{t−k} against k.
+
+    python scripts/gradient_reach.py results                            every run with weights
+    python scripts/gradient_reach.py results --runs 'wp-*-1x*-50k-s0-*' --output docs/gradient_reach
+
+For each run, on its validation text: the loss at the last step t of each chunk, its gradient with
+respect to the hidden state after step t − k (of all layers, where there are several), and with
+respect to the memory cell c, where there is one; Euclidean norm over units, mean over chunks and
+rows. Weights and state are those of the run; the state is carried from chunk to chunk. The
+gradient with respect to h is that at fixed c, so it leaves out what flows along c.
+
+Writes OUTPUT.csv (run, state, k, mean_norm) and OUTPUT.svg. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import trained_model
+from matplotlib import pyplot as plt
+from torch import Tensor
+
+from charcmp.cells import CELLS
+from charcmp.cells.base import Cell
+from charcmp.evaluate import Chunks
+from charcmp.model import CharModel
+
+STATES = ("h", "c")
+
+
+def unroll(model: CharModel, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Logits after the last step (B, V), and every step's state, through which all flows."""
+    states = []
+    for x_B in x_TB:
+        layer_input, layers = x_B.unsqueeze(0), []
+        for cell, state_SBH in zip(model.cells, state_LSBH, strict=True):
+            assert isinstance(cell, Cell)
+            layers.append(cell.reference(cell.dense_input(layer_input), state_SBH).state_SBH)
+            layer_input = layers[-1][:1]
+        state_LSBH = torch.stack(layers)
+        states.append(state_LSBH)
+    return model.decoder(state_LSBH[-1, 0]), states
+
+
+def reach(model: CharModel, chunks: Chunks) -> Tensor:
+    """Mean norms (S, T): row s for the s-th state vector, column k for k steps before the loss."""
+    _, T, B = chunks.x_KTB.shape
+    state = model.zero_state(B)
+    total_ST = torch.zeros(len(state[0]), T)
+    for x_TB, y_TB in zip(chunks.x_KTB, chunks.y_KTB, strict=True):
+        logits_BV, states = unroll(model, x_TB.long(), state.detach())
+        # Rows do not mix, so the gradient of the sum holds each row's own.
+        loss = F.cross_entropy(logits_BV, y_TB[-1].long(), reduction="sum")
+        gradients_TLSBH = torch.stack(torch.autograd.grad(loss, states))
+        norms_TSB = gradients_TLSBH.permute(0, 2, 3, 1, 4).flatten(3).norm(dim=3)
+        total_ST += norms_TSB.mean(2).flip(0).t()
+        state = states[-1]
+    return total_ST / len(chunks)
+
+
+def draw(table: pd.DataFrame, file: Path) -> None:
+    """One line for each run and state vector."""
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    colors: dict[str, str] = {}
+    for (label, state), line in table.groupby(["label", "state"], sort=False):
+        color = colors.setdefault(label, f"C{len(colors)}")
+        style = {"h": "-", "c": "--"}[state]
+        name = f"{label}, ∂loss/∂{state}"
+        line = line[line["mean_norm"] > 0]  # the loss does not depend on c at k = 0: h is fixed
+        axes.semilogy(line["k"], line["mean_norm"], style, color=color, label=name)
+    axes.set_xlabel("k, characters before the loss")
+    axes.set_ylabel("mean norm of the gradient, nats per unit")
+    axes.set_xlim(0, table["k"].max())
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results_dir", type=Path)
+    parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
+    parser.add_argument("--output", type=Path, default=Path("gradient_reach"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    plt.rcParams["svg.hashsalt"] = "charcmp"  # the same figure, the same file
+    rows = []
+    for folder in trained_model.finished(args.results_dir, args.runs):
+        model, chunks = trained_model.load(folder)
+        run_id = folder.path.name
+        cell, size = run_id.split("-")[1:3]
+        label = f"{CELLS[cell].label} {size}"
+        print(label, run_id, flush=True)
+        for state, norms_T in zip(STATES, reach(model, chunks).tolist(), strict=False):
+            rows += [(run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]
+    if not rows:
+        raise SystemExit(f"{args.results_dir}/runs: no finished run with weights matches")
+    table = pd.DataFrame(rows, columns=["run", "label", "state", "k", "mean_norm"])
+    table.drop(columns="label").to_csv(
+        args.output.with_suffix(".csv"), index=False, float_format="%.4g"
+    )
+    draw(table, args.output.with_suffix(".svg"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""How far the gates of trained models stand open on their validation text.
+
+    python scripts/mean_gates.py results
+    python scripts/mean_gates.py results --runs '*-lstm_cascaded_gate-*'
+
+Prints one line for each run and layer: the mean value of every gate over characters, rows and
+units (charcmp.gates.mean_gates).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import trained_model
+from tabulate import tabulate
+
+from charcmp.gates import mean_gates
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("results_dir", type=Path)
+    parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for folder in trained_model.finished(args.results_dir, args.runs):
+        model, chunks = trained_model.load(folder)
+        for layer, gates in enumerate(mean_gates(model, chunks), start=1):
+            rows.append({"run": folder.path.name, "layer": layer, **gates})
+    print(tabulate(rows, headers="keys", floatfmt=".3f"))
+
+
+if __name__ == "__main__":
+    main()

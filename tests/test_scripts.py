@@ -1,0 +1,66 @@
+"""The scripts that look into trained models, on a model trained in a second."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY, Charcmp
+
+from charcmp.evaluate import Chunks
+from charcmp.model import CharModel
+
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
+    from gradient_reach import reach
+
+    model = CharModel("rnn", 1, 6, 5)
+    model.initialize(0.5, seed=0)
+    torch.manual_seed(0)
+    x, y = torch.randint(5, (2, 1, 3, 4), dtype=torch.uint8)  # one chunk of three steps, four rows
+    h_TBH, _ = model.cells[0](x[0].long(), model.zero_state(4)[0])
+    guess_BV = model.decoder(h_TBH[-1]).softmax(1)
+    guess_BV[torch.arange(4), y[0, -1].long()] -= 1
+    gradient_BH = guess_BV @ model.decoder.weight
+    expected = [gradient_BH.norm(dim=1).mean()]
+    for h_BH in reversed(h_TBH[1:]):
+        gradient_BH = (gradient_BH * (1 - h_BH**2)) @ model.cells[0].weights.weight_hh_l0
+        expected.append(gradient_BH.norm(dim=1).mean())
+    torch.testing.assert_close(reach(model, Chunks(x, y))[0], torch.stack(expected))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1", "layers=2"]
+    cell = ["cell=lstm_cascaded_gate", "cell.open_bias=6", "cell.forget_bias=0"]
+    assert charcmp("train", *text, *cell).returncode == 0
+
+    def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(SCRIPTS / script), str(tmp_path / "work/results"), *args]
+        env = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+    done = run("mean_gates.py", "--runs", "*cascaded*")
+    layers = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert len(layers) == 2, done.stderr
+    for _, _, i, f, o in layers:  # i and o start at 1/2 σ(6)², f at 1/8; an epoch moves them
+        assert float(f) < 0.35 < min(float(i), float(o)) < max(float(i), float(o)) < 0.65
+
+    done = run("gradient_reach.py", "--output", str(tmp_path / "reach"))
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in (tmp_path / "reach.svg").read_text()
+    header, *rows = (tmp_path / "reach.csv").read_text().splitlines()
+    assert header == "run,state,k,mean_norm"
+    assert [row.split(",")[1:3] for row in rows] == [[s, str(k)] for s in "hc" for k in range(10)]
+    assert "no finished run" in run("gradient_reach.py", "--runs", "nothing").stderr
