@@ -61,12 +61,12 @@ def train_task(cfg: DictConfig) -> None:
 
 def train_one(cfg: DictConfig) -> None:
     from charcmp.runs import CorruptFileError, RunFolder, runs_dir
-    from charcmp.spec import deviation_warning, resolve
+    from charcmp.spec import resolve, warnings
 
     should_stop = StopRequest()
     config = typed(cfg)
     spec = resolve(config)
-    if (warning := deviation_warning(spec)) is not None:
+    for warning in warnings(spec):
         print(f"note: {warning}")
     if spec.corpus.note:
         print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
@@ -100,7 +100,7 @@ def train_one(cfg: DictConfig) -> None:
 
 def summary_line(result: dict[str, Any], path: Path) -> str:
     if result["status"] == "diverged":
-        return f"{result['run_id']}: diverged (a loss was not finite); recorded in {path}"
+        return f"{result['run_id']}: diverged (a loss not finite, or far above guessing); recorded in {path}"
     return (
         f"{result['run_id']}: test {result['test_nats_per_char']:.4f} nats/char, perplexity "
         f"{result['test_perplexity']:.3f}, {result['test_bits_per_char']:.3f} bits/char "

@@ -11,11 +11,12 @@ from typing import Any
 from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
 from charcmp.config import (
     NOT_SCIENTIFIC,
+    OPTIMIZERS,
     PROTOCOL_VERSION,
     Config,
     LSTMConfig,
-    RMSpropConfig,
     flatten,
+    without_effect,
 )
 from charcmp.corpus import Corpus
 from charcmp.sources import load_corpus
@@ -62,10 +63,11 @@ class RunSpec:
         An option added later, at its default, leaves the ids of today's runs as they are.
         """
         config = self.config
+        defaults = DEFAULTS | OPTIMIZER_DEFAULTS[config.optimizer.name]
         identity = {
             key: value
             for key, value in flatten(config).items()
-            if key not in NOT_SCIENTIFIC and value != DEFAULTS.get(key, ...)
+            if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
         }
         return identity | {
             "protocol_version": PROTOCOL_VERSION,
@@ -84,8 +86,16 @@ def canonical_json(value: Any) -> str:
 
 
 # What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=LSTMConfig(), optimizer=RMSpropConfig())) | {
-    "optimizer.name": "rmsprop"
+DEFAULTS = flatten(Config(cell=LSTMConfig())) | {"optimizer.name": "rmsprop"}
+# Each optimiser has defaults of its own. Leaving them out keeps ids apart, since every name but
+# rmsprop's stays in.
+OPTIMIZER_DEFAULTS = {
+    name: {
+        key: value
+        for key, value in flatten(optimizer(), "optimizer.").items()
+        if key != "optimizer.name"
+    }
+    for name, optimizer in OPTIMIZERS.items()
 }
 
 
@@ -128,6 +138,12 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
     budget = config.budget or DEFAULT_BUDGET
     target = target_params(budget, num_symbols)
     return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
+
+
+def warnings(spec: RunSpec) -> list[str]:
+    """What a user should know before a run: options without effect, a budget that is missed."""
+    missed = deviation_warning(spec)
+    return [*without_effect(spec.config), *([missed] if missed else [])]
 
 
 def deviation_warning(spec: RunSpec) -> str | None:

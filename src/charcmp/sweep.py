@@ -18,7 +18,7 @@ from charcmp.config import NOT_SCIENTIFIC, Config, typed
 from charcmp.errors import UserError
 from charcmp.runs import CorruptFileError, RunFolder, runs_dir
 from charcmp.sources import find, load_corpus
-from charcmp.spec import RunSpec, deviation_warning, resolve, resolve_size
+from charcmp.spec import RunSpec, resolve, resolve_size, warnings
 
 EXIT_FAILED = 1
 
@@ -89,7 +89,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any]) -> None:
     """`charcmp sweep`: launches what is not done; exit status 1 if something failed."""
     jobs = grid.jobs()
     left = [job for job in jobs if not _is_finished(job)]
-    for warning in sorted({w for job in left if (w := deviation_warning(job.spec))}):
+    for warning in sorted({warning for job in left for warning in warnings(job.spec)}):
         print(f"note: {warning}")
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip
