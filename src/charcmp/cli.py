@@ -18,6 +18,8 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
   charcmp status  [key=value ...]   what every run is doing, from another shell too (--json)
   charcmp report  [key=value ...]   tables from the finished runs
+  charcmp sample  run=RUN           text from a trained run, as it is generated
+  charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -28,6 +30,8 @@ charcmp: recurrent cells compared at equal parameter counts
 
 # The tasks that run over a grid of overrides; the grid sweeper (hydra_plugins) does the expanding.
 GRID_TASKS = ("sweep", "params", "report", "status")
+# Those with arguments of their own, which Hydra does not see: functions of charcmp.commands.
+OTHER_COMMANDS = ("data", "sample", "score")
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
@@ -50,6 +54,8 @@ def main() -> None:
     command, *args = sys.argv[1:] or ["--help"]
     if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
+    if command in ("sample", "score"):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them, without a traceback
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version":
@@ -65,10 +71,10 @@ def main() -> None:
         run_hydra(args)
     elif command in GRID_TASKS:
         run_hydra(grid_arguments(command, args))
-    elif command == "data":
-        from charcmp.commands import data
+    elif command in OTHER_COMMANDS:
+        from charcmp import commands
 
-        data(args)
+        getattr(commands, command)(args)
     else:
         fail(f"unknown command '{command}'; charcmp --help lists them")
 

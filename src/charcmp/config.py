@@ -270,7 +270,7 @@ def check(config: Config) -> None:
 
 
 def without_effect(config: Config) -> list[str]:
-    """A line for each option that is away from its default and changes nothing beside the others."""
+    """A line for each option away from its default that changes nothing beside the others."""
     optimizer, epochs = config.optimizer, config.epochs
     lines = []
     for key in ("lr_decay", "lr_decay_after"):

@@ -42,8 +42,8 @@ from charcmp.spec import RunSpec, canonical_json
 
 CHECKPOINT_FORMAT = 1
 TICK_SECONDS = 1.0
-# A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow. The
-# paper's code gives up at three times its first loss, which is about ln V. [code]
+# A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
+# The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
 
 
