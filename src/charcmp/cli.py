@@ -92,7 +92,10 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     args = [SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg for arg in args]
     rest = [arg for arg in args if arg not in ("--dry-run", "--json", "--multirun", "-m")]
     as_json = str("--json" in args).lower()
-    return ["--multirun", f"hydra.sweeper.mode={mode}", f"hydra.sweeper.as_json={as_json}", *rest]
+    # Hydra's parser wants the overrides in one piece: flags (--config-dir=folder) go first.
+    flags = [arg for arg in rest if arg.startswith("--") and "=" in arg]
+    overrides = [f"hydra.sweeper.mode={mode}", f"hydra.sweeper.as_json={as_json}"]
+    return ["--multirun", *flags, *overrides, *(arg for arg in rest if arg not in flags)]
 
 
 def run_hydra(args: list[str]) -> None:

@@ -64,13 +64,13 @@ class RMSpropConfig(OptimizerConfig):
 
 @dataclass
 class AdagradConfig(OptimizerConfig):
-    lr: float = 2e-2
+    lr: float = 5e-2
     eps: float = 1e-10
 
 
 @dataclass
 class AdamConfig(OptimizerConfig):
-    lr: float = 2e-3
+    lr: float = 1e-2
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     eps: float = 1e-8
 

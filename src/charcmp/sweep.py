@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ class Job:
     overrides: list[str]
     spec: RunSpec
     folder: RunFolder
+    variant: str = ""  # its name, where the experiment has variants
 
     @property
     def cost(self) -> float:
@@ -37,42 +38,59 @@ class Job:
         return self.spec.num_params * self.spec.corpus.num_chars * self.spec.config.epochs
 
 
-def make_job(overrides: list[str], cfg: DictConfig) -> Job:
+def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:
     spec = resolve(typed(cfg))
-    return Job(overrides, spec, RunFolder(runs_dir(spec.config.results_dir) / spec.run_id))
+    folder = RunFolder(runs_dir(spec.config.results_dir) / spec.run_id)
+    return Job(overrides, spec, folder, variant)
 
 
 class Grid:
-    """The cross product that overrides span; axes they do not name come from the experiment."""
+    """The cross product that overrides span; axes they do not name come from the experiment.
+
+    Where the experiment has variants, the grid is one such product for each: a variant changes
+    what it names of the experiment's axes, and the command line what it names of both.
+    """
 
     def __init__(
         self,
         given: Sequence[Override],
         default_axes: Sequence[Override],
         compose: Callable[[list[str]], DictConfig],
+        variants: Mapping[str, Sequence[Override]] | None = None,
     ) -> None:
         self.given = given
+        self.default_axes = default_axes
         self.compose = compose
-        named = {override.key_or_group for override in given}
-        if "hidden_size" in named:
-            named.add("budget")
-        self.default_axes = [axis for axis in default_axes if axis.key_or_group not in named]
+        self.variants = variants or {"": []}
 
-    def points(self) -> list[list[str]]:
-        """The overrides of every cell."""
-        axes = [*self.default_axes, *self.given]
-        return [list(point) for point in itertools.product(*map(_values, axes))]
+    def points(self) -> list[tuple[str, list[str]]]:
+        """The variant and the overrides of every cell."""
+        points = []
+        for name, overrides in self.variants.items():
+            variant = _without(overrides, self.given)
+            rest = _without(self.default_axes, [*self.given, *variant])
+            axes = [*rest, *variant, *self.given]
+            points += [(name, list(point)) for point in itertools.product(*map(_values, axes))]
+        return points
 
     def configs(self) -> list[Config]:
-        return [typed(self.compose(point)) for point in self.points()]
+        return [typed(self.compose(overrides)) for _, overrides in self.points()]
 
     def jobs(self) -> list[Job]:
         """The runs of the grid, each once, however many of its cells lead to it."""
         jobs: dict[str, Job] = {}
-        for point in self.points():
-            job = make_job(point, self.compose(point))
+        for variant, overrides in self.points():
+            job = make_job(overrides, self.compose(overrides), variant)
             jobs.setdefault(job.spec.run_id, job)
         return list(jobs.values())
+
+
+def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
+    """The axes that others do not name; a hidden size stands for a budget."""
+    keys = {override.key_or_group for override in named}
+    if "hidden_size" in keys:
+        keys.add("budget")
+    return [axis for axis in axes if axis.key_or_group not in keys]
 
 
 def _values(override: Override) -> list[str]:
@@ -143,6 +161,7 @@ def print_plan(grid: Grid) -> None:
         rows.append(
             {
                 "run": spec.run_id,
+                **({"variant": job.variant} if job.variant else {}),
                 "state": state,
                 "dataset": spec.corpus.name,
                 "cell": config.cell.name,

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 class GridSweeperConfig:
     _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
+    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
     mode: str = "sweep"  # sweep | plan | params | report | status
     as_json: bool = False
 
@@ -27,8 +28,11 @@ ConfigStore.instance().store(
 class GridSweeper(Sweeper):
     """Expands the grid; what happens to it is charcmp.sweep's business."""
 
-    def __init__(self, params: dict[str, str], mode: str, as_json: bool) -> None:
-        self.params, self.mode, self.as_json = params, mode, as_json
+    def __init__(
+        self, params: dict[str, str], variants: dict[str, list[str]], mode: str, as_json: bool
+    ) -> None:
+        self.params, self.variants = params, variants
+        self.mode, self.as_json = mode, as_json
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -58,6 +62,10 @@ class GridSweeper(Sweeper):
                 parser.parse_overrides(arguments),
                 parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()]),
                 compose,
+                {
+                    name: parser.parse_overrides(list(overrides))
+                    for name, overrides in self.variants.items()
+                },
             )
             if self.mode == "report":
                 sweep.report(grid)
