@@ -39,7 +39,7 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
     if result is not None:
         return status | {
             "state": result["status"],
-            "epoch": result["epochs"] if result["status"] == "done" else status["epoch"],
+            "epoch": result.get("epochs_trained", result["epochs"]),  # fewer with patience
             "epochs": result["epochs"],
             "chars_per_second": result["chars_per_second"],
             "val_nats_per_char": result["val_nats_per_char"],
