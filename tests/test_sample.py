@@ -146,7 +146,7 @@ BAD = {
     "key": (["sample", "run=tiny", "temp=1"], "temp=1: not understood; charcmp sample --help"),
     "a file": (["sample", "run=tiny", "some.txt"], "some.txt: not understood"),
     "twice": (["sample", "run=tiny", "seed=1", "seed=2"], "seed=2: seed is given twice"),
-    "prime": (["sample", "run=tiny", "prime=the ß!"], "prime=the ß!: 0x21 0x9f 0xc3: not among"),
+    "prime": (["sample", "run=tiny", "prime=the ß!"], "prime='the ß!': 0x21 0x9f 0xc3: not among"),
     "unknown run": (["sample", "run=wp-lstm"], "run=wp-lstm: no run in"),
     "a folder above": (["sample", "run=.."], "run=..: .. is not a run's folder"),
     "score: no run": (["score", "some.txt"], "score needs a run"),
@@ -156,6 +156,10 @@ BAD = {
     "score: a folder": (["score", "run=tiny", "/"], "/: a folder, not a file"),
     "score: empty": (["score", "run=tiny", "/dev/null"], "/dev/null: the file is empty"),
     "score: split": (["score", "run=tiny", "split=tst"], "split=tst: one of train, val, test"),
+    "score: no effect": (
+        ["score", "run=tiny", "split=val", "unknown_bytes=skip"],
+        "no effect on a",
+    ),
     "score: bytes": (["score", "run=tiny", __file__], "...: not among the 14 bytes of tiny-lstm"),
 }
 ALL_OF_THEM = """

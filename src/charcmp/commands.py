@@ -156,7 +156,7 @@ def sample(args: list[str]) -> None:
         try:
             prime_N = run.encode(prime)
         except UserError as error:
-            raise UserError(f"prime={options.prime}: {error}") from None
+            raise UserError(f"prime={options.prime!r}: {error}") from None
         if options.top_k is not None and options.top_k >= len(run.vocabulary):
             print(
                 f"note: no effect: top_k={options.top_k}: the run has {len(run.vocabulary)} bytes",

@@ -78,6 +78,10 @@ class ScoreOptions:
             (self.file is None) != (self.split is None),
             "score needs a FILE or split=test, one of them",
         )
+        require(
+            self.split is None or self.unknown_bytes == "error",
+            "unknown_bytes has no effect on a split: its bytes are the run's own",
+        )
         choices = {"split": ("train", "val", "test", None), "unknown_bytes": ("error", "skip")}
         for key, values in choices.items():
             given = ", ".join(value for value in values if value)

@@ -138,7 +138,7 @@ def find_run(name: str, results_dir: str) -> Path:
         UserError: if there is none, or several ids begin so.
     """
     folder = runs_dir(results_dir)
-    ids = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    ids = sorted(path.name for path in folder.glob("*") if path.is_dir())
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
     if len(matches) == 1:
         return folder / matches[0]
