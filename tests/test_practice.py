@@ -119,7 +119,7 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     overrides = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tmp_path}", *TINY]
     overrides += ["hidden_size=32", "epochs=1", "seed=0,1", "progress=false"]
     jobs = practice_table.practice_jobs(overrides)
-    for variant in ("baseline", "2 layers", "lr 1"):
+    for variant in ("baseline", "2 layers", "rmsprop 1"):
         for job in jobs[variant]:
             job.folder.create()
             train(job.spec, job.folder, say=lambda line: None)
@@ -152,7 +152,7 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     assert float(row["SD"]) == pytest.approx(statistics.stdev(differences))
     assert row["seeds"] == "2"
     assert rows["more layers at equal parameters", "baseline"]["difference"] == ""
-    row = rows["a high learning rate diverges", "lr 1"]
+    row = rows["a high learning rate diverges", "rmsprop 1"]
     assert (row["diverged"], row["test"], row["difference"]) == ("2", "", "")
 
     shutil.rmtree(jobs["2 layers"][1].folder.path)
