@@ -49,14 +49,40 @@ def charcmp(tmp_path: Path) -> Charcmp:
     return run
 
 
-@pytest.fixture
-def tiny_text(tmp_path: Path) -> Path:
+def write_tiny_text(path: Path) -> Path:
     """Four thousand characters with something to learn in them."""
     words = ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "ran", "to", "the", "sun"]
     rng = random.Random(0)
-    path = tmp_path / "tiny.txt"
     path.write_text(" ".join(rng.choice(words) for _ in range(1100)))
     return path
+
+
+@pytest.fixture
+def tiny_text(tmp_path: Path) -> Path:
+    return write_tiny_text(tmp_path / "tiny.txt")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results folder with two finished runs: `tiny-lstm-...` on the tiny text, read in rows, and
+    `mixed-gru-...` on one of escape sequences, UTF-8 and bytes that are neither, in one row."""
+    folder = tmp_path_factory.mktemp("trained")
+    write_tiny_text(folder / "tiny.txt")
+    mixed = "\x1b[31mröt 私は\n\t".encode() + b"\x9b\xff\x00\r\n"
+    (folder / "mixed.txt").write_bytes(mixed * 60)
+    for text, overrides in {
+        "tiny": ["cell=lstm", "dataset.layout=columns", "epochs=12", "hidden_size=16"],
+        "mixed": ["cell=gru", "batch_size=1", "epochs=1"],
+    }.items():
+        text_overrides = ["dataset=text", f"dataset.path={folder / text}.txt", "layers=2"]
+        args = [*text_overrides, *TINY, *overrides, f"results_dir={folder}"]
+        subprocess.run(command("train", *args), check=True, capture_output=True)
+    return folder
+
+
+def run_of(trained: Path, text: str) -> Path:
+    (run,) = (trained / "runs").glob(f"{text}-*")
+    return run
 
 
 @pytest.fixture

@@ -98,6 +98,18 @@ BAD = {
     "no results folder": (["results_dir="], "results_dir is empty", ""),
     "unknown name of a cell": (["cell.name=elman"], "unknown cell 'elman': one of rnn", ""),
     "name of another cell": (["cell.name=gru"], "the cell is chosen by cell=gru", ""),
+    "optimizer": (["optimizer=lion"], "Could not find 'optimizer/lion'", "adamw"),
+    "name of another optimizer": (["optimizer=adam", "optimizer.name=sgd"], "name=sgd: ", "adamw"),
+    "option of another optimizer": (["optimizer=sgd", "optimizer.alpha=1"], "alpha", "not in"),
+    "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
+    "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
+    "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
+    "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
+    "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),
+    "clip mode": (["clip_mode=global"], "clip_mode=global: one of value, norm", ""),
+    "clip": (["clip=inf"], "clip=inf: must be positive and finite, or null", ""),
+    "patience": (["patience=0"], "patience=0: must be at least 1", ""),
     "no path": (["dataset=text"], "dataset.path=my.txt", ""),
 }
 

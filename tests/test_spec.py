@@ -1,11 +1,13 @@
 """Run ids: golden ones, what moves them, and what must not."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
 
 from charcmp.config import (
     NOT_SCIENTIFIC,
+    OPTIMIZERS,
     CascadedGateConfig,
     CellConfig,
     Config,
@@ -82,6 +84,10 @@ def test_how_and_where_do_not_matter() -> None:
         {"init": "xavier"},
         {"optimizer": RMSpropConfig(name="rmsprop", lr=1e-3)},
         {"optimizer": RMSpropConfig(name="rmsprop", lr_decay_after=0)},
+        {"optimizer": RMSpropConfig(name="rmsprop", schedule="cosine")},
+        {"optimizer": RMSpropConfig(name="rmsprop", warmup_epochs=1)},
+        {"clip_mode": "norm"},
+        {"patience": 5},
         {"dataset": DatasetConfig(name="golden", source="file", layout="contiguous")},
         {"dataset": DatasetConfig(name="golden", source="file", split=[90.0, 5.0, 5.0])},
     ],
@@ -113,6 +119,34 @@ def test_a_range_that_is_not_used_is_no_other_run_and_says_so() -> None:
     assert ranged.run_id == run_id(init="orthogonal") != run_id(init="xavier")
     assert warnings(ranged) == ["no effect: init_range=0.2: init=orthogonal does not use it"]
     assert warnings(resolve_with(config(init_range=0.2), CORPUS)) == []
+
+
+def test_no_two_settings_of_any_optimisers_share_an_id() -> None:
+    """Each optimiser leaves out its own defaults, so one's default may be another's setting."""
+    values = {
+        "lr": [2e-3, 2e-2, 1e-2, 0.5],
+        "eps": [1e-8, 1e-10],
+        "betas": [[0.9, 0.999], [0.95, 0.999]],
+        "weight_decay": [1e-2, 0.0],
+        "momentum": [0.9, 0.0],
+        "nesterov": [False, True],
+        "alpha": [0.95, 0.99],
+        "schedule": ["exponential", "constant"],
+    }
+    ids = []
+    for name, make in OPTIMIZERS.items():
+        keys = [key for key in values if hasattr(make(), key)]
+        for settings in itertools.product(*(values[key] for key in keys)):
+            optimizer = make(name=name, **dict(zip(keys, settings, strict=True)))
+            ids.append(run_id(optimizer=optimizer))
+    assert len(set(ids)) == len(ids) > 100
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_optimiser_at_its_defaults_is_in_the_id_by_name_alone(name: str) -> None:
+    spec = resolve_with(config(optimizer=OPTIMIZERS[name](name=name)), CORPUS)
+    in_id = {key: value for key, value in spec.identity().items() if key.startswith("optimizer")}
+    assert in_id == ({} if name == "rmsprop" else {"optimizer.name": name})
 
 
 def test_another_text_is_another_run() -> None:

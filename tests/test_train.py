@@ -12,13 +12,23 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from charcmp.cells import CELLS
-from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
+from charcmp.config import (
+    OPTIMIZERS,
+    AdamConfig,
+    CellConfig,
+    Config,
+    DatasetConfig,
+    LSTMConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
 from charcmp.corpus import split_corpus
 from charcmp.errors import Interrupted, UserError
 from charcmp.evaluate import losses, to_chunks
 from charcmp.model import CharModel
 from charcmp.optim import learning_rate
-from charcmp.runs import RunFolder
+from charcmp.runs import RunFolder, read_result
 from charcmp.spec import RunSpec, resolve
 from charcmp.train import Step, train
 
@@ -140,9 +150,21 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_resume_at_any_step_is_exact(tiny_text: Path, tmp_path: Path, cell: str) -> None:
-    spec = tiny_spec(tiny_text, cell, layers=2, dropout=0.3)
+@pytest.mark.parametrize(
+    ("cell", "changes"),
+    [
+        *((cell, {"layers": 2, "dropout": 0.3}) for cell in CELLS),
+        *(("rnn", {"optimizer": make(name=name)}) for name, make in OPTIMIZERS.items()),
+        ("rnn", {"optimizer": AdamConfig(name="adam", schedule="cosine"), "clip_mode": "norm"}),
+        # Ends early, and after every resume where it does without.
+        ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
+    ],
+    ids=str,
+)
+def test_resume_at_any_step_is_exact(
+    tiny_text: Path, tmp_path: Path, cell: str, changes: dict
+) -> None:
+    spec = tiny_spec(tiny_text, cell, **changes)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
     expected = train(spec, whole, say=quiet)
     for steps in (1, 40, 73, 2, 100):
@@ -200,15 +222,41 @@ def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
-def test_divergence_is_recorded(tiny_text: Path, tmp_path: Path) -> None:
-    wild = RMSpropConfig(name="rmsprop", lr=1e38)
-    spec = tiny_spec(tiny_text, "rnn", optimizer=wild, clip=None)
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        *((make(name=name, lr=1e3), {}) for name, make in OPTIMIZERS.items()),
+        (SGDConfig(name="sgd", lr=1e3), {"clip_mode": "norm"}),
+        (RMSpropConfig(name="rmsprop", lr=1e38), {"clip": None}),  # overflows, to NaN
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_divergence_is_recorded(
+    tiny_text: Path, tmp_path: Path, optimizer: OptimizerConfig, changes: dict
+) -> None:
+    spec = tiny_spec(tiny_text, "rnn", optimizer=optimizer, **changes)
     folder = folder_of(tmp_path, "run")
     result = train(spec, folder, say=quiet)
     assert result["status"] == "diverged"
+    assert result["epochs_trained"] == 0
     assert result["test_nats_per_char"] is None
     assert folder.read_result() == result
     assert not folder.test_nll.exists()
+
+
+def test_patience(tiny_text: Path, tmp_path: Path) -> None:
+    """The run is the whole one cut short: it ends `patience` epochs after its best."""
+    wild = RMSpropConfig(name="rmsprop", lr=0.1)
+    whole, stopped = folder_of(tmp_path, "whole"), folder_of(tmp_path, "stopped")
+    all_of_it = train(tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12), whole, say=quiet)
+    result = train(
+        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2), stopped, say=quiet
+    )
+    assert (all_of_it["epochs"], all_of_it["epochs_trained"]) == (12, 12)
+    assert (result["epochs"], result["patience"]) == (12, 2)
+    assert result["epochs_trained"] == result["best_epoch"] + 2 < 12
+    assert history_of(stopped) == history_of(whole)[: result["epochs_trained"]]
+    assert read_result(stopped.result) == result
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Path) -> None:
@@ -235,9 +283,9 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     assert train(spec, folder, say=quiet)["status"] == "done"
 
 
-def test_the_schedule() -> None:
+def test_the_papers_schedule() -> None:
     config = RMSpropConfig(name="rmsprop")
-    rates = [learning_rate(config, epoch) for epoch in (1, 10, 11, 50)]
+    rates = [learning_rate(config, epoch, epochs=50) for epoch in (1, 10, 11, 50)]
     assert rates == pytest.approx([2e-3, 2e-3, 2e-3 * 0.95, 2e-3 * 0.95**40])
 
 

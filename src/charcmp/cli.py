@@ -21,6 +21,8 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp status  [key=value ...]   what every run is doing, from another shell or machine
                                     (--watch, --json)
   charcmp report  [key=value ...]   tables from the finished runs
+  charcmp sample  run=RUN           text from a trained run, as it is generated
+  charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -38,6 +40,8 @@ FLAGS = {
     "report": (),
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
+# Those with arguments of their own, which Hydra does not see: functions of charcmp.commands.
+OTHER_COMMANDS = ("data", "sample", "score")
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
@@ -67,6 +71,8 @@ def dispatch() -> None:
     command, *args = sys.argv[1:] or ["--help"]
     if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
+    if command in ("sample", "score"):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them, without a traceback
     if command in ("--help", "-h", "help"):
         print(USAGE, end="")
     elif command == "--version":
@@ -82,10 +88,10 @@ def dispatch() -> None:
         run_hydra(args)
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
-    elif command == "data":
-        from charcmp.commands import data
+    elif command in OTHER_COMMANDS:
+        from charcmp import commands
 
-        data(args)
+        getattr(commands, command)(args)
     else:
         fail(f"unknown command '{command}'; charcmp --help lists them")
 
@@ -103,21 +109,18 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
         if arg in ALL_FLAGS and arg not in FLAGS[command]:
             fail(f"{command} has no {arg}; its flags: {', '.join(FLAGS[command]) or 'none'}")
     flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
-    rest = [
-        quoted_list(SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg)
-        for arg in args
-        if arg not in (*ALL_FLAGS, "--multirun", "-m")
-    ]
-    return [
-        "--multirun",
-        f"hydra.sweeper.command={command}",
-        f"hydra.sweeper.flags=[{flags}]",
-        *rest,
-    ]
+    rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
+    # Hydra's parser wants the overrides in one piece: its own flags (--config-dir=folder) go first.
+    for_hydra = [arg for arg in rest if arg.startswith("--")]
+    overrides = [as_one_override(arg) for arg in rest if arg not in for_hydra]
+    ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
+    return ["--multirun", *for_hydra, *ours, *overrides]
 
 
-def quoted_list(arg: str) -> str:
-    """`gpus=0,1` is one value, not a sweep over two."""
+def as_one_override(arg: str) -> str:
+    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two."""
+    if arg == SELECT_DROPOUT[0]:
+        return SELECT_DROPOUT[1]
     key, _, value = arg.partition("=")
     return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
 

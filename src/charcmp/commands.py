@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -132,7 +133,8 @@ def train_one(cfg: DictConfig) -> dict[str, Any]:
 
 def summary_line(result: dict[str, Any], path: Path) -> str:
     if result["status"] == "diverged":
-        return f"{result['run_id']}: diverged (a loss was not finite); recorded in {path}"
+        why = "a loss was not finite, or far above that of guessing"
+        return f"{result['run_id']}: diverged ({why}); recorded in {path}"
     return (
         f"{result['run_id']}: test {result['test_nats_per_char']:.4f} nats/char, perplexity "
         f"{result['test_perplexity']:.3f}, {result['test_bits_per_char']:.3f} bits/char "
@@ -166,6 +168,68 @@ def data(args: list[str]) -> None:
                 print(DATA_USAGE, end="")
             case _:
                 raise UserError(f"data {' '.join(args)}: not understood\n{DATA_USAGE.rstrip()}")
+
+
+def sample(args: list[str]) -> None:
+    """`charcmp sample`."""
+    from charcmp.options import SAMPLE_USAGE, SampleOptions, parse
+
+    if "--help" in args or "-h" in args:
+        print(SAMPLE_USAGE, end="")
+        return
+    with one_line_errors():
+        options = parse(args, SampleOptions)
+        if options.raw and sys.stdout.isatty():
+            raise UserError("raw=true writes to a file or a pipe, not to a terminal")
+        from charcmp.trained import load_trained
+
+        run = load_trained(options.run, options.results_dir, options.data_dir)
+        prime = os.fsencode(options.prime)  # the bytes as typed, UTF-8 or not
+        try:
+            prime_N = run.encode(prime)
+        except UserError as error:
+            raise UserError(f"prime={options.prime!r}: {error}") from None
+        if options.top_k is not None and options.top_k >= len(run.vocabulary):
+            print(
+                f"note: no effect: top_k={options.top_k}: the run has {len(run.vocabulary)} bytes",
+                file=sys.stderr,
+            )
+        from charcmp.sample import generate, write
+
+        symbols = generate(
+            run.model(), prime_N, options.length, options.temperature, options.top_k, options.seed
+        )
+        write(symbols, run.vocabulary, prime, options.raw)
+
+
+def score(args: list[str]) -> None:
+    """`charcmp score`."""
+    from charcmp.options import SCORE_USAGE, ScoreOptions, parse
+
+    if "--help" in args or "-h" in args:
+        print(SCORE_USAGE, end="")
+        return
+    with one_line_errors():
+        options = parse([arg for arg in args if arg != "--json"], ScoreOptions)
+        from charcmp.score import score_file, score_split
+        from charcmp.trained import load_trained
+
+        run = load_trained(options.run, options.results_dir, options.data_dir)
+        if options.split is not None:
+            scores = score_split(run, options.split, options.data_dir)
+        else:
+            assert options.file is not None
+            scores = score_file(run, Path(options.file), options.unknown_bytes == "skip")
+    if "--json" in args:
+        print(json.dumps(scores, indent=2))
+        return
+    print(
+        f"{scores['text']}: {scores['nats_per_char']:.4f} nats/char, perplexity "
+        f"{scores['perplexity']:.3f}, {scores['bits_per_char']:.3f} bits/char over "
+        f"{scores['num_chars']:,} characters, under {scores['run_id']}"
+    )
+    if scores.get("num_skipped"):
+        print(f"note: {scores['num_skipped']:,} bytes that its corpus does not have left out")
 
 
 def builtin_datasets() -> dict[str, DatasetConfig]:

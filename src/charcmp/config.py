@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,67 @@ class DatasetConfig:
 @dataclass
 class OptimizerConfig:
     name: str = MISSING
-    lr: float = 2e-3
-    lr_decay: float = 0.95  # factor per epoch ...
+    lr: float = MISSING
+    schedule: str = "exponential"  # exponential (the paper's) | cosine | constant
+    lr_decay: float = 0.95  # exponential: factor per epoch ...
     lr_decay_after: int = 10  # ... after this many epochs
+    warmup_epochs: int = 0  # epochs of a rate that rises linearly, before any schedule
 
 
 @dataclass
 class RMSpropConfig(OptimizerConfig):
+    lr: float = 2e-3
     alpha: float = 0.95
     eps: float = 1e-8
+
+
+@dataclass
+class AdagradConfig(OptimizerConfig):
+    lr: float = 5e-2
+    eps: float = 1e-10
+
+
+@dataclass
+class AdamConfig(OptimizerConfig):
+    lr: float = 1e-2
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    eps: float = 1e-8
+
+
+@dataclass
+class AdamWConfig(AdamConfig):
+    weight_decay: float = 1e-2
+
+
+@dataclass
+class SGDConfig(OptimizerConfig):
+    lr: float = 1e-2
+    momentum: float = 0.9
+    nesterov: bool = False
+
+
+OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
+    "rmsprop": RMSpropConfig,
+    "adagrad": AdagradConfig,
+    "adam": AdamConfig,
+    "adamw": AdamWConfig,
+    "sgd": SGDConfig,
+}
+SCHEDULES = ("exponential", "cosine", "constant")
+CLIP_MODES = ("value", "norm")
+# What an optimiser's options must be: whether a value is, and how that reads.
+OPTIMIZER_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "lr": (lambda lr: 0 < lr < math.inf, "positive and finite"),
+    "schedule": (lambda schedule: schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
+    "lr_decay": (lambda factor: 0 < factor <= 1, "in (0, 1]"),
+    "lr_decay_after": (lambda epochs: epochs >= 0, "0 or more"),
+    "warmup_epochs": (lambda epochs: epochs >= 0, "0 or more"),
+    "alpha": (lambda alpha: 0 <= alpha < 1, "in [0, 1)"),
+    "betas": (lambda b: len(b) == 2 and all(0 <= beta < 1 for beta in b), "two, each in [0, 1)"),
+    "momentum": (lambda momentum: 0 <= momentum < 1, "in [0, 1)"),
+    "weight_decay": (lambda decay: 0 <= decay < math.inf, "0 or more and finite"),
+    "eps": (lambda eps: 0 < eps < math.inf, "positive and finite"),
+}
 
 
 @dataclass
@@ -81,7 +134,9 @@ class Config:
     epochs: int = 50
     batch_size: int = 100
     unroll_steps: int = 100
-    clip: float | None = 5.0  # each gradient element, to [-clip, clip]; null for none
+    clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
+    clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
+    patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
     precision: str = "float32"
@@ -120,7 +175,7 @@ def register_schemas() -> None:
         ("schema/cell", "lstm", LSTMConfig),
         ("schema/cell", "cascaded_gate", CascadedGateConfig),
         ("schema/dataset", "dataset", DatasetConfig),
-        ("schema/optimizer", "rmsprop", RMSpropConfig),
+        *(("schema/optimizer", name, optimizer) for name, optimizer in OPTIMIZERS.items()),
     ):
         store.store(group=group, name=name, node=node)
 
@@ -180,12 +235,11 @@ def check(config: Config) -> None:
     for key in ("layers", "epochs", "batch_size", "unroll_steps"):
         value = getattr(config, key)
         require(value >= 1, f"{key}={value}: must be at least 1")
-    for key in ("hidden_size", "threads", "jobs"):
+    for key in ("hidden_size", "threads", "jobs", "patience"):
         value = getattr(config, key)
         require(value is None or value >= 1, f"{key}={value}: must be at least 1")
     require(config.seed >= 0, f"seed={config.seed}: must not be negative")
     require(0 <= config.dropout < 1, f"dropout={config.dropout}: must be in [0, 1)")
-    require(config.clip is None or config.clip > 0, f"clip={config.clip}: must be positive or null")
     check_cell(config.cell)
     require(config.init in INITS, f"init={config.init}: one of {', '.join(INITS)}")
     require(
@@ -200,15 +254,30 @@ def check(config: Config) -> None:
         config.gpus == "all" or re.fullmatch(r"\d+(,\d+)*", config.gpus) is not None,
         f"gpus={config.gpus}: all, or numbers as in gpus=0,1",
     )
-    optimizer = config.optimizer
-    require(optimizer.lr > 0, f"optimizer.lr={optimizer.lr}: must be positive")
     require(
-        0 < optimizer.lr_decay <= 1, f"optimizer.lr_decay={optimizer.lr_decay}: must be in (0, 1]"
+        config.clip is None or 0 < config.clip < math.inf,
+        f"clip={config.clip}: must be positive and finite, or null",
     )
-    if isinstance(optimizer, RMSpropConfig):
-        alpha, eps = optimizer.alpha, optimizer.eps
-        require(0 <= alpha < 1, f"optimizer.alpha={alpha}: must be in [0, 1)")
-        require(eps > 0, f"optimizer.eps={eps}: must be positive")
+    require(
+        config.clip_mode in CLIP_MODES,
+        f"clip_mode={config.clip_mode}: one of {', '.join(CLIP_MODES)}",
+    )
+    optimizer = config.optimizer
+    require(
+        OPTIMIZERS.get(optimizer.name) is type(optimizer),
+        f"optimizer.name={optimizer.name}: optimizer=... chooses, one of {', '.join(OPTIMIZERS)}",
+    )
+    for key, value in vars(optimizer).items():
+        holds, wanted = OPTIMIZER_VALUES.get(key, (lambda value: True, ""))
+        require(holds(value), f"optimizer.{key}={value}: must be {wanted}")
+    require(
+        optimizer.warmup_epochs < config.epochs,
+        f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
+    )
+    require(
+        not (isinstance(optimizer, SGDConfig) and optimizer.nesterov and optimizer.momentum == 0),
+        "optimizer.nesterov=true needs a momentum above 0",
+    )
     require(
         config.precision == "float32",
         f"precision={config.precision}: only float32, the paper's, is implemented",
@@ -236,14 +305,6 @@ def cell_schema(name: str) -> type[CellConfig]:
     return LSTMConfig if name.startswith("lstm") else CellConfig
 
 
-def without_effect(config: Config) -> list[str]:
-    """A line for each option away from its default that changes nothing beside the others."""
-    lines = []
-    if config.init != "uniform" and config.init_range != Config.init_range:
-        lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
-    return [f"no effect: {line}" for line in lines]
-
-
 def check_cell(cell: CellConfig) -> None:
     """UserError for an option that the cell does not have, or a value it cannot start from."""
     check_activation(cell.name, cell.activation)
@@ -253,6 +314,30 @@ def check_cell(cell: CellConfig) -> None:
         value = getattr(cell, key, None)
         if value is not None and not math.isfinite(value):
             raise UserError(f"cell.{key}={value}: a finite number, or null for none")
+
+
+def without_effect(config: Config) -> list[str]:
+    """A line for each option away from its default that changes nothing beside the others."""
+    optimizer, epochs = config.optimizer, config.epochs
+    lines = []
+    for key in ("lr_decay", "lr_decay_after"):
+        value = getattr(optimizer, key)
+        if optimizer.schedule != "exponential" and value != getattr(OptimizerConfig, key):
+            lines.append(f"optimizer.{key}={value}: schedule={optimizer.schedule} does not use it")
+    if (
+        optimizer.schedule == "exponential"
+        and optimizer.lr_decay != OptimizerConfig.lr_decay
+        and optimizer.lr_decay_after >= epochs
+    ):
+        after = f"lr_decay_after={optimizer.lr_decay_after} of {epochs} epochs"
+        lines.append(f"optimizer.lr_decay={optimizer.lr_decay}: {after}")
+    if config.init != "uniform" and config.init_range != Config.init_range:
+        lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
+    if config.clip is None and config.clip_mode != Config.clip_mode:
+        lines.append(f"clip_mode={config.clip_mode}: clip is null")
+    if config.patience is not None and config.patience >= epochs:
+        lines.append(f"patience={config.patience}: {epochs} epochs are no more")
+    return [f"no effect: {line}" for line in lines]
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

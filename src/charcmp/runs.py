@@ -6,7 +6,8 @@
         progress.json         which row it counts in and how far it is, rewritten every second
         checkpoint.pt         all that resuming needs
         history.json          losses of every epoch
-        best.safetensors      the weights that the test loss is of
+        best.safetensors      the weights that the test loss is of; in its metadata `vocabulary`,
+                              the bytes that symbols 0, 1, ... stand for, in hexadecimal
         test_nll.npy          nats of every test character, float32, row by row
         result.json           written last: the run is finished
         failure.json          why the last attempt ended without a result
@@ -43,6 +44,7 @@ REQUIRED_KEYS = (
     *("test_nats_per_char", "test_perplexity", "test_bits_per_char", "num_test_chars"),
     *("seconds_train", "chars_per_second", "device"),
 )
+VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
 
 
 class CorruptFileError(ValueError):

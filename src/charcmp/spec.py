@@ -11,10 +11,10 @@ from typing import Any
 from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
 from charcmp.config import (
     NOT_SCIENTIFIC,
+    OPTIMIZERS,
     PROTOCOL_VERSION,
     CascadedGateConfig,
     Config,
-    RMSpropConfig,
     flatten,
     without_effect,
 )
@@ -75,10 +75,11 @@ class RunSpec:
         An option added later, at its default, leaves the ids of today's runs as they are.
         """
         config = self.config
+        defaults = DEFAULTS | OPTIMIZER_DEFAULTS[config.optimizer.name]
         identity = {
             key: value
             for key, value in flatten(config).items()
-            if key not in NOT_SCIENTIFIC and value != DEFAULTS.get(key, ...)
+            if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
         }
         if config.init != "uniform":
             identity.pop("init_range", None)  # it changes nothing: not another run
@@ -99,8 +100,16 @@ def canonical_json(value: Any) -> str:
 
 
 # What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=CascadedGateConfig(), optimizer=RMSpropConfig())) | {
-    "optimizer.name": "rmsprop"
+DEFAULTS = flatten(Config(cell=CascadedGateConfig())) | {"optimizer.name": "rmsprop"}
+# Each optimiser has defaults of its own. Leaving them out keeps ids apart, since every name but
+# rmsprop's stays in.
+OPTIMIZER_DEFAULTS = {
+    name: {
+        key: value
+        for key, value in flatten(optimizer(), "optimizer.").items()
+        if key != "optimizer.name"
+    }
+    for name, optimizer in OPTIMIZERS.items()
 }
 
 

@@ -48,7 +48,7 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
         return status | {
             **{key: result[key] for key in told},
             "state": result["status"],
-            "epoch": result["epochs"] if result["status"] == "done" else status["epoch"],
+            "epoch": result.get("epochs_trained", result["epochs"]),  # fewer with patience
             "seconds_left": 0,
         }
     if not folder.lease.is_free():

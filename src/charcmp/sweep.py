@@ -7,7 +7,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,6 +37,7 @@ class Job:
     overrides: list[str]
     spec: RunSpec
     folder: RunFolder
+    variant: str = ""  # its name, where the experiment has variants
 
     def fraction_done(self) -> float:
         """How much of the run its attempts so far have done, 0 to 1."""
@@ -44,43 +45,59 @@ class Job:
         return min(max(fraction, 0.0), 1.0) if isinstance(fraction, int | float) else 0.0
 
 
-def make_job(overrides: list[str], cfg: DictConfig) -> Job:
+def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:
     spec = resolve(typed(cfg))
     path = runs_dir(spec.config.results_dir) / spec.run_id
-    return Job(overrides, spec, RunFolder(path, spec.config.lease_seconds))
+    return Job(overrides, spec, RunFolder(path, spec.config.lease_seconds), variant)
 
 
 class Grid:
-    """The cross product that overrides span; axes they do not name come from the experiment."""
+    """The cross product that overrides span; axes they do not name come from the experiment.
+
+    Where the experiment has variants, the grid is one such product for each: a variant changes
+    what it names of the experiment's axes, and the command line what it names of both.
+    """
 
     def __init__(
         self,
         given: Sequence[Override],
         default_axes: Sequence[Override],
         compose: Callable[[list[str]], DictConfig],
+        variants: Mapping[str, Sequence[Override]] | None = None,
     ) -> None:
         self.given = given
+        self.default_axes = default_axes
         self.compose = compose
-        named = {override.key_or_group for override in given}
-        if "hidden_size" in named:
-            named.add("budget")
-        self.default_axes = [axis for axis in default_axes if axis.key_or_group not in named]
+        self.variants = variants or {"": []}
 
-    def points(self) -> list[list[str]]:
-        """The overrides of every cell."""
-        axes = [*self.default_axes, *self.given]
-        return [list(point) for point in itertools.product(*map(_values, axes))]
+    def points(self) -> list[tuple[str, list[str]]]:
+        """The variant and the overrides of every cell."""
+        points = []
+        for name, overrides in self.variants.items():
+            variant = _without(overrides, self.given)
+            rest = _without(self.default_axes, [*self.given, *variant])
+            axes = [*rest, *variant, *self.given]
+            points += [(name, list(point)) for point in itertools.product(*map(_values, axes))]
+        return points
 
     def configs(self) -> list[Config]:
-        return [typed(self.compose(point)) for point in self.points()]
+        return [typed(self.compose(overrides)) for _, overrides in self.points()]
 
     def jobs(self) -> list[Job]:
         """The runs of the grid, each once, however many of its cells lead to it."""
         jobs: dict[str, Job] = {}
-        for point in self.points():
-            job = make_job(point, self.compose(point))
+        for variant, overrides in self.points():
+            job = make_job(overrides, self.compose(overrides), variant)
             jobs.setdefault(job.spec.run_id, job)
         return list(jobs.values())
+
+
+def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
+    """The axes that others do not name; a hidden size stands for a budget."""
+    keys = {override.key_or_group for override in named}
+    if "hidden_size" in keys:
+        keys.add("budget")
+    return [axis for axis in axes if axis.key_or_group not in keys]
 
 
 def _values(override: Override) -> list[str]:
@@ -243,6 +260,7 @@ def _plan_row(job: Job, state: str) -> dict[str, str]:
     spec, config = job.spec, job.spec.config
     return {
         "run": spec.run_id,
+        **({"variant": job.variant} if job.variant else {}),
         "state": state,
         "dataset": spec.corpus.name,
         "cell": config.cell.name,

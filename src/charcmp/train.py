@@ -21,19 +21,22 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
-from charcmp.config import PROTOCOL_VERSION
+from charcmp.config import PROTOCOL_VERSION, Config
 from charcmp.corpus import split_corpus
 from charcmp.environment import describe, resolve_device
 from charcmp.errors import Interrupted
 from charcmp.evaluate import losses, mean_loss, to_chunks
 from charcmp.memory import keep_freed_memory
 from charcmp.model import CharModel
-from charcmp.optim import learning_rate, make_optimizer
-from charcmp.runs import SCHEMA_VERSION, CorruptFileError, RunFolder
+from charcmp.optim import clip_gradients, learning_rate, make_optimizer
+from charcmp.runs import SCHEMA_VERSION, VOCABULARY_KEY, CorruptFileError, RunFolder
 from charcmp.spec import RunSpec, canonical_json
 
 CHECKPOINT_FORMAT = 1
 TICK_SECONDS = 1.0
+# A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
+# The paper's code gives up at three times its first loss, which is about ln V. [code]
+EXPLODED = 3.0
 
 
 @dataclass
@@ -46,6 +49,11 @@ class Place:
     best_val: float = math.inf
     seconds_train: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def is_over(self, config: Config) -> bool:
+        """Whether training ends before `epoch`: all are done, or the best lies `patience` back."""
+        epochs_since_best = self.epoch - 1 - self.best_epoch
+        return self.epoch > config.epochs or epochs_since_best >= (config.patience or math.inf)
 
 
 class Step:
@@ -71,7 +79,7 @@ class Step:
         self.parameters = list(self.model.parameters())
         self.lr = torch.tensor(config.optimizer.lr, dtype=torch.float64, device=device)
         self.optimizer = make_optimizer(config.optimizer, self.parameters, self.lr)
-        self.clip = config.clip
+        self.clip, self.clip_mode = config.clip, config.clip_mode
         shape = (config.unroll_steps, config.batch_size)
         self.x_TB = torch.zeros(shape, dtype=torch.int64, device=device)
         self.y_TB = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -92,7 +100,7 @@ class Step:
         self.optimizer.zero_grad(set_to_none=False)
         loss.backward()
         if self.clip is not None:
-            torch.nn.utils.clip_grad_value_(self.parameters, self.clip)
+            clip_gradients(self.parameters, self.clip_mode, self.clip)
         self.optimizer.step()
         # Carried from chunk to chunk and across epochs, never reset; no gradient flows back. [code]
         self.state_LSBH.copy_(state_LSBH.detach())
@@ -114,7 +122,8 @@ def train(
         say: receives lines for the user.
 
     Returns:
-        The contents of result.json; its status is `done`, or `diverged` if a loss was not finite.
+        The contents of result.json; its status is `done`, or `diverged` if the training or the
+        validation loss of an epoch was not finite or above EXPLODED times ln V.
 
     Raises:
         Interrupted: if `should_stop` said so.
@@ -158,6 +167,7 @@ def train(
     )
     board = tensorboard_writer(folder, place)
     status = "done"
+    highest = EXPLODED * math.log(spec.corpus.num_symbols)
     clock = time.perf_counter()
     last_tick = last_checkpoint = time.monotonic()
 
@@ -175,8 +185,8 @@ def train(
             last_tick = time.monotonic()
             note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
 
-    while place.epoch <= config.epochs:
-        lr = learning_rate(config.optimizer, place.epoch)
+    while not place.is_over(config):
+        lr = learning_rate(config.optimizer, place.epoch, config.epochs)
         step.lr.fill_(lr)
         while place.chunk < len(train_chunks):
             step(train_chunks.x_KTB[place.chunk], train_chunks.y_KTB[place.chunk])
@@ -206,7 +216,7 @@ def train(
         except Interrupted:
             save()  # the epoch's last chunk is done; what remains of the epoch is this evaluation
             raise
-        if not (math.isfinite(train_nats) and math.isfinite(val_nats)):
+        if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
             status = "diverged"
             break
         if val_nats < place.best_val:
@@ -229,7 +239,7 @@ def train(
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
-        if place.epoch > config.epochs or time.monotonic() - last_checkpoint >= min(
+        if place.is_over(config) or time.monotonic() - last_checkpoint >= min(
             config.checkpoint_seconds, TICK_SECONDS
         ):
             save()
@@ -245,7 +255,10 @@ def train(
         nll_BC = losses(step.model, test_chunks, between_chunks).cpu()
         test_nats = mean_loss(nll_BC)
         folder.write_npy(folder.test_nll, nll_BC.flatten().numpy())
-        weights = save_safetensors({key: value.contiguous().cpu() for key, value in best.items()})
+        weights = save_safetensors(
+            {key: value.contiguous().cpu() for key, value in best.items()},
+            {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
+        )
         folder.write(folder.best, lambda file: file.write(weights))
     folder.write_json(folder.history, place.history)
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
@@ -288,6 +301,8 @@ def make_result(
         "dropout": config.dropout,
         "precision": config.precision,
         "epochs": config.epochs,
+        "patience": config.patience,
+        "epochs_trained": len(place.history),  # fewer with patience, or if the run diverged
         "unroll_steps": config.unroll_steps,
         "batch_size": config.batch_size,
         "identity": spec.identity(),

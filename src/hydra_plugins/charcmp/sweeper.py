@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 class GridSweeperConfig:
     _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
+    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
     command: str = "sweep"  # sweep | params | report | status
     flags: list[str] = field(default_factory=list)  # of the command, without dashes: cli.FLAGS
 
@@ -27,8 +28,15 @@ ConfigStore.instance().store(
 class GridSweeper(Sweeper):
     """Expands the grid; what happens to it is charcmp.sweep's business."""
 
-    def __init__(self, params: dict[str, str], command: str, flags: list[str]) -> None:
-        self.params, self.command, self.flags = params, command, set(flags)
+    def __init__(
+        self,
+        params: dict[str, str],
+        variants: dict[str, list[str]],
+        command: str,
+        flags: list[str],
+    ) -> None:
+        self.params, self.variants = params, variants
+        self.command, self.flags = command, set(flags)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -58,5 +66,9 @@ class GridSweeper(Sweeper):
                 parser.parse_overrides(arguments),
                 parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()]),
                 compose,
+                {
+                    name: parser.parse_overrides(list(overrides))
+                    for name, overrides in self.variants.items()
+                },
             )
             run_command(self.command, grid, self.flags, self.launcher)

@@ -1,0 +1,193 @@
+"""The sources' advice on training, put to the test: a table of nats from experiment=practice.
+
+    charcmp sweep experiment=practice [key=value ...]
+    python scripts/practice_table.py [key=value ...] [--to results/report]
+
+The same overrides as the sweep had. Writes practice.csv and practice.md from the runs on disk: each
+item's baseline and its variants, means over the seeds. A difference is of the same seeds, below 0
+where the variant is better; its spread is the sample standard deviation over them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from charcmp.config import config_dir, register_schemas
+from charcmp.errors import UserError
+from charcmp.runs import CorruptFileError, write_atomically
+from charcmp.sweep import Grid, Job, make_job
+
+
+@dataclass(frozen=True)
+class Item:
+    """A piece of advice, the variant it starts from and those that follow it."""
+
+    advice: str
+    variants: tuple[str, ...]
+    baseline: str = "baseline"
+
+
+# In the order of the table. The names are those of conf/experiment/practice.yaml.
+ITEMS = (
+    Item("a high learning rate diverges", ("rmsprop 0.02", "rmsprop 0.1", "rmsprop 1")),
+    # Item("softsign for tanh", ("softsign",)),
+    Item("more layers at equal parameters", ("2 layers", "3 layers")),
+    Item(
+        "RMSProp and AdaGrad against SGD and Adam",
+        ("adagrad 0.1", "sgd 0.03", "adam 0.02"),
+        "rmsprop 0.02",
+    ),
+    # Item("Xavier against uniform initialisation", ("xavier",)),
+    Item("clipping by norm", ("clip norm 5", "clip norm 25", "no clip")),
+    Item("more parameters than characters", ("short 50k", "short 130k"), "short 10k"),
+    Item("early stopping", ("short 130k, patience 20",), "short 130k"),
+)
+NATS = ("test", "train", "test - train", "last val")
+FORMATS = dict.fromkeys(NATS, ".3f") | {
+    "difference": "+.3f",
+    "SD": ".3f",
+    "best epoch": ".0f",
+    "epochs": ".0f",
+}
+
+
+def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
+    """The runs of every variant, as `charcmp sweep experiment=practice` with the same overrides."""
+    register_schemas()
+    parser = OverridesParser.create()
+    given = parser.parse_overrides(["experiment=practice", *overrides])
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+
+        def composed(lines: Iterable[str], with_hydra: bool = False) -> DictConfig:
+            return compose("config", list(lines), return_hydra_config=with_hydra)
+
+        fixed = [line.input_line or "" for line in given if not line.is_sweep_override()]
+        sweeper = composed(fixed, with_hydra=True).hydra.sweeper
+        grid = Grid(
+            given,
+            parser.parse_overrides([f"{key}={value}" for key, value in sweeper.params.items()]),
+            composed,
+            {name: parser.parse_overrides(list(v)) for name, v in sweeper.variants.items()},
+        )
+        jobs = defaultdict(list)
+        for variant, lines in grid.points():
+            jobs[variant].append(make_job(lines, composed(lines), variant))
+    return dict(jobs)
+
+
+def read_variant(jobs: list[Job]) -> dict[int, dict[str, Any]]:
+    """The results of a variant's finished runs by seed, each with its epochs' history."""
+    results = {}
+    for job in jobs:
+        try:
+            if (result := job.folder.read_result()) is not None:
+                history = json.loads(job.folder.history.read_text())
+                results[result["seed"]] = result | {"history": history}
+        except (CorruptFileError, OSError, ValueError) as error:
+            print(f"{error}; left out", file=sys.stderr)
+    return results
+
+
+def mean_over(runs: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
+    return statistics.fmean(map(value, runs)) if runs else math.nan
+
+
+def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The lines of an item: its baseline, then its variants."""
+    rows = []
+    for variant in (item.baseline, *item.variants):
+        runs = results[variant]
+        done = {seed: run for seed, run in runs.items() if run["status"] == "done"}
+        mean = partial(mean_over, list(done.values()))
+        row = {
+            "item": item.advice,
+            "variant": variant,
+            "parameters": f"{next(iter(runs.values()))['num_params']:,}" if runs else "",
+            "seeds": len(runs),
+            "diverged": len(runs) - len(done),
+            "test": mean(lambda run: run["test_nats_per_char"]),
+            "difference": math.nan,
+            "SD": math.nan,
+            "train": mean(lambda run: run["train_nats_per_char"]),
+            "test - train": mean(
+                lambda run: run["test_nats_per_char"] - run["train_nats_per_char"]
+            ),
+            "last val": mean(lambda run: run["history"][-1]["val_nats_per_char"]),
+            "best epoch": mean(lambda run: run["best_epoch"]),
+            "epochs": mean(lambda run: run["epochs_trained"]),
+        }
+        if variant != item.baseline:
+            base = results[item.baseline]
+            differences = [
+                run["test_nats_per_char"] - base[seed]["test_nats_per_char"]
+                for seed, run in done.items()
+                if seed in base and base[seed]["status"] == "done"
+            ]
+            if differences:
+                row["difference"] = statistics.fmean(differences)
+            if len(differences) > 1:
+                row["SD"] = statistics.stdev(differences)
+        rows.append(row)
+    return rows
+
+
+def write_table(overrides: list[str], to: Path | None) -> None:
+    """Writes practice.csv and practice.md, and prints the table.
+
+    Raises:
+        UserError: if no run of the sweep is finished, or the folder cannot be written.
+    """
+    jobs = practice_jobs(overrides)
+    results = {variant: read_variant(of_variant) for variant, of_variant in jobs.items()}
+    num_missing = sum(len(jobs[name]) - len(results[name]) for name in jobs)
+    if num_missing:
+        command = " ".join(["charcmp sweep experiment=practice", *overrides])
+        print(f"{num_missing} runs are not finished: {command}", file=sys.stderr)
+    if not any(results.values()):
+        raise UserError("no finished run: nothing to show")
+    table = pd.DataFrame([row for item in ITEMS for row in make_rows(item, results)])
+    shown = table.assign(
+        **{
+            column: [format(value, spec) if math.isfinite(value) else "" for value in table[column]]
+            for column, spec in FORMATS.items()
+        }
+    )
+    shown["item"] = table["item"].where(~table["item"].duplicated(), "")
+    markdown = shown.to_markdown(index=False, disable_numparse=True)
+    folder = to or next(iter(jobs.values()))[0].folder.path.parents[1] / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {"practice.csv": table.to_csv(index=False), "practice.md": markdown}.items():
+        write_atomically(folder / name, lambda file, text=text: file.write(f"{text}\n".encode()))
+    print(markdown)
+    print(f"wrote {folder / 'practice.csv'} and practice.md: test losses in nats per character, "
+          "of the best epoch by validation; last val: of the last epoch")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("overrides", nargs="*", help="as the sweep had them")
+    parser.add_argument("--to", type=Path, help="default: report/ of the results folder")
+    options = parser.parse_args()
+    try:
+        write_table(options.overrides, options.to)
+    except UserError as error:
+        sys.exit(f"practice_table: {error}")
+
+
+if __name__ == "__main__":
+    main()

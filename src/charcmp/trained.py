@@ -1,0 +1,197 @@
+"""A finished run as a language model to use: found by name, read as plain data.
+
+Nothing in a run's folder can execute: weights are safetensors, configuration and result are read
+as YAML and JSON, and no interpolation in them is resolved. No torch before `model()`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from charcmp.budget import num_params
+from charcmp.config import DatasetConfig
+from charcmp.corpus import Corpus, Symbols
+from charcmp.errors import UserError
+from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir
+from charcmp.sources import load_corpus
+
+if TYPE_CHECKING:
+    from charcmp.model import CharModel
+
+MAX_NAMED = 8  # runs or bytes that a message names
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A run with a result, and the bytes that its symbols stand for."""
+
+    folder: RunFolder
+    result: dict[str, Any]
+    config: dict[str, Any]  # of config.yaml
+    vocabulary: bytes
+
+    @property
+    def run_id(self) -> str:
+        return str(self.result["run_id"])
+
+    def encode(self, text: bytes) -> Symbols:
+        """Bytes as symbols.
+
+        Raises:
+            UserError: names the bytes that the run's corpus does not have.
+        """
+        bytes_N = np.frombuffer(text, dtype=np.uint8)
+        is_known_N = np.isin(bytes_N, list(self.vocabulary))
+        if not is_known_N.all():
+            unknown = np.unique(bytes_N[~is_known_N])
+            names = " ".join(f"0x{byte:02x}" for byte in unknown[:MAX_NAMED])
+            more = ", ..." if len(unknown) > MAX_NAMED else ""
+            raise UserError(f"{names}{more}: not among the {len(self.vocabulary)} bytes of "
+                            f"{self.run_id}'s corpus")  # fmt: skip
+        return np.searchsorted(list(self.vocabulary), bytes_N).astype(np.uint8)
+
+    def known(self, text: bytes) -> bytes:
+        """A text without the bytes that the run's corpus does not have."""
+        return text.translate(None, bytes(set(range(256)) - set(self.vocabulary)))
+
+    def corpus(self, data_dir: str | None = None) -> Corpus:
+        """The corpus that the run was trained on.
+
+        Raises:
+            UserError: if it is not here, or is not the same any more.
+        """
+        return _corpus(self.result, self.config, data_dir)
+
+    def model(self) -> CharModel:
+        """The run's model with its best weights, on the CPU, dropout off.
+
+        Sets torch to one thread: the products of a single stream are too small to share out (two
+        threads had a tenth of the speed on a busy machine).
+
+        Raises:
+            UserError: if weights and configuration do not fit together.
+        """
+        import torch
+        from safetensors.torch import load_file
+
+        from charcmp.model import CharModel
+
+        options = dict(self.config["cell"])
+        cell, layers = options.pop("name"), self.result["layers"]
+        weights = load_file(self.folder.best)
+        try:
+            num_symbols, hidden_size = weights["decoder.weight"].shape
+            count = sum(weight.numel() for weight in weights.values())
+            # Before anything is built by numbers that are not the weights' own.
+            wanted = num_params(cell, layers, hidden_size, num_symbols)
+            if count != wanted:
+                raise ValueError(f"{count:,} weights for {wanted:,} parameters")
+            if num_symbols != len(self.vocabulary):
+                raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
+            model = CharModel(cell, layers, hidden_size, num_symbols, **options)
+            model.load_state_dict(weights)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{self.folder.best}: weights and configuration do not fit together ({reason})"
+            ) from None
+        torch.set_num_threads(1)
+        return model.eval()
+
+
+def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> TrainedRun:
+    """The finished run called `name`: see `find_run`.
+
+    Raises:
+        UserError: if there is no such run, it has no weights (not finished, diverged, published
+            without them), or its files are damaged.
+    """
+    folder = RunFolder(find_run(name, results_dir))
+    try:
+        result = folder.read_result()
+    except CorruptFileError as error:
+        raise UserError(str(error)) from None
+    if result is None:
+        if not folder.config.exists():
+            raise UserError(f"run={name}: {folder.path} is not a run's folder")
+        raise UserError(f"run={name}: not finished; charcmp status shows how far it is")
+    if result["status"] == "diverged":
+        raise UserError(f"run={name}: diverged, and so has no weights")
+    if not folder.best.is_file():
+        raise UserError(
+            f"run={name}: no {folder.best.name} in {folder.path} (published runs come without)"
+        )
+    config = _read_config(folder.config)
+    return TrainedRun(folder, result, config, _vocabulary(folder, result, config, data_dir))
+
+
+def find_run(name: str, results_dir: str) -> Path:
+    """The folder of a run: its id, a beginning that no other id has, or else a path to it.
+
+    Raises:
+        UserError: if there is none, or several ids begin so.
+    """
+    folder = runs_dir(results_dir)
+    ids = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
+    if len(matches) == 1:
+        return folder / matches[0]
+    if matches:
+        listed = ", ".join(matches[:MAX_NAMED]) + (", ..." if len(matches) > MAX_NAMED else "")
+        raise UserError(f"run={name}: {len(matches)} runs begin so: {listed}")
+    if Path(name).is_dir():
+        return Path(name)
+    raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(file.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: unreadable ({type(error).__name__})") from None
+    if not (isinstance(config, dict) and isinstance(config.get("cell"), dict)
+            and isinstance(config["cell"].get("name"), str)):  # fmt: skip
+        raise UserError(f"{file}: not the configuration of a run")
+    return config
+
+
+def _vocabulary(
+    folder: RunFolder, result: dict[str, Any], config: dict[str, Any], data_dir: str | None
+) -> bytes:
+    """The sorted bytes, from the weights' metadata; for runs older than that, from the corpus."""
+    try:
+        with safe_open(folder.best, framework="np") as weights:
+            stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
+        if stored is None:
+            return _corpus(result, config, data_dir).vocabulary
+        vocabulary = bytes.fromhex(stored)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder.best}: unreadable ({error})") from None
+    except UserError as error:
+        raise UserError(f"{folder.best}: of a version that stored no vocabulary; {error}") from None
+    except ValueError:
+        raise UserError(f"{folder.best}: its vocabulary is no hexadecimal number") from None
+    if list(vocabulary) != sorted(set(vocabulary)):
+        raise UserError(f"{folder.best}: its vocabulary is not sorted")
+    return vocabulary
+
+
+def _corpus(result: dict[str, Any], config: dict[str, Any], data_dir: str | None) -> Corpus:
+    """The corpus a run's files name, if it is here: a run's files cause no download."""
+    stored = config.get("dataset")
+    try:
+        assert isinstance(stored, dict)
+        keys = ("name", "source", "path", "num_chars", "num_symbols", "stand_ins")
+        dataset = DatasetConfig(**{key: stored[key] for key in keys})
+        corpus = load_corpus(dataset, data_dir or config.get("data_dir"))
+    except (AssertionError, KeyError, TypeError):
+        raise UserError(f"{result['run_id']}: its configuration names no corpus") from None
+    if corpus.sha256 != result["corpus_sha256"]:
+        raise UserError(f"{result['run_id']}: its corpus {corpus.name} is another text now")
+    return corpus

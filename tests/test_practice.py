@@ -1,0 +1,161 @@
+"""Variants of an experiment, the practice experiment, and the table made of its runs."""
+
+import csv
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Charcmp
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from charcmp.config import config_dir
+from charcmp.sweep import Grid
+from charcmp.train import train
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT / "scripts"))
+import practice_table  # noqa: E402
+
+
+def points(given: list[str]) -> list[tuple[str, str]]:
+    parse = OverridesParser.create().parse_overrides
+    variants = {"base": [], "wide": ["budget=130k", "layers=2,3"], "other": ["clip=null"]}
+    grid = Grid(
+        parse(given),
+        parse(["budget=50k", "seed=0,1"]),
+        compose=OmegaConf.create,  # not asked here
+        variants={name: parse(lines) for name, lines in variants.items()},
+    )
+    return [(name, " ".join(overrides)) for name, overrides in grid.points()]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            ["seed=7"],
+            [
+                ("base", "budget=50k seed=7"),
+                ("wide", "budget=130k layers=2 seed=7"),
+                ("wide", "budget=130k layers=3 seed=7"),
+                ("other", "budget=50k clip=null seed=7"),
+            ],
+        ),
+        (
+            ["hidden_size=8", "layers=1", "seed=7"],
+            [
+                ("base", "hidden_size=8 layers=1 seed=7"),
+                ("wide", "hidden_size=8 layers=1 seed=7"),
+                ("other", "clip=null hidden_size=8 layers=1 seed=7"),
+            ],
+        ),
+        (
+            ["clip=1", "layers=1"],
+            [
+                *(("base", f"budget=50k seed={seed} clip=1 layers=1") for seed in (0, 1)),
+                *(("wide", f"seed={seed} budget=130k clip=1 layers=1") for seed in (0, 1)),
+                *(("other", f"budget=50k seed={seed} clip=1 layers=1") for seed in (0, 1)),
+            ],
+        ),
+    ],
+)
+def test_the_command_line_wins_over_a_variant_and_a_variant_over_the_axes(
+    given: list[str], expected: list[tuple[str, str]]
+) -> None:
+    assert points(given) == expected
+
+
+MINI = """\
+# @package _global_
+epochs: 2
+hydra:
+  sweeper:
+    params: {cell: rnn, layers: "1"}
+    variants:
+      baseline: []
+      higher: [optimizer.lr=0.01]
+      the same: [clip_mode=value]
+      two seeds: ["seed=0,1", optimizer=sgd]
+"""
+
+
+def test_a_sweep_of_variants(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "conf" / "experiment"
+    folder.mkdir(parents=True)
+    (folder / "mini.yaml").write_text(MINI)
+    tiny = [line for line in TINY if not line.startswith("epochs")]
+    args = [f"--config-dir={folder.parent}", "experiment=mini", "dataset=text"]
+    args += [f"dataset.path={tiny_text}", *tiny]
+    plan = charcmp("sweep", "--dry-run", *args).stdout
+    assert "4 runs: 0 finished, 4 to do" in plan  # "the same" is the baseline
+    assert [line.split()[1] for line in plan.splitlines()[2:6]] == [
+        "baseline",
+        "higher",
+        *["two"] * 2,
+    ]
+    done = charcmp("sweep", *args)
+    assert "4 of 4 runs finished" in done.stdout
+    assert "4 finished before, 0 to do" in charcmp("sweep", *args).stdout
+    identities = [
+        json.loads(file.read_text())["identity"]
+        for file in (tmp_path / "work" / "results" / "runs").glob("*/result.json")
+    ]
+    assert {i["optimizer.name"] for i in identities if "optimizer.name" in i} == {"sgd"}
+    assert [i["optimizer.lr"] for i in identities if "optimizer.lr" in i] == [0.01]
+
+
+def test_every_variant_of_practice_is_in_its_table() -> None:
+    experiment = OmegaConf.load(config_dir() / "experiment" / "practice.yaml")
+    named = {name for item in practice_table.ITEMS for name in (item.baseline, *item.variants)}
+    assert set(experiment.hydra.sweeper.variants) == named
+
+
+def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
+    overrides = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tmp_path}", *TINY]
+    overrides += ["hidden_size=32", "epochs=1", "seed=0,1", "progress=false"]
+    jobs = practice_table.practice_jobs(overrides)
+    for variant in ("baseline", "2 layers", "rmsprop 1"):
+        for job in jobs[variant]:
+            job.folder.create()
+            train(job.spec, job.folder, say=lambda line: None)
+
+    def table() -> tuple[dict[tuple[str, str], dict[str, str]], str]:
+        done = subprocess.run(
+            [sys.executable, CHECKOUT / "scripts" / "practice_table.py", *overrides],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            check=True,
+        )
+        with (tmp_path / "report" / "practice.csv").open() as file:
+            rows = {(row["item"], row["variant"]): row for row in csv.DictReader(file)}
+        assert (tmp_path / "report" / "practice.md").read_text().strip() in done.stdout
+        return rows, done.stderr
+
+    rows, complaints = table()
+    assert "runs are not finished: charcmp sweep experiment=practice dataset=text" in complaints
+    assert len(rows) == sum(1 + len(item.variants) for item in practice_table.ITEMS)
+
+    def tests(variant: str) -> list[float]:
+        results = [job.folder.read_result() for job in jobs[variant]]
+        return [result["test_nats_per_char"] for result in results]
+
+    row = rows["more layers at equal parameters", "2 layers"]
+    differences = [b - a for a, b in zip(tests("baseline"), tests("2 layers"), strict=True)]
+    assert float(row["test"]) == pytest.approx(statistics.fmean(tests("2 layers")))
+    assert float(row["difference"]) == pytest.approx(statistics.fmean(differences))
+    assert float(row["SD"]) == pytest.approx(statistics.stdev(differences))
+    assert row["seeds"] == "2"
+    assert rows["more layers at equal parameters", "baseline"]["difference"] == ""
+    row = rows["a high learning rate diverges", "rmsprop 1"]
+    assert (row["diverged"], row["test"], row["difference"]) == ("2", "", "")
+
+    shutil.rmtree(jobs["2 layers"][1].folder.path)
+    row = table()[0]["more layers at equal parameters", "2 layers"]
+    assert (row["seeds"], row["SD"]) == ("1", "")
+    assert float(row["difference"]) == pytest.approx(differences[0])
