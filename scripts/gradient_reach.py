@@ -20,7 +20,6 @@ from pathlib import Path
 import pandas as pd
 import torch
 import torch.nn.functional as F
-import trained_model
 from matplotlib import pyplot as plt
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from charcmp.cells import CELLS
 from charcmp.cells.base import Cell
 from charcmp.evaluate import Chunks
 from charcmp.model import CharModel
+from charcmp.trained import runs_with_weights
 
 STATES = ("h", "c")
 
@@ -86,19 +86,15 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
     parser.add_argument("--output", type=Path, default=Path("gradient_reach"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
     plt.rcParams["svg.hashsalt"] = "charcmp"  # the same figure, the same file
     rows = []
-    for folder in trained_model.finished(args.results_dir, args.runs):
-        model, chunks = trained_model.load(folder)
-        run_id = folder.path.name
-        cell, size = run_id.split("-")[1:3]
-        label = f"{CELLS[cell].label} {size}"
-        print(label, run_id, flush=True)
+    for run in runs_with_weights(args.results_dir, args.runs):
+        model, chunks = run.model(), run.chunks("val")
+        result = run.result
+        label = f"{CELLS[result['cell']].label} {result['layers']}x{result['hidden_size']}"
+        print(label, run.run_id, flush=True)
         for state, norms_T in zip(STATES, reach(model, chunks).tolist(), strict=False):
-            rows += [(run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]
-    if not rows:
-        raise SystemExit(f"{args.results_dir}/runs: no finished run with weights matches")
+            rows += [(run.run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]
     table = pd.DataFrame(rows, columns=["run", "label", "state", "k", "mean_norm"])
     table.drop(columns="label").to_csv(
         args.output.with_suffix(".csv"), index=False, float_format="%.4g"

@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-import trained_model
 from tabulate import tabulate
 
 from charcmp.gates import mean_gates
+from charcmp.trained import runs_with_weights
 
 
 def main() -> None:
@@ -24,12 +23,11 @@ def main() -> None:
     parser.add_argument("results_dir", type=Path)
     parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
     args = parser.parse_args()
-    torch.set_num_threads(1)
     rows = []
-    for folder in trained_model.finished(args.results_dir, args.runs):
-        model, chunks = trained_model.load(folder)
+    for run in runs_with_weights(args.results_dir, args.runs):
+        model, chunks = run.model(), run.chunks("val")
         for layer, gates in enumerate(mean_gates(model, chunks), start=1):
-            rows.append({"run": folder.path.name, "layer": layer, **gates})
+            rows.append({"run": run.run_id, "layer": layer, **gates})
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
 
 

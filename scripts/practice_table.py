@@ -45,14 +45,14 @@ class Item:
 # In the order of the table. The names are those of conf/experiment/practice.yaml.
 ITEMS = (
     Item("a high learning rate diverges", ("rmsprop 0.02", "rmsprop 0.1", "rmsprop 1")),
-    # Item("softsign for tanh", ("softsign",)),
+    Item("softsign for tanh", ("softsign",)),
     Item("more layers at equal parameters", ("2 layers", "3 layers")),
     Item(
         "RMSProp and AdaGrad against SGD and Adam",
         ("adagrad 0.1", "sgd 0.03", "adam 0.02"),
         "rmsprop 0.02",
     ),
-    # Item("Xavier against uniform initialisation", ("xavier",)),
+    Item("Xavier against uniform initialisation", ("xavier",)),
     Item("clipping by norm", ("clip norm 5", "clip norm 25", "no clip")),
     Item("more parameters than characters", ("short 50k", "short 130k"), "short 10k"),
     Item("early stopping", ("short 130k, patience 20",), "short 130k"),

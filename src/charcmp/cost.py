@@ -20,9 +20,9 @@ from charcmp.files import write_atomically
 from charcmp.spec import canonical_json
 
 if TYPE_CHECKING:
+    from charcmp.grid import Job
     from charcmp.slots import Slot
     from charcmp.spec import RunSpec
-    from charcmp.sweep import Job
 
 WARM_UP_STEPS = 2
 MAX_STEPS = 20

@@ -19,9 +19,9 @@ from charcmp.commands import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_STORAGE, PARENT_V
 from charcmp.cost import estimate, longest_first
 from charcmp.errors import Interrupted, StorageError
 from charcmp.files import write_error
+from charcmp.grid import Job
 from charcmp.runs import RunFolder
 from charcmp.slots import Slot, make_slots
-from charcmp.sweep import Job
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from charcmp.corpus import Symbols, split_corpus
+from charcmp.corpus import Symbols
 from charcmp.errors import UserError
 from charcmp.trained import TrainedRun
 
@@ -65,17 +65,12 @@ def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict
     Raises:
         UserError: if the corpus is not here or has changed.
     """
-    result = run.result
-    sizes = result["batch_size"], result["unroll_steps"]
-    splits = split_corpus(run.corpus(data_dir), result["layout"], result["split"], *sizes)
-    stream = getattr(splits, part)
-    import torch
+    from charcmp.evaluate import losses, mean_loss
 
-    from charcmp.evaluate import losses, mean_loss, to_chunks
-
-    chunks = to_chunks(stream, result["unroll_steps"], torch.device("cpu"))
+    chunks = run.chunks(part, data_dir)
     nats_per_char = mean_loss(losses(run.model(), chunks))
-    return _score(run, f"{result['dataset']}, {part}", stream.num_chars, nats_per_char)
+    name = f"{run.result['dataset']}, {part}"
+    return _score(run, name, chunks.x_KTB.numel(), nats_per_char)
 
 
 def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> dict[str, Any]:

@@ -1,113 +1,23 @@
-"""A grid of runs: expanded from overrides, without what is done, launched, summed up."""
+"""Commands over a grid: what is left of it is launched and summed up, or only told of."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from typing import Any
 
-from hydra.core.override_parser.types import Override
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
-from tabulate import tabulate
 
-from charcmp.budget import num_params
-from charcmp.config import NOT_SCIENTIFIC, Config, typed
-from charcmp.cost import Estimate, estimate, longest_first, makespan
-from charcmp.errors import UserError
-from charcmp.runs import RunFolder, runs_dir
-from charcmp.slots import Slot, make_slots
-from charcmp.sources import find, load_corpus
-from charcmp.spec import RunSpec, resolve, resolve_size, warnings
-from charcmp.status import WATCH_SECONDS, duration, print_status, run_status, watch_status
+from charcmp.config import NOT_SCIENTIFIC, typed
+from charcmp.grid import Grid, Job, single_values
+from charcmp.plan import print_params, print_plan
+from charcmp.spec import warnings
+from charcmp.status import WATCH_SECONDS, print_status, run_status, watch_status
 
 EXIT_FAILED = 1
-
-
-@dataclass(frozen=True, eq=False)
-class Job:
-    """One cell of the grid: the overrides that name it, what they resolve to, where it lives."""
-
-    overrides: list[str]
-    spec: RunSpec
-    folder: RunFolder
-    variant: str = ""  # its name, where the experiment has variants
-
-    def fraction_done(self) -> float:
-        """How much of the run its attempts so far have done, 0 to 1."""
-        fraction = self.folder.read_progress().get("fraction")
-        return min(max(fraction, 0.0), 1.0) if isinstance(fraction, int | float) else 0.0
-
-
-def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:
-    spec = resolve(typed(cfg))
-    path = runs_dir(spec.config.results_dir) / spec.run_id
-    return Job(overrides, spec, RunFolder(path, spec.config.lease_seconds), variant)
-
-
-class Grid:
-    """The cross product that overrides span; axes they do not name come from the experiment.
-
-    Where the experiment has variants, the grid is one such product for each: a variant changes
-    what it names of the experiment's axes, and the command line what it names of both.
-    """
-
-    def __init__(
-        self,
-        given: Sequence[Override],
-        default_axes: Sequence[Override],
-        compose: Callable[[list[str]], DictConfig],
-        variants: Mapping[str, Sequence[Override]] | None = None,
-    ) -> None:
-        self.given = given
-        self.default_axes = default_axes
-        self.compose = compose
-        self.variants = variants or {"": []}
-
-    def points(self) -> list[tuple[str, list[str]]]:
-        """The variant and the overrides of every cell."""
-        points = []
-        for name, overrides in self.variants.items():
-            variant = _without(overrides, self.given)
-            rest = _without(self.default_axes, [*self.given, *variant])
-            axes = [*rest, *variant, *self.given]
-            points += [(name, list(point)) for point in itertools.product(*map(_values, axes))]
-        return points
-
-    def configs(self) -> list[Config]:
-        return [typed(self.compose(overrides)) for _, overrides in self.points()]
-
-    def jobs(self) -> list[Job]:
-        """The runs of the grid, each once, however many of its cells lead to it."""
-        jobs: dict[str, Job] = {}
-        for variant, overrides in self.points():
-            job = make_job(overrides, self.compose(overrides), variant)
-            jobs.setdefault(job.spec.run_id, job)
-        return list(jobs.values())
-
-
-def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
-    """The axes that others do not name; a hidden size stands for a budget."""
-    keys = {override.key_or_group for override in named}
-    if "hidden_size" in keys:
-        keys.add("budget")
-    return [axis for axis in axes if axis.key_or_group not in keys]
-
-
-def _values(override: Override) -> list[str]:
-    """The single overrides that a sweep over one key stands for."""
-    key = override.get_key_element()
-    if not override.is_sweep_override():
-        return [override.input_line or ""]
-    if not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a grid needs values, as in {key}=1,2")
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
 def run_command(command: str, grid: Grid, flags: Set[str], launcher: Launcher) -> None:
@@ -229,100 +139,6 @@ def print_outcome(jobs: Sequence[Job]) -> None:
         sys.exit(EXIT_FAILED)
 
 
-def print_plan(grid: Grid, with_cost: bool = True) -> None:
-    """`charcmp sweep --dry-run`: the runs in the order of their launch, and what they will cost."""
-    jobs = grid.jobs()
-    states = {job: _plan_state(job) for job in jobs}
-    left = [job for job in jobs if states[job] not in ("done", "diverged")]
-    estimates: dict[Job, Estimate] = {}
-    if left:
-        slots = make_slots(left[0].spec.config)
-        estimates = estimate(left, slots, measure=with_cost)
-        left = longest_first(left, estimates)
-    ordered = [*left, *(job for job in jobs if job not in estimates)]
-    rows = [_plan_row(job, states[job]) for job in ordered]
-    if with_cost:
-        for row, job in zip(rows, ordered, strict=True):
-            cost = estimates.get(job)
-            row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
-    print(tabulate(rows, headers="keys", disable_numparse=True))
-    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
-    if left and with_cost:
-        print_costs(left, estimates, slots)
-
-
-def _plan_state(job: Job) -> str:
-    state = str(run_status(job.folder)["state"])
-    return "new" if state == "waiting" else state
-
-
-def _plan_row(job: Job, state: str) -> dict[str, str]:
-    spec, config = job.spec, job.spec.config
-    return {
-        "run": spec.run_id,
-        **({"variant": job.variant} if job.variant else {}),
-        "state": state,
-        "dataset": spec.corpus.name,
-        "cell": config.cell.name,
-        "layers": str(config.layers),
-        "budget": spec.budget,
-        "hidden": str(spec.hidden_size),
-        "params": f"{spec.num_params:,}",
-        "off %": f"{spec.deviation_percent:+.2f}",
-        "seed": str(config.seed),
-        "dropout": f"{config.dropout:g}",
-        "epochs": str(config.epochs),
-    }
-
-
-def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slot]) -> None:
-    """Time by row of the tables, and in all for these slots."""
-    by_row: dict[str, list[float]] = {}
-    for job in left:
-        row = f"{job.spec.corpus.name} {job.spec.budget}"
-        by_row.setdefault(row, []).append(estimates[job].seconds_left)
-    for row, seconds in by_row.items():
-        print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
-    whole = makespan((estimates[job].seconds_left for job in left), len(slots))
-    share = f", threads={slots[0].threads}" if slots[0].threads else ""
-    print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")
-
-
-def print_params(grid: Grid, as_json: bool) -> None:
-    """`charcmp params`: the solver's table. Where a corpus is not here, by its known vocabulary."""
-    rows: list[dict[str, Any]] = []
-    for config in grid.configs():
-        dataset, cell, layers = config.dataset, config.cell.name, config.layers
-        if (
-            dataset.source == "paper"
-            and not dataset.path
-            and not find(str(dataset.name), config.data_dir)
-        ):
-            name, num_symbols = dataset.name, dataset.num_symbols
-        else:
-            corpus = load_corpus(dataset, config.data_dir)
-            name, num_symbols = corpus.name, corpus.num_symbols
-        assert num_symbols is not None
-        size = resolve_size(config, num_symbols)
-        count = num_params(cell, layers, size.hidden_size, num_symbols)
-        row = {
-            "dataset": name,
-            "cell": cell,
-            "layers": layers,
-            "budget": size.budget,
-            "hidden_size": size.hidden_size,
-            "num_params": count,
-            "target_params": size.target_params,
-            "deviation_percent": round(100 * (count / size.target_params - 1), 3),
-        }
-        if row not in rows:  # seeds do not matter here
-            rows.append(row)
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))
-
-
 def status(grid: Grid, as_json: bool, watch: bool) -> None:
     """`charcmp status`: of the results folder that the overrides name."""
     overrides = [override.input_line or "" for override in grid.given]
@@ -342,7 +158,7 @@ def report(grid: Grid) -> None:
     for override in grid.given:
         key = override.key_or_group
         if key in Filters.AXES:
-            axes[key] = {value.split("=", 1)[1].strip("'\"") for value in _values(override)}
+            axes[key] = {value.split("=", 1)[1].strip("'\"") for value in single_values(override)}
             continue
         if not key.startswith("dataset."):
             others.append(override.input_line or "")

@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,7 +21,8 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
-from charcmp.config import PROTOCOL_VERSION, Config
+from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
+from charcmp.config import PROTOCOL_VERSION
 from charcmp.corpus import split_corpus
 from charcmp.environment import describe, resolve_device
 from charcmp.errors import Interrupted
@@ -29,31 +30,13 @@ from charcmp.evaluate import losses, mean_loss, to_chunks
 from charcmp.memory import keep_freed_memory
 from charcmp.model import CharModel
 from charcmp.optim import clip_gradients, learning_rate, make_optimizer
-from charcmp.runs import SCHEMA_VERSION, VOCABULARY_KEY, CorruptFileError, RunFolder
-from charcmp.spec import RunSpec, canonical_json
+from charcmp.runs import SCHEMA_VERSION, VOCABULARY_KEY, RunFolder
+from charcmp.spec import RunSpec
 
-CHECKPOINT_FORMAT = 1
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
-
-
-@dataclass
-class Place:
-    """Where a run is: the part of a checkpoint that is not tensors."""
-
-    epoch: int = 1
-    chunk: int = 0
-    best_epoch: int = 0
-    best_val: float = math.inf
-    seconds_train: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def is_over(self, config: Config) -> bool:
-        """Whether training ends before `epoch`: all are done, or the best lies `patience` back."""
-        epochs_since_best = self.epoch - 1 - self.best_epoch
-        return self.epoch > config.epochs or epochs_since_best >= (config.patience or math.inf)
 
 
 class Step:
@@ -355,63 +338,6 @@ def note_progress(
             "time": time.time(),
         }
     )
-
-
-def save_checkpoint(
-    spec: RunSpec, folder: RunFolder, step: Step, place: Place, best: dict[str, Tensor]
-) -> None:
-    """All that the rest of the run depends on, in one file."""
-    checkpoint = {
-        "format": CHECKPOINT_FORMAT,
-        "identity": canonical_json(spec.identity()),
-        "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
-        "state": step.state_LSBH,
-        "loss_sum": step.loss_sum,
-        "best": best,
-        "rng": torch.get_rng_state(),
-        "rng_cuda": torch.cuda.get_rng_state(step.lr.device) if step.lr.is_cuda else None,
-        "place": json.dumps(asdict(place)),
-    }
-    folder.write(folder.checkpoint, lambda file: torch.save(checkpoint, file))
-
-
-def load_checkpoint(
-    spec: RunSpec, folder: RunFolder, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """The run's checkpoint; one that cannot be used is set aside and the run redone."""
-    if not folder.checkpoint.exists():
-        return None
-    try:
-        checkpoint = torch.load(folder.checkpoint, map_location="cpu", weights_only=True)
-        if checkpoint["format"] != CHECKPOINT_FORMAT:
-            raise CorruptFileError("of another format")
-        if checkpoint["identity"] != canonical_json(spec.identity()):
-            raise CorruptFileError("of another configuration")
-        Place(**json.loads(checkpoint["place"]))
-    except Exception as error:  # torch.load fails in as many ways as files break
-        aside = folder.set_aside(folder.checkpoint)
-        reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
-        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}, the run starts anew")
-        return None
-    return dict(checkpoint)
-
-
-def restore(
-    step: Step, checkpoint: dict[str, Any], device: torch.device
-) -> tuple[Place, dict[str, Tensor]]:
-    """Puts a checkpoint's tensors back in place; returns the rest of it."""
-    step.model.load_state_dict(checkpoint["model"])
-    step.optimizer.load_state_dict(checkpoint["optimizer"])
-    for group in step.optimizer.param_groups:
-        group["lr"] = step.lr  # loading made a copy of it
-    step.state_LSBH.copy_(checkpoint["state"])
-    step.loss_sum.copy_(checkpoint["loss_sum"])
-    torch.set_rng_state(checkpoint["rng"])
-    if device.type == "cuda" and checkpoint["rng_cuda"] is not None:
-        torch.cuda.set_rng_state(checkpoint["rng_cuda"], device)
-    best = {key: value.to(device) for key, value in checkpoint["best"].items()}
-    return Place(**json.loads(checkpoint["place"])), best
 
 
 def tensorboard_writer(folder: RunFolder, place: Place) -> Any:

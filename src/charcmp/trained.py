@@ -6,6 +6,7 @@ as YAML and JSON, and no interpolation in them is resolved. No torch before `mod
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 
 from charcmp.budget import num_params
 from charcmp.config import DatasetConfig
-from charcmp.corpus import Corpus, Symbols
+from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
 from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir
 from charcmp.sources import load_corpus
 
 if TYPE_CHECKING:
+    from charcmp.evaluate import Chunks
     from charcmp.model import CharModel
 
 MAX_NAMED = 8  # runs or bytes that a message names
@@ -67,6 +69,22 @@ class TrainedRun:
             UserError: if it is not here, or is not the same any more.
         """
         return _corpus(self.result, self.config, data_dir)
+
+    def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
+        """The train, val or test text, on the CPU, in the rows and chunks that the run read it in.
+
+        Raises:
+            UserError: if the corpus is not here or has changed.
+        """
+        import torch
+
+        from charcmp.evaluate import to_chunks
+
+        result = self.result
+        sizes = result["batch_size"], result["unroll_steps"]
+        splits = split_corpus(self.corpus(data_dir), result["layout"], result["split"], *sizes)
+        stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
+        return to_chunks(stream, result["unroll_steps"], torch.device("cpu"))
 
     def model(self) -> CharModel:
         """The run's model with its best weights, on the CPU, dropout off.
@@ -129,6 +147,20 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
         )
     config = _read_config(folder.config)
     return TrainedRun(folder, result, config, _vocabulary(folder, result, config, data_dir))
+
+
+def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:
+    """Finished runs of a results folder whose ids match one of the patterns (`*-gru-*`).
+
+    Raises:
+        UserError: if there is none, or a run's files are damaged.
+    """
+    folder = runs_dir(results_dir)
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    names = [path.name for path in paths if RunFolder(path).best.is_file()]
+    if not names:
+        raise UserError(f"{folder}: no finished run with weights matches {' '.join(patterns)}")
+    return [load_trained(name, str(results_dir)) for name in names]
 
 
 def find_run(name: str, results_dir: str) -> Path:

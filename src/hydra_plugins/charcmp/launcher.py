@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from charcmp.sweep import Job
+    from charcmp.grid import Job
 
 
 @dataclass
@@ -37,7 +37,7 @@ class ProcessLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from charcmp.sweep import make_job
+        from charcmp.grid import make_job
 
         loader = self.hydra_context.config_loader
         jobs = [

@@ -49,7 +49,8 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from charcmp.commands import one_line_errors
-        from charcmp.sweep import Grid, run_command
+        from charcmp.grid import Grid
+        from charcmp.sweep import run_command
 
         config = self.config
         assert self.hydra_context is not None
