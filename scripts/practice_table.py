@@ -29,8 +29,8 @@ from omegaconf import DictConfig
 
 from charcmp.config import config_dir, register_schemas
 from charcmp.errors import UserError
+from charcmp.grid import Grid, Job, make_job
 from charcmp.runs import CorruptFileError, write_atomically
-from charcmp.sweep import Grid, Job, make_job
 
 
 @dataclass(frozen=True)
