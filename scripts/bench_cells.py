@@ -5,7 +5,7 @@
 
 A chunk is forward, loss and backward of T = B = 100 over War and Peace's 87 symbols, on one thread.
 Every model has the hidden size that the solver gives it for the budget: equal parameters. All of a
-table's row take turns in one process, with memory kept as in the trainer. torch.nn's models read
+table take turns in one process, with memory kept as in the trainer. torch.nn's models read
 one-hot vectors (bench_trainer.TorchModel); charcmp's is the same cell as the trainer runs it.
 
 Printed: milliseconds per chunk (median over rounds) and speed, which is the other's time over the
@@ -19,6 +19,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +82,30 @@ def take_turns(chunks: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
     return seconds
 
 
+def measure(budget: str, layers: int, cells: list[str], rounds: int) -> list[dict[str, Any]]:
+    """One table: the bases and the cells at one budget and depth."""
+    target = target_params(budget, V)
+    sizes, chunks = {}, {}
+    for name in [*BASES, *cells]:
+        cell = BASES.get(name, name.split()[0])
+        H = sizes[name] = solve_hidden_size(cell, layers, target, V)
+        chunks[name] = (
+            torch_chunk(cell, layers, H)
+            if name.startswith("torch")
+            else charcmp_chunk(cell, layers, H, **CELLS.get(name, {}))
+        )
+    seconds = take_turns(chunks, rounds)
+    rows = []
+    for name, times in seconds.items():
+        row = {"budget": budget, "layers": layers, "cell": name, "H": sizes[name]}
+        row["ms"] = 1e3 * statistics.median(times)
+        for base in BASES:
+            ratios = (b / t for b, t in zip(seconds[base], times, strict=True))
+            row[f"/ {base}"] = statistics.median(ratios)
+        rows.append(row)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=25)
@@ -91,31 +116,10 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     keep_freed_memory()
-    rows = []
     for budget in args.budgets:
-        target = target_params(budget, V)
         for layers in args.layers:
-            sizes = {}
-            chunks = {}
-            for name in [*BASES, *args.cells]:
-                cell = BASES.get(name, name.split()[0])
-                H = sizes[name] = solve_hidden_size(cell, layers, target, V)
-                chunks[name] = (
-                    torch_chunk(cell, layers, H)
-                    if name.startswith("torch")
-                    else charcmp_chunk(cell, layers, H, **CELLS.get(name, {}))
-                )
-            seconds = take_turns(chunks, args.rounds)
-            for name, times in seconds.items():
-                speed = {
-                    f"/ {base}": statistics.median(
-                        b / t for b, t in zip(seconds[base], times, strict=True)
-                    )
-                    for base in BASES
-                }
-                row = {"budget": budget, "layers": layers, "cell": name, "H": sizes[name]}
-                rows.append(row | {"ms": 1e3 * statistics.median(times)} | speed)
-    print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="pipe"))
+            rows = measure(budget, layers, args.cells, args.rounds)
+            print(tabulate(rows, headers="keys", floatfmt=".2f", tablefmt="pipe"), flush=True)
 
 
 if __name__ == "__main__":
