@@ -28,6 +28,8 @@ POWER = 0.8
 NUM_RESAMPLES = 10_000
 RESAMPLE_SEED = 1506_02078
 RESAMPLES_AT_ONCE = 500
+# Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a whole row.
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 MIN_ROWS = 10  # fewer whole rows are too few blocks to estimate a variance from
 MANY_DF = 200  # from here on Student's t and the normal distribution give the same figures
 MAX_SEEDS = 1000
@@ -47,7 +49,7 @@ class TextVariance:
 
     variance: float
     block_length: int  # in base blocks
-    rule_length: int  # what the automatic rule says
+    rule_length: int  # what the automatic rule says, rounded up
     num_blocks: float  # of the chosen length
     se_of_length: dict[int, float]  # the check: standard errors by block length
 
@@ -68,7 +70,9 @@ def text_variance(series_RJ: Floats) -> TextVariance:
     not see, and whole rows are the blocks.
     """
     num_rows, row_length = series_RJ.shape
-    rule_length = chosen = min(math.ceil(automatic_block_length(series_RJ)), row_length)
+    wanted = automatic_block_length(series_RJ)
+    longer = [length for length in LENGTHS if wanted <= length < row_length]
+    rule_length = chosen = min(longer, default=row_length)
     lengths = sorted({1, rule_length, min(2 * rule_length, row_length), row_length})
     se = {length: math.sqrt(block_variance(series_RJ, length)) for length in lengths}
     if num_rows >= MIN_ROWS:
