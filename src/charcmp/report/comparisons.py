@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from charcmp.report import paper
-from charcmp.report.cells import Cell, Table, base_cell
+from charcmp.report.cells import Cell, Column, Table, base_cell
+from charcmp.report.distances import Distances, prediction_distances
 from charcmp.report.statistics import (
     ALPHA,
     Component,
@@ -106,6 +107,7 @@ class Analysis:
     table: Table
     differences: list[Difference] = field(default_factory=list)
     power: list[Power] = field(default_factory=list)
+    distances: list[Distances] = field(default_factory=list)
 
     def of(self, family: str, row: str | None = None) -> list[Difference]:
         return [
@@ -141,7 +143,12 @@ def analyse(table: Table) -> Analysis:
                   if best is not None and cell is not best]  # fmt: skip
     differences = _differences(pairs)
     powers = [_power(table, row, differences) for row in table.rows]
-    return Analysis(table, differences, [power for power in powers if power is not None])
+    return Analysis(
+        table,
+        differences,
+        [power for power in powers if power is not None],
+        prediction_distances(table),
+    )
 
 
 def _done(table: Table, row: str) -> list[Cell]:
@@ -151,14 +158,11 @@ def _done(table: Table, row: str) -> list[Cell]:
     ]  # fmt: skip
 
 
-Columns = Iterable[tuple[str, int]]
-
-
-def _planned(family: str, columns: Columns) -> list[tuple[tuple[str, int], tuple[str, int]]]:
+def _planned(family: str, columns: Iterable[Column]) -> list[tuple[Column, Column]]:
     """The pairs (a, b) of a family among the columns that a row has."""
     columns = list(columns)
     depths = sorted({layers for _, layers in columns})
-    pairs: list[tuple[tuple[str, int], tuple[str, int]]] = []
+    pairs: list[tuple[Column, Column]] = []
     if family == "lstm_gru":
         pairs = [(("lstm", layers), ("gru", layers)) for layers in depths]
     elif family == "rnn":

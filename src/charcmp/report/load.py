@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from charcmp.cells import CELLS
+from charcmp.corpus import num_train_chars
 from charcmp.report.losses import LossSummary, read_losses
 from charcmp.runs import CorruptFileError, RunFolder
 
@@ -153,3 +154,11 @@ def read_environment(run: Run) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return environment if isinstance(environment, dict) else {}
+
+
+def num_train_chars_of(run: Run) -> int | None:
+    """Characters that the run was trained on; None where its environment.json does not tell."""
+    num_chars = read_environment(run).get("corpus", {}).get("num_chars")
+    if not isinstance(num_chars, int):
+        return None
+    return num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)
