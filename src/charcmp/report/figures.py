@@ -44,7 +44,7 @@ STYLE = {
 }
 MIN_MODELS = 5  # for a map of models
 MAX_PERPLEXITY = 30
-RUN_GID = "run:"  # marks the points of a run, for the page
+RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
 NATS = "nats per character"
 
 
@@ -200,7 +200,7 @@ def _loss_line(
             linestyle="none",
         )
         (dot,) = panel.plot(where, point.test_nats, color=colour, marker=marker, markersize=6)
-        dot.set_gid(RUN_GID + point.run_ids[0])
+        dot.set_gid(RUN_GID + "+".join(point.run_ids))
         if point.paper_nats is not None:
             panel.plot(where, point.paper_nats, color=colour, marker=marker, markersize=9,
                        markerfacecolor="none", alpha=0.7)  # fmt: skip
@@ -238,9 +238,10 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> _Draw
                        color=GREY)  # fmt: skip
         for _, history in histories.get((cell, depth), []):
             _learning_curve(panel, history, style_of(cell, cells)[0])
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
+        if i == len(depths) - 1:
+            panel.set_xlabel("epoch")
     panels[0, 0].set_ylim(*_loss_range([h for some in histories.values() for _, h in some]))
-    figure.supxlabel("epoch", fontsize=9)
     figure.supylabel(f"loss ({NATS})", fontsize=9)
     handles = [
         Line2D([], [], color=GREY, linestyle="--", label="train (mean over the epoch)"),
@@ -347,11 +348,10 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     for cell, run, ratio, gap in points:
         colour, marker = style_of(cell.cell, cells)
         number = cells.index(cell.cell) - (len(cells) - 1) / 2
-        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker, markersize=9,
+        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker, markersize=12,
                             alpha=0.85, linestyle="none")  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        panel.annotate(str(cell.layers), (ratio * 1.04**number, gap), ha="center", va="center",
-                       fontsize=6, color="white")  # fmt: skip
+        _number(panel, cell, ratio * 1.04**number, gap)
     ratios = [ratio for *_, ratio, _ in points]
     low, high = min(ratios) / 1.5, max(ratios) * 1.5
     warned = [name(cell) + f" at {cell.row}" for cell, _, ratio, _ in points if ratio > 1]
@@ -369,7 +369,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     panel.axhline(0, color="black", linewidth=0.8)
     panel.set_xlabel("parameters per training character")
     panel.set_ylabel(f"validation − training loss ({NATS})")
-    handles = [handle for handle in _legend_handles(cells)]
+    handles = _legend_handles(cells)
     for handle in handles:
         handle.set_linestyle("none")
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
@@ -384,6 +384,13 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
             + ", ".join(list(dict.fromkeys(warned))[:6]) + more + "."
         )  # fmt: skip
     return _Drawn("gap", caption, figure)
+
+
+def _number(panel: Axes, cell: Cell, x: float, y: float) -> None:
+    """The number of layers, in the middle of the cell's marker."""
+    lower = -1.5 if cell.cell == "rnn" else 0  # a triangle's middle is below that of its box
+    panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points", ha="center",
+                   va="center_baseline", fontsize=7, color="white", fontweight="bold")  # fmt: skip
 
 
 # The map of models.
@@ -408,12 +415,11 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     most = max(run.num_params for _, run in found)
     for (cell, run), (x, y) in zip(found, places, strict=True):
         colour, marker = style_of(cell.cell, cells)
-        size = 8 + 12 * (run.num_params / most) ** 0.5
+        size = 9 + 11 * (run.num_params / most) ** 0.5
         (dot,) = panel.plot(x, y, color=colour, marker=marker, markersize=size, linestyle="none",
                             alpha=0.85)  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        panel.annotate(str(cell.layers), (x, y), ha="center", va="center", fontsize=8,
-                       color="white", fontweight="bold")  # fmt: skip
+        _number(panel, cell, x, y)
     panel.margins(0.12)
     panel.set_xticks([])
     panel.set_yticks([])
@@ -425,7 +431,7 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     sizes = sorted(table.rows.items(), key=lambda item: item[1])
     handles += [
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.6,
-               markersize=8 + 12 * min(1.0, target / most) ** 0.5, label=row)
+               markersize=9 + 11 * min(1.0, target / most) ** 0.5, label=row)
         for row, target in (sizes if len(sizes) <= 4 else [sizes[0], sizes[-1]])
     ]  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))

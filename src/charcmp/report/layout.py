@@ -227,21 +227,29 @@ def _dropout_notes(table: Table) -> list[str]:
     return ["Dropout: " + "; ".join(f"{_name(c)}: {c.dropout:g}" for c in table.done()) + "."]
 
 
-def general_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
+def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
+    """What the lines of standard deviations mean."""
+    cells = [cell for table in tables for cell in table.done()]
+    lengths = sorted({cell.block_length for cell in cells if cell.block_length is not None})
+    if not lengths:
+        return []
+    of = " or ".join(map(str, lengths))
+    said = [
+        "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
+        f"single characters (the paper's way) or blocks of {of} characters that never cross a "
+        "row of the split; in closed form, std/sqrt(n), the limit of infinitely many resamples. "
+        "It says how exactly this text measures one model, not how far another seed moves it, and "
+        "not how exactly it measures a difference: all models meet the same text."
+    ]
+    if measure.name == "perplexity":
+        said.append("SDs of perplexities are perplexity times the SD in nats.")
+    return said
+
+
+def general_notes(tables: Sequence[Table]) -> list[str]:
     """What holds for every block of the report."""
     said = [f"{MISSING}: no finished run."]
     cells = [cell for table in tables for cell in table.done()]
-    lengths = sorted({cell.block_length for cell in cells if cell.block_length is not None})
-    if lengths:
-        of = " or ".join(map(str, lengths))
-        said.append(
-            "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
-            f"single characters (the paper's way) or blocks of {of} characters that never cross a "
-            "row of the split; in closed form, std/sqrt(n), the limit of infinitely many resamples."
-            " It says how exactly this text measures one model, not how far another seed moves it."
-        )
-        if measure.name == "perplexity":
-            said.append("SDs of perplexities are perplexity times the SD in nats.")
     if any(cell.paper_nats is not None for cell in cells) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns

@@ -48,6 +48,7 @@ class Run:
     seconds_train: float
     chars_per_second: float
     device: str
+    best_epoch: int | None
     identity: dict[str, Any]
     train_nats_per_char: float
     val_nats_per_char: float

@@ -22,6 +22,7 @@ from charcmp.report.layout import (
     column_label,
     general_notes,
     notes,
+    sd_notes,
     table_lines,
 )
 from charcmp.report.paper import Comparison
@@ -59,7 +60,8 @@ def terminal(
             _terminal_table(analysis, measure, columns) for columns in _abreast(analysis.table)
         ]
         parts.append(_wrapped(notes(analysis)))
-    parts.append(_wrapped(general_notes([analysis.table for analysis in analyses], measure)))
+    tables = [analysis.table for analysis in analyses]
+    parts.append(_wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
     if comparisons:
         parts += ["Against the paper, in nats per character", _comparison_table(comparisons)]
     if verdicts:
@@ -107,7 +109,8 @@ def _wrapped(said: list[str]) -> str:
     )
 
 
-def _comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """The summary against the paper, as text."""
     return [
         {
             "": line.of,
@@ -121,7 +124,7 @@ def _comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> str:
-    rows = _comparison_rows(comparisons)
+    rows = comparison_rows(comparisons)
     align = ["left", "right", "right", "right", "right"]
     return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
@@ -143,9 +146,10 @@ def markdown(analyses: Sequence[Analysis], measure: Measure, comparisons: Sequen
         parts.append("\n".join(f"- {note}" for note in notes(analysis)))
     parts.append("### Reading it")
     tables = [analysis.table for analysis in analyses]
-    parts.append("\n".join(f"- {note}" for note in general_notes(tables, measure)))
+    said = [*sd_notes(tables, measure), *general_notes(tables)]
+    parts.append("\n".join(f"- {note}" for note in said))
     if comparisons:
-        frame = pd.DataFrame(_comparison_rows(comparisons))
+        frame = pd.DataFrame(comparison_rows(comparisons))
         parts.append("### Against the paper, in nats per character")
         parts.append(
             frame.to_markdown(
@@ -170,7 +174,7 @@ def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
         )  # fmt: skip
         css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
                for line in lines]  # fmt: skip
-        said = [*notes(analysis), *general_notes([table], measure)]
+        said = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
         text = " ".join([f"{caption(analysis, measure, 'bold')}.", *said])
         styler = frame.style.hide(axis="index").format(_escaped)
         styler = styler.format_index(_escaped, axis="columns")

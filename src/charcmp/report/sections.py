@@ -71,13 +71,13 @@ def sections(
     for analysis in analyses:
         for family, title in FAMILIES.items():
             if of_family := analysis.of(family):
-                rows = [_difference_row(analysis, one) for one in of_family]
+                rows = [difference_row(analysis, one) for one in of_family]
                 found.append(Section(f"{analysis.table.heading}: {title}", rows))
         if distances := analysis.distances:
             found.append(
                 Section(
                     f"{analysis.table.heading}: how alike they predict",
-                    [_distance_row(one) for one in distances],
+                    [distance_row(one) for one in distances],
                     ("Mean absolute difference of the probabilities given to the correct character "
                      "at the sampled test positions (10,000, or all of a shorter text).",),
                 )
@@ -86,7 +86,8 @@ def sections(
     return found
 
 
-def _difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:
+def difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:
+    """A comparison, its interval, and what it would take to tell it from 0."""
     judged = one.judged
     row = {
         "budget": one.row,
@@ -124,7 +125,8 @@ def check_text(one: Difference) -> str:
     return f"{text.block_length * unit:,} characters; SE {check}"
 
 
-def _distance_row(one: Distances) -> dict[str, str]:
+def distance_row(one: Distances) -> dict[str, str]:
+    """Claim 4 at one budget and depth."""
     return {
         "budget": one.row,
         "layers": str(one.layers),
