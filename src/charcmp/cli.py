@@ -17,7 +17,8 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp sweep   [key=value ...]   a grid of models: what is missing of it (--dry-run lists it)
   charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
   charcmp status  [key=value ...]   what every run is doing, from another shell too (--json)
-  charcmp report  [key=value ...]   tables from the finished runs
+  charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
+                  [--format html,csv,md,tex,svg,png] [--output FOLDER]
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -73,6 +74,26 @@ def main() -> None:
         fail(f"unknown command '{command}'; charcmp --help lists them")
 
 
+# Options of `charcmp report`, and the sweeper's field that each one fills.
+REPORT_OPTIONS = {"--format": "formats", "--output": "output"}
+
+
+def report_arguments(args: list[str]) -> list[str]:
+    """The line with its options as overrides of the sweeper, which Hydra knows."""
+    rest, options = [], []
+    words = iter(args)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option not in REPORT_OPTIONS:
+            rest.append(word)
+            continue
+        if not (value := value if equals else next(words, "")):
+            fail(f"{option} needs a value: charcmp --help")
+        quoted = value.replace("'", "\\'")
+        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}='{quoted}'")
+    return [*rest, *options]
+
+
 def fail(message: str) -> NoReturn:
     print(f"charcmp: {message}", file=sys.stderr)
     sys.exit(2)
@@ -82,6 +103,8 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     """Hydra's arguments for a task over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
         return args
+    if command == "report":
+        args = report_arguments(args)
     mode = "plan" if command == "sweep" and "--dry-run" in args else command
     args = [SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg for arg in args]
     rest = [arg for arg in args if arg not in ("--dry-run", "--json", "--multirun", "-m")]

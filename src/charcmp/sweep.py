@@ -204,9 +204,9 @@ def status(grid: Grid, as_json: bool) -> None:
     print_status(typed(grid.compose(overrides)).results_dir, as_json)
 
 
-def report(grid: Grid) -> None:
+def report(grid: Grid, formats: str = "", output: str = "") -> None:
     """`charcmp report`: of everything in the results folder, or of the part that overrides name."""
-    from charcmp.report import Filters, make_report
+    from charcmp.report import FORMATS, Filters, make_report
 
     axes: dict[str, set[str]] = {}
     others = []
@@ -220,4 +220,6 @@ def report(grid: Grid) -> None:
         if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
             print(f"note: {override.input_line} does not narrow a report; what narrows it is "
                   + ", ".join(Filters.AXES), file=sys.stderr)  # fmt: skip
-    make_report(typed(grid.compose(others)).results_dir, Filters(axes))
+    results_dir = typed(grid.compose(others)).results_dir
+    wanted = formats.split(",") if formats else FORMATS
+    make_report(results_dir, Filters(axes), out=output or None, formats=wanted)

@@ -97,10 +97,16 @@ class _Measured:
         self.cells = cells
         self.num_seeds = min(map(len, cells))
         self.segments_S = segments_S
-        self.between = {
-            (i, j): np.array([[np.abs(p - q).mean() for q in cells[j]] for p in cells[i]])
-            for i, j in itertools.combinations(range(3), 2)
-        }
+        self.between: dict[tuple[int, int], Floats] = {}  # mean over positions, by pair of seeds
+        self.mean_S: dict[tuple[int, int], Floats] = {}  # mean over pairs of seeds, by position
+        for i, j in itertools.combinations(range(3), 2):
+            matrix = np.empty((len(cells[i]), len(cells[j])))
+            total_S = np.zeros(len(segments_S))
+            for a, b in np.ndindex(matrix.shape):
+                distance_S = np.abs(cells[i][a] - cells[j][b])
+                matrix[a, b] = distance_S.mean()
+                total_S += distance_S
+            self.between[i, j], self.mean_S[i, j] = matrix, total_S / matrix.size
 
     def excess(self, kept: Sequence[NDArray[np.int64]]) -> float:
         """With the seeds that are kept of each cell."""
@@ -112,13 +118,8 @@ class _Measured:
 
     def text_component(self) -> Component:
         """Stretches of the test text resampled as wholes, in closed form (a ratio of sums)."""
-
-        def mean_distance(i: int, j: int) -> Floats:
-            pairs = [np.abs(p - q) for p in self.cells[i] for q in self.cells[j]]
-            mean_S: Floats = np.mean(pairs, axis=0)
-            return mean_S
-
-        excess_S = (mean_distance(0, 2) + mean_distance(1, 2)) / 2 - mean_distance(0, 1)
+        mean_S = self.mean_S
+        excess_S = (mean_S[0, 2] + mean_S[1, 2]) / 2 - mean_S[0, 1]
         sums = np.bincount(self.segments_S, excess_S - excess_S.mean())
         num_segments = len(np.unique(self.segments_S))
         variance = float(sums @ sums) / len(excess_S) ** 2 * num_segments / (num_segments - 1)

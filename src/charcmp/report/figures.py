@@ -5,6 +5,7 @@ Colours are Okabe and Ito's, told apart by the colour-blind; cells also differ b
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import io
 import re
@@ -42,6 +43,7 @@ STYLE = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+MAX_SLUG = 50  # characters of a file's name
 MIN_MODELS = 5  # for a map of models
 MAX_PERPLEXITY = 30
 RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
@@ -73,13 +75,12 @@ def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[P
     """All figures that the runs can give; `say` hears of what is left out, and why."""
     found = []
     with mpl.rc_context(STYLE):
-        for number, analysis in enumerate(analyses, start=1):
+        for analysis in analyses:
             table = analysis.table
-            prefix = re.sub(r"[^a-z0-9]+", "-", f"{number} {table.dataset}".lower()).strip("-")
             for drawn in _drawn(analysis, say):
                 found.append(
                     Picture(
-                        name=f"{prefix}-{drawn.name}",
+                        name=f"{_slug(table.heading)}-{drawn.name}",
                         caption=f"{table.heading}: {drawn.caption}",
                         heading=table.heading,
                         dataset=table.dataset,
@@ -89,6 +90,14 @@ def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[P
                     )
                 )
     return found
+
+
+def _slug(heading: str) -> str:
+    """A block's heading as the beginning of a file's name."""
+    slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+    if len(slug) <= MAX_SLUG:
+        return slug
+    return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
 
 
 def _saved(figure: Figure, kind: str) -> bytes:
@@ -173,14 +182,15 @@ def loss_figure(table: Table) -> _Drawn:
         panel.set_xlabel("parameters (budget)")
     panels[0].set_ylabel(f"test loss ({NATS})")
     handles = _legend_handles(cells)
+    caption = (
+        "test loss against parameters, by cell and number of layers. Markers of one budget stand "
+        "beside each other. Bars: standard deviation over seeds."
+    )
     if any(cell.paper_nats is not None for cell in table.done()):
+        caption += " Hollow: the paper's Table 1."
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
                               linestyle="none", label="the paper"))  # fmt: skip
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
-    caption = (
-        "test loss against parameters, by cell and number of layers. Markers of one budget stand "
-        "beside each other. Bars: standard deviation over seeds. Hollow: the paper's Table 1."
-    )
     return _Drawn("loss", caption, figure)
 
 

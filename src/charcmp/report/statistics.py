@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
 
 Floats = NDArray[np.float64]
 
@@ -219,17 +218,17 @@ def judge(family: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
     The i-th smallest p-value is judged at alpha / (m - i + 1) until one fails; that level holds for
     all the rest. An interval at the level its difference was judged at agrees with the verdict.
     """
-    if not family:
-        return []
-    p_values = [one.p_value for one in family]
-    rejected, p_holm, _, _ = multipletests(p_values, alpha, method="holm")
-    steps = np.empty(len(family), int)
-    steps[np.argsort(p_values, kind="stable")] = np.arange(len(family))
-    levels = alpha / (len(family) - np.minimum(steps, rejected.sum()))
-    return [
-        Judged(one, float(p), one.interval(float(level)), bool(reject))
-        for one, p, level, reject in zip(family, p_holm, levels, rejected, strict=True)
-    ]
+    p_values = np.array([one.p_value for one in family])
+    order = np.argsort(p_values, kind="stable")
+    judged: dict[int, Judged] = {}
+    p_holm, judged_at = 0.0, len(family)
+    for step, number in enumerate(order):
+        one = family[number]
+        p_holm = max(p_holm, min(1.0, float(p_values[number]) * (len(family) - step)))
+        rejected = p_holm <= alpha
+        judged[int(number)] = Judged(one, p_holm, one.interval(alpha / judged_at), rejected)
+        judged_at -= rejected
+    return [judged[number] for number in range(len(family))]
 
 
 def detectable_difference(se: float, df: float, alpha: float, power: float = POWER) -> float:

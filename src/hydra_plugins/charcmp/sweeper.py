@@ -17,6 +17,8 @@ class GridSweeperConfig:
     params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
     mode: str = "sweep"  # sweep | plan | params | report | status
     as_json: bool = False
+    formats: str = ""  # of a report's files, by commas; empty for all
+    output: str = ""  # folder for a report; empty for its usual place
 
 
 ConfigStore.instance().store(
@@ -27,8 +29,11 @@ ConfigStore.instance().store(
 class GridSweeper(Sweeper):
     """Expands the grid; what happens to it is charcmp.sweep's business."""
 
-    def __init__(self, params: dict[str, str], mode: str, as_json: bool) -> None:
+    def __init__(
+        self, params: dict[str, str], mode: str, as_json: bool, formats: str, output: str
+    ) -> None:
         self.params, self.mode, self.as_json = params, mode, as_json
+        self.formats, self.output = formats, output
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -60,7 +65,7 @@ class GridSweeper(Sweeper):
                 compose,
             )
             if self.mode == "report":
-                sweep.report(grid)
+                sweep.report(grid, self.formats, self.output)
             elif self.mode == "status":
                 sweep.status(grid, self.as_json)
             elif self.mode == "params":
