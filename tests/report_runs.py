@@ -1,4 +1,4 @@
-"""Run folders as a training leaves them, with losses that are known: what the report's tests read."""
+"""Run folders as a training leaves them, with known losses: what the report's tests read."""
 
 from __future__ import annotations
 
@@ -115,7 +115,53 @@ def only_cell(results_dir: Path) -> Cell:
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in (folder / "report").iterdir()}
+    """Every file of a report, figures included, by its path in it."""
+    report = folder / "report"
+    files = [file for file in report.rglob("*") if file.is_file()]
+    return {str(file.relative_to(report)): file.read_bytes() for file in files}
+
+
+def add_records(folder: Path, epochs: int = 5, num_chars: int = 200_000) -> None:
+    """The learning curve and the environment that a training leaves, made up."""
+    result = json.loads((folder / "result.json").read_text())
+    end = result["val_nats_per_char"]
+    history = [
+        {"epoch": epoch, "lr": 0.002, "train_nats_per_char": end + 1 / epoch - 0.1,
+         "val_nats_per_char": end + 0.9 / epoch, "seconds_train": 1.0 * epoch}
+        for epoch in range(1, epochs + 1)
+    ]  # fmt: skip
+    (folder / "history.json").write_text(json.dumps(history))
+    command = f"charcmp train cell={result['cell']} layers={result['layers']}"
+    environment = {"corpus": {"num_chars": num_chars}, "command": command}
+    (folder / "environment.json").write_text(json.dumps(environment))
+
+
+def paired_losses(nats: float, seed: int, num_chars: int = NUM_TEST_CHARS) -> NDArray[Any]:
+    """Losses on a text that is hard where it is hard for all models, with a little of their own."""
+    own = np.random.default_rng(1000 + seed).normal(0, 0.02, num_chars)
+    nll = losses(1.5, num_chars) + 0.1 + own
+    return (nll + nats - nll.mean()).astype(np.float32)
+
+
+def write_grid(
+    results_dir: Path,
+    nats_of: dict[tuple[str, int], float],
+    seeds: int = 3,
+    sd: float = 0.001,
+    **common: Any,
+) -> list[Path]:
+    """A run for each (cell, layers) and seed, with losses; seeds spread evenly, of the given SD."""
+    folders = []
+    for number, ((cell, layers), nats) in enumerate(nats_of.items()):
+        for seed in range(seeds):
+            level = nats + sd * (seed - (seeds - 1) / 2)
+            nll = paired_losses(level, seed + 100 * number)
+            folders.append(
+                write_run(
+                    results_dir, level, cell=cell, layers=layers, seed=seed, nll=nll, **common
+                )
+            )
+    return folders
 
 
 def report_texts(results_dir: Path, filters: Filters | None = None) -> None:

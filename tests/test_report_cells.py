@@ -24,7 +24,7 @@ from charcmp.report import Filters
 def small_grid(tmp_path: Path) -> Path:
     """Three cells of the paper's 50k row, with known losses, and one of the next row."""
     write_run(tmp_path, 1.450, nll=losses(1.450))
-    write_run(tmp_path, 1.4004, cell="gru", nll=losses(1.4004, seed=1))
+    write_run(tmp_path, 1.4004, cell="gru", nll=losses(1.4004))
     write_run(tmp_path, 1.4446, cell="rnn", layers=2)
     write_run(tmp_path, 1.300, budget="130k", cell="gru", layers=3)
     return tmp_path
@@ -46,7 +46,7 @@ def small_grid(tmp_path: Path) -> Path:
         {"unroll_steps": 50, "extra": {"unroll_steps": 50}},
         {"precision": "tf32", "extra": {"precision": "tf32"}},
         {"extra": {"optimizer.lr": 0.001}},
-        {"extra": {"cell.forget_bias": 1.0}},
+        {"extra": {"init": "xavier"}},
         {"extra": {"clip": None}},
         {"dataset": "lk"},
     ],
@@ -58,6 +58,18 @@ def test_protocols_are_never_mixed(tmp_path: Path, other: dict[str, Any]) -> Non
     tables = tables_of(tmp_path)
     assert sorted(cell.test_nats for table in tables for cell in table.done()) == [1.2, 1.4]
     assert len({table.heading for table in tables}) == 2
+
+
+def test_options_of_a_cell_are_a_column(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.4)
+    write_run(tmp_path, 1.3, extra={"cell.forget_bias": 1.0})
+    (table,) = tables_of(tmp_path)
+    assert table.columns[:2] == [("lstm", 1), ("lstm", 2)]
+    variant = table.cells["50k", "lstm(forget_bias=1.0)", 1]
+    assert (variant.test_nats, variant.paper_nats) == (1.3, None)
+    assert len(tables_of(tmp_path, cell="lstm")[0].cells) == 2
+    report_texts(tmp_path)
+    assert "LSTM (forget_bias=1.0) 1" in (tmp_path / "report" / "table_nats.md").read_text()
 
 
 def test_headings_say_what_is_different(tmp_path: Path) -> None:
@@ -203,15 +215,48 @@ def test_a_filter_that_is_no_number() -> None:
 def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     write_run(small_grid, 1.9, dataset="my-text", layout="contiguous")
     where = f"results_dir={small_grid}"
-    done = charcmp("report", where, "dataset=wp", "cell=lstm,gru", "layers=1", "budget=50k")
+    done = charcmp(
+        "report", where, "dataset=wp", "cell=lstm,gru", "layers=1", "budget=50k", "--format", "csv"
+    )
     assert done.returncode == 0, done.stderr
-    cells = list(csv.DictReader((small_grid / "report" / "cells.csv").open()))
+    narrowed = small_grid / "report" / "budget-50k_cell-gru-lstm_dataset-wp_layers-1"
+    assert str(narrowed) in done.stdout
+    assert not (small_grid / "report" / "cells.csv").exists()  # the place of the full report
+    cells = list(csv.DictReader((narrowed / "cells.csv").open()))
     assert [(cell["cell"], cell["layers"]) for cell in cells] == [("lstm", "1"), ("gru", "1")]
     assert "1.300" not in done.stdout
-    done = charcmp("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1")
+    done = charcmp(
+        *("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1"),
+        *("--format=csv,md", "--output", str(small_grid / "it's here")),
+    )
     assert done.stdout.startswith("my-text, contiguous, 50 epochs")
+    assert {file.suffix for file in (small_grid / "it's here").iterdir()} == {".csv", ".md"}
     assert "clip=1 does not narrow a report" in done.stderr
     done = charcmp("report", where, "layers=7")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "none of the 5 finished runs is one of layers=7" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--format", "html,docx"], "--format docx: one or more of csv, md, tex, svg, png, html"),
+        (["--format"], "--format needs a value"),
+        (["--output="], "--output needs a value"),
+    ],
+    ids=str,
+)
+def test_bad_options(charcmp: Charcmp, small_grid: Path, options: list[str], said: str) -> None:
+    done = charcmp("report", f"results_dir={small_grid}", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_long_filter_has_a_short_folder() -> None:
+    seeds = {str(seed) for seed in range(200)}
+    slug = Filters({"seed": seeds}).slug
+    assert len(slug) < 120
+    assert slug != Filters({"seed": seeds - {"199"}}).slug
+    assert Filters().slug == ""

@@ -73,7 +73,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A block: runs that differ in nothing but cell (and its options), layers, size, seed, dropout."""
+    """A block: runs that differ only in cell (with its options), layers, size, seed and dropout."""
 
     heading: str
     settings: dict[str, Any]  # all that its runs have in common

@@ -110,9 +110,7 @@ class Analysis:
     distances: list[Distances] = field(default_factory=list)
 
     def of(self, family: str, row: str | None = None) -> list[Difference]:
-        return [
-            one for one in self.differences if one.family == family and row in (None, one.row)
-        ]
+        return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
     def best(self, row: str) -> Cell | None:
         """The cell with the lowest mean test loss of a row."""

@@ -81,9 +81,7 @@ def probabilities(cell: Cell) -> list[Floats]:
     return [run.losses.probabilities_S for run in cell.runs if run.losses is not None]
 
 
-def segment_of(
-    positions_S: NDArray[np.uint32], num_chars: int, num_rows: int
-) -> NDArray[np.int64]:
+def segment_of(positions_S: NDArray[np.uint32], num_chars: int, num_rows: int) -> NDArray[np.int64]:
     """The stretch of text, within one row of the split, that each position lies in."""
     per_row = -(-MIN_SEGMENTS // num_rows)
     segments_S: NDArray[np.int64] = positions_S.astype(np.int64) * (num_rows * per_row) // num_chars

@@ -194,9 +194,7 @@ def loss_figure(table: Table) -> _Drawn:
     return _Drawn("loss", caption, figure)
 
 
-def _loss_line(
-    panel: Axes, points: Sequence[Cell], offset: float, style: tuple[str, str]
-) -> None:
+def _loss_line(panel: Axes, points: Sequence[Cell], offset: float, style: tuple[str, str]) -> None:
     colour, marker = style
     x = [point.target_params * 1.05**offset for point in points]
     panel.plot(x, [point.test_nats for point in points], color=colour, linewidth=1)
@@ -240,14 +238,14 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> _Draw
     size = (1.0 + 2.3 * len(cells), 1.1 + 1.75 * len(depths))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(depths), len(cells), sharex=True, sharey=True, squeeze=False)
-    for (i, depth), (j, cell) in ((a, b) for a in enumerate(depths) for b in enumerate(cells)):
-        panel = panels[i, j]
-        panel.set_title(f"{cell_label(cell)}, {depth} layer{'s' * (depth > 1)}", fontsize=8)
-        if (cell, depth) not in histories:
+    for i, j in np.ndindex(panels.shape):
+        panel, depth, of = panels[i, j], depths[i], cells[j]
+        panel.set_title(f"{cell_label(of)}, {depth} layer{'s' * (depth > 1)}", fontsize=8)
+        if (of, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",
                        color=GREY)  # fmt: skip
-        for _, history in histories.get((cell, depth), []):
-            _learning_curve(panel, history, style_of(cell, cells)[0])
+        for _, history in histories.get((of, depth), []):
+            _learning_curve(panel, history, style_of(of, cells)[0])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         if i == len(depths) - 1:
             panel.set_xlabel("epoch")
@@ -303,7 +301,7 @@ def forest_figure(family: str, differences: Sequence[Difference]) -> _Drawn:
         for one in (one for one in differences if one.row == row):
             _forest_line(panel, y, one)
             single = "" if one.both else "  [1 seed]"
-            labels.append((y, f"{name(one.a)} − {name(one.b)}{single}"))
+            labels.append((y, f"{name(one.a)} - {name(one.b)}{single}"))
             y -= 1
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks([at for at, _ in labels], [label for _, label in labels])
@@ -378,7 +376,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     panel.tick_params(axis="x", which="minor", labelsize=7)
     panel.axhline(0, color="black", linewidth=0.8)
     panel.set_xlabel("parameters per training character")
-    panel.set_ylabel(f"validation − training loss ({NATS})")
+    panel.set_ylabel(f"validation - training loss ({NATS})")
     handles = _legend_handles(cells)
     for handle in handles:
         handle.set_linestyle("none")
@@ -447,9 +445,9 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
     num_chars = len(found[0][1].losses.positions_S) if found[0][1].losses else 0
     caption = (
-        f"t-SNE of {len(found)} models by the probabilities that they give {num_chars:,} fixed test "
-        f"characters, perplexity {perplexity:g}. The number is the number of layers, the size the "
-        "number of parameters. Only neighbourhood means anything here; the distances that the "
+        f"t-SNE of {len(found)} models by the probabilities that they give {num_chars:,} fixed "
+        f"test characters, perplexity {perplexity:g}. The number is the number of layers, the "
+        "size the number of parameters. Only neighbourhood means anything here; the distances that the "
         "claim is judged by stand in the table."
     )
     return _Drawn("tsne", caption, figure)

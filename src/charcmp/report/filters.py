@@ -64,7 +64,7 @@ class Filters:
 
     @property
     def slug(self) -> str:
-        """The same as the name of a folder: `dataset-wp_layers-1-2`; empty where nothing is named."""
+        """The same as a folder's name: `dataset-wp_layers-1-2`; empty where nothing is named."""
         parts = [
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]

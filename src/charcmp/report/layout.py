@@ -198,8 +198,8 @@ def _power_notes(analysis: Analysis) -> list[str]:
     for power in analysis.power:
         of = f"{power.num_seeds} seeds" if power.num_seeds > 1 else "one seed, so by text alone,"
         line = (
-            f"{power.row}: with {of} a difference of LSTM and GRU below {power.detectable:.4f} nats "
-            "would usually be missed (80 % power, Holm's first step)"
+            f"{power.row}: with {of} a difference of LSTM and GRU below {power.detectable:.4f} "
+            "nats would usually be missed (80 % power, Holm's first step)"
         )
         if few := power.undetectable:
             seen = ", ".join(f"{power.differences[layers]:.4f}" for layers in few)

@@ -40,15 +40,17 @@ def make_report(
     filters: Filters | None = None,
     out: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
+    or_published: bool = True,
 ) -> None:
     """A report of the finished runs: written to a folder, the tables and verdicts also printed.
 
     Args:
-        results_dir: holds runs/; where that has no finished run, the published ones are shown.
+        results_dir: holds runs/.
         filters: which runs; None for all.
         out: where to write. `<results_dir>/report` unless given; a report of some of the runs goes
             into a folder of its own in it, so that it never takes the place of the full one.
         formats: which files, of FORMATS.
+        or_published: show the published runs where the folder has none.
 
     Raises:
         UserError: if there is no run to report of, a format is unknown, or the folder cannot be
@@ -62,7 +64,7 @@ def make_report(
             "writes a report there (--output writes one elsewhere)"
         )
     filters = filters or Filters()
-    loaded = load(runs_dir(results_dir))
+    loaded = load(runs_dir(results_dir), or_published)
     tables = make_tables(loaded.runs, filters)
     if not tables:
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
@@ -127,14 +129,14 @@ def _note(text: str) -> None:
     print(f"note: {text}")
 
 
-def load(folder: Path) -> Loaded:
-    """The runs of a folder, or the published ones where it has none; complaints go to stderr.
+def load(folder: Path, or_published: bool) -> Loaded:
+    """The runs of a folder, or if wanted the published ones; complaints go to stderr.
 
     Raises:
         UserError: if there is none.
     """
     loaded = load_runs(folder)
-    if not loaded.runs and not loaded.complaints and PUBLISHED.is_dir():
+    if or_published and not loaded.runs and not loaded.complaints and PUBLISHED.is_dir():
         print(f"note: no finished run in {folder}: these are the published ones of {PUBLISHED}")
         loaded = load_runs(PUBLISHED / "runs")
     for complaint in loaded.complaints:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from charcmp.report.cells import Cell, base_cell
+from charcmp.report.cells import Cell
 from charcmp.report.comparisons import FAMILIES, Analysis
 from charcmp.report.figures import RUN_GID, Picture
 from charcmp.report.layout import MEASURES, caption, column_label, general_notes, notes

@@ -51,7 +51,7 @@ def terminal(
     verdicts: Sequence[Verdict],
     recommendations: Sequence[Recommendation],
 ) -> str:
-    """The nats and what must be known of them, at most 110 columns wide; what to take comes last."""
+    """The nats and what is to be known of them, at most 110 columns wide; what to take is last."""
     measure = MEASURES[0]
     parts: list[str] = []
     for analysis in analyses:
@@ -129,7 +129,9 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
 
-def markdown(analyses: Sequence[Analysis], measure: Measure, comparisons: Sequence[Comparison]) -> str:
+def markdown(
+    analyses: Sequence[Analysis], measure: Measure, comparisons: Sequence[Comparison]
+) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
     for analysis in analyses:

@@ -20,16 +20,16 @@ from charcmp.report.verdicts import (
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "
-    "circular block bootstrap over the same test characters; blocks stay within a row of the split. "
-    "Their length is the automatic one (Politis & White 2004, Patton 2009), or a whole row where "
-    "whole rows give a standard error larger by more than chance explains: the check.",
+    "circular block bootstrap over the same test characters; blocks stay within a row of the "
+    "split. Their length is the automatic one (Politis & White 2004, Patton 2009), or a whole row "
+    "where whole rows give a standard error larger by more than chance explains: the check.",
     "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
     "seeds and text: would models of other seeds keep it on other text? The two variances added, "
     "degrees of freedom by Satterthwaite. Needs two seeds of each cell.",
-    "A family is one kind of comparison in one row. Intervals of 95 % are Holm-adjusted: each at the "
-    "level that Holm's procedure judged its difference at, so that it leaves out 0 exactly where the "
-    "difference is told from 0. `best` is not a family fixed beforehand: the best cell of a row is "
-    "chosen by the data, and only marks the table's bold figures.",
+    "A family is one kind of comparison in one row. Intervals of 95 % are Holm-adjusted: each at "
+    "the level that Holm's procedure judged its difference at, so that it leaves out 0 exactly "
+    "where the difference is told from 0. The comparisons with the best cell of a row are no "
+    "family fixed beforehand, as the data choose it; they mark the table's bold figures, no more.",
 )
 
 
@@ -119,9 +119,7 @@ def check_text(one: Difference) -> str:
     if (text := one.text_variance) is None:
         return "no losses"
     unit = next(run.losses.block_length for run in one.a.runs if run.losses is not None)
-    check = ", ".join(
-        f"{se:.4f} at {length * unit:,}" for length, se in text.se_of_length.items()
-    )
+    check = ", ".join(f"{se:.4f} at {length * unit:,}" for length, se in text.se_of_length.items())
     return f"{text.block_length * unit:,} characters; SE {check}"
 
 

@@ -262,7 +262,7 @@ def detectable_with(
 def seeds_needed(
     difference: float, text: Component, seed_variance: float, alpha: float = ALPHA
 ) -> int | None:
-    """Seeds per cell with which a difference of this size would be found; None: more text is needed.
+    """Seeds per cell to find a difference of this size with; None: it takes more text.
 
     As good as the estimate of the variance over seeds, which from three seeds is rough.
     """

@@ -308,9 +308,8 @@ class Recommendation:
         ]
         if (next_one := self.runner_up) is not None:
             over = "over seeds and text" if next_one.both else "these very models on such text"
-            said.append(
-                f"Next, {name(next_one.a)}: {interval_text(next_one.nats, next_one.judged)} ({over})."
-            )
+            by = interval_text(next_one.nats, next_one.judged)
+            said.append(f"Next, {name(next_one.a)}: {by} ({over}).")
         else:
             said.append("Nothing else was trained at this budget.")
         if self.tied:
@@ -352,9 +351,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     heading=analysis.table.heading,
                     row=row,
                     take=best,
-                    runner_up=min(
-                        analysis.of("best", row), key=lambda one: one.nats, default=None
-                    ),
+                    runner_up=min(analysis.of("best", row), key=lambda one: one.nats, default=None),
                     tied=[cell for cell in analysis.not_worse(row) if cell is not best],
                     seconds_train=seconds_train(best),
                     microseconds_per_char=1e6 / speed if speed else float("nan"),
