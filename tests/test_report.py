@@ -104,9 +104,11 @@ def test_the_files(small_grid: Path) -> None:
     assert not any(file.name.startswith(".") for file in report.iterdir())
 
 
-def test_a_report_needs_no_torch(small_grid: Path) -> None:
+def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
     code = (
         "import sys; from charcmp.report import make_report; "
+        f"make_report({str(small_grid)!r}, formats=['csv', 'md', 'tex']); "
+        "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); "
         f"make_report({str(small_grid)!r}); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -32,9 +32,10 @@ MARKERS = {"lstm": "o", "rnn": "^", "gru": "s"}
 OTHER_MARKERS = ("D", "v", "P", "X", "p")
 GREY = "#666666"
 PNG_DPI = 130
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.hashsalt": "charcmp",
     "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "text.parse_math": False,  # a $ in a name is a $
     "font.size": 9,
     "axes.grid": True,
     "grid.color": "#e0e0e0",
@@ -238,8 +239,8 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> _Draw
     size = (1.0 + 2.3 * len(cells), 1.1 + 1.75 * len(depths))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(depths), len(cells), sharex=True, sharey=True, squeeze=False)
-    for i, j in np.ndindex(panels.shape):
-        panel, depth, of = panels[i, j], depths[i], cells[j]
+    for (i, j), panel in np.ndenumerate(panels):
+        depth, of = depths[i], cells[j]
         panel.set_title(f"{cell_label(of)}, {depth} layer{'s' * (depth > 1)}", fontsize=8)
         if (of, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",
@@ -447,8 +448,8 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     caption = (
         f"t-SNE of {len(found)} models by the probabilities that they give {num_chars:,} fixed "
         f"test characters, perplexity {perplexity:g}. The number is the number of layers, the "
-        "size the number of parameters. Only neighbourhood means anything here; the distances that the "
-        "claim is judged by stand in the table."
+        "size the number of parameters. Only neighbourhood means anything here; the distances "
+        "that the claim is judged by stand in the table."
     )
     return _Drawn("tsne", caption, figure)
 
