@@ -47,6 +47,7 @@ STYLE: dict[Any, Any] = {
 MAX_SLUG = 50  # characters of a file's name
 MIN_MODELS = 5  # for a map of models
 MAX_PERPLEXITY = 30
+FEW_POINTS = 40
 RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
 NATS = "nats per character"
 
@@ -147,6 +148,20 @@ def _legend_handles(cells: Sequence[str]) -> list[Line2D]:
     return handles
 
 
+def _legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Below the panels, in as many columns as the figure is wide."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = int(72 * figure.get_figwidth() / (4.6 * longest + 38))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles)))
+    )
+
+
+def crowding(num_points: int) -> float:
+    """By how much markers shrink where there are many."""
+    return float(max(0.7, min(1.0, (FEW_POINTS / num_points) ** 0.5)))
+
+
 def _thousands(axis: Any, values: Sequence[float]) -> None:
     """Labels a log axis of counts at the values that occur: 44,823 is 45k."""
     ticks: list[float] = []
@@ -191,7 +206,7 @@ def loss_figure(table: Table) -> _Drawn:
         caption += " Hollow: the paper's Table 1."
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
                               linestyle="none", label="the paper"))  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    _legend(figure, handles)
     return _Drawn("loss", caption, figure)
 
 
@@ -257,7 +272,7 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> _Draw
         Line2D([], [], color=GREY, label="validation"),
         Line2D([], [], color=GREY, marker="o", linestyle="none", label="best epoch"),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    _legend(figure, handles)
     caption = (
         f"learning curves at {row}, a line for each seed. The first epochs may lie above the frame."
     )
@@ -317,7 +332,7 @@ def forest_figure(family: str, differences: Sequence[Difference]) -> _Drawn:
         Line2D([], [], color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
                label="these very models, other text"),
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    _legend(figure, handles)
     caption = (
         f"{FAMILIES[family]}, 95 % intervals. Black: over seeds and text, Holm-adjusted within the "
         "budget; with one seed, over text alone and so marked. Blue: resampled text, unadjusted."
@@ -354,13 +369,14 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     cells = _cells_of(table)
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")
     panel = figure.subplots()
+    shrunk = crowding(len(points))
     for cell, run, ratio, gap in points:
         colour, marker = style_of(cell.cell, cells)
         number = cells.index(cell.cell) - (len(cells) - 1) / 2
-        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker, markersize=12,
-                            alpha=0.85, linestyle="none")  # fmt: skip
+        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker,
+                            markersize=12 * shrunk, alpha=0.85, linestyle="none")  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        _number(panel, cell, ratio * 1.04**number, gap)
+        _number(panel, cell, ratio * 1.04**number, gap, shrunk)
     ratios = [ratio for *_, ratio, _ in points]
     low, high = min(ratios) / 1.5, max(ratios) * 1.5
     warned = [name(cell) + f" at {cell.row}" for cell, _, ratio, _ in points if ratio > 1]
@@ -381,7 +397,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     handles = _legend_handles(cells)
     for handle in handles:
         handle.set_linestyle("none")
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 4))
+    _legend(figure, handles)
     caption = (
         "over-fitting gap at the best epoch; the number is the number of layers. The training loss "
         "is the mean over that epoch, while the weights still moved, so a gap can be negative."
@@ -395,11 +411,14 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     return _Drawn("gap", caption, figure)
 
 
-def _number(panel: Axes, cell: Cell, x: float, y: float) -> None:
+def _number(panel: Axes, cell: Cell, x: float, y: float, shrunk: float) -> None:
     """The number of layers, in the middle of the cell's marker."""
-    lower = -1.5 if cell.cell == "rnn" else 0  # a triangle's middle is below that of its box
-    panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points", ha="center",
-                   va="center_baseline", fontsize=7, color="white", fontweight="bold")  # fmt: skip
+    lower = (
+        -1.5 * shrunk if cell.cell == "rnn" else 0
+    )  # a triangle's middle is below that of its box
+    panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points",
+                   ha="center", va="center_baseline", fontsize=7 * shrunk, color="white",
+                   fontweight="bold")  # fmt: skip
 
 
 # The map of models.
@@ -422,13 +441,14 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     panel = figure.subplots()
     most = max(run.num_params for _, run in found)
+    shrunk = crowding(len(found))
     for (cell, run), (x, y) in zip(found, places, strict=True):
         colour, marker = style_of(cell.cell, cells)
-        size = 9 + 11 * (run.num_params / most) ** 0.5
+        size = shrunk * (9 + 11 * (run.num_params / most) ** 0.5)
         (dot,) = panel.plot(x, y, color=colour, marker=marker, markersize=size, linestyle="none",
                             alpha=0.85)  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        _number(panel, cell, x, y)
+        _number(panel, cell, x, y, shrunk)
     panel.margins(0.12)
     panel.set_xticks([])
     panel.set_yticks([])
@@ -440,10 +460,10 @@ def models_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
     sizes = sorted(table.rows.items(), key=lambda item: item[1])
     handles += [
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.6,
-               markersize=9 + 11 * min(1.0, target / most) ** 0.5, label=row)
+               markersize=shrunk * (9 + 11 * min(1.0, target / most) ** 0.5), label=row)
         for row, target in (sizes if len(sizes) <= 4 else [sizes[0], sizes[-1]])
     ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 7))
+    _legend(figure, handles)
     num_chars = len(found[0][1].losses.positions_S) if found[0][1].losses else 0
     caption = (
         f"t-SNE of {len(found)} models by the probabilities that they give {num_chars:,} fixed "

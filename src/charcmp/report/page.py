@@ -134,7 +134,7 @@ def _entry(analysis: Analysis, row: str, column: tuple[str, int]) -> dict[str, A
         lines.append(f"SD {cell.sd_over_seeds:.4f}")
     if cell.paper_nats is not None:
         difference = cell.test_nats - cell.paper_nats
-        lines += [f"paper {cell.paper_nats:.3f}", f"difference {difference:+.3f}"]
+        lines += [f"paper {cell.paper_nats:.3f}", f"({difference:+.3f})"]
     return entry | {
         "value": cell.test_nats,
         "text": f"{cell.test_nats:.3f}",
