@@ -413,9 +413,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> _Drawn | None:
 
 def _number(panel: Axes, cell: Cell, x: float, y: float, shrunk: float) -> None:
     """The number of layers, in the middle of the cell's marker."""
-    lower = (
-        -1.5 * shrunk if cell.cell == "rnn" else 0
-    )  # a triangle's middle is below that of its box
+    lower = -1.5 * shrunk if cell.cell == "rnn" else 0  # a triangle's middle is below its box's
     panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points",
                    ha="center", va="center_baseline", fontsize=7 * shrunk, color="white",
                    fontweight="bold")  # fmt: skip
