@@ -45,6 +45,8 @@ def test_families_are_fixed_beforehand(tmp_path: Path) -> None:
         write_run(tmp_path, 1.4, cell=cell, layers=layers)
     write_run(tmp_path, 1.4, extra={"cell.forget_bias": 1.0})
     write_run(tmp_path, 1.4, extra={"cell.forget_bias": 1.0}, cell="lstm", layers=2, budget="130k")
+    for cell in ("gru", "gru_reset_after"):
+        write_run(tmp_path, 1.4, extra={"cell.open": 2}, cell=cell)
     analysis = analysis_of(tmp_path)
     assert columns(analysis, "lstm_gru") == {(("lstm", n), ("gru", n)) for n in (1, 2, 3)}
     assert columns(analysis, "rnn") == {
@@ -57,9 +59,11 @@ def test_families_are_fixed_beforehand(tmp_path: Path) -> None:
     }
     assert columns(analysis, "variants") == {
         (("gru_reset_after", 1), ("lstm", 1)),
+        (("gru_reset_after(open=2)", 1), ("lstm", 1)),
         (("lstm(forget_bias=1.0)", 1), ("lstm", 1)),
+        (("gru(open=2)", 1), ("gru", 1)),
     }
-    assert len(analysis.of("best", "50k")) == 10
+    assert len(analysis.of("best", "50k")) == 12
     assert not analysis.of("best", "130k")  # nothing to compare with in that row
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from report_runs import (
 )
 
 from charcmp.report.losses import pack, read_losses, summarize
+from charcmp.runs import CorruptFileError
 
 # Standard deviations.
 
@@ -77,3 +79,13 @@ def test_seeds(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Means over 3 seeds" in text
     assert "| SD, seeds" in text
+
+
+def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:
+    """Probabilities at other positions must never be compared."""
+    with np.load(io.BytesIO(pack(losses(), 100, 100))) as packed:
+        arrays = dict(packed)
+    arrays["positions"] = arrays["positions"][::-1]
+    np.savez(tmp_path / "test_blocks.npz", **arrays)
+    with pytest.raises(CorruptFileError, match="at other positions"):
+        read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)

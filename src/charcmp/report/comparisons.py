@@ -178,8 +178,8 @@ def _planned(family: str, columns: Iterable[Column]) -> list[tuple[Column, Colum
 
 
 def starting_point(cell: str) -> str:
-    """What a variant is held against: a cell with options the same without, others the LSTM."""
-    return base_cell(cell) if base_cell(cell) != cell else "lstm"
+    """What a variant is held against: one of the three with options, itself; others, the LSTM."""
+    return base_cell(cell) if base_cell(cell) in paper.CELLS else "lstm"
 
 
 def block_means(cell: Cell) -> Floats | None:

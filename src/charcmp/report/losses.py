@@ -135,6 +135,8 @@ def read_blocks(file: Path, num_test_chars: int, batch_size: int) -> LossSummary
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
     if len(summary.block_sums_K) % batch_size or len(summary.positions_S) != len(summary.nll_S):
         raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
+    if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
+        raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
     numbers = (summary.block_sums_K, summary.nll_S, summary.sum_of_squares)
     if not all(np.isfinite(of).all() for of in numbers):
         raise CorruptFileError(f"{file}: with losses that are not finite")
