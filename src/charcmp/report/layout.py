@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
 from charcmp.report.comparisons import Analysis
-from charcmp.report.verdicts import cell_label, name
+from charcmp.report.verdicts import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
 
 MISSING = "—"
-FEW_EPOCHS = 10
 MOST_MISSING_NAMED = 12
 
 
@@ -152,10 +151,7 @@ def notes(analysis: Analysis) -> list[str]:
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
     if table.epochs < FEW_EPOCHS:
-        said.append(
-            f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}: so few epochs rank how fast the "
-            "models learn, not how well they end."
-        )
+        said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
     said += _dropout_notes(table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from charcmp.cells import cell_info
 from charcmp.report.cells import Cell, base_cell
@@ -20,6 +20,8 @@ from charcmp.report.statistics import ALPHA, Judged, seeds_needed
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided with these runs"
 ENOUGH_SEEDS = 3
 MOST_NAMED = 4
+FEW_EPOCHS = 10
+FEW_EPOCHS_CAUTION = "So few epochs rank how fast the models learn, not how well they end."
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,20 @@ class Verdict:
 
 def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
     """Every claim that the runs say anything about."""
-    found: list[Verdict | None] = []
+    found = []
     for one in analyses:
-        found += [_beats_rnn(one), _two_layers(one), _three_layers(one)]
+        for judge_claim in (_beats_rnn, _two_layers, _three_layers, _predict_alike):
+            if (verdict := judge_claim(one)) is not None:
+                found.append(_cautioned(verdict, one))
     found += _depends_on_corpus(analyses)
-    found += [_predict_alike(one) for one in analyses]
-    made = [verdict for verdict in found if verdict is not None]
-    return sorted(made, key=lambda verdict: verdict.claim)
+    return sorted(found, key=lambda verdict: verdict.claim)
+
+
+def _cautioned(verdict: Verdict, analysis: Analysis) -> Verdict:
+    """What a verdict on short trainings is about."""
+    if analysis.table.epochs >= FEW_EPOCHS:
+        return verdict
+    return replace(verdict, evidence=f"{verdict.evidence} {FEW_EPOCHS_CAUTION}")
 
 
 def name(cell: Cell) -> str:
@@ -196,12 +205,15 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
     )
 
 
-def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict | None]:
+def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
     by_protocol = defaultdict(list)
     for analysis in analyses:
         if analysis.of("lstm_gru"):
             by_protocol[analysis.table.protocol].append(analysis)
-    return [_corpora_verdict(protocol, group) for protocol, group in by_protocol.items()]
+    return [
+        _cautioned(_corpora_verdict(protocol, group), group[0])
+        for protocol, group in by_protocol.items()
+    ]
 
 
 def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
@@ -323,6 +335,8 @@ class Recommendation:
             f"Training took {self.seconds_train:,.0f} s a run, {self.microseconds_per_char:.1f} µs "
             f"a character ({', '.join(self.devices)})."
         )
+        if take.runs[0].epochs < FEW_EPOCHS:
+            said.append(FEW_EPOCHS_CAUTION)
         if len(take.seeds) == 1:
             said.append("One seed: another one may order the cells differently.")
         return " ".join(said)
