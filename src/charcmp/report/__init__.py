@@ -9,6 +9,7 @@ comparisons.py   what is compared with what: families fixed beforehand
 distances.py     how alike two cells predict
 verdicts.py      the paper's claims, and what to take
 paper.py         the paper's figures, and ours against them
+findings.py      all that a report says
 layout.py sections.py   what stands in the tables, whatever the file format
 render.py        CSV, Markdown, LaTeX, terminal
 figures.py       SVG and PNG

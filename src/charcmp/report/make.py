@@ -10,11 +10,10 @@ from typing import IO
 
 from charcmp.errors import UserError
 from charcmp.report.cells import make_tables
-from charcmp.report.comparisons import Analysis, analyse
 from charcmp.report.filters import Filters
+from charcmp.report.findings import Findings, find
 from charcmp.report.layout import MEASURES
 from charcmp.report.load import Loaded, load_runs
-from charcmp.report.paper import Comparison, compare
 from charcmp.report.render import (
     cells_csv,
     claims_csv,
@@ -27,7 +26,6 @@ from charcmp.report.render import (
     wide_csv,
 )
 from charcmp.report.sections import sections
-from charcmp.report.verdicts import Recommendation, Verdict, recommendations, verdicts
 from charcmp.runs import RunFolder, runs_dir, write_atomically
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
@@ -70,14 +68,12 @@ def make_report(
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
     folder = RunFolder(Path(out or Path(results_dir) / "report" / filters.slug))
     folder.create()
-    analyses = [analyse(table) for table in tables]
-    comparisons, claims = compare(tables), verdicts(analyses)
-    advice = recommendations(analyses)
-    files = text_files(analyses, comparisons, claims, advice)
-    print(terminal(analyses, comparisons, claims, advice) + "\n", flush=True)
-    written = _write(folder.path, files, formats)
+    findings = find(tables)
+    files = text_files(findings)
+    print(terminal(findings) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
-        written += _write_pictures(folder.path, analyses, comparisons, claims, advice, formats)
+        files |= picture_files(findings)
+    written = _write(folder.path, files, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
@@ -106,23 +102,15 @@ def _write_bytes(contents: bytes, file: IO[bytes]) -> None:
     file.write(contents)
 
 
-def _write_pictures(
-    folder: Path,
-    analyses: Sequence[Analysis],
-    comparisons: Sequence[Comparison],
-    claims: Sequence[Verdict],
-    advice: Sequence[Recommendation],
-    formats: Sequence[str],
-) -> list[str]:
-    """The figures and the page, which shows them."""
+def picture_files(findings: Findings) -> dict[str, bytes]:
+    """The figures, and the page that shows them: name -> contents."""
     from charcmp.report.figures import pictures  # slow to import
     from charcmp.report.page import page
 
-    drawn = pictures(analyses, say=_note)
+    drawn = pictures(findings.analyses, say=_note)
     files = {f"figures/{one.name}.svg": one.svg for one in drawn}
     files |= {f"figures/{one.name}.png": one.png for one in drawn}
-    files["report.html"] = page(analyses, comparisons, claims, advice, drawn).encode()
-    return _write(folder, files, formats)
+    return files | {"report.html": page(findings, drawn).encode()}
 
 
 def _note(text: str) -> None:
@@ -148,22 +136,18 @@ def load(folder: Path, or_published: bool) -> Loaded:
     return loaded
 
 
-def text_files(
-    analyses: Sequence[Analysis],
-    comparisons: Sequence[Comparison],
-    claims: Sequence[Verdict],
-    advice: Sequence[Recommendation],
-) -> dict[str, bytes]:
+def text_files(findings: Findings) -> dict[str, bytes]:
     """The report's tables and statistics: name -> contents."""
+    analyses = findings.analyses
     files = {}
     for measure in MEASURES:
         name = f"table_{measure.name}"
         files[f"{name}.csv"] = wide_csv(analyses, measure)
-        files[f"{name}.md"] = markdown(analyses, measure, comparisons)
+        files[f"{name}.md"] = markdown(findings, measure)
         files[f"{name}.tex"] = latex(analyses, measure)
-    files["cells.csv"] = cells_csv([analysis.table for analysis in analyses])
+    files["cells.csv"] = cells_csv(findings.tables)
     files["differences.csv"] = differences_csv(analyses)
-    files["claims.csv"] = claims_csv(claims)
-    files["against_paper.csv"] = comparison_csv(comparisons)
-    files["statistics.md"] = statistics_markdown(sections(analyses, claims, advice))
+    files["claims.csv"] = claims_csv(findings.claims)
+    files["against_paper.csv"] = comparison_csv(findings.comparisons)
+    files["statistics.md"] = statistics_markdown(sections(findings))
     return {name: text.encode() for name, text in files.items()}

@@ -15,28 +15,23 @@ from markupsafe import Markup, escape
 from charcmp.report.cells import Cell
 from charcmp.report.comparisons import FAMILIES, Analysis
 from charcmp.report.figures import RUN_GID, Picture
+from charcmp.report.findings import Findings
 from charcmp.report.layout import MEASURES, caption, column_label, general_notes, notes
 from charcmp.report.load import Run, read_environment
-from charcmp.report.paper import Comparison
 from charcmp.report.render import comparison_rows
 from charcmp.report.sections import QUESTIONS, difference_row, distance_row
-from charcmp.report.verdicts import SAMPLING_NOTE, Recommendation, Verdict, cell_label
+from charcmp.report.verdicts import SAMPLING_NOTE, cell_label
 
 TEMPLATE = Path(__file__).parent / "template"
 
 
-def page(
-    analyses: Sequence[Analysis],
-    comparisons: Sequence[Comparison],
-    claims: Sequence[Verdict],
-    advice: Sequence[Recommendation],
-    pictures: Sequence[Picture],
-) -> str:
+def page(findings: Findings, pictures: Sequence[Picture]) -> str:
     """The whole page; every text in it is escaped, whatever a run is called."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["json"] = json.dumps
+    analyses = findings.analyses
     shown = _shown_runs(analyses)
     dataset_of = {analysis.table.heading: analysis.table.dataset for analysis in analyses}
     datasets = list(dict.fromkeys(dataset_of.values()))
@@ -47,13 +42,13 @@ def page(
         num_runs=len({run.run_id for _, _, run in shown}),
         axes=_axes(analyses, datasets),
         blocks=[_block(analysis) for analysis in analyses],
-        general_notes=general_notes([a.table for a in analyses]),
-        against_paper=comparison_rows(comparisons),
-        claims=claims,
+        general_notes=general_notes(findings.tables),
+        against_paper=comparison_rows(findings.comparisons),
+        claims=findings.claims,
         advice=[
             {"heading": one.heading, "dataset": dataset_of[one.heading], "budget": one.row,
              "text": one.text()}
-            for one in advice
+            for one in findings.advice
         ],
         sampling_note=SAMPLING_NOTE,
         pictures=[

@@ -15,6 +15,7 @@ from tabulate import SEPARATING_LINE, tabulate
 
 from charcmp.report.cells import Cell, Table
 from charcmp.report.comparisons import Analysis
+from charcmp.report.findings import Findings
 from charcmp.report.layout import (
     MEASURES,
     Measure,
@@ -27,7 +28,7 @@ from charcmp.report.layout import (
 )
 from charcmp.report.paper import Comparison
 from charcmp.report.sections import Section, difference_records
-from charcmp.report.verdicts import SAMPLING_NOTE, Recommendation, Verdict
+from charcmp.report.verdicts import SAMPLING_NOTE, Verdict
 
 TERMINAL_WIDTH = 100
 COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
@@ -45,31 +46,27 @@ LATEX_SPECIAL = str.maketrans(
 )
 
 
-def terminal(
-    analyses: Sequence[Analysis],
-    comparisons: Sequence[Comparison],
-    verdicts: Sequence[Verdict],
-    recommendations: Sequence[Recommendation],
-) -> str:
+def terminal(findings: Findings) -> str:
     """The nats and what is to be known of them, at most 110 columns wide; what to take is last."""
     measure = MEASURES[0]
     parts: list[str] = []
-    for analysis in analyses:
+    for analysis in findings.analyses:
         parts.append(_wrapped([caption(analysis, measure, "*")]))
         parts += [
             _terminal_table(analysis, measure, columns) for columns in _abreast(analysis.table)
         ]
         parts.append(_wrapped(notes(analysis)))
-    tables = [analysis.table for analysis in analyses]
+    tables = findings.tables
     parts.append(_wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
-    if comparisons:
-        parts += ["Against the paper, in nats per character", _comparison_table(comparisons)]
-    if verdicts:
+    if findings.comparisons:
+        parts.append("Against the paper, in nats per character")
+        parts.append(_comparison_table(findings.comparisons))
+    if findings.claims:
         parts.append("The paper's claims")
         parts += [_wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
-                  for one in verdicts]  # fmt: skip
+                  for one in findings.claims]  # fmt: skip
     parts.append("What to take")
-    parts += [_wrapped([f"{one.heading}. {one.text()}"]) for one in recommendations]
+    parts += [_wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
     parts.append(_wrapped([SAMPLING_NOTE]))
     return "\n\n".join(parts)
 
@@ -129,12 +126,10 @@ def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
 
-def markdown(
-    analyses: Sequence[Analysis], measure: Measure, comparisons: Sequence[Comparison]
-) -> str:
+def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
-    for analysis in analyses:
+    for analysis in findings.analyses:
         table, rows = analysis.table, []
         for line in table_lines(analysis, measure):
             texts = [f"**{text}**" if bold else text for text, bold in
@@ -147,11 +142,11 @@ def markdown(
         parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
         parts.append("\n".join(f"- {note}" for note in notes(analysis)))
     parts.append("### Reading it")
-    tables = [analysis.table for analysis in analyses]
+    tables = findings.tables
     said = [*sd_notes(tables, measure), *general_notes(tables)]
     parts.append("\n".join(f"- {note}" for note in said))
-    if comparisons:
-        frame = pd.DataFrame(comparison_rows(comparisons))
+    if findings.comparisons:
+        frame = pd.DataFrame(comparison_rows(findings.comparisons))
         parts.append("### Against the paper, in nats per character")
         parts.append(
             frame.to_markdown(

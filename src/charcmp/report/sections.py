@@ -9,10 +9,9 @@ from typing import Any
 
 from charcmp.report.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.distances import Distances
+from charcmp.report.findings import Findings
 from charcmp.report.verdicts import (
     SAMPLING_NOTE,
-    Recommendation,
-    Verdict,
     interval_text,
     name,
     needs,
@@ -42,17 +41,13 @@ class Section:
     notes: tuple[str, ...] = ()
 
 
-def sections(
-    analyses: Sequence[Analysis],
-    verdicts: Sequence[Verdict],
-    recommendations: Sequence[Recommendation],
-) -> list[Section]:
+def sections(findings: Findings) -> list[Section]:
     """All of them, in reading order."""
     found = [
         Section(
             "What to take",
             [],
-            (*(f"{one.heading}. {one.text()}" for one in recommendations), SAMPLING_NOTE),
+            (*(f"{one.heading}. {one.text()}" for one in findings.advice), SAMPLING_NOTE),
         ),
         Section(
             "The paper's claims",
@@ -64,11 +59,11 @@ def sections(
                     "evidence": one.evidence,
                     "what would decide it": one.decided_by,
                 }
-                for one in verdicts
+                for one in findings.claims
             ],
         ),
     ]
-    for analysis in analyses:
+    for analysis in findings.analyses:
         for family, title in FAMILIES.items():
             if of_family := analysis.of(family):
                 rows = [difference_row(analysis, one) for one in of_family]

@@ -107,25 +107,26 @@ def _named(differences: Sequence[Difference]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _evidence(tally: _Tally) -> str:
+def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against") -> str:
+    """What the comparisons say, counted, and the ones that matter by name."""
     parts = []
     num_seeded = len(tally.for_it) + len(tally.against) + len(tally.open)
     if num_seeded:
         parts.append(
-            f"Of {num_seeded} comparisons over seeds and text, {len(tally.for_it)} for it, "
-            f"{len(tally.against)} against, {len(tally.open)} open."
+            f"Of {num_seeded} comparisons over seeds and text, {len(tally.for_it)} {for_it}, "
+            f"{len(tally.against)} {against}, {len(tally.open)} open."
         )
-    for label, some in (("Against", tally.against), ("Open", tally.open)):
+    for label, some in ((against, tally.against), ("open", tally.open)):
         if some:
-            parts.append(f"{label}: {_named(some)}.")
+            parts.append(f"{label.capitalize()}: {_named(some)}.")
     if some := tally.unseeded:
         signs = [one.text.sign for one in some if one.text is not None]
         parts.append(
             f"With one seed, {len(some)} comparisons: on this text these very models say "
-            f"{signs.count(-1)} for it, {signs.count(1)} against, {signs.count(0)} open"
-            + (f". Against: {_named([o for o in some if o.text and o.text.sign == 1])}."
-               if 1 in signs else ".")
-        )  # fmt: skip
+            f"{signs.count(-1)} {for_it}, {signs.count(1)} {against}, {signs.count(0)} open."
+        )
+        if contrary := [one for one in some if one.text is not None and one.text.sign == 1]:
+            parts.append(f"{against.capitalize()}: {_named(contrary)}.")
     return " ".join(parts)
 
 
@@ -189,9 +190,6 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
         verdict = UNDECIDED
     else:
         verdict = FAILS
-    evidence = _evidence(tally).replace("for it", "for three layers").replace(
-        "against,", "for two,"
-    ).replace("Against:", "For two:")  # fmt: skip
     undecided = _Tally(tally.for_it, [], tally.open, tally.unseeded)
     decided_by = ""
     if verdict == UNDECIDED:
@@ -200,7 +198,7 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
         "2b. Between two and three layers it is mixed",
         analysis.table.heading,
         verdict,
-        evidence,
+        _evidence(tally, "for three layers", "for two"),
         decided_by,
     )
 
