@@ -10,10 +10,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_runs import add_records, report_files, write_grid, write_run
+from report_runs import add_records, report_files, tables_of, write_grid, write_run
 
 from charcmp.report import make_report
-from charcmp.report.figures import perplexity_for
+from charcmp.report.figures import models_figure, perplexity_for
 
 NASTY = "<img src=x onerror=\"document.title='pwned'\"> & $x$ </script>"
 GRID = {
@@ -97,7 +97,8 @@ def test_without_scikit_learn_a_line_says_so(
     reported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    make_report(reported, out=reported / "other", formats=["png"])
+    (table,) = tables_of(reported)
+    assert models_figure(table, print) is None
     assert "no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn" in capsys.readouterr().out
 
 

@@ -132,7 +132,7 @@ def test_holm_is_statsmodels_and_its_intervals_agree() -> None:
     rng = np.random.default_rng(0)
     num_rejected = 0
     for size in (1, 2, 6, 9):
-        for _ in range(5):
+        for _ in range(2):  # multipletests collects garbage, slowly
             family = [
                 Estimate(d, 1.0, df)
                 for d, df in zip(
@@ -148,17 +148,24 @@ def test_holm_is_statsmodels_and_its_intervals_agree() -> None:
                 assert one.rejected == (not low <= 0 <= high)
                 assert one.sign == (np.sign(one.estimate.difference) if one.rejected else 0)
             num_rejected += sum(rejected)
-    assert num_rejected > 10
+    assert num_rejected > 5
     assert judge([]) == []
 
 
 # Power.
 
 
-@pytest.mark.parametrize("num_seeds", [3, 5, 20])
+@pytest.mark.parametrize("num_seeds", [5, 20])  # with 3, TTestPower has no answer
 def test_power_is_statsmodels(num_seeds: int) -> None:
     found = detectable_difference(1 / math.sqrt(num_seeds), num_seeds - 1, 0.02)
     assert TTestPower().power(found, num_seeds, 0.02) == pytest.approx(0.8, rel=1e-3)
+
+
+def test_power_with_three_seeds_by_simulation() -> None:
+    found = detectable_difference(1 / math.sqrt(3), 2, 0.02)
+    samples = np.random.default_rng(0).normal(found, 1, (200_000, 3))
+    t = samples.mean(axis=1) / (samples.std(axis=1, ddof=1) / math.sqrt(3))
+    assert np.mean(t > stats.t.isf(0.01, 2)) == pytest.approx(0.8, abs=0.005)
 
 
 def test_seeds_needed_are_the_fewest() -> None:
