@@ -21,11 +21,12 @@ from typing import IO, Any
 from omegaconf import DictConfig, OmegaConf
 
 from charcmp.errors import UserError
+from charcmp.files import write_atomically
 from charcmp.report import FORMATS, make_report
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, pack, read_nll
 from charcmp.report.make import PUBLISHED
-from charcmp.runs import CorruptFileError, RunFolder, runs_dir, write_atomically
+from charcmp.runs import CorruptFileError, RunFolder, runs_dir
 
 # Keys that say where and how fast a run was computed, not what it is.
 MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")

@@ -16,7 +16,7 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     charcmp("train", *text, "seed=2", "optimizer.lr=1e38", "clip=null")
     runs = tmp_path / "work" / "results" / "runs"
     sweep = start("sweep", *text, "seed=3,4", "layers=1", "epochs=5000")
-    wait_for(lambda: len(list(runs.glob("*-s[34]-*/progress.json"))) == 2)
+    wait_for(lambda: len(list(runs.glob("*-s[34]-*/environment.json"))) == 2)
 
     def states() -> dict[str, dict]:
         listed = json.loads(charcmp("status", "--json").stdout)
@@ -33,7 +33,8 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     sweep.terminate()
     sweep.wait(60)
     (run_3,) = runs.glob("*-s3-*")
-    (run_3 / "failure.json").write_text(json.dumps({"reason": "killed by SIGKILL"}))
+    steering = {"reason": "killed by SIGKILL \x1b[2J\x1b]0;owned\x07"}
+    (run_3 / "failure.json").write_text(json.dumps(steering))
     (run_1,) = runs.glob("*-s1-*")
     (run_1 / "result.json").write_text("{")
     stopped = states()
@@ -43,3 +44,21 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     printed = charcmp("status").stdout
     assert "4 runs: 1 failed, 1 interrupted, 1 corrupt, 1 diverged" in printed
     assert "killed by SIGKILL" in printed
+    assert printed.replace("\n", "").isprintable()  # a stranger's file does not steer the terminal
+
+
+def test_watching_from_another_shell(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1", "jobs=1"]
+    sweep = start("sweep", *text, "seed=0,1", "epochs=40")
+    wait_for(lambda: list((tmp_path / "work" / "results" / "runs").glob("*/owner")))
+    first = json.loads(charcmp("status", "--json").stdout)
+    assert {run["state"] for run in first} <= {"running", "waiting", "done"}
+    assert {run["seed"] for run in first} == {0, 1}  # also of the run that has not begun
+    watched = charcmp("status", "--watch")
+    assert sweep.wait(60) == 0
+    assert watched.returncode == 0
+    for seed in (0, 1):
+        lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]
+        assert " done 40/40" in lines[-1]

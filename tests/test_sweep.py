@@ -1,8 +1,10 @@
 """Sweeps through the command line: real child processes, killed, resumed, failing, skipped."""
 
+import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -43,7 +45,7 @@ def test_a_sweep_skips_what_is_done(charcmp: Charcmp, tiny_text: Path, tmp_path:
     again = charcmp("sweep", *args)
     assert "4 runs: 4 finished before, 0 to do" in again.stdout
     assert results(tmp_path / "work" / "results") == made
-    plan = charcmp("sweep", "--dry-run", *args, "layers=1,2")
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *args, "layers=1,2")
     assert "8 runs: 4 finished, 4 to do" in plan.stdout
     assert results(tmp_path / "work" / "results") == made
 
@@ -52,7 +54,7 @@ def test_a_failing_run_does_not_stop_the_others(
     charcmp: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID]
-    plan = charcmp("sweep", "--dry-run", *args).stdout
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *args).stdout
     victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
     runs = tmp_path / "work" / "results" / "runs"
     (runs / victim / "history.json").mkdir(parents=True)  # where it will want to write a file
@@ -62,7 +64,7 @@ def test_a_failing_run_does_not_stop_the_others(
     assert "cannot be written" in done.stdout
     assert "3 of 4 runs finished, 1 failed" in done.stdout
     (runs / victim / "history.json").rmdir()
-    assert charcmp("sweep", *args).returncode == 0
+    assert charcmp("sweep", *args).returncode == 0  # what is told at once may be tried at once
     assert len(results(tmp_path / "work" / "results")) == 4
 
 
@@ -99,17 +101,22 @@ def test_killed_at_any_moment_it_ends_as_if_left_alone(
     assert alone.returncode == 0
     rng = random.Random(victim)
     disturbed = tmp_path / "work" / "disturbed"
+    num_killed = 0
     for _ in range(4):
-        sweep = start("sweep", *args, "results_dir=disturbed")
-        time.sleep(rng.uniform(1.5, 6.0))
-        if victim == "child":
-            for child in children_of(sweep.pid)[:1]:
-                os.kill(child, signal.SIGKILL)
-            assert sweep.wait(120) in (0, 1)
-        else:
+        sweep = start("sweep", *args, "results_dir=disturbed", "--retry-failed")
+        wait_for(lambda sweep=sweep: children_of(sweep.pid) or sweep.poll() is not None)
+        time.sleep(rng.uniform(0, 4))
+        if sweep.poll() is not None:
+            break
+        if victim == "parent":
             sweep.kill()
-            sweep.wait()
-    done = charcmp("sweep", *args, "results_dir=disturbed")
+            num_killed += 1
+        for child in children_of(sweep.pid)[:1]:
+            os.kill(child, signal.SIGKILL)
+            num_killed += 1
+        assert sweep.wait(120) in (0, 1, -signal.SIGKILL)
+    assert num_killed > 0
+    done = charcmp("sweep", *args, "results_dir=disturbed", "--retry-failed")
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(disturbed) == results(tmp_path / "work" / "alone")
 
@@ -126,22 +133,131 @@ def test_a_child_that_is_killed_is_named(
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1", "epochs=2000"]
     sweep = start("sweep", *args)
-    runs = tmp_path / "work" / "results" / "runs"
-    wait_for(lambda: list(runs.glob("*/progress.json")))
+    wait_for(lambda: children_of(sweep.pid))
     (child,) = children_of(sweep.pid)
     os.kill(child, signal.SIGKILL)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 1
     assert "killed by SIGKILL (out of memory?)" in output
 
+    again = charcmp("sweep", *args[:-1], "epochs=2000,2")
+    assert again.returncode == 1
+    assert "1 to do, 1 failed before (--retry-failed tries again)" in again.stdout
+    assert "1 of 2 runs finished, 1 failed" in again.stdout
+
+
+def test_a_run_that_hangs_is_ended(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=20"]
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *args).stdout
+    victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
+    folder = tmp_path / "work" / "results" / "runs" / victim
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "environment.json")  # reading it waits for ever
+    done = charcmp("sweep", *args)
+    assert done.returncode == 1
+    assert f"failed: {victim}: hung: no progress for 20 s" in done.stdout
+    assert "3 of 4 runs finished, 1 failed" in done.stdout
+    failure = json.loads((folder / "failure.json").read_text())
+    assert "describe_run" in failure["detail"]  # where it hung
+
+
+def test_fail_fast_ends_the_others_with_checkpoints(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1", "seed=0,1", "epochs=5000"]
+    sweep = start("sweep", *args, "--fail-fast")
+    runs = tmp_path / "work" / "results" / "runs"
+    wait_for(lambda: len(list(runs.glob("*/environment.json"))) == 2)
+    os.kill(children_of(sweep.pid)[0], signal.SIGKILL)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 1
+    assert "0 of 2 runs finished, 1 failed, 1 interrupted" in output
+    assert list(runs.glob("*/checkpoint.pt"))
+
+
+def tmpfs(folder: Path, size: str) -> bool:
+    """Mounts a small disk; whether this machine lets us."""
+    folder.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    return shutil.which("mount") is not None and subprocess.run(mount).returncode == 0
+
+
+def test_a_full_disk_in_mid_run(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=40", "checkpoint_seconds=0"]
+    alone = charcmp("sweep", *args, "results_dir=alone")
+    assert alone.returncode == 0
+    small = tmp_path / "work" / "small"
+    if not tmpfs(small, "2M"):
+        pytest.skip("mounting a tmpfs needs root")
+    try:
+        sweep = start("sweep", *args, "results_dir=small")
+        wait_for(lambda: list(small.glob("runs/*/checkpoint.pt")))
+        filler = small / "filler"
+        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(4096))
+        _, errors = sweep.communicate(timeout=60)
+        assert sweep.returncode == 5
+        assert errors.splitlines()[-1].startswith("charcmp: ")
+        assert "cannot be written (No space left on device); earlier files are intact" in errors
+        assert "failed" not in charcmp("status", "results_dir=small").stdout
+        filler.unlink()
+        done = charcmp("sweep", *args, "results_dir=small")
+        assert done.returncode == 0
+        assert results(small) == results(tmp_path / "work" / "alone")
+    finally:
+        subprocess.run(["umount", "--lazy", str(small)], check=True)
+
+
+def test_a_folder_that_is_read_only_in_mid_run(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=2000", "checkpoint_seconds=0"]
+    sweep = start("sweep", *args)
+    runs = tmp_path / "work" / "results" / "runs"
+    wait_for(lambda: list(runs.glob("*/checkpoint.pt")))
+    for folder in runs.iterdir():
+        folder.chmod(0o555)
+    _, errors = sweep.communicate(timeout=60)
+    assert sweep.returncode == 5
+    assert "cannot be written (Permission denied); earlier files are intact" in errors
+    for folder in runs.iterdir():
+        folder.chmod(0o755)
+    assert charcmp("sweep", *args, "epochs=3").returncode == 0
+
+
+def test_a_result_of_another_run_is_no_result(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1"]
+    charcmp("train", *args, "seed=0")
+    runs = tmp_path / "work" / "results" / "runs"
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *args, "seed=1").stdout
+    other = next(line.split()[0] for line in plan.splitlines() if "-s1-" in line)
+    (first,) = runs.iterdir()
+    shutil.copytree(first, runs / other)
+    done = charcmp("sweep", *args, "seed=0,1")
+    assert done.returncode == 0
+    assert f"of another run, {first.name}; kept as result.json.bad-1" in done.stdout
+    assert "checkpoint.pt: of another configuration; kept as checkpoint.pt.bad-1" in (
+        (runs / other / "log.txt").read_text()
+    )
+    assert json.loads((runs / other / "result.json").read_text())["seed"] == 1
+
 
 def test_interrupted_by_the_user(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=2000"]
     sweep = start("sweep", *args)
     runs = tmp_path / "work" / "results" / "runs"
-    wait_for(lambda: list(runs.glob("*/progress.json")))
+    wait_for(lambda: list(runs.glob("*/environment.json")))
+    begun = time.monotonic()
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=60)
+    assert time.monotonic() - begun < 5
     assert sweep.returncode == 130
     assert "4 runs unfinished; the same command goes on from there" in errors
     assert list(runs.glob("*/checkpoint.pt"))
@@ -161,15 +277,15 @@ def test_two_sweeps_do_not_train_one_run_twice(
 
 def test_dropout_select_expands_to_ordinary_runs(charcmp: Charcmp, tiny_text: Path) -> None:
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
-    selected = charcmp("sweep", "--dry-run", *args, "dropout=select").stdout
-    listed = charcmp("sweep", "--dry-run", *args, "dropout=0,0.1,0.2,0.3,0.5").stdout
+    selected = charcmp("sweep", "--dry-run", "--no-cost", *args, "dropout=select").stdout
+    listed = charcmp("sweep", "--dry-run", "--no-cost", *args, "dropout=0,0.1,0.2,0.3,0.5").stdout
     assert selected == listed
     assert "5 runs: 0 finished, 5 to do" in selected
 
 
 def test_points_that_are_one_run_are_run_once(charcmp: Charcmp, tiny_text: Path) -> None:
     sizes = [*text_overrides(tiny_text), *TINY[1:], "cell=lstm", "layers=1"]
-    plan = charcmp("sweep", "--dry-run", *sizes, "budget=50k,50k,130k").stdout
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *sizes, "budget=50k,50k,130k").stdout
     assert "2 runs" in plan
 
 
@@ -184,6 +300,24 @@ def test_a_bad_cell_is_told_before_anything_runs(
 
 @needs_corpora
 def test_the_papers_grid(charcmp: Charcmp) -> None:
-    plan = charcmp("sweep", "--dry-run", CHARCMP_DATA=str(REAL_DATA)).stdout
+    plan = charcmp("sweep", "--dry-run", "--no-cost", CHARCMP_DATA=str(REAL_DATA)).stdout
     assert "72 runs: 0 finished, 72 to do" in plan
     assert "wp-lstm-1x64-50k-s0-3def8185" in plan  # a published run: its id must not move
+
+
+def test_a_dry_run_measures_what_it_does_not_know(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID]
+    plan = charcmp("sweep", "--dry-run", *args, "cell=rnn")
+    assert plan.returncode == 0
+    assert plan.stdout.count("measured") == 2  # both seeds by the same shape
+    assert "2 runs: 0 finished, 2 to do" in plan.stdout
+    assert "in all: " in plan.stdout
+    assert not (tmp_path / "work" / "results" / "runs").exists()
+    charcmp("sweep", *args, "cell=rnn", "seed=0")
+    plan = charcmp("sweep", "--dry-run", *args)
+    assert plan.stdout.count("finished runs") == 1
+    assert plan.stdout.count("measured") == 2
+    lines = [line for line in plan.stdout.splitlines() if line.startswith("tiny-")]
+    assert "done" in lines[-1]  # what is to do comes first

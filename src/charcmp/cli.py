@@ -14,9 +14,12 @@ USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
 
   charcmp train   [key=value ...]   train one model, or go on with it
-  charcmp sweep   [key=value ...]   a grid of models: what is missing of it (--dry-run lists it)
+  charcmp sweep   [key=value ...]   a grid of models: what is missing of it
+                                    --dry-run [--no-cost]: only list it, and what it will cost
+                                    --retry-failed, --fail-fast
   charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
-  charcmp status  [key=value ...]   what every run is doing, from another shell too (--json)
+  charcmp status  [key=value ...]   what every run is doing, from another shell or machine
+                                    (--watch, --json)
   charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
                   [--format html,csv,md,tex,svg,png] [--output FOLDER]
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
@@ -27,8 +30,15 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp train --help              all keys and their choices
 """
 
-# The tasks that run over a grid of overrides; the grid sweeper (hydra_plugins) does the expanding.
-GRID_TASKS = ("sweep", "params", "report", "status")
+# The commands that run over a grid of overrides, expanded by the grid sweeper (hydra_plugins), and
+# the flags that each of them has.
+FLAGS = {
+    "sweep": ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast"),
+    "params": ("--json",),
+    "status": ("--json", "--watch"),
+    "report": (),
+}
+ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
@@ -48,6 +58,13 @@ PRINTING_FLAGS = (
 
 def main() -> None:
     """Entry point of the console script."""
+    try:
+        dispatch()
+    except KeyboardInterrupt:  # before a run or a sweep answers it by itself
+        sys.exit(130)
+
+
+def dispatch() -> None:
     command, *args = sys.argv[1:] or ["--help"]
     if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
@@ -57,14 +74,14 @@ def main() -> None:
         print(f"charcmp {__version__}")
     elif command in ("-sc", "--shell-completion"):  # charcmp -sc install=bash
         words = os.environ.get("COMP_LINE", "").split(" ")
-        if words[1:2] and words[1] in (*GRID_TASKS, "train"):
+        if words[1:2] and words[1] in (*FLAGS, "train"):
             os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
         run_hydra([command, *args])
     elif command == "train" and SELECT_DROPOUT[0] in args:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         run_hydra(args)
-    elif command in GRID_TASKS:
+    elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
     elif command == "data":
         from charcmp.commands import data
@@ -100,16 +117,32 @@ def fail(message: str) -> NoReturn:
 
 
 def grid_arguments(command: str, args: list[str]) -> list[str]:
-    """Hydra's arguments for a task over a grid."""
+    """Hydra's arguments for a command over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
         return args
     if command == "report":
         args = report_arguments(args)
-    mode = "plan" if command == "sweep" and "--dry-run" in args else command
-    args = [SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg for arg in args]
-    rest = [arg for arg in args if arg not in ("--dry-run", "--json", "--multirun", "-m")]
-    as_json = str("--json" in args).lower()
-    return ["--multirun", f"hydra.sweeper.mode={mode}", f"hydra.sweeper.as_json={as_json}", *rest]
+    for arg in args:
+        if arg in ALL_FLAGS and arg not in FLAGS[command]:
+            fail(f"{command} has no {arg}; its flags: {', '.join(FLAGS[command]) or 'none'}")
+    flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
+    rest = [
+        quoted_list(SELECT_DROPOUT[1] if arg == SELECT_DROPOUT[0] else arg)
+        for arg in args
+        if arg not in (*ALL_FLAGS, "--multirun", "-m")
+    ]
+    return [
+        "--multirun",
+        f"hydra.sweeper.command={command}",
+        f"hydra.sweeper.flags=[{flags}]",
+        *rest,
+    ]
+
+
+def quoted_list(arg: str) -> str:
+    """`gpus=0,1` is one value, not a sweep over two."""
+    key, _, value = arg.partition("=")
+    return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
 
 
 def run_hydra(args: list[str]) -> None:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from charcmp.config import DatasetConfig, config_dir, register_schemas, typed
-from charcmp.errors import BusyError, Interrupted, UserError
+from charcmp.errors import BusyError, Interrupted, StorageError, UserError
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
 register_schemas()
 
 PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
-EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_INTERRUPTED = 2, 3, 4, 130
+EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 
 
 @contextmanager
@@ -31,36 +34,68 @@ def one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         print(f"charcmp: {error}", file=sys.stderr)
-        sys.exit(EXIT_BUSY if isinstance(error, BusyError) else EXIT_USER_ERROR)
+        sys.exit(exit_status(error))
     except Interrupted as stop:
         print(f"charcmp: {stop}; the same command goes on from there", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
 
 
+def exit_status(error: UserError) -> int:
+    match error:
+        case BusyError():
+            return EXIT_BUSY
+        case StorageError():
+            return EXIT_STORAGE
+        case _:
+            return EXIT_USER_ERROR
+
+
 class StopRequest:
-    """Turns SIGINT, SIGTERM and the death of the parent sweep into an answer to `should_stop`."""
+    """Turns signals and the death of the parent sweep into an answer to `should_stop`.
+
+    Where a scheduler's worker has its own answer to SIGUSR1 or SIGUSR2 (submitit requeues the job
+    there), it is given after the checkpoint is written: see `pass_on`.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: int | None = None
         self.parent = int(os.environ.get(PARENT_VARIABLE, "0"))
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
+        self.scheduler: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # in some launchers' workers; only a main thread may answer signals
+        for signum in (signal.SIGUSR1, signal.SIGUSR2):
+            if callable(handler := signal.getsignal(signum)):
+                self.scheduler[signum] = handler
+        for stopping in (signal.SIGINT, signal.SIGTERM, *self.scheduler):
+            signal.signal(stopping, self._on_signal)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        self.requested = True
+        self.requested = signum
 
     def __call__(self) -> bool:
-        return self.requested or (self.parent != 0 and os.getppid() != self.parent)
+        return self.requested is not None or (self.parent != 0 and os.getppid() != self.parent)
+
+    def pass_on(self) -> None:
+        """Lets the scheduler's own handler answer, which may end the process."""
+        if self.requested in self.scheduler:
+            self.scheduler[self.requested](self.requested, None)
 
 
 def train_task(cfg: DictConfig) -> None:
-    """`charcmp train`: one run, also as a job of a sweep."""
-    with one_line_errors():
+    """`charcmp train`, or a job of a sweep on another launcher than ours, which reports exceptions
+    and takes an exit for a crash."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         train_one(cfg)
+        return
+    with one_line_errors():
+        result = train_one(cfg)
+    if result["status"] == "diverged":
+        sys.exit(EXIT_DIVERGED)
 
 
-def train_one(cfg: DictConfig) -> None:
-    from charcmp.runs import CorruptFileError, RunFolder, runs_dir
+def train_one(cfg: DictConfig) -> dict[str, Any]:
+    """Trains a run, or goes on with it; returns the contents of its result.json."""
+    from charcmp.runs import RunFolder, runs_dir
     from charcmp.spec import deviation_warning, resolve
 
     should_stop = StopRequest()
@@ -70,15 +105,10 @@ def train_one(cfg: DictConfig) -> None:
         print(f"note: {warning}")
     if spec.corpus.note:
         print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
-    folder = RunFolder(runs_dir(config.results_dir) / spec.run_id)
+    folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
     folder.create()
-    with folder.locked():
-        try:
-            result = folder.read_result()
-        except CorruptFileError as error:
-            aside = folder.set_aside(folder.result)
-            print(f"{error}; kept as {aside.name}, the run is finished again")
-            result = None
+    with folder.leased(should_stop):
+        result = folder.usable_result()
         if result is None:
             from charcmp.train import train
 
@@ -86,16 +116,18 @@ def train_one(cfg: DictConfig) -> None:
             try:
                 result = train(spec, folder, should_stop)
             except Interrupted:
+                should_stop.pass_on()
+                raise
+            except (BusyError, StorageError):
                 raise
             except UserError as error:
-                folder.write_failure(str(error))
+                folder.write_failure(str(error), retry=True)
                 raise
             except Exception as error:
                 folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
                 raise
     print(summary_line(result, folder.path))
-    if result["status"] == "diverged":
-        sys.exit(EXIT_DIVERGED)
+    return result
 
 
 def summary_line(result: dict[str, Any], path: Path) -> str:

@@ -7,6 +7,7 @@ what stands at its default here, so a default may move only together with PROTOC
 from __future__ import annotations
 
 import copy
+import math
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
 from charcmp.errors import UserError
+from charcmp.files import SAFE_NAME
 
 PROTOCOL_VERSION = 1
 
@@ -78,16 +80,22 @@ class Config:
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
     jobs: int | None = None  # runs at once in a sweep; null: one per GPU, else one per core
+    gpus: str = "all"  # of a sweep: all, or the numbers of some: 0,1
     results_dir: str = "results"
     data_dir: str | None = None
     checkpoint_seconds: float = 30.0
+    hang_seconds: float = 900.0  # a sweep ends a run that has made no progress for so long
+    lease_seconds: float = (
+        60.0  # an owner of a run on another host that is silent for so long is dead
+    )
     progress: bool = True
 
 
 # Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
 # is part of the identity: forgetting one here costs a rerun, never a wrong merge.
 NOT_SCIENTIFIC = {
-    *("device", "threads", "jobs", "results_dir", "data_dir", "checkpoint_seconds", "progress"),
+    *("device", "threads", "jobs", "gpus", "results_dir", "data_dir", "progress"),
+    *("checkpoint_seconds", "hang_seconds", "lease_seconds"),
     *("budget", "hidden_size"),  # identified by the hidden size that they lead to
     *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),  # by the corpus's sha256
     *("dataset.num_chars", "dataset.num_symbols", "dataset.stand_ins"),
@@ -156,7 +164,7 @@ def check(config: Config) -> None:
     require(bool(config.results_dir), "results_dir is empty: name a folder")
     name = config.dataset.name
     require(
-        name is None or re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name) is not None,
+        name is None or SAFE_NAME.fullmatch(name) is not None,
         f"dataset.name={name}: letters, digits, '_', '.' and '-' only, as it names folders",
     )
     for key in ("layers", "epochs", "batch_size", "unroll_steps"):
@@ -170,6 +178,13 @@ def check(config: Config) -> None:
     require(config.clip is None or config.clip > 0, f"clip={config.clip}: must be positive or null")
     require(config.init_range > 0, f"init_range={config.init_range}: must be positive")
     require(config.checkpoint_seconds >= 0, "checkpoint_seconds must not be negative")
+    for key in ("hang_seconds", "lease_seconds"):
+        value = getattr(config, key)
+        require(value > 0 and math.isfinite(value), f"{key}={value}: must be positive")
+    require(
+        config.gpus == "all" or re.fullmatch(r"\d+(,\d+)*", config.gpus) is not None,
+        f"gpus={config.gpus}: all, or numbers as in gpus=0,1",
+    )
     optimizer = config.optimizer
     require(optimizer.lr > 0, f"optimizer.lr={optimizer.lr}: must be positive")
     require(

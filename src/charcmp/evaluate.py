@@ -5,6 +5,7 @@ Shape suffixes: K chunks, T steps, B rows, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -38,14 +39,20 @@ def to_chunks(stream: Stream, unroll_steps: int, device: torch.device) -> Chunks
 
 
 @torch.no_grad()
-def losses(model: CharModel, chunks: Chunks) -> Tensor:
-    """Nats of every character, float32 (B, K·T): the state is carried over the whole stream."""
+def losses(
+    model: CharModel, chunks: Chunks, before_chunk: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Nats of every character, float32 (B, K·T): the state is carried over the whole stream.
+
+    `before_chunk` may end it by an exception.
+    """
     was_training = model.training
     model.eval()
     _, T, B = chunks.x_KTB.shape
     state = model.zero_state(B)
     nll_KTB = torch.empty(chunks.x_KTB.shape, device=state.device)
     for x_TB, y_TB, nll_TB in zip(chunks.x_KTB, chunks.y_KTB, nll_KTB, strict=True):
+        before_chunk()
         logits_TBV, state = model(x_TB.long(), state)
         nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.long().flatten(), reduction="none")
         nll_TB.copy_(nll.view(T, B))

@@ -3,22 +3,24 @@
     results/runs/<run id>/
         config.yaml           the resolved configuration
         environment.json      versions, device, commit, corpus, command
-        progress.json         where a running run is, rewritten every second
+        progress.json         which row it counts in and how far it is, rewritten every second
         checkpoint.pt         all that resuming needs
         history.json          losses of every epoch
         best.safetensors      the weights that the test loss is of
         test_nll.npy          nats of every test character, float32, row by row
         result.json           written last: the run is finished
         failure.json          why the last attempt ended without a result
+        log.txt               what a run of a sweep printed
+        owner                 host and process at work on it, with a heartbeat (lease.py)
 
 No torch here, so that tables and status can be made without it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -26,11 +28,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.errors import BusyError, UserError
+from charcmp.errors import BusyError
+from charcmp.files import SAFE_NAME, remove_leftovers, write_atomically, write_error
+from charcmp.lease import LEASE_SECONDS, Lease
 
 SCHEMA_VERSION = 1
 REQUIRED_KEYS = (
@@ -40,7 +43,6 @@ REQUIRED_KEYS = (
     *("test_nats_per_char", "test_perplexity", "test_bits_per_char", "num_test_chars"),
     *("seconds_train", "chars_per_second", "device"),
 )
-LOCK_WAIT_SECONDS = 10.0  # a child of a killed sweep needs about one second to notice and let go
 
 
 class CorruptFileError(ValueError):
@@ -48,10 +50,16 @@ class CorruptFileError(ValueError):
 
 
 class RunFolder:
-    """The folder of one run."""
+    """The folder of one run.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder; need not exist.
+        lease_seconds: after how long without a heartbeat its owner counts as dead.
+    """
+
+    def __init__(self, path: Path, lease_seconds: float = LEASE_SECONDS) -> None:
         self.path = path
+        self.lease = Lease(path / "owner", lease_seconds)
         self.result = path / "result.json"
         self.checkpoint = path / "checkpoint.pt"
         self.history = path / "history.json"
@@ -70,37 +78,38 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); results_dir=... chooses "
-                "another folder"
-            ) from None
+            hint = "results_dir=... chooses another folder"
+            raise write_error(self.path, error, hint) from None
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the run for this process; the system lets go of it if the process dies."""
-        lock = filelock.FileLock(self.path / "lock", timeout=LOCK_WAIT_SECONDS)
+    def leased(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Holds the run for this process; see Lease.acquire for what it raises."""
+        self.lease.acquire(should_stop)
         try:
-            lock.acquire()
-        except filelock.Timeout:
-            raise BusyError(f"{self.path.name}: another process is training this run") from None
-        try:
+            remove_leftovers(self.path)
             yield
         finally:
-            lock.release()
+            self.lease.release()
 
-    def is_locked(self) -> bool:
-        """Whether some process is at work on the run."""
-        if not self.path.is_dir():
-            return False
-        lock = filelock.FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            return True
-        except OSError:
-            return False  # a folder we may not write: nobody here works on it
-        lock.release()
-        return False
+    def write(self, file: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
+        """Replaces a file of the run: whole or not at all.
+
+        Raises:
+            LostLeaseError: if this process held the run and holds it no longer.
+            UserError, StorageError: if it cannot be written.
+        """
+        if self.lease.is_held:
+            self.lease.check()
+        write_atomically(file, write, flush)
+
+    def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
+        text = json.dumps(value, indent=2 if flush else None, allow_nan=False) + "\n"
+        self.write(file, lambda opened: opened.write(text.encode()), flush)
+
+    def write_npy(self, file: Path, array: NDArray[Any]) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        self.write(file, lambda opened: opened.write(buffer.getvalue()))
 
     def read_result(self) -> dict[str, Any] | None:
         """The result, None where there is none.
@@ -109,6 +118,18 @@ class RunFolder:
             CorruptFileError: if the file is there but is no complete result.
         """
         return read_result(self.result)
+
+    def usable_result(self, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+        """The result; one that is corrupt or another run's is told of and set aside."""
+        try:
+            result = self.read_result()
+            if result is not None and result["run_id"] != self.path.name:
+                raise CorruptFileError(f"{self.result}: of another run, {result['run_id']}")
+        except CorruptFileError as error:
+            aside = self.set_aside(self.result)
+            say(f"{error}; kept as {aside.name}, the run is finished again")
+            return None
+        return result
 
     def set_aside(self, file: Path) -> Path:
         """Renames a file that cannot be used; nothing is deleted."""
@@ -128,20 +149,48 @@ class RunFolder:
 
     def write_progress(self, note: dict[str, Any]) -> None:
         """Replaces the progress note; not flushed, since a lost one costs nothing."""
-        write_atomically(
-            self.progress, lambda file: file.write(json.dumps(note).encode()), flush=False
-        )
+        self.write_json(self.progress, note, flush=False)
 
-    def failure_reason(self) -> str:
-        """Why the last attempt ended without a result, in one line."""
+    def read_failure(self) -> dict[str, Any] | None:
+        """Why the last attempt ended without a result; None where no attempt failed."""
         try:
             failure = json.loads(self.failure.read_text())
-            return f"{failure['reason']} (log: {self.log})"
+            reason = printable(str(failure["reason"]))
+            return {"reason": reason, "retry": bool(failure.get("retry"))}
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError, KeyError, TypeError):
-            return f"no result and no reason recorded (log: {self.log})"
+            return {"reason": "no reason that can be read", "retry": False}
 
-    def write_failure(self, reason: str, detail: str = "") -> None:
-        write_json(self.failure, {"reason": reason, "detail": detail, "time": time.time()})
+    def failure_reason(self) -> str:
+        """The same, in one line."""
+        failure = self.read_failure() or {"reason": "no result and no reason recorded"}
+        return f"{failure['reason']} (log: {self.log})"
+
+    def write_failure(self, reason: str, detail: str = "", retry: bool = False) -> None:
+        """Records why there is no result.
+
+        Args:
+            reason: one line.
+            detail: a traceback or the end of a log.
+            retry: whether the next sweep may try again unasked: what failed cost nothing.
+        """
+        self.write_json(
+            self.failure,
+            {"reason": reason, "detail": detail, "retry": retry, "time": time.time()},
+        )
+
+    def record_death(self, reason: str, detail: str = "") -> None:
+        """Records, from outside, why a run ended that could not do so itself; not if it could,
+        nor if somebody has taken it up again."""
+        with contextlib.suppress(BusyError), self.leased():
+            if self.read_failure() is None and not self.result.exists():
+                self.write_failure(reason, detail)
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's file, without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def read_result(path: Path) -> dict[str, Any] | None:
@@ -169,46 +218,12 @@ def read_result(path: Path) -> dict[str, Any] | None:
             f"{path}: schema version {result['schema_version']}, but {SCHEMA_VERSION} is read here"
         )
     if result["status"] not in ("done", "diverged"):
-        raise CorruptFileError(f"{path}: status '{result['status']}'")
+        raise CorruptFileError(f"{path}: status {result['status']!r}")
+    # What is shown in a terminal or names a file, in whosever run: no control characters, no path.
+    for key in ("run_id", "dataset", "cell", "budget"):
+        if not isinstance(result[key], str) or not SAFE_NAME.fullmatch(result[key]):
+            raise CorruptFileError(f"{path}: {key} {result[key]!r}")
     return result
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
-    """Writes beside, flushes to disk, renames: the file is the old one or the new one, never half.
-
-    Raises:
-        UserError: if the disk is full or the folder not writable; the old file is intact.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("wb") as file:
-            write(file)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        beside.replace(path)
-        if flush:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); earlier files are intact"
-        ) from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def write_npy(path: Path, array: NDArray[Any]) -> None:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomically(path, lambda file: file.write(buffer.getvalue()))
 
 
 def runs_dir(results_dir: str | Path) -> Path:

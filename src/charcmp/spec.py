@@ -56,6 +56,18 @@ class RunSpec:
         )
         return "-".join(parts)
 
+    def row(self) -> dict[str, Any]:
+        """Which row of which table the run counts in, and as what."""
+        config = self.config
+        return {
+            "dataset": self.corpus.name,
+            "budget": self.budget,
+            "cell": config.cell.name,
+            "layers": config.layers,
+            "hidden_size": self.hidden_size,
+            "seed": config.seed,
+        }
+
     def identity(self) -> dict[str, Any]:
         """The scientific configuration, without what stands at its default, and the corpus.
 

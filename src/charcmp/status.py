@@ -3,83 +3,166 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
 from collections import Counter
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
 
 from charcmp.errors import UserError
-from charcmp.runs import CorruptFileError, RunFolder, runs_dir
+from charcmp.runs import CorruptFileError, RunFolder, printable, runs_dir
 
 # Finished runs last: what goes on or went wrong is what one looks for.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
+ROW_KEYS = ("dataset", "budget", "cell", "layers", "seed")
+WATCH_SECONDS = 2.0
+QUIET_SECONDS = 10.0  # between two runs of a sweep nothing runs for some seconds
 
 
 def run_status(folder: RunFolder) -> dict[str, Any]:
     """State of one run and, as far as it got, epoch, speed, time left and losses (nats/char)."""
     note = folder.read_progress()
     status: dict[str, Any] = {
-        "run_id": folder.path.name,
+        "run_id": printable(folder.path.name),
         "state": "waiting",
+        **{key: _plain(note.get(key)) for key in ROW_KEYS},
         "epoch": None,
-        "epochs": note.get("epochs"),
+        "epochs": _whole(note.get("epochs")),
         "chars_per_second": None,
-        "seconds_left": None,
-        "val_nats_per_char": note.get("best_val_nats_per_char"),
+        "seconds_left": _whole(note.get("seconds_left")),
+        "val_nats_per_char": _number(note.get("best_val_nats_per_char")),
         "test_nats_per_char": None,
+        "owner": None,
         "reason": None,
     }
-    if isinstance(note.get("epoch"), int) and isinstance(note.get("epochs"), int):
-        status["epoch"] = min(note["epoch"], note["epochs"])
+    if (epoch := _whole(note.get("epoch"))) is not None and status["epochs"] is not None:
+        status["epoch"] = min(epoch, status["epochs"])
     try:
         result = folder.read_result()
     except CorruptFileError as error:
-        return status | {"state": "corrupt", "reason": str(error)}
+        return status | {"state": "corrupt", "reason": printable(str(error))}
     if result is not None:
+        told = (*ROW_KEYS, "epochs", "chars_per_second", "val_nats_per_char", "test_nats_per_char")
         return status | {
+            **{key: result[key] for key in told},
             "state": result["status"],
             "epoch": result["epochs"] if result["status"] == "done" else status["epoch"],
-            "epochs": result["epochs"],
-            "chars_per_second": result["chars_per_second"],
-            "val_nats_per_char": result["val_nats_per_char"],
-            "test_nats_per_char": result["test_nats_per_char"],
+            "seconds_left": 0,
         }
-    if folder.is_locked():
-        return status | _speed(note) | {"state": "running"}
-    if folder.failure.exists():
-        return status | {"state": "failed", "reason": folder.failure_reason()}
+    if not folder.lease.is_free():
+        owner = folder.lease.owner()
+        silent = folder.lease.seconds_since_heartbeat() or 0.0
+        if silent > folder.lease.seconds:
+            reason = f"its owner {owner} has been silent for {silent:.0f} s"
+            return status | {"state": "interrupted", "owner": owner, "reason": reason}
+        speed = _whole(note.get("chars_per_second"))
+        return status | {"state": "running", "owner": owner, "chars_per_second": speed}
+    if (failure := folder.read_failure()) is not None:
+        return status | {"state": "failed", "reason": failure["reason"]}
     if folder.checkpoint.exists():
         return status | {"state": "interrupted"}
     return status
 
 
-def _speed(note: dict[str, Any]) -> dict[str, Any]:
-    speed, seconds = note.get("chars_per_second"), note.get("seconds_left")
-    return {
-        "chars_per_second": round(speed) if isinstance(speed, int | float) else None,
-        "seconds_left": round(seconds) if isinstance(seconds, int | float) else None,
-    }
+def _plain(value: object) -> str | int | None:
+    return printable(value) if isinstance(value, str) else _whole(value)
 
 
-def print_status(results_dir: str, as_json: bool) -> None:
-    """Prints a line per run, the unfinished first, and a count of each state.
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _whole(value: object) -> int | None:
+    return round(value) if isinstance(value, int | float) else None
+
+
+class Runs:
+    """The runs of a results folder, looked at once or again and again.
 
     Raises:
-        UserError: if there is no run.
+        UserError: at a look, if there is no run.
     """
-    folder = runs_dir(results_dir)
-    paths = sorted(path for path in folder.glob("*") if path.is_dir())
-    if not paths:
-        raise UserError(f"{folder}: no runs; charcmp sweep or charcmp train starts some")
-    runs = [run_status(RunFolder(Path(path))) for path in paths]
-    runs.sort(key=lambda run: STATES.index(run["state"]))
-    if as_json:
-        print(json.dumps(runs, indent=2))
-        return
-    print(tabulate([_printed(run) for run in runs], headers="keys", disable_numparse=True))
+
+    def __init__(self, results_dir: str, lease_seconds: float) -> None:
+        self.path = runs_dir(results_dir)
+        self.lease_seconds = lease_seconds
+        self.folders: dict[str, RunFolder] = {}  # kept: a lease shows its age to who keeps looking
+
+    def look(self) -> list[dict[str, Any]]:
+        """The state of every run, the unfinished first."""
+        for path in sorted(path for path in self.path.glob("*") if path.is_dir()):
+            self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
+        if not self.folders:
+            raise UserError(f"{self.path}: no runs; charcmp sweep or charcmp train starts some")
+        runs = [run_status(folder) for folder in self.folders.values()]
+        return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
+
+
+def print_status(results_dir: str, lease_seconds: float, as_json: bool) -> None:
+    """Prints a line per run, the best of each row, and how much is left."""
+    runs = Runs(results_dir, lease_seconds).look()
+    print(json.dumps(runs, indent=2) if as_json else overview(runs))
+
+
+def watch_status(results_dir: str, lease_seconds: float) -> None:
+    """Shows the status until nothing has been running for some seconds: a table that renews itself
+    in a terminal, elsewhere a line for each run whose state has changed."""
+    folder = Runs(results_dir, lease_seconds)
+    shown: dict[str, str] = {}
+    last_running = time.monotonic()
+    while time.monotonic() - last_running < QUIET_SECONDS:
+        runs = folder.look()
+        if sys.stdout.isatty():
+            print("\033[H\033[2J" + overview(runs), flush=True)
+        for run in runs:
+            if not sys.stdout.isatty() and shown.get(run["run_id"]) != run["state"]:
+                printed = " ".join(word for word in _printed(run).values() if word)
+                print(f"{time.strftime('%H:%M:%S')} {printed}", flush=True)
+            shown[run["run_id"]] = run["state"]
+        if any(run["state"] == "running" for run in runs):
+            last_running = time.monotonic()
+        time.sleep(WATCH_SECONDS)
+
+
+def overview(runs: Sequence[dict[str, Any]]) -> str:
+    """The whole status as text."""
     counts = Counter(run["state"] for run in runs)
-    print(f"{len(runs)} runs: " + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]))
+    lines = [
+        tabulate([_printed(run) for run in runs], headers="keys", disable_numparse=True),
+        *_best_of_rows(runs),
+        f"{len(runs)} runs: " + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
+    ]
+    left = [run["seconds_left"] for run in runs if run["state"] in ("running", "waiting")]
+    if counts["running"] and None not in left:
+        seconds = sum(left) / counts["running"]
+        lines.append(f"about {duration(seconds)} left, {counts['running']} at once")
+    return "\n".join(lines)
+
+
+def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """For each row of the tables, the model with the lowest validation loss so far."""
+    best: dict[tuple[str, str], dict[str, Any]] = {}
+    for run in runs:
+        row = (str(run["dataset"]), str(run["budget"]))
+        val = run["val_nats_per_char"]
+        if val is not None and run["dataset"] is not None:
+            best[row] = min(best.get(row, run), run, key=lambda run: run["val_nats_per_char"])
+    return [
+        f"best so far, {dataset} {budget}: {run['cell']} x {run['layers']}, validation "
+        f"{run['val_nats_per_char']:.3f}"
+        + (f" after epoch {run['epoch']}" if run["state"] == "running" else "")
+        for (dataset, budget), run in sorted(best.items())
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"
 
 
 def _printed(run: dict[str, Any]) -> dict[str, str]:
@@ -87,13 +170,13 @@ def _printed(run: dict[str, Any]) -> dict[str, str]:
         value = run[key]
         return format(value, form) if isinstance(value, int | float) else ""
 
-    minutes = None if run["seconds_left"] is None else run["seconds_left"] / 60
+    going = run["state"] == "running" and run["seconds_left"] is not None
     return {
         "run": run["run_id"],
         "state": run["state"],
         "epoch": f"{run['epoch']}/{run['epochs']}" if run["epoch"] is not None else "",
         "chars/s": number("chars_per_second", ","),
-        "left": "" if minutes is None else f"{minutes:.0f} min",
+        "left": duration(run["seconds_left"]) if going else "",
         "val": number("val_nats_per_char", ".3f"),
         "test": number("test_nats_per_char", ".3f"),
         "": (run["reason"] or "")[:80],

@@ -5,20 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from tabulate import tabulate
 
 from charcmp.budget import num_params
 from charcmp.config import NOT_SCIENTIFIC, Config, typed
+from charcmp.cost import Estimate, estimate, longest_first, makespan
 from charcmp.errors import UserError
-from charcmp.runs import CorruptFileError, RunFolder, runs_dir
+from charcmp.runs import RunFolder, runs_dir
+from charcmp.slots import Slot, make_slots
 from charcmp.sources import find, load_corpus
 from charcmp.spec import RunSpec, deviation_warning, resolve, resolve_size
+from charcmp.status import WATCH_SECONDS, duration, print_status, run_status, watch_status
 
 EXIT_FAILED = 1
 
@@ -31,15 +38,16 @@ class Job:
     spec: RunSpec
     folder: RunFolder
 
-    @property
-    def cost(self) -> float:
-        """Arithmetic of the run, up to a factor: parameters times characters read."""
-        return self.spec.num_params * self.spec.corpus.num_chars * self.spec.config.epochs
+    def fraction_done(self) -> float:
+        """How much of the run its attempts so far have done, 0 to 1."""
+        fraction = self.folder.read_progress().get("fraction")
+        return min(max(fraction, 0.0), 1.0) if isinstance(fraction, int | float) else 0.0
 
 
 def make_job(overrides: list[str], cfg: DictConfig) -> Job:
     spec = resolve(typed(cfg))
-    return Job(overrides, spec, RunFolder(runs_dir(spec.config.results_dir) / spec.run_id))
+    path = runs_dir(spec.config.results_dir) / spec.run_id
+    return Job(overrides, spec, RunFolder(path, spec.config.lease_seconds))
 
 
 class Grid:
@@ -85,80 +93,191 @@ def _values(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def run(grid: Grid, launch: Callable[[list[Job]], Any]) -> None:
-    """`charcmp sweep`: launches what is not done; exit status 1 if something failed."""
+def run_command(
+    command: str,
+    grid: Grid,
+    flags: Set[str],
+    launcher: Launcher,
+    formats: str = "",
+    output: str = "",
+) -> None:
+    """A command of the console over a grid; its flags without dashes (cli.FLAGS).
+
+    `formats` and `output` are options of a report; empty for the usual.
+    """
+    match command:
+        case "sweep" if "dry-run" in flags:
+            print_plan(grid, with_cost="no-cost" not in flags)
+        case "sweep":
+            launch = partial(launch_jobs, launcher, fail_fast="fail-fast" in flags)
+            run(grid, launch, retry_failed="retry-failed" in flags)
+        case "params":
+            print_params(grid, as_json="json" in flags)
+        case "status":
+            status(grid, as_json="json" in flags, watch="watch" in flags)
+        case "report":
+            report(grid, formats, output)
+        case _:
+            raise AssertionError(command)
+
+
+def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
+    """Runs jobs by our launcher, or by another, which composes each from its overrides."""
+    if (run_jobs := getattr(launcher, "launch_jobs", None)) is not None:
+        run_jobs(jobs, fail_fast)
+        return
+    if fail_fast:
+        print(f"note: --fail-fast has no effect with {type(launcher).__name__}")
+    try:
+        launcher.launch([job.overrides for job in jobs], 0)
+    except Exception as error:  # some launchers stop watching when the first job fails
+        reason = " ".join(str(error).split())[:200]
+        print(f"note: {type(launcher).__name__} has stopped watching: {reason}")
+        print("note: jobs may go on: charcmp status --watch; later, the same command runs the rest")
+    record_deaths(jobs)
+
+
+def record_deaths(jobs: Sequence[Job]) -> None:
+    """Notes what ended without a word, killed or out of memory: it has no result and holds its
+    lease, but its heart has stopped."""
+    silent = {
+        job: job.folder.lease.stamp()
+        for job in jobs
+        if not job.folder.result.exists() and job.folder.lease.owner() is not None
+    }
+    deadline = time.monotonic() + max((job.folder.lease.seconds for job in silent), default=0) + 1
+    while silent and time.monotonic() < deadline:
+        for job, stamp in list(silent.items()):
+            if job.folder.lease.is_free():
+                job.folder.record_death("ended without a word; the launcher's own logs may say why")
+                del silent[job]
+            elif job.folder.lease.stamp() != stamp:
+                del silent[job]  # it lives
+        time.sleep(WATCH_SECONDS)
+
+
+def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = False) -> None:
+    """`charcmp sweep`: launches what is not done; exit status 1 if something is not in the end.
+
+    Args:
+        grid: the runs.
+        launch: runs jobs and returns when none of them is running.
+        retry_failed: whether to try again what failed in an earlier sweep.
+    """
     jobs = grid.jobs()
-    left = [job for job in jobs if not _is_finished(job)]
+    unfinished = [job for job in jobs if job.folder.usable_result() is None]
+    left = [job for job in unfinished if retry_failed or not _failed_for_good(job)]
     for warning in sorted({w for job in left if (w := deviation_warning(job.spec))}):
         print(f"note: {warning}")
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip
         print(f"note: {note}")
-    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished before, {len(left)} to do")
-    if left:
-        left[0].folder.create()  # a folder that cannot be written is one line, not one per run
-        # Longest first: the last runs to end are then short ones, and no slot idles for long.
-        launch(sorted(left, key=lambda job: -job.cost))
-    failed = [job for job in left if _status(job) is None]
-    diverged = [job for job in jobs if _status(job) == "diverged"]
-    for job in diverged:
-        print(f"diverged: {job.spec.run_id}")
-    for job in failed:
-        print(f"failed: {job.spec.run_id}: {job.folder.failure_reason()}")
+    num_held = len(unfinished) - len(left)
+    held = f", {num_held} failed before (--retry-failed tries again)" if num_held else ""
     print(
-        f"{len(jobs) - len(failed)} of {len(jobs)} runs finished"
-        + (f", {len(diverged)} of them diverged" if diverged else "")
-        + (f", {len(failed)} failed" if failed else "")
+        f"{len(jobs)} runs: {len(jobs) - len(unfinished)} finished before, {len(left)} to do{held}"
+    )
+    if left:
+        queue(left)
+        launch(left)
+    print_outcome(jobs)
+
+
+def _failed_for_good(job: Job) -> bool:
+    failure = job.folder.read_failure()
+    return failure is not None and not failure["retry"]
+
+
+def queue(jobs: Sequence[Job]) -> None:
+    """Leaves a note in the folder of each run that is to come, for whoever asks for the status.
+
+    Raises:
+        UserError: if the results folder cannot be written.
+    """
+    for job in jobs:
+        job.folder.create()
+        if not job.folder.progress.exists():
+            note = {"epoch": 0, "epochs": job.spec.config.epochs, "fraction": 0.0}
+            job.folder.write_progress(job.spec.row() | note)
+
+
+def print_outcome(jobs: Sequence[Job]) -> None:
+    """How a sweep ended; exit status 1 if a run has no result."""
+    counts: Counter[str] = Counter()
+    for job in jobs:
+        state = run_status(job.folder)["state"]
+        counts[state] += 1
+        if state == "failed":
+            print(f"failed: {job.spec.run_id}: {job.folder.failure_reason()}")
+        elif state != "done":
+            print(f"{state}: {job.spec.run_id}")
+    num_finished = counts["done"] + counts["diverged"]
+    others = [f"{counts['diverged']} of them diverged"] if counts["diverged"] else []
+    others += [f"{n} {state}" for state, n in counts.items() if state not in ("done", "diverged")]
+    print(
+        ", ".join([f"{num_finished} of {len(jobs)} runs finished", *others])
         + "; charcmp report makes the tables"
     )
-    if failed:
+    if num_finished < len(jobs):
         sys.exit(EXIT_FAILED)
 
 
-def _status(job: Job) -> str | None:
-    try:
-        result = job.folder.read_result()
-    except CorruptFileError:
-        return None
-    return result["status"] if result else None
-
-
-def _is_finished(job: Job) -> bool:
-    """Whether the run has a result. A corrupt one is told of and set aside."""
-    try:
-        return job.folder.read_result() is not None
-    except CorruptFileError as error:
-        aside = job.folder.set_aside(job.folder.result)
-        print(f"{error}; kept as {aside.name}, the run is finished again")
-        return False
-
-
-def print_plan(grid: Grid) -> None:
-    """`charcmp sweep --dry-run`."""
+def print_plan(grid: Grid, with_cost: bool = True) -> None:
+    """`charcmp sweep --dry-run`: the runs in the order of their launch, and what they will cost."""
     jobs = grid.jobs()
-    rows = []
-    for job in jobs:
-        spec, config = job.spec, job.spec.config
-        state = _status(job) or ("resume" if job.folder.checkpoint.exists() else "new")
-        rows.append(
-            {
-                "run": spec.run_id,
-                "state": state,
-                "dataset": spec.corpus.name,
-                "cell": config.cell.name,
-                "layers": config.layers,
-                "budget": spec.budget,
-                "hidden": spec.hidden_size,
-                "params": f"{spec.num_params:,}",
-                "off %": f"{spec.deviation_percent:+.2f}",
-                "seed": config.seed,
-                "dropout": f"{config.dropout:g}",
-                "epochs": config.epochs,
-            }
-        )
+    states = {job: _plan_state(job) for job in jobs}
+    left = [job for job in jobs if states[job] not in ("done", "diverged")]
+    estimates: dict[Job, Estimate] = {}
+    if left:
+        slots = make_slots(left[0].spec.config)
+        estimates = estimate(left, slots, measure=with_cost)
+        left = longest_first(left, estimates)
+    ordered = [*left, *(job for job in jobs if job not in estimates)]
+    rows = [_plan_row(job, states[job]) for job in ordered]
+    if with_cost:
+        for row, job in zip(rows, ordered, strict=True):
+            cost = estimates.get(job)
+            row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
     print(tabulate(rows, headers="keys", disable_numparse=True))
-    left = sum(row["state"] not in ("done", "diverged") for row in rows)
-    print(f"{len(rows)} runs: {len(rows) - left} finished, {left} to do")
+    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
+    if left and with_cost:
+        print_costs(left, estimates, slots)
+
+
+def _plan_state(job: Job) -> str:
+    state = str(run_status(job.folder)["state"])
+    return "new" if state == "waiting" else state
+
+
+def _plan_row(job: Job, state: str) -> dict[str, str]:
+    spec, config = job.spec, job.spec.config
+    return {
+        "run": spec.run_id,
+        "state": state,
+        "dataset": spec.corpus.name,
+        "cell": config.cell.name,
+        "layers": str(config.layers),
+        "budget": spec.budget,
+        "hidden": str(spec.hidden_size),
+        "params": f"{spec.num_params:,}",
+        "off %": f"{spec.deviation_percent:+.2f}",
+        "seed": str(config.seed),
+        "dropout": f"{config.dropout:g}",
+        "epochs": str(config.epochs),
+    }
+
+
+def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slot]) -> None:
+    """Time by row of the tables, and in all for these slots."""
+    by_row: dict[str, list[float]] = {}
+    for job in left:
+        row = f"{job.spec.corpus.name} {job.spec.budget}"
+        by_row.setdefault(row, []).append(estimates[job].seconds_left)
+    for row, seconds in by_row.items():
+        print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
+    whole = makespan((estimates[job].seconds_left for job in left), len(slots))
+    share = f", threads={slots[0].threads}" if slots[0].threads else ""
+    print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")
 
 
 def print_params(grid: Grid, as_json: bool) -> None:
@@ -196,12 +315,14 @@ def print_params(grid: Grid, as_json: bool) -> None:
         print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))
 
 
-def status(grid: Grid, as_json: bool) -> None:
+def status(grid: Grid, as_json: bool, watch: bool) -> None:
     """`charcmp status`: of the results folder that the overrides name."""
-    from charcmp.status import print_status
-
     overrides = [override.input_line or "" for override in grid.given]
-    print_status(typed(grid.compose(overrides)).results_dir, as_json)
+    config = typed(grid.compose(overrides))
+    if watch:
+        watch_status(config.results_dir, config.lease_seconds)
+    else:
+        print_status(config.results_dir, config.lease_seconds, as_json)
 
 
 def report(grid: Grid, formats: str = "", output: str = "") -> None:

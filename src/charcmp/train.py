@@ -29,14 +29,7 @@ from charcmp.evaluate import losses, mean_loss, to_chunks
 from charcmp.memory import keep_freed_memory
 from charcmp.model import CharModel
 from charcmp.optim import learning_rate, make_optimizer
-from charcmp.runs import (
-    SCHEMA_VERSION,
-    CorruptFileError,
-    RunFolder,
-    write_atomically,
-    write_json,
-    write_npy,
-)
+from charcmp.runs import SCHEMA_VERSION, CorruptFileError, RunFolder
 from charcmp.spec import RunSpec, canonical_json
 
 CHECKPOINT_FORMAT = 1
@@ -173,6 +166,15 @@ def train(
         save_checkpoint(spec, folder, step, place, best)
         last_checkpoint = time.monotonic()
 
+    def between_chunks() -> None:
+        """In evaluations, which are long on long texts: ends if asked to, gives a sign of life."""
+        nonlocal last_tick
+        if should_stop():
+            raise Interrupted(f"{spec.run_id}: interrupted while evaluating")
+        if time.monotonic() - last_tick >= TICK_SECONDS:
+            last_tick = time.monotonic()
+            note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
+
     while place.epoch <= config.epochs:
         lr = learning_rate(config.optimizer, place.epoch)
         step.lr.fill_(lr)
@@ -199,7 +201,11 @@ def train(
         place.seconds_train += time.perf_counter() - clock
 
         train_nats = float(step.loss_sum) / (len(train_chunks) * config.unroll_steps)
-        val_nats = mean_loss(losses(step.model, val_chunks))
+        try:
+            val_nats = mean_loss(losses(step.model, val_chunks, between_chunks))
+        except Interrupted:
+            save()  # the epoch's last chunk is done; what remains of the epoch is this evaluation
+            raise
         if not (math.isfinite(train_nats) and math.isfinite(val_nats)):
             status = "diverged"
             break
@@ -236,16 +242,16 @@ def train(
     if status == "done":
         # Once, with the weights that did best on validation. [code]
         step.model.load_state_dict(best)
-        nll_BC = losses(step.model, test_chunks).cpu()
+        nll_BC = losses(step.model, test_chunks, between_chunks).cpu()
         test_nats = mean_loss(nll_BC)
-        write_npy(folder.test_nll, nll_BC.flatten().numpy())
+        folder.write_npy(folder.test_nll, nll_BC.flatten().numpy())
         weights = save_safetensors({key: value.contiguous().cpu() for key, value in best.items()})
-        write_atomically(folder.best, lambda file: file.write(weights))
-    write_json(folder.history, place.history)
+        folder.write(folder.best, lambda file: file.write(weights))
+    folder.write_json(folder.history, place.history)
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
     chars_trained = len(place.history) * chars_per_epoch
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
-    write_json(folder.result, result)
+    folder.write_json(folder.result, result)
     return result
 
 
@@ -306,14 +312,14 @@ def describe_run(spec: RunSpec, folder: RunFolder, device: torch.device) -> None
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
     header = f"# {spec.run_id}\n"
     text = header + OmegaConf.to_yaml(resolved)
-    write_atomically(folder.config, lambda file: file.write(text.encode()))
+    folder.write(folder.config, lambda file: file.write(text.encode()))
     environment = describe(device, spec.corpus)
     try:
         earlier = json.loads(folder.environment.read_text())
         environment["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
     except (OSError, ValueError, AttributeError):
         pass  # the first start, or an unreadable note about an earlier one
-    write_json(folder.environment, environment)
+    folder.write_json(folder.environment, environment)
 
 
 def note_progress(
@@ -323,7 +329,8 @@ def note_progress(
     chunks_done = (place.epoch - 1) * num_chunks + place.chunk
     chunks_left = spec.config.epochs * num_chunks - chunks_done
     folder.write_progress(
-        {
+        spec.row()
+        | {
             "epoch": place.epoch,
             "epochs": spec.config.epochs,
             "fraction": chunks_done / (spec.config.epochs * num_chunks),
@@ -351,7 +358,7 @@ def save_checkpoint(
         "rng_cuda": torch.cuda.get_rng_state(step.lr.device) if step.lr.is_cuda else None,
         "place": json.dumps(asdict(place)),
     }
-    write_atomically(folder.checkpoint, lambda file: torch.save(checkpoint, file))
+    folder.write(folder.checkpoint, lambda file: torch.save(checkpoint, file))
 
 
 def load_checkpoint(

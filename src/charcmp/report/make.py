@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from charcmp.errors import UserError
+from charcmp.files import write_atomically
 from charcmp.report.cells import make_tables
 from charcmp.report.filters import Filters
 from charcmp.report.findings import Findings, find
@@ -26,7 +27,7 @@ from charcmp.report.render import (
     wide_csv,
 )
 from charcmp.report.sections import sections
-from charcmp.runs import RunFolder, runs_dir, write_atomically
+from charcmp.runs import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"

@@ -52,10 +52,10 @@ class ProcessLauncher(Launcher):
             for job in jobs
         ]
 
-    def launch_jobs(self, jobs: "list[Job]") -> None:
+    def launch_jobs(self, jobs: "list[Job]", fail_fast: bool = False) -> None:
         """Runs jobs whose configuration is already composed."""
         from charcmp.processes import run_processes
 
         sources = self.config.hydra.runtime.config_sources
         folders = [source.path for source in sources if source.provider == "command-line"]
-        run_processes(jobs, [f"--config-dir={folder}" for folder in folders])
+        run_processes(jobs, [f"--config-dir={folder}" for folder in folders], fail_fast)

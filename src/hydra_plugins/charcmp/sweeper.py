@@ -1,4 +1,4 @@
-"""Hydra's side of `charcmp sweep`, `params` and `report`: hands the overrides to charcmp.sweep."""
+"""Hydra's side of the commands over a grid: hands the overrides to charcmp.sweep."""
 
 # No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
 from dataclasses import dataclass, field
@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 class GridSweeperConfig:
     _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
     params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
-    mode: str = "sweep"  # sweep | plan | params | report | status
-    as_json: bool = False
+    command: str = "sweep"  # sweep | params | report | status
+    flags: list[str] = field(default_factory=list)  # of the command, without dashes: cli.FLAGS
     formats: str = ""  # of a report's files, by commas; empty for all
     output: str = ""  # folder for a report; empty for its usual place
 
@@ -30,10 +30,10 @@ class GridSweeper(Sweeper):
     """Expands the grid; what happens to it is charcmp.sweep's business."""
 
     def __init__(
-        self, params: dict[str, str], mode: str, as_json: bool, formats: str, output: str
+        self, params: dict[str, str], command: str, flags: list[str], formats: str, output: str
     ) -> None:
-        self.params, self.mode, self.as_json = params, mode, as_json
-        self.formats, self.output = formats, output
+        self.params, self.command, self.flags = params, command, set(flags)
+        self.report_options = (formats, output)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -45,13 +45,13 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from charcmp import sweep
         from charcmp.commands import one_line_errors
+        from charcmp.sweep import Grid, run_command
 
-        config, launcher = self.config, self.launcher
+        config = self.config
         assert self.hydra_context is not None
         assert config is not None
-        assert launcher is not None
+        assert self.launcher is not None
         loader = self.hydra_context.config_loader
         parser = OverridesParser.create(config_loader=loader)
 
@@ -59,20 +59,9 @@ class GridSweeper(Sweeper):
             return loader.load_sweep_config(config, overrides)
 
         with one_line_errors():
-            grid = sweep.Grid(
+            grid = Grid(
                 parser.parse_overrides(arguments),
                 parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()]),
                 compose,
             )
-            if self.mode == "report":
-                sweep.report(grid, self.formats, self.output)
-            elif self.mode == "status":
-                sweep.status(grid, self.as_json)
-            elif self.mode == "params":
-                sweep.print_params(grid, self.as_json)
-            elif self.mode == "plan":
-                sweep.print_plan(grid)
-            elif (launch_jobs := getattr(launcher, "launch_jobs", None)) is not None:  # ours
-                sweep.run(grid, launch_jobs)
-            else:  # a cluster's launcher: it composes each job from its overrides itself
-                sweep.run(grid, lambda jobs: launcher.launch([job.overrides for job in jobs], 0))
+            run_command(self.command, grid, self.flags, self.launcher, *self.report_options)

@@ -1,0 +1,118 @@
+"""Kills a sweep at random moments, restarts it each time, compares it with an undisturbed one.
+
+    python scripts/kill_test.py [--kills 50] [--epochs 60] [--seed 0] [--folder /tmp/kill-test]
+
+Twelve small runs, two at once, SIGKILL by turns to the sweep itself and to one of its children,
+until it has been hit as often as asked; then once more, left alone. Exit status 1 unless every
+figure, weight and loss equals the undisturbed sweep's, and no run that had a checkpoint began anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+GRID = ["cell=rnn,lstm,gru", "layers=1,2", "seed=0,1", "experiment=demo", "dataset=pydocs"]
+TINY = ["hidden_size=8", "batch_size=10", "unroll_steps=20", "device=cpu", "checkpoint_seconds=0.2"]
+COMPARED = ("best.safetensors", "test_nll.npy")
+
+
+def sweep(results_dir: Path, epochs: int) -> list[str]:
+    overrides = [*GRID, *TINY, f"epochs={epochs}", f"results_dir={results_dir}"]
+    return [sys.executable, "-m", "charcmp", "sweep", *overrides, "--retry-failed"]
+
+
+def children_of(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
+    return [int(word) for word in listed.stdout.split()]
+
+
+def outcome(results_dir: Path) -> dict[str, Any]:
+    """All that a sweep has come to, times aside."""
+    found: dict[str, Any] = {}
+    for run in sorted((results_dir / "runs").iterdir()):
+        result = json.loads((run / "result.json").read_text())
+        del result["seconds_train"], result["chars_per_second"]
+        found[run.name] = [result, *((run / name).read_bytes() for name in COMPARED)]
+    return found
+
+
+def restarted_in_spite_of_a_checkpoint(results_dir: Path) -> list[str]:
+    """Runs that began anew though an earlier attempt had got past its first checkpoint."""
+    bad = []
+    for log in (results_dir / "runs").glob("*/log.txt"):
+        attempts = log.read_text().split(" parameters, hidden size ")[1:]
+        for before, after in itertools.pairwise(attempts):
+            if "epoch 1/" in before and "resuming" not in after:
+                bad.append(log.parent.name)
+    return bad
+
+
+def disturb(results_dir: Path, epochs: int, num_kills: int, rng: random.Random) -> tuple[int, int]:
+    """Starts the sweep again and again and kills it; (kills of the sweep, kills of a child)."""
+    kills = {"sweep": 0, "child": 0}
+    for victim in itertools.cycle(kills):
+        if sum(kills.values()) >= num_kills:
+            return kills["sweep"], kills["child"]
+        process = subprocess.Popen(sweep(results_dir, epochs), stdout=subprocess.DEVNULL)
+        while not children_of(process.pid) and process.poll() is None:
+            time.sleep(0.05)
+        while process.poll() is None:
+            time.sleep(rng.uniform(0, 4))
+            children = children_of(process.pid)
+            if victim == "sweep" and process.poll() is None:
+                process.kill()
+                process.wait()
+                kills["sweep"] += 1
+            elif children:
+                os.kill(rng.choice(children), signal.SIGKILL)
+                kills["child"] += 1
+                if sum(kills.values()) >= num_kills or rng.random() < 0.5:
+                    process.send_signal(signal.SIGTERM)
+                    process.wait()
+        if process.returncode == 0:
+            raise SystemExit(f"finished after {kills} kills: more --epochs are needed")
+    raise AssertionError
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
+    options = parser.parse_args()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-test-"))
+    alone, disturbed = folder / "alone", folder / "disturbed"
+    begun = time.monotonic()
+    subprocess.run(sweep(alone, options.epochs), check=True, stdout=subprocess.DEVNULL)
+    print(f"undisturbed: {len(outcome(alone))} runs, {time.monotonic() - begun:.0f} s")
+    begun = time.monotonic()
+    kills = disturb(disturbed, options.epochs, options.kills, random.Random(options.seed))
+    subprocess.run(sweep(disturbed, options.epochs), check=True, stdout=subprocess.DEVNULL)
+    print(
+        f"disturbed: {kills[0]} kills of the sweep, {kills[1]} of a child, "
+        f"{time.monotonic() - begun:.0f} s"
+    )
+    differing = [name for name, it in outcome(alone).items() if outcome(disturbed).get(name) != it]
+    anew = restarted_in_spite_of_a_checkpoint(disturbed)
+    print(f"runs that differ: {differing or 'none'}")
+    print(f"runs that began anew in spite of a checkpoint: {anew or 'none'}")
+    if options.folder is None:
+        shutil.rmtree(folder)
+    sys.exit(bool(differing or anew))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Atomic writes: killed between any two lines, a file is the old one or the new one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charcmp.files import remove_leftovers, write_atomically
+
+# Writes `new` over `old` and kills itself, as kill -9 does, before the n-th line of the writing.
+KILLED_AT_LINE = """
+import os, signal, sys
+from pathlib import Path
+from charcmp.files import write_atomically
+left = int(sys.argv[2])
+def trace(frame, event, arg):
+    global left
+    if frame.f_code is write_atomically.__code__ and event == "line":
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return trace
+sys.settrace(trace)
+write_atomically(Path(sys.argv[1]), lambda file: [file.write(b"new " * 1000) for _ in range(9)])
+"""
+
+
+def test_killed_between_any_two_lines(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    seen = []
+    for line in range(1, 100):
+        code = subprocess.run([sys.executable, "-c", KILLED_AT_LINE, str(path), str(line)])
+        content = path.read_bytes()
+        assert content in (b"old", b"new " * 9000)
+        seen.append(content == b"old")
+        if code.returncode == 0:
+            break
+        path.write_bytes(b"old")
+    assert code.returncode == 0
+    assert True in seen
+    assert False in seen[:-1]  # killed after the rename, too
+    remove_leftovers(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 100_000])
+def test_what_is_written_is_read(tmp_path: Path, content: bytes) -> None:
+    write_atomically(tmp_path / "file", lambda file: file.write(content))
+    assert (tmp_path / "file").read_bytes() == content
