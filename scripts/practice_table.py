@@ -29,8 +29,9 @@ from omegaconf import DictConfig
 
 from charcmp.config import config_dir, register_schemas
 from charcmp.errors import UserError
+from charcmp.files import write_atomically
 from charcmp.grid import Grid, Job, make_job
-from charcmp.runs import CorruptFileError, write_atomically
+from charcmp.runs import CorruptFileError
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
-from charcmp.report import make_report
+from charcmp.report import FORMATS, make_report
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, pack, read_nll
 from charcmp.report.make import PUBLISHED
@@ -101,7 +102,9 @@ def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:
     return bool(changed)
 
 
-def publish(results_dir: Path, to: Path, allow_dirty: bool = False) -> int:
+def publish(
+    results_dir: Path, to: Path, allow_dirty: bool = False, formats: Sequence[str] = FORMATS
+) -> int:
     """Packs the finished runs of a folder; returns how many were refused.
 
     Raises:
@@ -130,7 +133,7 @@ def publish(results_dir: Path, to: Path, allow_dirty: bool = False) -> int:
         f"{num_published} runs published, {num_unchanged} unchanged, {num_refused} refused, "
         f"{num_unfinished} not finished (or diverged)"
     )
-    make_report(to, out=to / "report")
+    make_report(to, out=to / "report", formats=formats, or_published=False)
     return num_refused
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import REAL_DATA, needs_corpora
 
-from charcmp.corpus import corpus_from_bytes, split_corpus
+from charcmp.corpus import corpus_from_bytes, num_train_chars, split_corpus
 from charcmp.errors import UserError
 
 
@@ -46,6 +46,15 @@ def test_contiguous_by_hand() -> None:
     assert text_of(corpus, splits.val.x_BC) == ["zABC", "DEFG"]
     assert text_of(corpus, splits.test.x_BC) == ["HIJK", "LMNO"]
     assert text_of(corpus, splits.test.y_BC) == ["IJKL", "MNOP"]
+
+
+@pytest.mark.parametrize("layout", ["columns", "contiguous"])
+@pytest.mark.parametrize("num_chars", [1000, 1234, 4099])
+@pytest.mark.parametrize("percent", [[80.0, 10.0, 10.0], [33.3, 33.3, 33.4]], ids=str)
+def test_the_length_of_the_training_text(layout: str, num_chars: int, percent: list[float]) -> None:
+    corpus = corpus_from_bytes("x", bytes(number % 7 for number in range(num_chars)))
+    splits = split_corpus(corpus, layout, percent, 3, 10)
+    assert num_train_chars(num_chars, layout, percent, 3, 10) == splits.train.num_chars
 
 
 def test_no_character_is_in_two_parts() -> None:

@@ -20,7 +20,8 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp params  [key=value ...]   hidden sizes and parameter counts of a grid (--json)
   charcmp status  [key=value ...]   what every run is doing, from another shell or machine
                                     (--watch, --json)
-  charcmp report  [key=value ...]   tables from the finished runs
+  charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
+                  [--format html,csv,md,tex,svg,png] [--output FOLDER]
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
@@ -96,6 +97,26 @@ def dispatch() -> None:
         fail(f"unknown command '{command}'; charcmp --help lists them")
 
 
+# Options of `charcmp report`, and the sweeper's field that each one fills.
+REPORT_OPTIONS = {"--format": "formats", "--output": "output"}
+
+
+def report_arguments(args: list[str]) -> list[str]:
+    """The line with its options as overrides of the sweeper, which Hydra knows."""
+    rest, options = [], []
+    words = iter(args)
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option not in REPORT_OPTIONS:
+            rest.append(word)
+            continue
+        if not (value := value if equals else next(words, "")):
+            fail(f"{option} needs a value: charcmp --help")
+        quoted = value.replace("'", "\\'")
+        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}='{quoted}'")
+    return [*rest, *options]
+
+
 def fail(message: str) -> NoReturn:
     print(f"charcmp: {message}", file=sys.stderr)
     sys.exit(2)
@@ -105,6 +126,8 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     """Hydra's arguments for a command over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
         return args
+    if command == "report":
+        args = report_arguments(args)
     for arg in args:
         if arg in ALL_FLAGS and arg not in FLAGS[command]:
             fail(f"{command} has no {arg}; its flags: {', '.join(FLAGS[command]) or 'none'}")

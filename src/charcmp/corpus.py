@@ -124,6 +124,17 @@ def _shifted(symbols_N: Symbols, start: int, length: int) -> Symbols:
     return np.append(symbols_N[start + 1 :], symbols_N[:1])
 
 
+def num_train_chars(
+    num_chars: int, layout: str, percent: list[float], batch_size: int, unroll_steps: int
+) -> int:
+    """Characters that `split_corpus` gives to training, of a corpus of `num_chars`."""
+    share = Fraction(str(percent[0])) / 100
+    chunk = batch_size * unroll_steps
+    if layout == "columns":
+        return int(num_chars // chunk * share) * chunk
+    return int(num_chars * share) // chunk * chunk
+
+
 def _columns(
     symbols_N: Symbols, shares: list[Fraction], batch_size: int, unroll_steps: int
 ) -> Splits | None:

@@ -20,8 +20,18 @@ from charcmp.status import WATCH_SECONDS, print_status, run_status, watch_status
 EXIT_FAILED = 1
 
 
-def run_command(command: str, grid: Grid, flags: Set[str], launcher: Launcher) -> None:
-    """A command of the console over a grid; its flags without dashes (cli.FLAGS)."""
+def run_command(
+    command: str,
+    grid: Grid,
+    flags: Set[str],
+    launcher: Launcher,
+    formats: str = "",
+    output: str = "",
+) -> None:
+    """A command of the console over a grid; its flags without dashes (cli.FLAGS).
+
+    `formats` and `output` are options of a report; empty for the usual.
+    """
     match command:
         case "sweep" if "dry-run" in flags:
             print_plan(grid, with_cost="no-cost" not in flags)
@@ -33,7 +43,7 @@ def run_command(command: str, grid: Grid, flags: Set[str], launcher: Launcher) -
         case "status":
             status(grid, as_json="json" in flags, watch="watch" in flags)
         case "report":
-            report(grid)
+            report(grid, formats, output)
         case _:
             raise AssertionError(command)
 
@@ -149,9 +159,9 @@ def status(grid: Grid, as_json: bool, watch: bool) -> None:
         print_status(config.results_dir, config.lease_seconds, as_json)
 
 
-def report(grid: Grid) -> None:
+def report(grid: Grid, formats: str = "", output: str = "") -> None:
     """`charcmp report`: of everything in the results folder, or of the part that overrides name."""
-    from charcmp.report import Filters, make_report
+    from charcmp.report import FORMATS, Filters, make_report
 
     axes: dict[str, set[str]] = {}
     others = []
@@ -165,4 +175,6 @@ def report(grid: Grid) -> None:
         if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
             print(f"note: {override.input_line} does not narrow a report; what narrows it is "
                   + ", ".join(Filters.AXES), file=sys.stderr)  # fmt: skip
-    make_report(typed(grid.compose(others)).results_dir, Filters(axes))
+    results_dir = typed(grid.compose(others)).results_dir
+    wanted = formats.split(",") if formats else FORMATS
+    make_report(results_dir, Filters(axes), out=output or None, formats=wanted)

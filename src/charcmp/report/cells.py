@@ -19,9 +19,11 @@ from charcmp.spec import canonical_json
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
 DATASET_ORDER = ("wp", "lk")
-# What tells the runs of one block apart; all the rest of an identity tells blocks apart.
-WITHIN_A_BLOCK = ("cell.name", "layers", "hidden_size", "seed", "dropout")
+# What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
+# identity tells blocks apart.
+WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
+Column = tuple[str, int]  # a cell with its options, and the number of layers
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,12 @@ class Cell:
 
     row: str
     target_params: int
-    cell: str
+    cell: str  # with its options: Run.variant
     layers: int
     hidden_size: int
     num_params: int
     status: str  # done | diverged: every run of it
-    seeds: list[int]  # of the runs that the figures are of
+    runs: list[Run]  # that the figures are of, by seed
     num_diverged: int  # other runs of the cell, at whatever dropout
     dropout: float
     dropout_candidates: list[float]
@@ -47,7 +49,18 @@ class Cell:
     sd_blocks: float | None
     block_length: int | None
     paper_nats: float | None
-    run_ids: list[str]
+
+    @property
+    def column(self) -> Column:
+        return self.cell, self.layers
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [run.run_id for run in self.runs]
 
     @property
     def deviation_percent(self) -> float:
@@ -60,14 +73,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A block: runs that differ in nothing but cell, layers, size, seed and dropout."""
+    """A block: runs that differ only in cell (with its options), layers, size, seed and dropout."""
 
     heading: str
     settings: dict[str, Any]  # all that its runs have in common
     corpus_note: str | None
     rows: dict[str, int]  # name -> target parameters, ascending
-    columns: list[tuple[str, int]]  # (cell, layers)
-    cells: dict[tuple[str, str, int], Cell]  # by (row, cell, layers); a missing cell is not in it
+    columns: list[Column]
+    cells: dict[tuple[str, str, int], Cell]  # by (row, *column); a missing cell is not in it
 
     @property
     def dataset(self) -> str:
@@ -119,7 +132,11 @@ def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
 
 def settings(run: Run) -> dict[str, Any]:
     """What every run of a block has in common, by the names of the configuration."""
-    return {key: value for key, value in run.identity.items() if key not in WITHIN_A_BLOCK} | {
+    return {
+        key: value
+        for key, value in run.identity.items()
+        if key not in WITHIN_A_BLOCK and not key.startswith("cell.")
+    } | {
         "dataset": run.dataset,
         "corpus_sha256": run.corpus_sha256,
         "dataset.layout": run.layout,
@@ -235,7 +252,7 @@ def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters:
         for row, target in rows_of(run, rows).items():
             if filters.admits_row(row):
                 used[row] = target
-                runs_of_cell[row, run.cell, run.layers].append(run)
+                runs_of_cell[row, run.variant, run.layers].append(run)
     common = settings(runs[0])
     cells = {
         (row, cell, layers): make_cell(
@@ -254,9 +271,19 @@ def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters:
         common,
         runs[0].corpus_note,
         dict(sorted(used.items(), key=lambda item: item[1])),
-        sorted(columns, key=lambda column: (CELL_ORDER.index(column[0]), column[1])),
+        sorted(columns, key=_column_order),
         cells,
     )
+
+
+def base_cell(cell: str) -> str:
+    """The cell without its options."""
+    return cell.partition("(")[0]
+
+
+def _column_order(column: Column) -> tuple[int, str, int]:
+    cell, layers = column
+    return CELL_ORDER.index(base_cell(cell)), cell, layers
 
 
 def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:
@@ -281,12 +308,12 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
     return Cell(
         row=row,
         target_params=target,
-        cell=runs[0].cell,
+        cell=runs[0].variant,
         layers=runs[0].layers,
         hidden_size=runs[0].hidden_size,
         num_params=runs[0].num_params,
         status="done" if done else "diverged",
-        seeds=[run.seed for run in shown],
+        runs=shown,
         num_diverged=sum(run.status == "diverged" for run in runs),
         dropout=dropout,
         dropout_candidates=sorted(done or {run.dropout for run in runs}),
@@ -298,5 +325,4 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         sd_blocks=mean(summary.sd_blocks for summary in losses),
         block_length=losses[0].block_length if losses else None,
         paper_nats=paper_nats,
-        run_ids=[run.run_id for run in shown],
     )

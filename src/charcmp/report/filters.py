@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -12,6 +13,7 @@ from charcmp.sources import safe_name
 if TYPE_CHECKING:
     from charcmp.report.load import Run
 
+MAX_SLUG = 100  # characters of a folder's name
 # Datasets with a text of their own; every other name came in by dataset=text.
 BUILTIN_DATASETS = ("wp", "lk", "pydocs", "pysrc")
 
@@ -59,6 +61,17 @@ class Filters:
 
     def __str__(self) -> str:
         return " ".join(f"{axis}={','.join(sorted(values))}" for axis, values in self.axes.items())
+
+    @property
+    def slug(self) -> str:
+        """The same as a folder's name: `dataset-wp_layers-1-2`; empty where nothing is named."""
+        parts = [
+            "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
+        ]
+        slug = "_".join(sorted(parts))
+        if len(slug) <= MAX_SLUG:
+            return slug
+        return f"{slug[:MAX_SLUG]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
 
     def admits(self, run: Run) -> bool:
         """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""

@@ -6,12 +6,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from charcmp.cells import cell_info
 from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
+from charcmp.report.comparisons import Analysis
+from charcmp.report.verdicts import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
 
 MISSING = "—"
-FEW_EPOCHS = 10
+MOST_MISSING_NAMED = 12
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Line:
     values: list[float | str | None]
     format: str
     missing: str = ""
-    best: float | None = None  # what is shown in bold
+    bold: tuple[bool, ...] = ()
 
     def texts(self) -> list[str]:
         return [
@@ -55,23 +56,22 @@ class Line:
             for value in self.values
         ]  # fmt: skip
 
-    def bold(self) -> list[bool]:
-        """Which values are the best; ties as printed."""
-        best = None if self.best is None else format(self.best, self.format)
-        return [text == best for text in self.texts()]
+    def is_bold(self) -> list[bool]:
+        return list(self.bold) or [False] * len(self.values)
 
 
-def table_lines(table: Table, measure: Measure) -> list[Line]:
+def table_lines(analysis: Analysis, measure: Measure) -> list[Line]:
     """Under each budget's losses what belongs to them; lines that would be empty are left out."""
     lines = []
-    for row in table.rows:
-        for line in _row_lines(table, row, measure):
+    for row in analysis.table.rows:
+        for line in _row_lines(analysis, row, measure):
             if line.label == "test" or any(value is not None for value in line.values):
                 lines.append(line)
     return lines
 
 
-def _row_lines(table: Table, row: str, measure: Measure) -> list[Line]:
+def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
+    table = analysis.table
     cells = [table.cells.get((row, *column)) for column in table.columns]
     papers = [table.paper_nats(row, *column) for column in table.columns]
 
@@ -91,50 +91,73 @@ def _row_lines(table: Table, row: str, measure: Measure) -> list[Line]:
 
         return values(of_cell)
 
-    several = any(cell and len(cell.seeds) > 1 for cell in cells)
-    losses = [ours(cell) for cell in cells if cell and cell.is_done]
+    not_worse = {cell.column for cell in analysis.not_worse(row)}
     shown: list[float | str | None] = [
         None if cell is None else ours(cell) if cell.is_done else "diverged" for cell in cells
     ]
     return [
-        Line(row, "test", shown, ".3f", MISSING, min(losses, default=None)),
+        Line(row, "test", shown, ".3f", MISSING,
+             tuple(column in not_worse for column in table.columns)),
         Line(row, "paper", [p and measure.of_nats(p) for p in papers], ".3f"),
         Line(row, "difference", values(difference), "+.3f"),
         Line(row, "SD, characters", sd("sd_chars"), ".4f"),
         Line(row, "SD, blocks", sd("sd_blocks"), ".4f"),
         Line(row, "SD, seeds", sd("sd_over_seeds"), ".4f"),
-        Line(row, "seeds", values(lambda cell: len(cell.seeds) if several else None), "d"),
-    ]
+        Line(row, "seeds", values(lambda cell: len(cell.seeds)), "d"),
+    ]  # fmt: skip
 
 
 def column_label(column: tuple[str, int]) -> tuple[str, str]:
     """("LSTM", "2")"""
     cell, layers = column
-    return cell_info(cell).label, str(layers)
+    return cell_label(cell), str(layers)
 
 
-def caption(table: Table, measure: Measure) -> str:
-    return f"{table.heading}: {measure.title}"
+def caption(analysis: Analysis, measure: Measure, bold: str) -> str:
+    """What the table shows, and what its bold figures mean."""
+    return (
+        f"{analysis.table.heading}: {measure.title}; {bold}: not worse than the best of its row "
+        f"({_bold_rule(analysis)})"
+    )
 
 
-def notes(table: Table) -> list[str]:
+def _bold_rule(analysis: Analysis) -> str:
+    judged = [one.both is not None for one in analysis.of("best") if one.judged is not None]
+    if not judged:
+        return "no test: one seed, and no losses kept"
+    over = (
+        "over seeds and text" if all(judged)
+        else "over seeds and text, where a cell has one seed over text alone" if any(judged)
+        else "over text alone, as there is one seed"
+    )  # fmt: skip
+    return f"Holm, 5 %, {over}"
+
+
+def notes(analysis: Analysis) -> list[str]:
     """What must be known to read this block rightly."""
-    said = [_budgets_note(table), _seeds_note(table)]
+    table = analysis.table
+    said = [_budgets_note(table), _seeds_note(table), *_power_notes(analysis)]
+    if missing := [
+        f"{cell_label(cell)} {layers} at {row}" for row in table.rows
+        for cell, layers in table.columns if (row, cell, layers) not in table.cells
+    ]:  # fmt: skip
+        more = len(missing) - MOST_MISSING_NAMED
+        said.append(
+            f"Not there yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
+            + (f" and {more} more." if more > 0 else ".")
+        )
     if table.corpus_note:
         said.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
     if table.epochs < FEW_EPOCHS:
-        said.append(
-            f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}: so few epochs rank how fast the "
-            "models learn, not how well they end."
-        )
+        said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
     said += _dropout_notes(table)
     if diverged := [cell for cell in table.cells.values() if cell.num_diverged]:
-        said.append("Diverged runs: " + "; ".join(
-            f"{_name(cell)}: {cell.num_diverged}" for cell in diverged) + ".")  # fmt: skip
+        counts = "; ".join(f"{_name(cell)}: {cell.num_diverged}" for cell in diverged)
+        said.append(f"Diverged runs: {counts}.")
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -143,7 +166,7 @@ def notes(table: Table) -> list[str]:
 
 
 def _name(cell: Cell) -> str:
-    return f"{cell_info(cell.cell).label} {cell.layers} at {cell.row}"
+    return f"{name(cell)} at {cell.row}"
 
 
 def _budgets_note(table: Table) -> str:
@@ -161,7 +184,25 @@ def _seeds_note(table: Table) -> str:
         return "One seed per cell: how much a seed moves a loss is not known from these runs."
     if len(counts) == 1:
         return f"Means over {counts[0]} seeds."
-    return f"Means over {counts[0]} to {counts[-1]} seeds, as the line `seeds` says."
+    said = f"Means over {counts[0]} to {counts[-1]} seeds, as the line `seeds` says."
+    return said + (" A 1 says nothing of how much a seed moves the loss." if counts[0] == 1 else "")
+
+
+def _power_notes(analysis: Analysis) -> list[str]:
+    """The smallest difference that could have been told, against what LSTM - GRU came out as."""
+    said = []
+    for power in analysis.power:
+        of = f"{power.num_seeds} seeds" if power.num_seeds > 1 else "one seed, so by text alone,"
+        line = (
+            f"{power.row}: with {of} a difference of LSTM and GRU below {power.detectable:.4f} "
+            "nats would usually be missed (80 % power, Holm's first step)"
+        )
+        if few := power.undetectable:
+            seen = ", ".join(f"{power.differences[layers]:.4f}" for layers in few)
+            depths = ", ".join(map(str, few))
+            line += f"; with {depths} layer{'s' * (few != [1])} it came out smaller: {seen}"
+        said.append(f"{line}.")
+    return said
 
 
 def _dropout_notes(table: Table) -> list[str]:
@@ -182,21 +223,29 @@ def _dropout_notes(table: Table) -> list[str]:
     return ["Dropout: " + "; ".join(f"{_name(c)}: {c.dropout:g}" for c in table.done()) + "."]
 
 
-def general_notes(tables: Sequence[Table], measure: Measure, bold: str) -> list[str]:
-    """What holds for every block of the report."""
-    said = [f"{bold}: best of its row. {MISSING}: no finished run."]
+def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
+    """What the lines of standard deviations mean."""
     cells = [cell for table in tables for cell in table.done()]
     lengths = sorted({cell.block_length for cell in cells if cell.block_length is not None})
-    if lengths:
-        of = " or ".join(map(str, lengths))
-        said.append(
-            "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
-            f"single characters (the paper's way) or blocks of {of} characters that never cross a "
-            "row of the split; in closed form, std/sqrt(n), the limit of infinitely many resamples."
-            " It says how exactly this text measures one model, not how far another seed moves it."
-        )
-        if measure.name == "perplexity":
-            said.append("SDs of perplexities are perplexity times the SD in nats.")
+    if not lengths:
+        return []
+    of = " or ".join(map(str, lengths))
+    said = [
+        "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
+        f"single characters (the paper's way) or blocks of {of} characters that never cross a "
+        "row of the split; in closed form, std/sqrt(n), the limit of infinitely many resamples. "
+        "It says how exactly this text measures one model, not how far another seed moves it, and "
+        "not how exactly it measures a difference: all models meet the same text."
+    ]
+    if measure.name == "perplexity":
+        said.append("SDs of perplexities are perplexity times the SD in nats.")
+    return said
+
+
+def general_notes(tables: Sequence[Table]) -> list[str]:
+    """What holds for every block of the report."""
+    said = [f"{MISSING}: no finished run."]
+    cells = [cell for table in tables for cell in table.done()]
     if any(cell.paper_nats is not None for cell in cells) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from charcmp.cells import CELLS
+from charcmp.corpus import num_train_chars
 from charcmp.report.losses import LossSummary, read_losses
 from charcmp.runs import CorruptFileError, RunFolder
 
@@ -43,14 +45,33 @@ class Run:
     batch_size: int
     unroll_steps: int
     num_test_chars: int
+    seconds_train: float
+    chars_per_second: float
+    device: str
+    best_epoch: int | None
     identity: dict[str, Any]
     train_nats_per_char: float
     val_nats_per_char: float
     test_nats_per_char: float
     losses: LossSummary | None
+    folder: Path
+
+    @property
+    def variant(self) -> str:
+        """The cell with its options that are not at their default: `lstm(forget_bias=1.0)`."""
+        options = ", ".join(
+            f"{key.removeprefix('cell.')}={value}"
+            for key, value in sorted(self.identity.items())
+            if key.startswith("cell.") and key != "cell.name"
+        )
+        return f"{self.cell}({options})" if options else self.cell
 
 
-RESULT_FIELDS = [name for name in Run.__dataclass_fields__ if name != "losses"]
+RESULT_FIELDS = [name for name in Run.__dataclass_fields__ if name not in ("losses", "folder")]
+WHOLE = (
+    *("num_symbols", "layers", "target_params", "hidden_size", "num_params", "seed"),
+    *("protocol_version", "epochs", "batch_size", "unroll_steps", "num_test_chars"),
+)
 NATS = [name for name in RESULT_FIELDS if name.endswith("nats_per_char")]
 
 
@@ -87,7 +108,8 @@ def load_runs(folder: Path) -> Loaded:
             except CorruptFileError as error:
                 loaded.complaints.append(f"{error}; the run is shown without standard deviations")
         nats = {key: math.nan if result[key] is None else result[key] for key in NATS}
-        loaded.runs.append(Run(**{key: result[key] for key in RESULT_FIELDS} | nats, losses=losses))
+        values = {key: result[key] for key in RESULT_FIELDS} | nats
+        loaded.runs.append(Run(**values, losses=losses, folder=path))
     return loaded
 
 
@@ -95,9 +117,49 @@ def check_result(result: dict[str, Any], file: Path) -> None:
     """CorruptFileError for a result that runs.read_result accepts but no table can hold."""
     if missing := [key for key in REPORT_KEYS if key not in result]:
         raise CorruptFileError(f"{file}: without {', '.join(missing)}")
+    for key in WHOLE:
+        if not isinstance(result[key], int) or result[key] < 0:
+            raise CorruptFileError(f"{file}: {key} is {result[key]!r}, not a whole number")
+    for key, kind in {"identity": dict, "split": list, "dropout": float | int}.items():
+        if not isinstance(result[key], kind):
+            raise CorruptFileError(f"{file}: {key} is {result[key]!r}")
     if result["cell"] not in CELLS:
         raise CorruptFileError(f"{file}: cell '{result['cell']}', unknown here")
     if result["status"] == "done":
         for key in NATS:
             if not isinstance(result[key], int | float) or not math.isfinite(result[key]):
                 raise CorruptFileError(f"{file}: {key} is {result[key]}, not a finite number")
+
+
+def read_history(run: Run) -> list[dict[str, float]]:
+    """Losses by epoch; [] where the run keeps none.
+
+    Raises:
+        CorruptFileError: if the file is there but is not that.
+    """
+    file = run.folder / "history.json"
+    keys = ("epoch", "train_nats_per_char", "val_nats_per_char")
+    try:
+        history = json.loads(file.read_text())
+        return [{key: float(entry[key]) for key in keys} for entry in history]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptFileError(f"{file}: not the losses of epochs ({error})") from None
+
+
+def read_environment(run: Run) -> dict[str, Any]:
+    """What environment.json says of the machine, the corpus and the command; {} where it cannot."""
+    try:
+        environment = json.loads((run.folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return environment if isinstance(environment, dict) else {}
+
+
+def num_train_chars_of(run: Run) -> int | None:
+    """Characters that the run was trained on; None where its environment.json does not tell."""
+    num_chars = read_environment(run).get("corpus", {}).get("num_chars")
+    if not isinstance(num_chars, int):
+        return None
+    return num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -33,10 +34,24 @@ class LossSummary:
     block_sums_K: NDArray[np.float32]  # nats, each of `block_length` characters of one row
     sum_of_squares: float  # of the nats of single characters
     block_length: int
+    num_rows: int  # of the split
+    positions_S: NDArray[np.uint32]  # ascending
+    nll_S: NDArray[np.float16]  # nats of the characters there
 
     @property
     def num_chars(self) -> int:
         return len(self.block_sums_K) * self.block_length
+
+    @property
+    def block_means_RJ(self) -> NDArray[np.float64]:
+        """Mean nats of each base block, row by row of the split."""
+        sums_RJ = self.block_sums_K.astype(np.float64).reshape(self.num_rows, -1)
+        return sums_RJ / self.block_length
+
+    @property
+    def probabilities_S(self) -> NDArray[np.float64]:
+        """What the model gave the correct character at the sampled positions."""
+        return np.exp(-self.nll_S.astype(np.float64))
 
     @property
     def sd_chars(self) -> float:
@@ -61,8 +76,17 @@ def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) ->
     row_length = len(nll_N) // batch_size
     block_length = BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
     exact_N = nll_N.astype(np.float64)
-    block_sums_K = exact_N.reshape(-1, block_length).sum(axis=1).astype(np.float32)
-    return LossSummary(block_sums_K, float(exact_N @ exact_N), block_length)
+    positions_S = sampled_positions(len(nll_N))
+    return LossSummary(
+        block_sums_K=exact_N.reshape(-1, block_length).sum(axis=1).astype(np.float32),
+        sum_of_squares=float(
+            np.square(exact_N).sum()
+        ),  # `@` waits for BLAS's threads: 70 times as long
+        block_length=block_length,
+        num_rows=batch_size,
+        positions_S=positions_S,
+        nll_S=nll_N[positions_S].astype(np.float16),
+    )
 
 
 def read_losses(
@@ -76,7 +100,7 @@ def read_losses(
     if (file := folder / "test_nll.npy").exists():
         return summarize(read_nll(file, num_test_chars), batch_size, unroll_steps)
     if (file := folder / BLOCKS_FILE).exists():
-        return read_blocks(file, num_test_chars)
+        return read_blocks(file, num_test_chars, batch_size)
     return None
 
 
@@ -93,18 +117,28 @@ def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:
     return nll_N
 
 
-def read_blocks(file: Path, num_test_chars: int) -> LossSummary:
+def read_blocks(file: Path, num_test_chars: int, batch_size: int) -> LossSummary:
     """The published sums; CorruptFileError if they are not of `num_test_chars` characters."""
     try:
         with np.load(file, allow_pickle=False) as packed:
             summary = LossSummary(
-                packed["block_sums"], float(packed["sum_of_squares"]), int(packed["block_length"])
+                block_sums_K=packed["block_sums"],
+                sum_of_squares=float(packed["sum_of_squares"]),
+                block_length=int(packed["block_length"]),
+                num_rows=batch_size,
+                positions_S=packed["positions"],
+                nll_S=packed["nll_at_positions"],
             )
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
     if summary.num_chars != num_test_chars:
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
-    if not (np.isfinite(summary.block_sums_K).all() and math.isfinite(summary.sum_of_squares)):
+    if len(summary.block_sums_K) % batch_size or len(summary.positions_S) != len(summary.nll_S):
+        raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
+    if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
+        raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
+    numbers = (summary.block_sums_K, summary.nll_S, summary.sum_of_squares)
+    if not all(np.isfinite(of).all() for of in numbers):
         raise CorruptFileError(f"{file}: with losses that are not finite")
     return summary
 
@@ -113,6 +147,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+@cache
 def sampled_positions(num_test_chars: int) -> NDArray[np.uint32]:
     """The positions whose losses are published one by one: the same for all runs of a length."""
     generator = np.random.default_rng(SAMPLE_SEED)
@@ -123,14 +158,13 @@ def sampled_positions(num_test_chars: int) -> NDArray[np.uint32]:
 def pack(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> bytes:
     """The contents of test_blocks.npz; the same bytes for the same losses."""
     summary = summarize(nll_N, batch_size, unroll_steps)
-    positions_S = sampled_positions(len(nll_N))
     arrays: dict[str, Any] = {
         "block_sums": summary.block_sums_K,
         "sum_of_squares": np.float64(summary.sum_of_squares),
         "block_length": np.int64(summary.block_length),
         "num_test_chars": np.int64(len(nll_N)),
-        "positions": positions_S,  # stored: numpy does not promise the same draw forever
-        "nll_at_positions": nll_N[positions_S].astype(np.float16),
+        "positions": summary.positions_S,  # stored: numpy does not promise the same draw forever
+        "nll_at_positions": summary.nll_S,
     }
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)

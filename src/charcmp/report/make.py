@@ -1,74 +1,121 @@
-"""`charcmp report`, in order: load, arrange, write, print."""
+"""`charcmp report`, in order: load, arrange, judge, draw, write, print."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO
 
 from charcmp.errors import UserError
-from charcmp.report.cells import Table, make_tables
+from charcmp.files import write_atomically
+from charcmp.report.cells import make_tables
 from charcmp.report.filters import Filters
+from charcmp.report.findings import Findings, find
 from charcmp.report.layout import MEASURES
 from charcmp.report.load import Loaded, load_runs
-from charcmp.report.paper import Comparison, compare
 from charcmp.report.render import (
     cells_csv,
+    claims_csv,
     comparison_csv,
+    differences_csv,
     latex,
     markdown,
+    statistics_markdown,
     terminal,
     wide_csv,
 )
-from charcmp.runs import RunFolder, runs_dir, write_atomically
+from charcmp.report.sections import sections
+from charcmp.runs import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
+FORMATS = ("csv", "md", "tex", "svg", "png", "html")
 
 
 def make_report(
-    results_dir: str | Path, filters: Filters | None = None, out: str | Path | None = None
+    results_dir: str | Path,
+    filters: Filters | None = None,
+    out: str | Path | None = None,
+    formats: Sequence[str] = FORMATS,
+    or_published: bool = True,
 ) -> None:
-    """Tables of the finished runs: written to a folder, the nats also printed.
+    """A report of the finished runs: written to a folder, the tables and verdicts also printed.
 
     Args:
-        results_dir: holds runs/; where that has no finished run, the published ones are shown.
+        results_dir: holds runs/.
         filters: which runs; None for all.
-        out: where to write, `<results_dir>/report` unless given.
+        out: where to write. `<results_dir>/report` unless given; a report of some of the runs goes
+            into a folder of its own in it, so that it never takes the place of the full one.
+        formats: which files, of FORMATS.
+        or_published: show the published runs where the folder has none.
 
     Raises:
-        UserError: if there is no run to report of, or the folder cannot be written.
+        UserError: if there is no run to report of, a format is unknown, or the folder cannot be
+            written.
     """
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise UserError(f"--format {unknown[0]}: one or more of {', '.join(FORMATS)}")
     if out is None and Path(results_dir).resolve().is_relative_to(PUBLISHED):
         raise UserError(
             f"results_dir={results_dir}: the place of the published runs; scripts/publish.py alone "
-            "writes a report there"
+            "writes a report there (--output writes one elsewhere)"
         )
     filters = filters or Filters()
-    loaded = load(runs_dir(results_dir), or_published=out is None)
+    loaded = load(runs_dir(results_dir), or_published)
     tables = make_tables(loaded.runs, filters)
     if not tables:
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
-    comparisons = compare(tables)
-    files = report_files(tables, comparisons)
-    folder = RunFolder(Path(out or Path(results_dir) / "report"))
+    folder = RunFolder(Path(out or Path(results_dir) / "report" / filters.slug))
     folder.create()
-    for name, text in files.items():
-        write_atomically(folder.path / name, partial(_write_text, text))
-    print(terminal(tables, comparisons) + "\n")
+    findings = find(tables)
+    files = text_files(findings)
+    print(terminal(findings) + "\n", flush=True)
+    if {"svg", "png", "html"} & set(formats):
+        files |= picture_files(findings)
+    written = _write(folder.path, files, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
         print(f"corrupt files, each named on stderr: {len(loaded.complaints)}")
-    print(
-        f"written to {folder.path}: cells.csv, against_paper.csv, and table_nats, "
-        "table_perplexity, table_bits as .csv, .md and .tex"
-    )
+    print(f"written to {folder.path}: {len(written)} files" + _start_with(written))
 
 
-def _write_text(text: str, file: IO[bytes]) -> None:
-    file.write(text.encode())
+def _start_with(written: Sequence[str]) -> str:
+    """The one file to open first."""
+    for name in ("report.html", "statistics.md", "cells.csv"):
+        if name in written:
+            return f"; begin with {name}"
+    return ""
+
+
+def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> list[str]:
+    """Writes the files whose suffix is one of the formats; returns their names."""
+    wanted = [name for name in files if Path(name).suffix[1:] in formats]
+    for name in wanted:
+        RunFolder((folder / name).parent).create()
+        write_atomically(folder / name, partial(_write_bytes, files[name]))
+    return wanted
+
+
+def _write_bytes(contents: bytes, file: IO[bytes]) -> None:
+    file.write(contents)
+
+
+def picture_files(findings: Findings) -> dict[str, bytes]:
+    """The figures, and the page that shows them: name -> contents."""
+    from charcmp.report.figures import pictures  # slow to import
+    from charcmp.report.page import page
+
+    drawn = pictures(findings.analyses, say=_note)
+    files = {f"figures/{one.name}.svg": one.svg for one in drawn}
+    files |= {f"figures/{one.name}.png": one.png for one in drawn}
+    return files | {"report.html": page(findings, drawn).encode()}
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}")
 
 
 def load(folder: Path, or_published: bool) -> Loaded:
@@ -90,14 +137,18 @@ def load(folder: Path, or_published: bool) -> Loaded:
     return loaded
 
 
-def report_files(tables: list[Table], comparisons: list[Comparison]) -> dict[str, str]:
-    """The report's files: name -> contents."""
+def text_files(findings: Findings) -> dict[str, bytes]:
+    """The report's tables and statistics: name -> contents."""
+    analyses = findings.analyses
     files = {}
     for measure in MEASURES:
         name = f"table_{measure.name}"
-        files[f"{name}.csv"] = wide_csv(tables, measure)
-        files[f"{name}.md"] = markdown(tables, measure, comparisons)
-        files[f"{name}.tex"] = latex(tables, measure)
-    files["cells.csv"] = cells_csv(tables)
-    files["against_paper.csv"] = comparison_csv(comparisons)
-    return files
+        files[f"{name}.csv"] = wide_csv(analyses, measure)
+        files[f"{name}.md"] = markdown(findings, measure)
+        files[f"{name}.tex"] = latex(analyses, measure)
+    files["cells.csv"] = cells_csv(findings.tables)
+    files["differences.csv"] = differences_csv(analyses)
+    files["claims.csv"] = claims_csv(findings.claims)
+    files["against_paper.csv"] = comparison_csv(findings.comparisons)
+    files["statistics.md"] = statistics_markdown(sections(findings))
+    return {name: text.encode() for name, text in files.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,6 +14,8 @@ import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
 from charcmp.report.cells import Cell, Table
+from charcmp.report.comparisons import Analysis
+from charcmp.report.findings import Findings
 from charcmp.report.layout import (
     MEASURES,
     Measure,
@@ -20,9 +23,12 @@ from charcmp.report.layout import (
     column_label,
     general_notes,
     notes,
+    sd_notes,
     table_lines,
 )
 from charcmp.report.paper import Comparison
+from charcmp.report.sections import Section, difference_records
+from charcmp.report.verdicts import SAMPLING_NOTE, Verdict
 
 TERMINAL_WIDTH = 100
 COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
@@ -40,17 +46,28 @@ LATEX_SPECIAL = str.maketrans(
 )
 
 
-def terminal(tables: Sequence[Table], comparisons: Sequence[Comparison]) -> str:
-    """The nats and what must be known of them, at most 110 columns wide."""
+def terminal(findings: Findings) -> str:
+    """The nats and what is to be known of them, at most 110 columns wide; what to take is last."""
     measure = MEASURES[0]
     parts: list[str] = []
-    for table in tables:
-        parts.append(caption(table, measure))
-        parts += [_terminal_table(table, measure, columns) for columns in _abreast(table)]
-        parts.append(_wrapped(notes(table)))
-    parts.append(_wrapped(general_notes(tables, measure, "*")))
-    if comparisons:
-        parts += ["Against the paper, in nats per character", _comparison_table(comparisons)]
+    for analysis in findings.analyses:
+        parts.append(_wrapped([caption(analysis, measure, "*")]))
+        parts += [
+            _terminal_table(analysis, measure, columns) for columns in _abreast(analysis.table)
+        ]
+        parts.append(_wrapped(notes(analysis)))
+    tables = findings.tables
+    parts.append(_wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
+    if findings.comparisons:
+        parts.append("Against the paper, in nats per character")
+        parts.append(_comparison_table(findings.comparisons))
+    if findings.claims:
+        parts.append("The paper's claims")
+        parts += [_wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
+                  for one in findings.claims]  # fmt: skip
+    parts.append("What to take")
+    parts += [_wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
+    parts.append(_wrapped([SAMPLING_NOTE]))
     return "\n\n".join(parts)
 
 
@@ -65,15 +82,15 @@ def _abreast(table: Table) -> list[list[int]]:
     return chunks
 
 
-def _terminal_table(table: Table, measure: Measure, columns: list[int]) -> str:
-    labels = [[*cell.split(), layers] for cell, layers in map(column_label, table.columns)]
+def _terminal_table(analysis: Analysis, measure: Measure, columns: list[int]) -> str:
+    labels = [[*cell.split(), layers] for cell, layers in map(column_label, analysis.table.columns)]
     height = max(len(labels[i]) for i in columns)
     header = ["\n" * (height - 1) + "budget", ""]
     header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in columns]
     rows: list[list[str] | str] = []
-    for line in table_lines(table, measure):
+    for line in table_lines(analysis, measure):
         texts = [f"*{text}" if bold else text for text, bold in
-                 zip(line.texts(), line.bold(), strict=True)]  # fmt: skip
+                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
         if line.label == "test" and rows:
             rows.append(SEPARATING_LINE)
         first = line.budget if line.label == "test" else ""
@@ -89,7 +106,8 @@ def _wrapped(said: list[str]) -> str:
     )
 
 
-def _comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """The summary against the paper, as text."""
     return [
         {
             "": line.of,
@@ -103,30 +121,32 @@ def _comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> str:
-    rows = _comparison_rows(comparisons)
+    rows = comparison_rows(comparisons)
     align = ["left", "right", "right", "right", "right"]
     return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
 
-def markdown(tables: Sequence[Table], measure: Measure, comparisons: Sequence[Comparison]) -> str:
+def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
-    for table in tables:
-        rows = []
-        for line in table_lines(table, measure):
+    for analysis in findings.analyses:
+        table, rows = analysis.table, []
+        for line in table_lines(analysis, measure):
             texts = [f"**{text}**" if bold else text for text, bold in
-                     zip(line.texts(), line.bold(), strict=True)]  # fmt: skip
+                     zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
             rows.append([line.budget if line.label == "test" else "", line.label, *texts])
         header = ["budget", "", *(" ".join(column_label(column)) for column in table.columns)]
         align = ("left", "left", *(["right"] * len(table.columns)))
         frame = pd.DataFrame(rows, columns=header)
-        parts.append(f"### {caption(table, measure)}")
+        parts.append(f"### {caption(analysis, measure, '**bold**')}")
         parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
-        parts.append("\n".join(f"- {note}" for note in notes(table)))
+        parts.append("\n".join(f"- {note}" for note in notes(analysis)))
     parts.append("### Reading it")
-    parts.append("\n".join(f"- {note}" for note in general_notes(tables, measure, "**bold**")))
-    if comparisons:
-        frame = pd.DataFrame(_comparison_rows(comparisons))
+    tables = findings.tables
+    said = [*sd_notes(tables, measure), *general_notes(tables)]
+    parts.append("\n".join(f"- {note}" for note in said))
+    if findings.comparisons:
+        frame = pd.DataFrame(comparison_rows(findings.comparisons))
         parts.append("### Against the paper, in nats per character")
         parts.append(
             frame.to_markdown(
@@ -138,21 +158,21 @@ def markdown(tables: Sequence[Table], measure: Measure, comparisons: Sequence[Co
     return "\n\n".join(parts) + "\n"
 
 
-def latex(tables: Sequence[Table], measure: Measure) -> str:
+def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
     """A table environment for each block, its notes in the caption; needs booktabs."""
     parts = ["% \\usepackage{booktabs}\n"]
-    for number, table in enumerate(tables, start=1):
-        lines = table_lines(table, measure)
+    for number, analysis in enumerate(analyses, start=1):
+        table, lines = analysis.table, table_lines(analysis, measure)
         labels = [("", "budget"), ("", ""), *map(column_label, table.columns)]
         frame = pd.DataFrame(
             [[line.budget if line.label == "test" else "", line.label, *line.texts()]
              for line in lines],
             columns=pd.MultiIndex.from_tuples(labels),
         )  # fmt: skip
-        css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.bold())]
+        css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
                for line in lines]  # fmt: skip
-        said = [*notes(table), *general_notes([table], measure, "Bold")]
-        text = " ".join([f"{caption(table, measure)}.", *said])
+        said = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
+        text = " ".join([f"{caption(analysis, measure, 'bold')}.", *said])
         styler = frame.style.hide(axis="index").format(_escaped)
         styler = styler.format_index(_escaped, axis="columns")
         styled = styler.apply(lambda _, css=css: pd.DataFrame(css).to_numpy(), axis=None)
@@ -174,12 +194,13 @@ def _escaped(text: object) -> str:
     return str(text).translate(LATEX_SPECIAL)
 
 
-def wide_csv(tables: Sequence[Table], measure: Measure) -> str:
+def wide_csv(analyses: Sequence[Analysis], measure: Measure) -> str:
     """The lines of all blocks; a column for each cell and depth that occurs."""
     rows = []
-    for table in tables:
+    for analysis in analyses:
+        table = analysis.table
         columns = [" ".join(map(str, column)) for column in table.columns]
-        for line in table_lines(table, measure):
+        for line in table_lines(analysis, measure):
             start: dict[str, Any] = {"block": table.heading, "budget": line.budget}
             values = dict(zip(columns, map(_csv_value, line.values), strict=True))
             rows.append(start | {"line": line.label} | values)
@@ -233,8 +254,33 @@ def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
         "difference": difference,
         "corpus_sha256": table.settings["corpus_sha256"],
         "settings": json.dumps(table.settings, sort_keys=True),
+        "seconds_train": statistics.fmean(run.seconds_train for run in cell.runs),
         "run_ids": " ".join(cell.run_ids),
     }
+
+
+def differences_csv(analyses: Sequence[Analysis]) -> str:
+    """One line per comparison, with all that is known of it."""
+    return _csv(pd.DataFrame(difference_records(analyses)))
+
+
+def claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """One line per claim and block; only its header where the runs speak of none."""
+    columns = list(Verdict.__dataclass_fields__)
+    return _csv(pd.DataFrame([asdict(one) for one in verdicts], columns=columns))
+
+
+def statistics_markdown(sections: Sequence[Section]) -> str:
+    """The statistics to read: one file."""
+    parts = []
+    for section in sections:
+        parts.append(f"### {section.title}")
+        if section.rows:
+            frame = pd.DataFrame(section.rows)
+            parts.append(frame.to_markdown(index=False, disable_numparse=True))
+        if section.notes:
+            parts.append("\n".join(f"- {note}" for note in section.notes))
+    return "\n\n".join(parts) + "\n"
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:

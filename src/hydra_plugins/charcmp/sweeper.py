@@ -18,6 +18,8 @@ class GridSweeperConfig:
     variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
     command: str = "sweep"  # sweep | params | report | status
     flags: list[str] = field(default_factory=list)  # of the command, without dashes: cli.FLAGS
+    formats: str = ""  # of a report's files, by commas; empty for all
+    output: str = ""  # folder for a report; empty for its usual place
 
 
 ConfigStore.instance().store(
@@ -34,9 +36,12 @@ class GridSweeper(Sweeper):
         variants: dict[str, list[str]],
         command: str,
         flags: list[str],
+        formats: str,
+        output: str,
     ) -> None:
         self.params, self.variants = params, variants
         self.command, self.flags = command, set(flags)
+        self.report_options = (formats, output)
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -72,4 +77,4 @@ class GridSweeper(Sweeper):
                     for name, overrides in self.variants.items()
                 },
             )
-            run_command(self.command, grid, self.flags, self.launcher)
+            run_command(self.command, grid, self.flags, self.launcher, *self.report_options)

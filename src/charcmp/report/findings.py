@@ -1,0 +1,31 @@
+"""All that a report says, before it is a file: what every format is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from charcmp.report.cells import Table
+from charcmp.report.comparisons import Analysis, analyse
+from charcmp.report.paper import Comparison, compare
+from charcmp.report.verdicts import Recommendation, Verdict, recommendations, verdicts
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The blocks with their statistics, and what follows from them."""
+
+    analyses: list[Analysis]
+    comparisons: list[Comparison]  # with the paper
+    claims: list[Verdict]
+    advice: list[Recommendation]
+
+    @property
+    def tables(self) -> list[Table]:
+        return [analysis.table for analysis in self.analyses]
+
+
+def find(tables: Sequence[Table]) -> Findings:
+    """Judges the tables."""
+    analyses = [analyse(table) for table in tables]
+    return Findings(analyses, compare(tables), verdicts(analyses), recommendations(analyses))

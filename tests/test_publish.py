@@ -1,0 +1,130 @@
+"""scripts/publish.py: small files that lead to the same report."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from report_runs import (
+    TEXTS,
+    add_records,
+    losses,
+    report_files,
+    write_run,
+)
+
+from charcmp.errors import UserError
+from charcmp.report import Filters, make, make_report
+
+# Published runs.
+
+
+@pytest.fixture(scope="module")
+def publish() -> ModuleType:
+    script = Path(__file__).parents[1] / "scripts" / "publish.py"
+    spec = importlib.util.spec_from_file_location("publish", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+COMMAND = (
+    "charcmp train cell=lstm results_dir=/home/someone/r 'data_dir=/home/some one/d' "
+    "dataset=wp dataset.path=/home/someone/wp.txt epochs=50"
+)
+
+
+def complete(folder: Path) -> None:
+    """The other files that a training leaves in a run's folder."""
+    (folder / "config.yaml").write_text(
+        "# the-id\ndataset:\n  name: wp\n  path: /home/someone/wp.txt\nlayers: 1\n"
+        "threads: 3\njobs: 2\nresults_dir: /home/someone/r\ndata_dir: /home/someone/d\n"
+    )
+    add_records(folder)
+    environment = json.loads((folder / "environment.json").read_text())
+    environment |= {"command": COMMAND, "earlier_starts": [{"command": COMMAND}]}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "checkpoint.pt").write_bytes(b"large")
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
+    results, to = tmp_path / "results", tmp_path / "paper"
+    for cell in ("lstm", "gru"):
+        for seed in (0, 1):
+            nll = losses(1.5, seed=seed, num_chars=330_000)
+            complete(write_run(results, 1.5, cell=cell, seed=seed, nll=nll, num_test_chars=330_000))
+    write_run(results, None, cell="rnn", layers=3)  # diverged: not published
+    (results / "runs" / "unfinished").mkdir()
+    make_report(results, Filters({"cell": {"lstm", "gru"}}), out=results / "report")
+    assert publish.publish(results, to) == 0
+    first = all_files(to)
+    wanted = report_files(results)
+    assert report_files(to).keys() == wanted.keys()
+    same = {name for name, contents in wanted.items() if report_files(to)[name] == contents}
+    # The tables have columns for the grid's missing cells; the page has commands without paths.
+    assert {name for name in wanted if name.startswith("figures/")} < same
+    assert {"cells.csv", "differences.csv", "claims.csv", "against_paper.csv"} < same
+    assert b"0.00" in wanted["cells.csv"]  # with SDs
+    runs = sorted((to / "runs").iterdir())
+    assert len(runs) == 4
+    for run in runs:
+        assert {file.name for file in run.iterdir()} == {
+            *("result.json", "config.yaml", "environment.json", "history.json", "test_blocks.npz")
+        }
+        assert sum(file.stat().st_size for file in run.iterdir()) < 100_000
+        assert not any(b"someone" in file.read_bytes() for file in run.iterdir())
+        assert (run / "config.yaml").read_text() == "# the-id\ndataset:\n  name: wp\nlayers: 1\n"
+        environment = json.loads((run / "environment.json").read_text())
+        left = "charcmp train cell=lstm dataset=wp epochs=50"
+        assert environment["command"] == environment["earlier_starts"][0]["command"] == left
+    assert publish.publish(results, to) == 0
+    assert all_files(to) == first
+    # What is published stays, whatever the next results folder holds.
+    complete(write_run(tmp_path / "more", 1.3, layers=2, nll=losses(1.3)))
+    assert publish.publish(tmp_path / "more", to, formats=TEXTS) == 0
+    assert {name for name in first if name.startswith("runs")} < set(all_files(to))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"git_dirty": True}, {"git_dirty": None}, {"git_commit": None, "git_dirty": None}],
+    ids=str,
+)
+def test_publish_refuses_what_no_commit_made(
+    publish: ModuleType, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(write_run(tmp_path, 1.5, nll=losses()))
+    dirty = write_run(tmp_path, 1.4, cell="gru", nll=losses(), **changed)
+    complete(dirty)
+    to = tmp_path / "paper"
+    assert publish.publish(tmp_path, to, formats=TEXTS) == 1
+    assert f"refused: {dirty.name}" in capsys.readouterr().out
+    assert not (to / "runs" / dirty.name).exists()
+    assert publish.publish(tmp_path, to, allow_dirty=True, formats=TEXTS) == 0
+    assert (to / "runs" / dirty.name / "result.json").exists()
+
+
+def test_the_published_runs_stand_in_and_are_never_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = tmp_path / "results" / "paper"
+    monkeypatch.setattr(make, "PUBLISHED", published)
+    write_run(published, 1.333)
+    before = all_files(published)
+    make_report(tmp_path / "results")
+    assert "these are the published ones" in capsys.readouterr().out
+    assert (tmp_path / "results" / "report" / "cells.csv").is_file()
+    for inside in (published, published / "runs"):
+        with pytest.raises(UserError, match="published"):
+            make_report(inside)
+    assert all_files(published) == before

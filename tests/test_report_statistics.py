@@ -1,0 +1,205 @@
+"""The statistics against known answers: arch, statsmodels, scipy, closed forms, simulation."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from arch.bootstrap import optimal_block_length
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+
+from charcmp.report.statistics import (
+    Component,
+    Estimate,
+    Floats,
+    automatic_block_length,
+    block_means,
+    block_variance,
+    detectable_difference,
+    detectable_with,
+    estimate,
+    judge,
+    resample,
+    seed_component,
+    seeds_needed,
+    text_variance,
+)
+
+
+def autoregressive(rho: float, shape: tuple[int, int], seed: int = 0) -> Floats:
+    """Rows of a process of variance 1 / (1 - rho^2), each on its own."""
+    shocks = np.random.default_rng(seed).standard_normal((shape[1] + 50, shape[0]))
+    state, values = np.zeros(shape[0]), []
+    for shock in shocks:
+        state = rho * state + shock
+        values.append(state)
+    return np.stack(values[50:], axis=1)
+
+
+# Blocks.
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.2, 0.5, 0.8, 0.95])
+@pytest.mark.parametrize("length", [1000, 5000])
+def test_the_block_length_of_one_row_is_archs(rho: float, length: int) -> None:
+    series = autoregressive(rho, (1, length))
+    wanted = float(optimal_block_length(series[0])["circular"].iloc[0])
+    assert automatic_block_length(series) == pytest.approx(max(1.0, wanted), rel=0.02)
+
+
+def test_blocks_wrap_round_in_their_row() -> None:
+    series = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    np.testing.assert_allclose(block_means(series, 2), [[1.5, 2.5, 2.0], [15, 25, 20]])
+    np.testing.assert_allclose(block_means(series, 3), [[2, 2, 2], [20, 20, 20]])
+
+
+def test_closed_forms() -> None:
+    series = np.random.default_rng(0).standard_normal((20, 33))
+    assert block_variance(series, 1) == pytest.approx(series.var(ddof=1) / series.size)
+    rows = series.mean(axis=1)
+    assert block_variance(series, 33) == pytest.approx(rows.var(ddof=1) / len(rows))
+
+
+@pytest.mark.parametrize("length", [1, 3, 8, 33])
+def test_resampling_is_the_closed_form(length: int) -> None:
+    series = [autoregressive(0.6, (50, 33), seed) for seed in (0, 1)]
+    drawn = resample(series, length)
+    num_blocks = round(50 * 33 / length)
+    for one, means in zip(series, drawn, strict=True):
+        assert means.mean() == pytest.approx(one.mean(), abs=0.002)
+        limit = block_variance(one, length) * (num_blocks - 1) / num_blocks
+        assert means.std() == pytest.approx(math.sqrt(limit), rel=0.03)  # 10,000 draws: to 0.7 %
+    assert (resample(series, length, 200) == resample(series, length, 200)).all()
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.7])
+def test_standard_errors_of_a_dependent_series(rho: float) -> None:
+    """Over many texts, the mean of the estimated variances is about the variance of the mean."""
+    texts = [autoregressive(rho, (100, 33), seed) for seed in range(300)]
+    truth = np.var([text.mean() for text in texts])  # itself known to 8 %
+    assert np.mean([text_variance(text).variance for text in texts]) == pytest.approx(
+        truth, rel=0.25
+    )
+
+
+def test_the_check_sees_what_short_blocks_do_not() -> None:
+    """Independent blocks on levels that differ by row: only whole rows show the real spread."""
+    rng = np.random.default_rng(0)
+    series = rng.standard_normal((100, 33)) + 0.25 * rng.standard_normal((100, 1))
+    text = text_variance(series)
+    assert text.block_length == 33
+    assert text.se_of_length[33] > 1.3 * text.se_of_length[1]
+    plain = text_variance(rng.standard_normal((100, 33)))
+    assert (plain.block_length, plain.num_blocks) == (1, 3300)
+    few_rows = text_variance(series[:5])  # too few rows to take them as blocks
+    assert few_rows.block_length == few_rows.rule_length
+
+
+def test_a_constant_difference_has_no_variance() -> None:
+    assert text_variance(np.full((20, 10), 0.3)).variance == pytest.approx(0, abs=1e-30)
+
+
+# Seeds, and both.
+
+
+def test_seeds_alone_are_welchs_test() -> None:
+    a, b = [1.40, 1.43, 1.41], [1.38, 1.385, 1.39, 1.36]
+    parts = [seed_component(a), seed_component(b)]
+    one = estimate(np.mean(a) - np.mean(b), [part for part in parts if part])
+    welch = stats.ttest_ind(a, b, equal_var=False)
+    assert one.p_value == pytest.approx(welch.pvalue)
+    assert one.df == pytest.approx(welch.df)
+    low, high = welch.confidence_interval(0.95)
+    assert one.interval() == pytest.approx((low, high))
+    assert seed_component([1.4]) is None
+
+
+def test_variances_add() -> None:
+    one = estimate(0.1, [Component(3.0, 10.0), Component(1.0, 2.0)])
+    assert (one.se, one.df) == (2.0, pytest.approx(16 / (0.9 + 0.5)))
+    assert estimate(0.1, [Component(3.0, 10.0), Component(0.0, 2.0)]).df == pytest.approx(10)
+    exact = estimate(0.1, [Component(0.0, 10.0)])
+    assert (exact.p_value, exact.interval()) == (0.0, (0.1, 0.1))
+
+
+def test_holm_is_statsmodels_and_its_intervals_agree() -> None:
+    rng = np.random.default_rng(0)
+    num_rejected = 0
+    for size in (1, 2, 6, 9):
+        for _ in range(2):  # multipletests collects garbage, slowly
+            family = [
+                Estimate(d, 1.0, df)
+                for d, df in zip(
+                    3 * rng.standard_normal(size), rng.uniform(2, 50, size), strict=True
+                )
+            ]
+            judged = judge(family)
+            rejected, p_holm, *_ = multipletests([one.p_value for one in family], method="holm")
+            assert [one.rejected for one in judged] == list(rejected)
+            assert [one.p_holm for one in judged] == pytest.approx(list(p_holm))
+            for one in judged:
+                low, high = one.interval
+                assert one.rejected == (not low <= 0 <= high)
+                assert one.sign == (np.sign(one.estimate.difference) if one.rejected else 0)
+            num_rejected += sum(rejected)
+    assert num_rejected > 5
+    assert judge([]) == []
+
+
+# Power.
+
+
+@pytest.mark.parametrize("num_seeds", [5, 20])  # with 3, TTestPower has no answer
+def test_power_is_statsmodels(num_seeds: int) -> None:
+    found = detectable_difference(1 / math.sqrt(num_seeds), num_seeds - 1, 0.02)
+    assert TTestPower().power(found, num_seeds, 0.02) == pytest.approx(0.8, rel=1e-3)
+
+
+def test_power_with_three_seeds_by_simulation() -> None:
+    found = detectable_difference(1 / math.sqrt(3), 2, 0.02)
+    samples = np.random.default_rng(0).normal(found, 1, (200_000, 3))
+    t = samples.mean(axis=1) / (samples.std(axis=1, ddof=1) / math.sqrt(3))
+    assert np.mean(t > stats.t.isf(0.01, 2)) == pytest.approx(0.8, abs=0.005)
+
+
+def test_seeds_needed_are_the_fewest() -> None:
+    text = Component(1e-6, 99)
+    needed = seeds_needed(0.006, text, 9e-6, 0.05 / 3)
+    assert needed is not None
+    assert detectable_with(needed, text, 9e-6, 0.05 / 3) <= 0.006
+    assert detectable_with(needed - 1, text, 9e-6, 0.05 / 3) > 0.006
+    assert seeds_needed(0.0027, text, 9e-6) is None  # the text alone hides it
+    assert detectable_with(2, text, 9e-6) > detectable_with(3, text, 9e-6)
+
+
+# Coverage; scripts/simulate_coverage.py has the large simulation.
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    script = Path(__file__).parents[1] / "scripts" / "simulate_coverage.py"
+    spec = importlib.util.spec_from_file_location("simulate_coverage", script)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("dependence", ["AR(1), 0.3", "whole rows"])
+def test_intervals_cover(simulation: ModuleType, dependence: str) -> None:
+    rng = np.random.default_rng(1)
+    hits = []
+    for _ in range(300):
+        text, both, true_of_these, _ = simulation.simulate(
+            rng, 3, 1.2 * simulation.TEXT_SE, simulation.DEPENDENCE[dependence]
+        )
+        hits.append((simulation.covers(text, true_of_these), simulation.covers(both, 0.01)))
+    assert np.mean(hits, axis=0).min() > 0.91
+    assert np.mean(hits, axis=0).max() < 0.99
