@@ -72,6 +72,17 @@ def test_options_of_a_cell_are_a_column(tmp_path: Path) -> None:
     assert "LSTM (forget_bias=1.0) 1" in (tmp_path / "report" / "table_nats.md").read_text()
 
 
+@pytest.mark.parametrize("cell", ["lstm_softmax_gate", "lstm_cascaded_gate"])
+def test_readings_of_ours_are_called_so(tmp_path: Path, cell: str) -> None:
+    write_run(tmp_path, 1.4)
+    report_texts(tmp_path)
+    table = tmp_path / "report" / "table_nats.md"
+    assert "our reading" not in table.read_text()
+    write_run(tmp_path, 1.3, cell=cell)
+    report_texts(tmp_path)
+    assert "gates: our reading of what S. Asakawa announced in 2016" in table.read_text()
+
+
 def test_headings_say_what_is_different(tmp_path: Path) -> None:
     write_run(tmp_path, 1.4)
     write_run(tmp_path, 1.4, epochs=3)

@@ -28,6 +28,7 @@ class CellInfo:
     num_gates: int
     num_peepholes: int = 0
     activations: tuple[str, ...] = ("tanh", "softsign")
+    remark: str | None = None  # to be said wherever its results are shown
 
     def num_params(self, input_size: int, hidden_size: int) -> int:
         """Parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
@@ -35,6 +36,7 @@ class CellInfo:
         return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
+OUR_READING = "{} is our reading of what S. Asakawa announced in 2016 without giving equations (docs/cells.md)."
 CELLS = {
     "rnn": CellInfo(
         "charcmp.cells.rnn", "RNN", "RNN", num_gates=1, activations=("tanh", "softsign", "relu")
@@ -61,6 +63,7 @@ CELLS = {
         "LSTM, softmax gates",
         num_gates=4,
         num_peepholes=3,
+        remark=OUR_READING.format("LSTM, softmax gates"),
     ),
     "lstm_cascaded_gate": CellInfo(
         "charcmp.cells.lstm_cascaded_gate",
@@ -68,6 +71,7 @@ CELLS = {
         "LSTM, cascaded gates",
         num_gates=4,
         num_peepholes=3,
+        remark=OUR_READING.format("LSTM, cascaded gates"),
     ),
 }
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from charcmp.cells import CELLS
 from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
 from charcmp.report.comparisons import Analysis
@@ -150,6 +151,8 @@ def notes(analysis: Analysis) -> list[str]:
         said.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
+    shown = {run.cell for cell in table.done() for run in cell.runs}
+    said += [remark for name in CELLS if name in shown and (remark := CELLS[name].remark)]
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
