@@ -36,7 +36,7 @@ class CellInfo:
         return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
-OUR_READING = "{} is our reading of what S. Asakawa announced in 2016 without giving equations (docs/cells.md)."
+OUR_READING = "{}: our reading of what S. Asakawa announced in 2016 without equations."
 CELLS = {
     "rnn": CellInfo(
         "charcmp.cells.rnn", "RNN", "RNN", num_gates=1, activations=("tanh", "softsign", "relu")
