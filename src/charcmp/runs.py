@@ -159,7 +159,7 @@ class RunFolder:
             failure = json.loads(self.failure.read_text())
             reason = printable(str(failure["reason"]))
             return {"reason": reason, "retry": bool(failure.get("retry"))}
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError):
             return {"reason": "no reason that can be read", "retry": False}
