@@ -1,6 +1,6 @@
 """Kills a sweep at random moments, restarts it each time, compares it with an undisturbed one.
 
-    python scripts/kill_test.py [--kills 50] [--epochs 60] [--seed 0] [--folder /tmp/kill-test]
+    python scripts/kill_test.py [--kills 50] [--epochs 30] [--seed 0] [--folder /tmp/kill-test]
 
 Twelve small runs, two at once, SIGKILL by turns to the sweep itself and to one of its children,
 until it has been hit as often as asked; then once more, left alone. Exit status 1 unless every
@@ -21,15 +21,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
-GRID = ["cell=rnn,lstm,gru", "layers=1,2", "seed=0,1", "experiment=demo", "dataset=pydocs"]
+GRID = ["cell=rnn,lstm,gru", "layers=1,2", "seed=0,1"]
 TINY = ["hidden_size=8", "batch_size=10", "unroll_steps=20", "device=cpu", "checkpoint_seconds=0.2"]
 COMPARED = ("best.safetensors", "test_nll.npy")
 
 
 def sweep(results_dir: Path, epochs: int) -> list[str]:
-    overrides = [*GRID, *TINY, f"epochs={epochs}", f"results_dir={results_dir}"]
+    text = results_dir.parent / "text.txt"  # forty thousand characters that every Python has
+    text.write_text("".join(topics.values())[:40_000])
+    overrides = [*GRID, *TINY, "dataset=text", f"dataset.path={text}", f"epochs={epochs}"]
+    overrides.append(f"results_dir={results_dir}")
     return [sys.executable, "-m", "charcmp", "sweep", *overrides, "--retry-failed"]
 
 
@@ -89,11 +93,12 @@ def disturb(results_dir: Path, epochs: int, num_kills: int, rng: random.Random) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="kept; default: a temporary one")
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="kill-test-"))
+    folder.mkdir(parents=True, exist_ok=True)
     alone, disturbed = folder / "alone", folder / "disturbed"
     begun = time.monotonic()
     subprocess.run(sweep(alone, options.epochs), check=True, stdout=subprocess.DEVNULL)
