@@ -67,8 +67,8 @@ for _ in $(seq 30); do srun --time=1 true 2> /dev/null && break; sleep 1; done
 echo "Slurm answers: $(srun --time=1 hostname), $(sinfo --version)"
 
 TEXT="experiment=demo dataset=pydocs hidden_size=32 layers=1 device=cpu threads=1 checkpoint_seconds=2"
-SHORT="cell=rnn,gru seed=0,1,2 epochs=3 batch_size=20 unroll_steps=20"
-LONG="cell=lstm,gru seed=9 epochs=60 batch_size=20 unroll_steps=20"
+SHORT="cell=rnn,gru seed=0,1,2 epochs=4 batch_size=20 unroll_steps=20"
+LONG="cell=lstm,gru seed=9 epochs=30 batch_size=20 unroll_steps=20"
 SLURM="hydra/launcher=submitit_slurm hydra.launcher.cpus_per_task=1
        hydra.launcher.timeout_min=2 hydra.launcher.signal_delay_s=60"
 charcmp() { "$PYTHON" -m charcmp "$@"; }
@@ -81,9 +81,9 @@ SHORT_SWEEP=$!
 until [ "$(ls "$WORK"/results/runs/*-s[012]-*/owner 2> /dev/null)" ]; do sleep 0.2; done
 VICTIM=$(ls "$WORK"/results/runs/*-s[012]-*/owner | head -1)
 NAME=$(basename "$(dirname "$VICTIM")")
-for job in $(squeue --noheader --states=RUNNING --format=%A); do
+squeue --noheader --states=RUNNING --format="%A %i" | while read -r id job; do
     # The owner file names the process, and that belongs to a job.
-    if scontrol listpids "$job" 2> /dev/null | grep -qw "$(sed -n 's/^pid=//p' "$VICTIM")"; then
+    if scontrol listpids "$id" 2> /dev/null | grep -qw "$(sed -n 's/^pid=//p' "$VICTIM")"; then
         echo "scancel $job ($NAME)"; scancel "$job"
     fi
 done

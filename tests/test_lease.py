@@ -16,7 +16,7 @@ from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
 from charcmp.lease import Lease
 from charcmp.runs import RunFolder
 
-SECONDS = 1.5  # of the leases here
+SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 
 Owner = Callable[[Path], "subprocess.Popen[bytes]"]
 
