@@ -95,7 +95,7 @@ def test_an_owner_elsewhere_is_judged_by_its_heartbeat(tmp_path: Path, elsewhere
     elsewhere()
     begun = time.monotonic()
     lease.acquire(patience=0.1)
-    assert time.monotonic() - begun > 0.9 * SECONDS
+    assert time.monotonic() - begun > 0.6 * SECONDS  # its last heartbeat was a moment before
     lease.check()
     lease.release()
 

@@ -140,7 +140,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
     for number in (0, 1):
         folder = write_run(tmp_path, 1.4 + number, seed=number)
         result = json.loads((folder / "result.json").read_text())
-        result |= {"dataset": NASTY, "corpus_note": NASTY, "run_id": f"{NASTY}{number}"}
+        result["corpus_note"] = NASTY
         result["identity"] |= {"cell.option": NASTY, "other": NASTY}
         (folder / "result.json").write_text(json.dumps(result))
         add_records(folder)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from conftest import TINY, Charcmp, wait_for
 
 
@@ -45,6 +46,30 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     assert "4 runs: 1 failed, 1 interrupted, 1 corrupt, 1 diverged" in printed
     assert "killed by SIGKILL" in printed
     assert printed.replace("\n", "").isprintable()  # a stranger's file does not steer the terminal
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run_id": "../../elsewhere"},
+        {"dataset": "a/b"},
+        {"corpus_note": "\x1b]0;owned\x07"},
+        {"identity": {"\x1b[2J": 1}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_strangers_result_leads_nowhere(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, change: dict
+) -> None:
+    charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn")
+    (run,) = (tmp_path / "work" / "results" / "runs").iterdir()
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | change))
+    for command in ("status", "report"):
+        done = charcmp(command)
+        assert (done.stdout + done.stderr).replace("\n", "").isprintable()
+    assert "1 runs: 1 corrupt" in charcmp("status").stdout
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_watching_from_another_shell(

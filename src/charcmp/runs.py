@@ -221,11 +221,22 @@ def read_result(path: Path) -> dict[str, Any] | None:
         )
     if result["status"] not in ("done", "diverged"):
         raise CorruptFileError(f"{path}: status {result['status']!r}")
-    # What is shown in a terminal or names a file, in whosever run: no control characters, no path.
+    # What names a file or is shown in a terminal, in whosever run: no path, nothing that steers.
+    if (steering := next((t for t in _texts(result) if not t.isprintable()), None)) is not None:
+        raise CorruptFileError(f"{path}: with control characters: {steering!r}")
     for key in ("run_id", "dataset", "cell", "budget"):
         if not isinstance(result[key], str) or not SAFE_NAME.fullmatch(result[key]):
             raise CorruptFileError(f"{path}: {key} {result[key]!r}")
     return result
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def runs_dir(results_dir: str | Path) -> Path:
