@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from conftest import load_script
 from report_runs import (
     TEXTS,
     add_records,
@@ -25,13 +25,7 @@ from charcmp.report import Filters, make, make_report
 
 @pytest.fixture(scope="module")
 def publish() -> ModuleType:
-    script = Path(__file__).parents[1] / "scripts" / "publish.py"
-    spec = importlib.util.spec_from_file_location("publish", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("publish")
 
 
 COMMAND = (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 from arch.bootstrap import optimal_block_length
+from conftest import load_script
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -183,13 +182,7 @@ def test_seeds_needed_are_the_fewest() -> None:
 
 @pytest.fixture(scope="module")
 def simulation() -> ModuleType:
-    script = Path(__file__).parents[1] / "scripts" / "simulate_coverage.py"
-    spec = importlib.util.spec_from_file_location("simulate_coverage", script)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("simulate_coverage")
 
 
 @pytest.mark.parametrize("dependence", ["AR(1), 0.3", "whole rows"])

@@ -58,7 +58,6 @@ class Speeds:
     def __init__(self, results_dir: str | Path) -> None:
         self.file = Path(results_dir) / "speeds.json"
         self.measured: dict[str, float] = _read_speeds(self.file)
-        self.finished: dict[str, float] = {}
         speeds: dict[str, list[float]] = {}
         for path in (Path(results_dir) / "runs").glob("*/result.json"):
             if (told := _told_by(path)) is not None:

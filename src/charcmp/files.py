@@ -22,10 +22,10 @@ BESIDE_PREFIX = ".new-"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # names a file in any folder, and only there
 
 
-def write_error(path: Path, error: OSError, hint: str = "earlier files are intact") -> UserError:
+def write_error(path: Path, error: OSError) -> UserError:
     """The one line for what could not be written; a StorageError if nothing could."""
     kind = StorageError if error.errno in STORAGE_ERRNOS else UserError
-    return kind(f"{path}: cannot be written ({error.strerror}); {hint}")
+    return kind(f"{path}: cannot be written ({error.strerror}); earlier files are intact")
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:

@@ -32,8 +32,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.errors import BusyError
-from charcmp.files import SAFE_NAME, remove_leftovers, write_atomically, write_error
+from charcmp.errors import BusyError, UserError
+from charcmp.files import SAFE_NAME, remove_leftovers, write_atomically
 from charcmp.lease import LEASE_SECONDS, Lease
 
 SCHEMA_VERSION = 1
@@ -80,8 +80,10 @@ class RunFolder:
             with tempfile.TemporaryFile(dir=self.path):
                 pass
         except OSError as error:
-            hint = "results_dir=... chooses another folder"
-            raise write_error(self.path, error, hint) from None
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); results_dir=... chooses "
+                "another folder"
+            ) from None
 
     @contextmanager
     def leased(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
