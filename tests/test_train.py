@@ -25,7 +25,7 @@ from charcmp.config import (
 )
 from charcmp.corpus import split_corpus
 from charcmp.errors import Interrupted, UserError
-from charcmp.evaluate import losses, to_chunks
+from charcmp.evaluate import Chunks, losses, to_chunks
 from charcmp.model import CharModel
 from charcmp.optim import learning_rate
 from charcmp.runs import RunFolder, read_result
@@ -292,14 +292,21 @@ def test_the_papers_schedule() -> None:
 def test_a_step_touches_only_buffers_that_were_there_before(tiny_text: Path) -> None:
     """What a captured graph needs: the same memory before and after, and the state in place."""
     spec = tiny_spec(tiny_text, "gru")
-    step = Step(spec, torch.device("cpu"))
-    buffers = [step.x_TB, step.y_TB, step.state_LSBH, step.loss_sum, step.lr, *step.parameters]
-    before = [b.data_ptr() for b in buffers] + [p.grad.data_ptr() for p in step.parameters]
-    x = torch.randint(spec.corpus.num_symbols, (10, 4), dtype=torch.uint8)
-    step(x, x)
-    step(x, x)
-    after = [b.data_ptr() for b in buffers] + [p.grad.data_ptr() for p in step.parameters]
-    assert after == before
+    drawn_KTB = torch.randint(spec.corpus.num_symbols, (3, 10, 4), dtype=torch.uint8)
+    step = Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))
+    step()  # makes the optimiser's state
+
+    def addresses() -> list[int]:
+        gradients = [p.grad for p in step.parameters]
+        buffers = [step.lr, *step.replay.changes(), *gradients]
+        assert len(buffers) > 3 * len(step.parameters)  # the optimiser's are among them
+        return [b.data_ptr() for b in buffers]
+
+    before = addresses()
+    step()
+    step()
+    assert addresses() == before
+    assert step.chunk.item() == 0  # three chunks: the first is the next again
     assert step.state_LSBH.abs().max() > 0
     assert not step.state_LSBH.requires_grad
 

@@ -50,8 +50,8 @@ def save_checkpoint(
         "state": step.state_LSBH,
         "loss_sum": step.loss_sum,
         "best": best,
-        "rng": torch.get_rng_state(),
-        "rng_cuda": torch.cuda.get_rng_state(step.lr.device) if step.lr.is_cuda else None,
+        "rng": step.generator.get_state(),
+        "rng_device": step.generator.device.type,
         "place": json.dumps(asdict(place)),
     }
     folder.write(folder.checkpoint, lambda file: torch.save(checkpoint, file))
@@ -88,8 +88,9 @@ def restore(
         group["lr"] = step.lr  # loading made a copy of it
     step.state_LSBH.copy_(checkpoint["state"])
     step.loss_sum.copy_(checkpoint["loss_sum"])
-    torch.set_rng_state(checkpoint["rng"])
-    if device.type == "cuda" and checkpoint["rng_cuda"] is not None:
-        torch.cuda.set_rng_state(checkpoint["rng_cuda"], device)
+    if checkpoint.get("rng_device", "cpu") == device.type:  # else another device's draws
+        step.generator.set_state(checkpoint["rng"])
     best = {key: value.to(device) for key, value in checkpoint["best"].items()}
-    return Place(**json.loads(checkpoint["place"])), best
+    place = Place(**json.loads(checkpoint["place"]))
+    step.chunk.fill_(place.chunk % len(step.chunks))  # behind an epoch's last comes the first
+    return place, best

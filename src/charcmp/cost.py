@@ -163,6 +163,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     import torch
 
     from charcmp.environment import resolve_device
+    from charcmp.evaluate import Chunks
     from charcmp.memory import keep_freed_memory
     from charcmp.train import Step
 
@@ -171,24 +172,19 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    step = Step(spec, device)
-    shape = (config.unroll_steps, config.batch_size)
-    x_TB = torch.randint(spec.corpus.num_symbols, shape, device=device)
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
+    shape = (2, config.unroll_steps, config.batch_size)
+    drawn_KTB = torch.randint(spec.corpus.num_symbols, shape, device=device, dtype=torch.uint8)
+    step = Step(spec, device, Chunks(drawn_KTB, drawn_KTB))
     for _ in range(WARM_UP_STEPS):
-        step(x_TB, x_TB)
-    wait()
+        step()
+    step.loss_sum.item()  # waits for a GPU
     num_steps = 0
     begun = time.perf_counter()
     while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
-        step(x_TB, x_TB)
-        wait()
+        step()
+        step.loss_sum.item()
         num_steps += 1
-    return num_steps * x_TB.numel() / (time.perf_counter() - begun)
+    return num_steps * shape[1] * shape[2] / (time.perf_counter() - begun)
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:

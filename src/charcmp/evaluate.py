@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charcmp.corpus import Stream
+from charcmp.graph import Replayed
 from charcmp.model import CharModel
 
 
@@ -26,6 +27,11 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.x_KTB)
 
+    def __getitem__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y, int64 (T, B), of the chunk whose number is in a tensor (1) on the device."""
+        x_1TB, y_1TB = (part.index_select(0, chunk) for part in (self.x_KTB, self.y_KTB))
+        return x_1TB[0].long(), y_1TB[0].long()
+
 
 def to_chunks(stream: Stream, unroll_steps: int, device: torch.device) -> Chunks:
     """Lays a stream out so that each chunk is one contiguous copy."""
@@ -38,26 +44,47 @@ def to_chunks(stream: Stream, unroll_steps: int, device: torch.device) -> Chunks
     return Chunks(*(cut(torch.tensor(rows)) for rows in (stream.x_BC, stream.y_BC)))
 
 
-@torch.no_grad()
-def losses(
-    model: CharModel, chunks: Chunks, before_chunk: Callable[[], None] = lambda: None
-) -> Tensor:
-    """Nats of every character, float32 (B, K·T): the state is carried over the whole stream.
+class Evaluation:
+    """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
 
-    `before_chunk` may end it by an exception.
-    """
-    was_training = model.training
-    model.eval()
-    _, T, B = chunks.x_KTB.shape
-    state = model.zero_state(B)
-    nll_KTB = torch.empty(chunks.x_KTB.shape, device=state.device)
-    for x_TB, y_TB, nll_TB in zip(chunks.x_KTB, chunks.y_KTB, nll_KTB, strict=True):
-        before_chunk()
-        logits_TBV, state = model(x_TB.long(), state)
-        nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.long().flatten(), reduction="none")
-        nll_TB.copy_(nll.view(T, B))
-    model.train(was_training)
-    return nll_KTB.permute(2, 0, 1).reshape(B, -1)
+    def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
+        K, T, B = chunks.x_KTB.shape
+        self.model, self.chunks = model, chunks
+        self.state_LSBH = model.zero_state(B)
+        device = self.state_LSBH.device
+        self.nll_KTB = torch.empty(K, T, B, device=device)
+        self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
+        changed = [self.state_LSBH, self.nll_KTB, self.chunk]
+        self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)
+
+    def _score_chunk(self) -> None:
+        x_TB, y_TB = self.chunks[self.chunk]
+        logits_TBV, state_LSBH = self.model(x_TB, self.state_LSBH)
+        nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="none")
+        self.nll_KTB.index_copy_(0, self.chunk, nll.view(1, *x_TB.shape))
+        self.state_LSBH.copy_(state_LSBH)
+        self.chunk += 1
+
+    @torch.no_grad()
+    def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:
+        """Nats of every character, float32 (B, K·T): the state is carried over the whole stream.
+
+        `before_chunk` may end it by an exception.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        self.state_LSBH.zero_()
+        self.chunk.zero_()
+        for _ in range(len(self.chunks)):
+            before_chunk()
+            self.replay()
+        self.model.train(was_training)
+        return self.nll_KTB.permute(2, 0, 1).flatten(1)
+
+
+def losses(model: CharModel, chunks: Chunks) -> Tensor:
+    """Nats of every character, once: see Evaluation."""
+    return Evaluation(model, chunks, capture=False)()
 
 
 def mean_loss(nll: Tensor) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from charcmp.cells import cell_class
@@ -39,6 +38,7 @@ class CharModel(nn.Module):
         self.hidden_size = hidden_size
         self.decoder = nn.Linear(hidden_size, num_symbols)
         self.dropout = dropout
+        self.generator: torch.Generator | None = None  # of the dropout; None: the device's own
 
     def forward(self, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
         """Logits for the character after each of x.
@@ -54,11 +54,19 @@ class CharModel(nn.Module):
         states = []
         for layer, (cell, state_SBH) in enumerate(zip(self.cells, state_LSBH, strict=True)):
             if layer > 0:
-                h = F.dropout(h, self.dropout, self.training)
+                h = self._drop(h)
             h, new_state_SBH = cell(h, state_SBH)
             states.append(new_state_SBH)
-        logits_TBV = self.decoder(F.dropout(h, self.dropout, self.training))
+        logits_TBV = self.decoder(self._drop(h))
         return logits_TBV, torch.stack(states)
+
+    def _drop(self, h_TBH: Tensor) -> Tensor:
+        """F.dropout, but from a generator of the model's own: runs that share a process do not
+        disturb each other's draws."""
+        if not self.training or self.dropout == 0:
+            return h_TBH
+        keep = torch.empty_like(h_TBH).bernoulli_(1 - self.dropout, generator=self.generator)
+        return h_TBH * keep.div_(1 - self.dropout)
 
     def zero_state(self, batch_size: int) -> Tensor:
         """A state of zeros (L, S, B, H) on the model's device."""

@@ -38,17 +38,31 @@ def learning_rate(optimizer: OptimizerConfig, epoch: int, epochs: int) -> float:
     return optimizer.lr * optimizer.lr_decay ** max(0, epoch - optimizer.lr_decay_after)
 
 
+def is_capturable(config: OptimizerConfig) -> bool:
+    """Whether the optimiser's step can be part of a CUDA graph.
+
+    torch has no such form of Adagrad and SGD: they read the rate on the host.
+    """
+    return isinstance(config, RMSpropConfig | AdamConfig)  # AdamW's is an AdamConfig
+
+
+def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
+    """Where the rate of the epoch stands, for an optimiser to read at every step.
+
+    On a GPU where the optimiser reads it there, in the parameters' type: its kernels for many
+    tensors at once take no other. Else in float64, on the CPU.
+    """
+    if device.type == "cuda" and is_capturable(config):
+        return torch.tensor(config.lr, dtype=torch.float32, device=device)
+    return torch.tensor(config.lr, dtype=torch.float64)
+
+
 def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[nn.Parameter], lr: Tensor
 ) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of that name; it reads its rate from the tensor `lr` at every step.
-
-    On a GPU, RMSprop, Adam and AdamW read it there (`capturable`): their step can be captured as a
-    graph and follows the schedule. torch has no such form of Adagrad and SGD, whose step asks the
-    GPU for the rate and waits: they train there, but cannot be captured.
-    """
-    options: dict[str, Any] = {"lr": lr, "foreach": lr.is_cuda}
-    capturable: dict[str, Any] = {"capturable": lr.is_cuda}
+    """torch.optim's optimiser of that name; it reads its rate from `rate_tensor` at every step."""
+    options: dict[str, Any] = {"lr": lr, "foreach": parameters[0].is_cuda}
+    capturable: dict[str, Any] = {"capturable": parameters[0].is_cuda}
     match config:
         case RMSpropConfig(alpha=alpha, eps=eps):
             # torch adds eps outside the root and starts the average at 0, as the paper's code does.

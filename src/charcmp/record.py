@@ -1,0 +1,123 @@
+"""What a run writes down about itself: its configuration, its progress, its result."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import time
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from charcmp.checkpoint import Place
+from charcmp.config import PROTOCOL_VERSION
+from charcmp.environment import describe
+from charcmp.runs import SCHEMA_VERSION, RunFolder
+from charcmp.spec import RunSpec
+
+
+def make_result(
+    spec: RunSpec,
+    place: Place,
+    status: str,
+    test_nats: float | None,
+    num_test_chars: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What result.json says, all but the speed. Losses that do not exist are null."""
+    config = spec.config
+    best = place.history[place.best_epoch - 1] if place.best_epoch else None
+    environment = describe(device, spec.corpus)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol_version": PROTOCOL_VERSION,
+        "status": status,
+        "run_id": spec.run_id,
+        "dataset": spec.corpus.name,
+        "corpus_sha256": spec.corpus.sha256,
+        "corpus_note": spec.corpus.note,
+        "num_symbols": spec.corpus.num_symbols,
+        "layout": config.dataset.layout,
+        "split": list(config.dataset.split),
+        "cell": config.cell.name,
+        "layers": config.layers,
+        "budget": spec.budget,
+        "hidden_size": spec.hidden_size,
+        "num_params": spec.num_params,
+        "target_params": spec.target_params,
+        "seed": config.seed,
+        "dropout": config.dropout,
+        "precision": config.precision,
+        "epochs": config.epochs,
+        "patience": config.patience,
+        "epochs_trained": len(place.history),  # fewer with patience, or if the run diverged
+        "unroll_steps": config.unroll_steps,
+        "batch_size": config.batch_size,
+        "identity": spec.identity(),
+        "best_epoch": place.best_epoch or None,
+        "train_nats_per_char": best and best["train_nats_per_char"],  # mean over that epoch
+        "val_nats_per_char": best and best["val_nats_per_char"],
+        "test_nats_per_char": test_nats,
+        "test_perplexity": test_nats and math.exp(test_nats),
+        "test_bits_per_char": test_nats and test_nats / math.log(2),
+        "num_test_chars": num_test_chars,
+        "seconds_train": round(place.seconds_train, 3),
+        "device": environment["device"],
+        "device_name": environment["device_name"],
+        "git_commit": environment["git_commit"],
+        "git_dirty": environment["git_dirty"],
+    }
+
+
+def describe_run(
+    spec: RunSpec, folder: RunFolder, device: torch.device, command: str | None = None
+) -> None:
+    """Writes config.yaml and environment.json; earlier starts of the same run are kept in it.
+
+    `command` is the line that trains the run; None: this process's own.
+    """
+    resolved = OmegaConf.structured(spec.config)
+    resolved.budget, resolved.hidden_size = None, spec.hidden_size
+    header = f"# {spec.run_id}\n"
+    text = header + OmegaConf.to_yaml(resolved)
+    folder.write(folder.config, lambda file: file.write(text.encode()))
+    environment = describe(device, spec.corpus)
+    if command is not None:
+        environment["command"] = command
+    try:
+        earlier = json.loads(folder.environment.read_text())
+        environment["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
+    except (OSError, ValueError, AttributeError):
+        pass  # the first start, or an unreadable note about an earlier one
+    folder.write_json(folder.environment, environment)
+
+
+def note_progress(
+    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_chunk: int
+) -> None:
+    """For whoever watches from outside: how far the run is."""
+    chunks_done = (place.epoch - 1) * num_chunks + place.chunk
+    chunks_left = spec.config.epochs * num_chunks - chunks_done
+    folder.write_progress(
+        spec.row()
+        | {
+            "epoch": place.epoch,
+            "epochs": spec.config.epochs,
+            "fraction": chunks_done / (spec.config.epochs * num_chunks),
+            "chars_per_second": chunks_done * chars_per_chunk / max(place.seconds_train, 1e-9),
+            "seconds_left": place.seconds_train * chunks_left / max(chunks_done, 1),
+            "best_val_nats_per_char": place.best_val if place.best_epoch else None,
+            "time": time.time(),
+        }
+    )
+
+
+def tensorboard_writer(folder: RunFolder, place: Place) -> Any:
+    """A TensorBoard log in the run's folder where the extra is installed, else None."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch)
