@@ -143,7 +143,8 @@ class Config:
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
-    jobs: int | None = None  # runs at once in a sweep; null: one per GPU, else one per core
+    jobs: int | None = None  # runs at once in a sweep; null: jobs_per_gpu, or one per core
+    jobs_per_gpu: str = "auto"  # runs that share a GPU, in one process; auto, or a number
     gpus: str = "all"  # of a sweep: all, or the numbers of some: 0,1
     results_dir: str = "results"
     data_dir: str | None = None
@@ -158,7 +159,7 @@ class Config:
 # Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
 # is part of the identity: forgetting one here costs a rerun, never a wrong merge.
 NOT_SCIENTIFIC = {
-    *("device", "threads", "jobs", "gpus", "results_dir", "data_dir", "progress"),
+    *("device", "threads", "jobs", "jobs_per_gpu", "gpus", "results_dir", "data_dir", "progress"),
     *("checkpoint_seconds", "hang_seconds", "lease_seconds"),
     *("budget", "hidden_size"),  # identified by the hidden size that they lead to
     *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),  # by the corpus's sha256
@@ -250,6 +251,10 @@ def check(config: Config) -> None:
     for key in ("hang_seconds", "lease_seconds"):
         value = getattr(config, key)
         require(value > 0 and math.isfinite(value), f"{key}={value}: must be positive")
+    require(
+        config.jobs_per_gpu == "auto" or re.fullmatch(r"[1-9]\d*", config.jobs_per_gpu) is not None,
+        f"jobs_per_gpu={config.jobs_per_gpu}: auto, or a whole number from 1",
+    )
     require(
         config.gpus == "all" or re.fullmatch(r"\d+(,\d+)*", config.gpus) is not None,
         f"gpus={config.gpus}: all, or numbers as in gpus=0,1",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from charcmp import __version__
 from charcmp.corpus import Corpus
 from charcmp.errors import UserError
+from charcmp.slots import LANES_VARIABLE
 
 
 def resolve_device(name: str) -> torch.device:
@@ -99,6 +101,7 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         "device_name": device_name(device),
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
+        "lanes": int(os.environ.get(LANES_VARIABLE, "1")),
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),
