@@ -45,6 +45,19 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def set_precision(precision: str, device: torch.device) -> None:
+    """How this process multiplies on a GPU: in float32, or with factors rounded to TF32.
+
+    Raises:
+        UserError: for tf32 elsewhere than on a GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+
+
 def device_name(device: torch.device) -> str:
     """What the hardware calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

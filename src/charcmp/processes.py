@@ -132,7 +132,9 @@ class Pool:
         job.folder.create()
         slot = self.free[0]
         child: Child
-        if slot.lanes == 1 or job in self.alone:
+        # How a GPU multiplies is set for a whole process.
+        is_odd = job.spec.config.precision != self.config.precision
+        if slot.lanes == 1 or is_odd or job in self.alone:
             child = OwnProcess(job, slot, self.extra_args)
         else:
             child = InLane(job, slot, self._lanes(slot), self.extra_args)

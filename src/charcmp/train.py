@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.corpus import split_corpus
-from charcmp.environment import resolve_device
+from charcmp.environment import resolve_device, set_precision
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
 from charcmp.graph import Late, Replayed
@@ -150,7 +150,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # cuDNN would round float32 products to TF32
+    set_precision(config.precision, device)
     train_chunks, val_chunks, test_chunks = (
         to_chunks(stream, config.unroll_steps, device)
         for stream in (splits.train, splits.val, splits.test)
