@@ -25,7 +25,7 @@ def results(folder: Path) -> dict[str, dict]:
     found = {}
     for run in sorted((folder / "runs").iterdir()):
         result = json.loads((run / "result.json").read_text())
-        del result["seconds_train"], result["chars_per_second"]
+        del result["seconds_train"], result["chars_per_second"], result["seconds_per_sampled_char"]
         result["weights"] = hash((run / "best.safetensors").read_bytes())
         result["losses"] = hash((run / "test_nll.npy").read_bytes())
         found[run.name] = result

@@ -35,6 +35,7 @@ from charcmp.optim import (
 )
 from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
 from charcmp.runs import VOCABULARY_KEY, RunFolder
+from charcmp.sample import seconds_per_char
 from charcmp.spec import RunSpec
 
 TICK_SECONDS = 1.0
@@ -284,5 +285,8 @@ def train(
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
     chars_trained = len(place.history) * chars_per_epoch
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
+    if status == "done":
+        on_cpu = step.model.cpu().eval()  # the last that it is used for
+        result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
     folder.write_json(folder.result, result)
     return result
