@@ -36,7 +36,7 @@ from torch import nn
 from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
 from charcmp.corpus import corpus_from_bytes
 from charcmp.cost import makespan, run_seconds
-from charcmp.environment import device_name, set_precision
+from charcmp.environment import device_name, set_up
 from charcmp.evaluate import Chunks
 from charcmp.memory import keep_freed_memory
 from charcmp.slots import available_cores, make_slots
@@ -143,7 +143,7 @@ def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: fl
 def prepare(spec: RunSpec, threads: int, is_ours: bool) -> torch.device:
     device = torch.device(spec.config.device)
     torch.set_num_threads(threads)
-    set_precision("float32", device)  # for (a) too
+    set_up(device, "float32")  # for (a) too
     if is_ours:
         keep_freed_memory()
     return device

@@ -25,7 +25,9 @@ from charcmp.train import train
 LANES = [Slot("CPU", 1, {}, 3)] * 3
 
 
-def make_jobs(text: Path, results_dir: Path, epochs: int = 3, lr: float = 2e-3) -> list[Job]:
+def make_jobs(
+    text: Path, results_dir: Path, epochs: int = 3, lr: float = 2e-3, device: str = "cpu"
+) -> list[Job]:
     """Five runs, and the command line that means the same to `charcmp train`."""
     jobs = []
     for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
@@ -34,7 +36,7 @@ def make_jobs(text: Path, results_dir: Path, epochs: int = 3, lr: float = 2e-3) 
             DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
             RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
             **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 4, "unroll_steps": 10},
-            **{"device": "cpu", "threads": 1, "progress": False, "checkpoint_seconds": 0.0},
+            **{"device": device, "threads": 1, "progress": False, "checkpoint_seconds": 0.0},
             seed=seed,
             epochs=epochs,
             results_dir=str(results_dir),
@@ -50,9 +52,9 @@ def make_jobs(text: Path, results_dir: Path, epochs: int = 3, lr: float = 2e-3) 
     return jobs
 
 
-def run(jobs: list[Job]) -> None:
+def run(jobs: list[Job], slots: list[Slot] = LANES) -> None:
     queue(jobs)
-    run_processes(jobs, slots=LANES)
+    run_processes(jobs, slots=slots)
 
 
 @pytest.fixture(autouse=True)
@@ -64,8 +66,8 @@ def signals() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
-def alone(text: Path, folder: Path, epochs: int = 3) -> dict[str, dict]:
-    jobs = make_jobs(text, folder, epochs)
+def alone(text: Path, folder: Path, epochs: int = 3, device: str = "cpu") -> dict[str, dict]:
+    jobs = make_jobs(text, folder, epochs, device=device)
     queue(jobs)
     for job in jobs:
         train(job.spec, job.folder, say=lambda line: None)
@@ -150,3 +152,14 @@ def test_they_end_when_the_sweep_is_killed(tiny_text: Path, tmp_path: Path) -> N
         sweep.kill()
     wait_for(lambda: not Path(f"/proc/{lanes}").exists())
     assert all(job.folder.lease.is_free() for job in jobs)
+
+
+@pytest.mark.cuda
+def test_as_alone_on_a_gpu(tiny_text: Path, tmp_path: Path) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
+    run(jobs, [Slot("GPU", None, {}, 3)] * 3)
+    one = alone(tiny_text, tmp_path / "one", device="cuda")
+    for run_id, result in results(tmp_path / "lanes").items():
+        nats = "test_nats_per_char"
+        assert result["device"].startswith("cuda")
+        assert result[nats] == pytest.approx(one[run_id][nats], abs=1e-4)

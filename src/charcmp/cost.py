@@ -178,7 +178,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     """Characters per second of training steps on symbols drawn at random, in this process."""
     import torch
 
-    from charcmp.environment import resolve_device, set_precision
+    from charcmp.environment import resolve_device, set_up
     from charcmp.evaluate import Chunks
     from charcmp.memory import keep_freed_memory
     from charcmp.train import Step
@@ -188,7 +188,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
-    set_precision(config.precision, device)
+    set_up(device, config.precision)
     shape = (2, config.unroll_steps, config.batch_size)
     drawn_KTB = torch.randint(spec.corpus.num_symbols, shape, device=device, dtype=torch.uint8)
     step = Step(spec, device, Chunks(drawn_KTB, drawn_KTB))

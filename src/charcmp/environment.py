@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import subprocess
@@ -17,7 +16,7 @@ import torch
 from charcmp import __version__
 from charcmp.corpus import Corpus
 from charcmp.errors import UserError
-from charcmp.slots import LANES_VARIABLE
+from charcmp.slots import num_lanes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -45,14 +44,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def set_precision(precision: str, device: torch.device) -> None:
-    """How this process multiplies on a GPU: in float32, or with factors rounded to TF32.
+def set_up(device: torch.device, precision: str) -> None:
+    """Makes a GPU this thread's own, and tells this process how to multiply there: in float32, or
+    with factors rounded to TF32.
 
     Raises:
         UserError: for tf32 elsewhere than on a GPU.
     """
     if precision == "tf32" and device.type != "cuda":
         raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
     # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
@@ -114,7 +116,7 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         "device_name": device_name(device),
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
-        "lanes": int(os.environ.get(LANES_VARIABLE, "1")),
+        "lanes": num_lanes(),
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),

@@ -42,6 +42,11 @@ def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
 
 
+def num_lanes() -> int:
+    """How many runs share this process, as the sweep that started it said."""
+    return int(os.environ.get(LANES_VARIABLE, "1"))
+
+
 def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.corpus import split_corpus
-from charcmp.environment import resolve_device, set_precision
+from charcmp.environment import resolve_device, set_up
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
 from charcmp.graph import Late, Replayed
@@ -36,6 +36,7 @@ from charcmp.optim import (
 from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
 from charcmp.runs import VOCABULARY_KEY, RunFolder
 from charcmp.sample import seconds_per_char
+from charcmp.slots import num_lanes
 from charcmp.spec import RunSpec
 
 TICK_SECONDS = 1.0
@@ -151,7 +152,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    set_precision(config.precision, device)
+    set_up(device, config.precision)
     train_chunks, val_chunks, test_chunks = (
         to_chunks(stream, config.unroll_steps, device)
         for stream in (splits.train, splits.val, splits.test)
@@ -285,7 +286,7 @@ def train(
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
     chars_trained = len(place.history) * chars_per_epoch
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
-    if status == "done":
+    if status == "done" and num_lanes() == 1:  # in others' company a time would say nothing
         on_cpu = step.model.cpu().eval()  # the last that it is used for
         result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
     folder.write_json(folder.result, result)
