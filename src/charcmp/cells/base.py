@@ -32,6 +32,7 @@ class Cell(nn.Module):
     """
 
     num_states: ClassVar[int] = 1
+    in_cudnn: bool = False  # whether cuDNN has this layer's equations: a GPU then runs `weights`
     weights: nn.RNNBase
     one_hot_II: Tensor
 
