@@ -21,6 +21,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
+from charcmp.cells import fused
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.config import PROTOCOL_VERSION
 from charcmp.corpus import split_corpus
@@ -130,6 +131,8 @@ def train(
         for stream in (splits.train, splits.val, splits.test)
     )
     step = Step(spec, device)
+    if remark := fused.remark(device, step.model.in_cudnn):
+        say(f"note: {remark}")
     place = Place()
     best: dict[str, Tensor] = {}  # weights of the best epoch
     if (checkpoint := load_checkpoint(spec, folder, say)) is not None:

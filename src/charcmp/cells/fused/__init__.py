@@ -58,3 +58,10 @@ def why_not(device: torch.device) -> str | None:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"Triton does not work here ({reason})"
     return None
+
+
+def remark(device: torch.device, in_cudnn: bool) -> str | None:
+    """What a user should know before training there a layer that cuDNN has or has not."""
+    if device.type == "cuda" and not in_cudnn and (reason := why_not(device)):
+        return f"{reason}: this cell runs by separate torch calls, each a kernel"
+    return None

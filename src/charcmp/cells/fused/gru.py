@@ -31,9 +31,7 @@ def gru_gates(sums_TBG, gates_TBG, h_all, rh_TBH, t, H, BLOCK: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["t", "H"])
-def gru_state(
-    sums_TBG, gates_TBG, h_all, t, H, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr
-):
+def gru_state(sums_TBG, gates_TBG, h_all, t, H, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     """n = φ(sums + U (r ⊙ h)), where it holds U (r ⊙ h); then h'."""
     row, unit, exists = place(t, H, BLOCK)
     wide = row * (3 * H) + unit
