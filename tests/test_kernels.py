@@ -74,6 +74,7 @@ def results(cell: Cell, x: Tensor, state: Tensor, how: str) -> list[Tensor]:
     else:
         fused.mode = "always" if how == "fused" else "never"
         h_TBH, last = cell(x, state)
+        assert type(h_TBH.grad_fn).__name__.startswith("Fused") == (how == "fused")
     weigh = torch.linspace(-1, 2, h_TBH.numel(), dtype=h_TBH.dtype, device=h_TBH.device)
     leaves = [state, *cell.parameters(), *([x] if x.is_floating_point() else [])]
     gradients = torch.autograd.grad((h_TBH * weigh.view_as(h_TBH)).sum(), leaves)
@@ -112,12 +113,12 @@ def test_single_precision_is_as_near_as_torchs(device: str, name: str, activatio
         *(results(cell, x, state, how) for how in ("fused", "reference")), exact, strict=True
     ):
         off, torch_off = ((got.double() - true).abs().max() for got in (ours, torchs))
-        assert off <= 3 * torch_off + 3e-7 * true.abs().max()
+        assert off <= 3 * torch_off + 1e-6 * true.abs().max()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 5e-7), (torch.float64, 1e-15)], ids=str
+    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-15)], ids=str
 )
 def test_activations_to_a_few_ulp(
     device: str, activation: str, dtype: torch.dtype, tolerance: float
@@ -202,6 +203,21 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2 + 3 * 2 + 2 + 2 * 2 + 2 * 4 * 2
+
+
+def test_benchmark_runs_in_the_interpreter() -> None:
+    script = Path(__file__).resolve().parents[1] / "scripts" / "bench_kernels.py"
+    small = "--cells gru --hidden-sizes 5 --steps 2 --batch 2 --rounds 1 --repeats 1 --device cpu"
+    done = subprocess.run(
+        [sys.executable, script, *small.split()],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    cell, hidden_size, without, *times = done.stdout.splitlines()[2].strip("|").split("|")
+    assert (cell.strip(), int(hidden_size), without.strip()) == ("gru", 5, "torch calls")
+    assert all(float(number) > 0 for number in times)
 
 
 def test_why_a_gpu_cannot_run_them(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from charcmp.cells.base import Cell, Trace
 class GRUResetAfter(Cell):
     """One layer of torch.nn.GRU."""
 
-    in_cudnn = True
+    cudnn_activations = ("tanh",)
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         check_activation("gru_reset_after", activation)

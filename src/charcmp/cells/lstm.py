@@ -39,7 +39,7 @@ BLOCK_ELEMENTS = 128_000
 PRODUCT_TILE = 16  # columns
 
 
-class LSTMCell(Cell):
+class LSTMLayer(Cell):
     """What all LSTM layers share: weights, options, and the form that a GPU runs."""
 
     num_states = 2
@@ -84,20 +84,11 @@ class LSTMCell(Cell):
             self.per_gate("bias_ih")[1].fill_(self.forget_bias)
 
 
-class LSTM(LSTMCell):
-    """One layer: torch.nn.LSTM, but for narrow first layers on a CPU and for softsign."""
+class LSTM(LSTMLayer):
+    """One layer: torch.nn.LSTM, but for softsign and for narrow first layers on a CPU."""
 
+    cudnn_activations = ("tanh",)
     fused_gates = "sum"
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        activation: str = "tanh",
-        forget_bias: float | None = None,
-    ) -> None:
-        super().__init__(input_size, hidden_size, activation, forget_bias)
-        self.in_cudnn = activation == "tanh"
 
     def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         narrow = self.hidden_size <= WIDEST_SEQUENCE

@@ -27,10 +27,10 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.cells.activations import Activation
 from charcmp.cells.base import Trace
-from charcmp.cells.lstm import LSTMBackward, LSTMCell, by_step, lstm_trace
+from charcmp.cells.lstm import LSTMBackward, LSTMLayer, by_step, lstm_trace
 
 
-class PeepholeCell(LSTMCell):
+class PeepholeCell(LSTMLayer):
     """What the LSTM layers with peepholes share: the gates' three sources."""
 
     peepholes_PH: nn.Parameter

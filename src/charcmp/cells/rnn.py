@@ -21,17 +21,17 @@ from charcmp.cells.fused import fused_on
 
 
 class RNN(Cell):
-    """One layer: torch.nn.RNN on a GPU (cuDNN has tanh and relu), else our whole-sequence form,
-    fused on a GPU.
+    """One layer, by our whole-sequence form; on a GPU fused, or torch.nn.RNN for what cuDNN has.
 
     On a CPU the whole-sequence form is 1.2 to 1.7 times as fast as torch.nn.RNN over the 50k and
     130k rows of the grid (LOG.md), and never slower.
     """
 
+    cudnn_activations = ("tanh", "relu")
+
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         nonlinearity = "relu" if activation == "relu" else "tanh"
         super().__init__(nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity), activation)
-        self.in_cudnn = activation != "softsign"
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         U_HH = self.weights.get_parameter("weight_hh_l0")
