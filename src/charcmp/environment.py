@@ -104,6 +104,13 @@ def command_line() -> str:
     return shlex.join(words)
 
 
+def optional_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
     """The record kept beside a run."""
     packages = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "safetensors")
@@ -111,6 +118,7 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         "charcmp": __version__,
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
+        "triton": optional_version("triton"),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),

@@ -18,6 +18,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
+from charcmp.cells import fused
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.corpus import split_corpus
 from charcmp.environment import resolve_device, set_up
@@ -161,6 +162,8 @@ def train(
     validate, test = (Evaluation(step.model, part) for part in (val_chunks, test_chunks))
     if device.type == "cuda" and not step.is_capturable:
         say(f"note: optimizer={config.optimizer.name}: outside the CUDA graph, launch by launch")
+    if remark := fused.remark(device, step.model.in_cudnn):
+        say(f"note: {remark}")
     place = Place()
     best: dict[str, Tensor] = {}  # weights of the best epoch
     if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
