@@ -23,9 +23,9 @@ from charcmp.corpus import split_corpus
 from charcmp.environment import resolve_device
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
+from charcmp.fill import make_model
 from charcmp.graph import Late, Replayed
 from charcmp.memory import keep_freed_memory
-from charcmp.model import CharModel
 from charcmp.optim import (
     clip_gradients,
     is_capturable,
@@ -52,7 +52,8 @@ class Step:
     def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
         config = spec.config
         options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
-        model = CharModel(
+        model = make_model(
+            spec.right_context,
             config.cell.name,
             config.layers,
             spec.hidden_size,
@@ -145,6 +146,7 @@ def train(
         config.dataset.split,
         config.batch_size,
         config.unroll_steps,
+        min_chunks=1 if spec.right_context is None else 2,
     )
     device = resolve_device(config.device)
     if config.threads is not None:
@@ -152,7 +154,7 @@ def train(
     keep_freed_memory()
     torch.backends.cudnn.allow_tf32 = False  # cuDNN would round float32 products to TF32
     train_chunks, val_chunks, test_chunks = (
-        to_chunks(stream, config.unroll_steps, device)
+        to_chunks(stream, config.unroll_steps, device, spec.right_context)
         for stream in (splits.train, splits.val, splits.test)
     )
     step = Step(spec, device, train_chunks)
