@@ -22,9 +22,7 @@ NUM_STACKS = {"lm": 1, "fill": 2}
 MAX_HIDDEN_SIZE = 1 << 20
 
 
-def num_params(
-    cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm"
-) -> int:
+def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm") -> int:
     """Parameters of the built model, to the parameter."""
     num_stacks = NUM_STACKS[task]
     info = cell_info(cell)
@@ -64,7 +62,6 @@ def solve_hidden_size(
     Raises:
         UserError: if `target` is smaller than the count at H = 1, or absurdly large.
     """
-
 
     def count(hidden_size: int) -> int:
         return num_params(cell, layers, hidden_size, num_symbols, task)

@@ -59,7 +59,8 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
     if run.right_context is None:
         num_chars, nats = stream_nats(run.model(), text)
     else:
-        num_chars, nats = fill_nats(run.model(), text, run.result["unroll_steps"], run.right_context)
+        steps, context = run.result["unroll_steps"], run.right_context
+        num_chars, nats = fill_nats(run.model(), text, steps, context)
     if num_chars == 0:
         raise UserError(f"{path}: fewer than two bytes to score; there is nothing to predict")
     return _score(run, str(path), num_chars, nats / num_chars) | {"num_skipped": num_skipped}
