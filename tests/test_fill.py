@@ -1,9 +1,8 @@
-"""Fill-in models: no leak, the right context and where it ends, sizes, training, scoring, misuse."""
+"""Fill-in models: no leak, right context and where it ends, sizes, training, scoring, misuse."""
 
 import itertools
 import json
 import subprocess
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -245,7 +244,7 @@ def test_resume_is_exact(tiny_text: Path, tmp_path: Path, cell: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A results folder with a language model and a fill-in model, of four rows, and a fill-in model
     of one row (`one-fill-...`)."""
     folder = tmp_path_factory.mktemp("filled")
@@ -256,7 +255,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     one = ["batch_size=1", f"dataset.path={folder / 'one.txt'}", "epochs=1", "fill_context=4"]
     for overrides in (rows, [*rows, "task=fill"], [*one, "task=fill"]):
         subprocess.run(command("train", *tiny, *overrides), check=True, capture_output=True)
-    yield folder
+    return folder
 
 
 def test_it_fills_in_better_than_a_language_model_predicts(filled: Path) -> None:
