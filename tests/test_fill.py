@@ -2,7 +2,7 @@
 
 import itertools
 import json
-import subprocess
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, Charcmp, command, run_of, write_tiny_text
+from conftest import TINY, Charcmp, run_of, write_tiny_text
 from test_train import folder_of, history_of, quiet, tiny_spec, without_times
 
 from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
 from charcmp.cells import CELLS
-from charcmp.config import check
-from charcmp.corpus import Stream, split_corpus
+from charcmp.config import DatasetConfig, check
+from charcmp.corpus import Stream, corpus_from_bytes, split_corpus
 from charcmp.errors import Interrupted, UserError
 from charcmp.evaluate import losses, to_chunks
 from charcmp.fill import NOTHING, FillModel, windows
 from charcmp.runs import RunFolder
 from charcmp.score import fill_nats, score_file, score_split
 from charcmp.spec import resolve, warnings
+from charcmp.status import Runs, overview
 from charcmp.train import Step, train
 from charcmp.trained import load_trained, runs_with_weights
 
@@ -91,6 +92,7 @@ def test_where_the_text_ends_nothing_is_read() -> None:
     assert not torch.allclose(logits_TBV[-1, 1], alone_BV[1])
 
 
+@torch.no_grad()
 def reference_nll(model: FillModel, stream: Stream, row: int, column: int) -> float:
     """-ln p of one target, both stacks read anew for it by the cells' equations."""
     x_C = torch.tensor(stream.x_BC[row]).long()
@@ -131,8 +133,6 @@ def test_the_evaluation_is_a_slow_readers(cell: str, right_context: int) -> None
 @pytest.mark.parametrize("layout", ["columns", "contiguous"])
 def test_windows_stay_in_their_row_of_their_part(layout: str) -> None:
     """Of a text where every byte tells its place; the targets are the language model's."""
-    from charcmp.corpus import corpus_from_bytes
-
     corpus = corpus_from_bytes("x", bytes(range(240)))
     splits = split_corpus(corpus, layout, [50, 25, 25], 2, 10, min_chunks=2)
     for stream in (splits.train, splits.val, splits.test):
@@ -224,9 +224,8 @@ def test_its_steps_touch_only_what_was_there_before(tiny_text: Path) -> None:
     assert all(p.grad.abs().max() > 0 for p in step.parameters)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-def test_resume_is_exact(tiny_text: Path, tmp_path: Path, cell: str) -> None:
-    spec = tiny_spec(tiny_text, cell, task="fill", layers=2, dropout=0.3, fill_context=7)
+def test_resume_is_exact(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text, task="fill", layers=2, dropout=0.3, fill_context=7)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
     expected = train(spec, whole, say=quiet)
     for steps in (1, 40, 73, 2):
@@ -250,11 +249,17 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filled")
     text = write_tiny_text(folder / "tiny.txt")
     (folder / "one.txt").write_bytes(text.read_bytes())
-    tiny = ["dataset=text", "cell=gru", *TINY, f"results_dir={folder}", "epochs=6"]
-    rows = ["dataset.layout=columns", f"dataset.path={text}", "hidden_size=12"]
-    one = ["batch_size=1", f"dataset.path={folder / 'one.txt'}", "epochs=1", "fill_context=4"]
-    for overrides in (rows, [*rows, "task=fill"], [*one, "task=fill"]):
-        subprocess.run(command("train", *tiny, *overrides), check=True, capture_output=True)
+    columns = DatasetConfig(source="file", path=str(text), layout="columns")
+    for name, changes in {
+        "tiny": {"dataset": columns, "hidden_size": 12, "epochs": 6, "task": "lm"},
+        "tiny, filled in": {"dataset": columns, "hidden_size": 12, "epochs": 6},
+        "one": {"batch_size": 1, "epochs": 1, "fill_context": 4},
+    }.items():
+        file = folder / f"{name.split(',')[0]}.txt"
+        spec = tiny_spec(file, "gru", **{"task": "fill"} | changes)
+        run = RunFolder(folder / "runs" / spec.run_id)
+        run.create()
+        train(spec, run, say=quiet)
     return folder
 
 
@@ -326,29 +331,25 @@ def test_a_foreign_context_is_refused(filled: Path, tmp_path: Path) -> None:
 
 
 def test_status_and_plan_keep_it_apart(filled: Path, charcmp: Charcmp) -> None:
-    shown = charcmp("status", f"results_dir={filled}").stdout
-    counts = {
-        RunFolder(run_of(filled, name)).read_result()["num_params"]
-        for name in ("tiny-fill", "tiny-gru")
-    }
-    assert len(counts) == 2
-    for line in ("best so far, tiny ", "gru x 1"):
-        assert line in shown
-    fill_lines = [line for line in shown.splitlines() if "fill-in: gru x 1" in line]
-    assert len(fill_lines) == 2  # tiny's and one's
-    tasks = {run["task"] for run in json.loads(charcmp("status", f"results_dir={filled}",
-                                                       "--json").stdout)}  # fmt: skip
-    assert tasks == {"lm", "fill"}
+    runs = Runs(str(filled), lease_seconds=60).look()
+    assert sorted(run["task"] for run in runs) == ["fill", "fill", "lm"]
+    best = [line for line in overview(runs).splitlines() if line.startswith("best so far")]
+    assert [" fill-in: gru x 1" in line for line in best] == [True, False, True]  # one, tiny, tiny
     sizes = json.loads(
-        charcmp("params", "task=lm,fill", "dataset=wp", "budget=50k", "cell=lstm", "layers=1",
-                "--json").stdout
-    )  # fmt: skip
-    assert [row["task"] for row in sizes] == ["lm", "fill"]
-    assert len({row["target_params"] for row in sizes}) == 1
-    plan = charcmp("sweep", "--dry-run", "--no-cost", "task=fill", "cell=lstm,gru", "layers=1",
-                   "budget=50k", "dataset=text", f"dataset.path={filled / 'tiny.txt'}")  # fmt: skip
+        charcmp(
+            *("params", "--json", "task=lm,fill", "dataset=wp"),
+            *("budget=50k", "cell=lstm", "layers=1"),
+        ).stdout
+    )
+    assert [(row["task"], row["hidden_size"]) for row in sizes] == [("lm", 64), ("fill", 38)]
+    assert {row["target_params"] for row in sizes} == {44_823}
+    plan = charcmp(
+        *("sweep", "--dry-run", "task=fill", "cell=lstm,gru", "layers=1", "budget=50k", "epochs=1"),
+        *("dataset=text", f"dataset.path={filled / 'tiny.txt'}", "batch_size=4", "unroll_steps=10"),
+    )
     assert plan.stdout.count("tiny-fill-") == 2
-    assert "2 runs: 0 finished" in plan.stdout
+    assert plan.stdout.count("measured") == 2
+    assert "tiny fill 50k: 2 runs" in plan.stdout
 
 
 @pytest.mark.parametrize(
@@ -366,16 +367,23 @@ def test_bad_values(tiny_text: Path, changes: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["columns", "contiguous"])
-def test_a_corpus_too_short_for_a_context(charcmp: Charcmp, tmp_path: Path, layout: str) -> None:
+def test_a_corpus_too_short_for_a_context(tmp_path: Path, layout: str) -> None:
     """Long enough for a language model, with one chunk in a part: nothing would lie beyond it."""
+    corpus = corpus_from_bytes("short", write_tiny_text(tmp_path / "tiny.txt").read_bytes()[:450])
+    split_corpus(corpus, layout, [80, 10, 10], 4, 10)
+    with pytest.raises(UserError) as raised:
+        split_corpus(corpus, layout, [80, 10, 10], 4, 10, min_chunks=2)
+    assert "450 characters are too few for task=fill batch_size=4 unroll_steps=10" in str(raised)
+    assert "at least 2 chunks of 40 characters in each of train, validation and test" in str(raised)
+    advised = re.search(r"; batch_size=(\d+) works", str(raised.value))
+    assert advised
+    split_corpus(corpus, layout, [80, 10, 10], int(advised[1]), 10, min_chunks=2)
+
+
+def test_a_corpus_too_short_is_one_line(charcmp: Charcmp, tmp_path: Path) -> None:
     short = tmp_path / "short.txt"
     short.write_bytes(write_tiny_text(tmp_path / "tiny.txt").read_bytes()[:450])
-    args = ["dataset=text", f"dataset.path={short}", f"dataset.layout={layout}", *TINY, "epochs=1"]
-    assert charcmp("train", *args).returncode == 0
-    done = charcmp("train", *args, "task=fill")
+    done = charcmp("train", "task=fill", "dataset=text", f"dataset.path={short}", *TINY)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "450 characters are too few for task=fill batch_size=4 unroll_steps=10" in line
-    assert "at least 2 chunks of 40 characters in each of train, validation and test" in line
-    advised = line.rpartition("; ")[2].removesuffix(" works")
-    assert charcmp("train", *args, "task=fill", *advised.split()).returncode == 0
+    assert line.startswith("charcmp: short: 450 characters are too few for task=fill")
