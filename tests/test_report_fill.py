@@ -133,7 +133,8 @@ def test_a_folder_of_fill_in_models_alone(
     page = files["report.html"].decode()
     assert '<section id="fill-in">' in page
     assert page.count("<section") == 1
-    assert "1 runs of wp, in 1 block" in page
+    assert "Fill-in runs: 1, in a section of their own." in page
+    assert "runs of" not in page.partition("</header>")[0]
     assert "What to take" not in capsys.readouterr().out
 
 

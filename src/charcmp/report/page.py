@@ -38,14 +38,16 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
     tables = [*findings.tables, *findings.fill_tables]
     dataset_of = {table.heading: table.dataset for table in tables}
     datasets = list(dict.fromkeys(dataset_of.values()))
-    tips = {run.run_id: _tip(run) for table in tables for cell in table.cells.values()
-            for run in cell.runs}  # fmt: skip
+    tips, fill_tips = (
+        {run.run_id: _tip(run) for one in of for cell in one.cells.values() for run in cell.runs}
+        for of in (findings.tables, findings.fill_tables)
+    )
     return environment.get_template("page.html").render(
         css=Markup((TEMPLATE / "page.css").read_text()),
         js=Markup((TEMPLATE / "page.js").read_text()),
         datasets=datasets,
         num_runs=len(tips),
-        num_blocks=len(tables),
+        num_fill_runs=len(fill_tips),
         axes=_axes(tables, datasets),
         blocks=[_block(analysis) for analysis in analyses],
         general_notes=general_notes(findings.tables),
@@ -64,7 +66,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         questions=QUESTIONS,
         differences=[group for analysis in analyses for group in _differences(analysis)],
         runs=[_run_row(analysis, cell, run) for analysis, cell, run in shown],
-        runs_json=_script_json(tips),
+        runs_json=_script_json(tips | fill_tips),
         fill_blocks=[_fill_block(table) for table in findings.fill_tables],
     )  # fmt: skip
 
