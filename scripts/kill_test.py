@@ -47,7 +47,7 @@ def outcome(results_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for run in sorted((results_dir / "runs").iterdir()):
         result = json.loads((run / "result.json").read_text())
-        del result["seconds_train"], result["chars_per_second"]
+        del result["seconds_train"], result["chars_per_second"], result["seconds_per_sampled_char"]
         found[run.name] = [result, *((run / name).read_bytes() for name in COMPARED)]
     return found
 

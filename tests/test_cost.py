@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from charcmp.cost import Speeds, machine_key, makespan, shape_key
+from charcmp.cost import Speeds, makespan, shape_key
+from charcmp.slots import machine_key
 
 IDENTITY = {"cell.name": "gru", "layers": 2, "hidden_size": 53, "seed": 0, "corpus_sha256": "ab"}
-MACHINE = machine_key("CPU", 1)
+MACHINE = machine_key("CPU", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_machines_and_vocabularies_tell_shapes_apart() -> None:
     keys = {
         shape_key(IDENTITY, symbols, machine)
         for symbols in (87, 101)
-        for machine in (MACHINE, machine_key("CPU", 2), machine_key("H200", None))
+        for machine in (MACHINE, machine_key("CPU", 2, 1), machine_key("H200", None, 8))
     }
     assert len(keys) == 6
 

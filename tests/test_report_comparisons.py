@@ -233,7 +233,8 @@ def test_segments_stay_within_a_row() -> None:
 
 def test_what_to_take(tmp_path: Path) -> None:
     nats = {("lstm", 1): 1.40, ("gru", 1): 1.4004, ("rnn", 1): 1.47}
-    for folder in write_grid(tmp_path, nats, sd=0.004, dataset="mine", seconds_train=60.0):
+    times = {"seconds_train": 60.0, "seconds_per_sampled_char": 0.00012}
+    for folder in write_grid(tmp_path, nats, sd=0.004, dataset="mine", **times):
         assert folder.name.startswith("mine")
     (advice,) = recommendations([analysis_of(tmp_path)])
     assert (advice.take.cell, [cell.cell for cell in advice.tied]) == ("lstm", ["gru"])
@@ -242,6 +243,7 @@ def test_what_to_take(tmp_path: Path) -> None:
     assert "Next, GRU 1: +0.0004 (-" in text
     assert "Not told from it: GRU 1." in text
     assert "Training took 60 s a run" in text
+    assert "Sampling takes 120 µs a character." in text
 
 
 def test_the_numbers_in_the_files(tmp_path: Path) -> None:

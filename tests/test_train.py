@@ -32,7 +32,7 @@ from charcmp.runs import RunFolder, read_result
 from charcmp.spec import RunSpec, resolve
 from charcmp.train import Step, train
 
-TIMES = ("seconds_train", "chars_per_second")
+TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
 
 
 def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:

@@ -42,7 +42,7 @@ FLAGS = {
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # Those with arguments of their own, which Hydra does not see: functions of charcmp.commands.
-OTHER_COMMANDS = ("data", "sample", "score")
+OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from charcmp.config import DatasetConfig, config_dir, register_schemas, typed
+from charcmp.config import Config, DatasetConfig, config_dir, register_schemas, typed
 from charcmp.errors import BusyError, Interrupted, StorageError, UserError
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
@@ -26,6 +26,7 @@ register_schemas()
 
 PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
+EXIT_ALONE = 6  # of a run that shared a process: not its fault, perhaps; to be tried in its own
 
 
 @contextmanager
@@ -85,41 +86,47 @@ class StopRequest:
 def train_task(cfg: DictConfig) -> None:
     """`charcmp train`, or a job of a sweep on another launcher than ours, which reports exceptions
     and takes an exit for a crash."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        train_one(cfg)
-        return
-    with one_line_errors():
-        result = train_one(cfg)
-    if result["status"] == "diverged":
+    should_stop = StopRequest()
+    is_launchers = HydraConfig.get().mode == RunMode.MULTIRUN
+    with nullcontext() if is_launchers else one_line_errors():
+        try:
+            result = train_one(typed(cfg), should_stop)
+        except Interrupted:
+            should_stop.pass_on()
+            raise
+    if result["status"] == "diverged" and not is_launchers:
         sys.exit(EXIT_DIVERGED)
 
 
-def train_one(cfg: DictConfig) -> dict[str, Any]:
-    """Trains a run, or goes on with it; returns the contents of its result.json."""
+def train_one(
+    config: Config,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None] = print,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains a run, or goes on with it; returns the contents of its result.json.
+
+    A failure that is the run's own is recorded in its folder. Arguments: as of charcmp.train.train.
+    """
     from charcmp.runs import RunFolder, runs_dir
     from charcmp.spec import resolve, warnings
 
-    should_stop = StopRequest()
-    config = typed(cfg)
     spec = resolve(config)
     for warning in warnings(spec):
-        print(f"note: {warning}")
+        say(f"note: {warning}")
     if spec.corpus.note:
-        print(f"note: {spec.corpus.name} is a {spec.corpus.note}")
+        say(f"note: {spec.corpus.name} is a {spec.corpus.note}")
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
     folder.create()
     with folder.leased(should_stop):
-        result = folder.usable_result()
+        result = folder.usable_result(say)
         if result is None:
             from charcmp.train import train
 
-            print(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
+            say(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
             try:
-                result = train(spec, folder, should_stop)
-            except Interrupted:
-                should_stop.pass_on()
-                raise
-            except (BusyError, StorageError):
+                result = train(spec, folder, should_stop, say, command)
+            except (Interrupted, BusyError, StorageError):
                 raise
             except UserError as error:
                 folder.write_failure(str(error), retry=True)
@@ -127,8 +134,18 @@ def train_one(cfg: DictConfig) -> dict[str, Any]:
             except Exception as error:
                 folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
                 raise
-    print(summary_line(result, folder.path))
+    say(summary_line(result, folder.path))
     return result
+
+
+def lanes(args: list[str]) -> None:
+    """What a sweep starts for runs that share a GPU: `charcmp lanes`, with the number of a pipe."""
+    from multiprocessing.connection import Connection
+
+    from charcmp.lanes import work
+
+    with Connection(int(args[0])) as connection:
+        work(connection)
 
 
 def summary_line(result: dict[str, Any], path: Path) -> str:

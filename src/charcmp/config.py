@@ -105,6 +105,7 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "sgd": SGDConfig,
 }
 SCHEDULES = ("exponential", "cosine", "constant")
+PRECISIONS = ("float32", "tf32")
 CLIP_MODES = ("value", "norm")
 # What an optimiser's options must be: whether a value is, and how that reads.
 OPTIMIZER_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -142,11 +143,12 @@ class Config:
     patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
-    precision: str = "float32"
+    precision: str = "float32"  # of products; tf32: on NVIDIA GPUs, rounded to 10 bits, faster
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
-    jobs: int | None = None  # runs at once in a sweep; null: one per GPU, else one per core
+    jobs: int | None = None  # runs at once in a sweep; null: jobs_per_gpu, or one per core
+    jobs_per_gpu: str = "auto"  # runs that share a GPU, in one process; auto, or a number
     gpus: str = "all"  # of a sweep: all, or the numbers of some: 0,1
     results_dir: str = "results"
     data_dir: str | None = None
@@ -161,7 +163,7 @@ class Config:
 # Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
 # is part of the identity: forgetting one here costs a rerun, never a wrong merge.
 NOT_SCIENTIFIC = {
-    *("device", "threads", "jobs", "gpus", "results_dir", "data_dir", "progress"),
+    *("device", "threads", "jobs", "jobs_per_gpu", "gpus", "results_dir", "data_dir", "progress"),
     *("checkpoint_seconds", "hang_seconds", "lease_seconds"),
     *("budget", "hidden_size"),  # identified by the hidden size that they lead to
     *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),  # by the corpus's sha256
@@ -259,6 +261,10 @@ def check(config: Config) -> None:
         value = getattr(config, key)
         require(value > 0 and math.isfinite(value), f"{key}={value}: must be positive")
     require(
+        config.jobs_per_gpu == "auto" or re.fullmatch(r"[1-9]\d*", config.jobs_per_gpu) is not None,
+        f"jobs_per_gpu={config.jobs_per_gpu}: auto, or a whole number from 1",
+    )
+    require(
         config.gpus == "all" or re.fullmatch(r"\d+(,\d+)*", config.gpus) is not None,
         f"gpus={config.gpus}: all, or numbers as in gpus=0,1",
     )
@@ -287,8 +293,8 @@ def check(config: Config) -> None:
         "optimizer.nesterov=true needs a momentum above 0",
     )
     require(
-        config.precision == "float32",
-        f"precision={config.precision}: only float32, the paper's, is implemented",
+        config.precision in PRECISIONS,
+        f"precision={config.precision}: one of {', '.join(PRECISIONS)}; the paper's is float32",
     )
     layouts = ("columns", "contiguous")
     require(

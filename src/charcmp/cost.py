@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from charcmp.corpus import Stream
 from charcmp.files import write_atomically
+from charcmp.slots import machine_key
 from charcmp.spec import canonical_json
 
 if TYPE_CHECKING:
@@ -95,17 +96,14 @@ def _told_by(result_file: Path) -> tuple[str, float] | None:
         environment = json.loads(result_file.with_name("environment.json").read_text())
         on_cpu = environment["device"] == "cpu"
         machine = machine_key(
-            environment["device_name"], environment["threads"] if on_cpu else None
+            environment["device_name"],
+            environment["threads"] if on_cpu else None,
+            environment.get("lanes", 1),
         )
         key = shape_key(result["identity"], result["num_symbols"], machine)
         return key, float(result["chars_per_second"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def machine_key(device_name: str, threads: int | None) -> str:
-    """A machine's name, on a CPU with the threads that a run gets of it."""
-    return device_name if threads is None else f"{device_name}, {threads} threads"
 
 
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
@@ -126,7 +124,7 @@ def estimate(
         slots: what the runs will have of the machine.
         measure: whether shapes that nothing tells of are measured, or only assumed.
     """
-    machine = machine_key(slots[0].machine, slots[0].threads)
+    machine = slots[0].key
     speeds = Speeds(jobs[0].spec.config.results_dir)
     keys = {
         job: shape_key(job.spec.identity(), job.spec.corpus.num_symbols, machine) for job in jobs
@@ -149,22 +147,40 @@ def longest_first(jobs: Sequence[Job], estimates: dict[Job, Estimate]) -> list[J
 
 
 def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Slot]) -> None:
-    """Measures shapes in processes of their own, on a CPU as many side by side as runs will be."""
+    """Measures shapes as many side by side as runs will be: on a CPU in processes, on one GPU, in a
+    process of its own, in lanes."""
     if not specs:
         return
-    num_at_once = len(slots) if slots[0].threads is not None else 1
-    with ProcessPoolExecutor(num_at_once, mp_context=get_context("spawn")) as pool:
-        measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
+    on_cpu = slots[0].threads is not None
+    with ProcessPoolExecutor(len(slots) if on_cpu else 1, mp_context=get_context("spawn")) as pool:
+        if on_cpu:
+            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
+        else:
+            measured = iter(
+                pool.submit(measure_in_lanes, [*specs.values()], slots[0].lanes).result()
+            )
         shown = tqdm(measured, total=len(specs), desc="measuring shapes", disable=None, leave=False)
         for key, chars_per_second in zip(specs, shown, strict=True):
             speeds.add(key, chars_per_second)
+
+
+def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
+    """`measure_speed` of several shapes at a time on one GPU."""
+    import torch
+
+    def measure(spec: RunSpec) -> float:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return measure_speed(spec, None)
+
+    with ThreadPoolExecutor(num_lanes) as lanes:
+        return list(lanes.map(measure, specs))
 
 
 def measure_speed(spec: RunSpec, threads: int | None) -> float:
     """Characters per second of training steps on symbols drawn at random, in this process."""
     import torch
 
-    from charcmp.environment import resolve_device
+    from charcmp.environment import resolve_device, set_up
     from charcmp.evaluate import to_chunks
     from charcmp.memory import keep_freed_memory
     from charcmp.train import Step
@@ -174,6 +190,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
+    set_up(device, config.precision)
     shape = (config.batch_size, 2 * config.unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)

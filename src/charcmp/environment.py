@@ -16,6 +16,7 @@ import torch
 from charcmp import __version__
 from charcmp.corpus import Corpus
 from charcmp.errors import UserError
+from charcmp.slots import num_lanes
 
 
 def resolve_device(name: str) -> torch.device:
@@ -41,6 +42,22 @@ def resolve_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"device={name}: only cpu and cuda are supported")
     return device
+
+
+def set_up(device: torch.device, precision: str) -> None:
+    """Makes a GPU this thread's own, and tells this process how to multiply there: in float32, or
+    with factors rounded to TF32.
+
+    Raises:
+        UserError: for tf32 elsewhere than on a GPU.
+    """
+    if precision == "tf32" and device.type != "cuda":
+        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
+    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def device_name(device: torch.device) -> str:
@@ -87,6 +104,13 @@ def command_line() -> str:
     return shlex.join(words)
 
 
+def optional_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
     """The record kept beside a run."""
     packages = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "safetensors")
@@ -94,11 +118,13 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         "charcmp": __version__,
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in packages},
+        "triton": optional_version("triton"),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
+        "lanes": num_lanes(),
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),

@@ -30,6 +30,7 @@ class CharModel(nn.Module):
         super().__init__()
         cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
         self.cells = nn.ModuleList(cells)
+        self.in_cudnn = cells[0].in_cudnn
         self.state_shape = (layers, cells[0].num_states)
         self.hidden_size = hidden_size
         self.decoder = nn.Linear(hidden_size, num_symbols)

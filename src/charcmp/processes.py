@@ -1,74 +1,73 @@
-"""Runs in child processes of their own, as many at once as there are slots."""
+"""Runs in child processes, as many at once as there are slots."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from types import FrameType
 
 from tqdm import tqdm
 
-from charcmp.commands import EXIT_BUSY, EXIT_INTERRUPTED, EXIT_STORAGE, PARENT_VARIABLE
+from charcmp.children import Child, InLane, LaneProcess, OwnProcess
+from charcmp.commands import EXIT_ALONE, EXIT_BUSY, EXIT_INTERRUPTED, EXIT_STORAGE
 from charcmp.cost import estimate, longest_first
 from charcmp.errors import Interrupted, StorageError
-from charcmp.files import write_error
 from charcmp.grid import Job
 from charcmp.runs import RunFolder
 from charcmp.slots import Slot, make_slots
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM
-ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
 BUSY_SECONDS = 5.0  # before a run that another process is at work on is looked at again
 LOG_LINES = 30
 
 
-@dataclass
-class Child:
-    job: Job
-    slot: Slot
-    process: subprocess.Popen[bytes]
-    note: bytes | None = None  # its last progress note, and since when it says that
-    note_since: float = field(default_factory=time.monotonic)
-    hung: bool = False
-
-
 def run_processes(
-    jobs: Sequence[Job], extra_args: Sequence[str] = (), fail_fast: bool = False
+    jobs: Sequence[Job],
+    extra_args: Sequence[str] = (),
+    fail_fast: bool = False,
+    slots: Sequence[Slot] | None = None,
 ) -> None:
-    """Runs every job by `charcmp train`; a job that fails leaves the others alone.
+    """Runs every job as `charcmp train` does; a job that fails leaves the others alone.
 
     Args:
         jobs: launched in the order of `longest_first`.
         extra_args: for every child, before its overrides.
         fail_fast: whether the first failure ends the others, too, with checkpoints.
+        slots: shares of the machine; None: as the first job's configuration says.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when all children have written their checkpoints.
         StorageError: when nothing can be written any more; children have ended.
     """
-    Pool(jobs, extra_args, fail_fast).run()
+    config = jobs[0].spec.config
+    Pool(jobs, slots or make_slots(config), extra_args, fail_fast).run()
 
 
 class Pool:
     """The jobs of a sweep on this machine: waiting, running, over."""
 
-    def __init__(self, jobs: Sequence[Job], extra_args: Sequence[str], fail_fast: bool) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        slots: Sequence[Slot],
+        extra_args: Sequence[str],
+        fail_fast: bool,
+    ) -> None:
         self.config = jobs[0].spec.config
-        slots = make_slots(self.config)
         self.estimates = estimate(jobs, slots)
         self.free = deque(slots)
         self.num_jobs = len(jobs)
         self.waiting = deque(longest_first(jobs, self.estimates))
         self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
+        self.alone: set[Job] = set()  # what failed with others in one process
         self.running: list[Child] = []
+        self.lanes: dict[str, LaneProcess] = {}
         self.extra_args = extra_args
         self.fail_fast = fail_fast
         for job in self.waiting:
@@ -98,14 +97,15 @@ class Pool:
                     self._start(job)
                 time.sleep(POLL_SECONDS)
                 for child in list(self.running):
-                    if child.process.poll() is None:
-                        self._watch(child)
+                    if (code := child.poll()) is None:
+                        child.watch(self.config.hang_seconds)
                     else:
-                        self._reap(child)
+                        self._reap(child, code)
                 self._show()
         finally:
             self.bar.close()
-            _stop_all([child.process for child in self.running])
+            lanes = [lanes.process for lanes in self.lanes.values()]
+            _stop_all([child.process for child in self.running] + lanes)
         if self.stop_reason is not None:
             raise self.stop_reason
 
@@ -124,64 +124,43 @@ class Pool:
         return None
 
     def _start(self, job: Job) -> None:
-        """Starts a child. It is in a session of its own, so that Ctrl-C reaches only the parent,
-        and watches for its parent's death itself."""
+        """Starts a run in the first free slot."""
         if job.folder.result.exists():  # by another sweep, meanwhile
             self.done += self.estimates[job].seconds
             self.num_done += 1
             return
-        slot = self.free[0]
-        given = {override.split("=", 1)[0] for override in job.overrides} - {"device"}
-        share = [f"{key}={value}" for key, value in slot.overrides.items() if key not in given]
-        command = [
-            *(sys.executable, "-X", "faulthandler", "-m", "charcmp", "train"),
-            *self.extra_args,
-            *job.overrides,
-            *share,
-            "progress=false",
-        ]
         job.folder.create()
-        try:
-            log = job.folder.log.open("ab")
-        except OSError as error:
-            raise write_error(job.folder.log, error) from None
-        with log:
-            process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
-                start_new_session=True,
-                env={**os.environ, **slot.environment, PARENT_VARIABLE: str(os.getpid())},
-            )
-        self.running.append(Child(job, self.free.popleft(), process))
+        slot = self.free[0]
+        child: Child
+        # How a GPU multiplies is set for a whole process.
+        is_odd = job.spec.config.precision != self.config.precision
+        if slot.lanes == 1 or is_odd or job in self.alone:
+            child = OwnProcess(job, slot, self.extra_args)
+        else:
+            child = InLane(job, slot, self._lanes(slot), self.extra_args)
+        self.running.append(child)
+        self.free.popleft()
 
-    def _watch(self, child: Child) -> None:
-        """Ends a child whose progress note has not changed for too long."""
-        try:
-            note = child.job.folder.progress.read_bytes()
-        except OSError:
-            note = None
-        if note != child.note:
-            child.note, child.note_since = note, time.monotonic()
-        elif time.monotonic() - child.note_since > self.config.hang_seconds:
-            child.hung = True
-            child.process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
-            try:
-                child.process.wait(ABORT_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
+    def _lanes(self, slot: Slot) -> LaneProcess:
+        """The process of a slot's lanes: one for all slots of a GPU."""
+        gpu = str(slot.environment)
+        lanes = self.lanes.get(gpu)
+        if lanes is None or lanes.process.poll() is not None:
+            lanes = self.lanes[gpu] = LaneProcess(slot)
+        return lanes
 
-    def _reap(self, child: Child) -> None:
-        """Draws the conclusion from a child that has ended."""
+    def _reap(self, child: Child, code: int) -> None:
+        """Draws the conclusion from a run that has ended."""
         self.running.remove(child)
         self.free.append(child.slot)
         name, folder = child.job.spec.run_id, child.job.folder
-        code = child.process.returncode
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
+        elif code == EXIT_ALONE and child.job not in self.alone:
+            tqdm.write(f"{name}: the process that it shared has failed; it goes on alone")
+            self.alone.add(child.job)
+            self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:
             self.stop_reason = storage_error(folder)
             self.stop = True
@@ -195,7 +174,7 @@ class Pool:
         else:
             self.done += self.estimates[child.job].seconds
             self.num_failed += 1
-            folder.record_death(_reason(child), last_lines(folder, LOG_LINES))
+            folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
             tqdm.write(f"{name}: failed: {folder.failure_reason()}")
             self.stop = self.stop or self.fail_fast
 
@@ -211,9 +190,8 @@ class Pool:
         return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
 
 
-def _reason(child: Child) -> str:
-    """How a child ended, in one line."""
-    code = child.process.returncode
+def _reason(child: Child, code: int) -> str:
+    """How a run ended, in one line."""
     if child.hung:
         seconds = child.job.spec.config.hang_seconds
         return f"hung: no progress for {seconds:g} s (hang_seconds=...), ended by the sweep"

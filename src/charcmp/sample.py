@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import statistics
 import sys
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from charcmp.corpus import Symbols
 from charcmp.model import CharModel
+
+SPEED_CHARS = 200
 
 
 @torch.no_grad()
@@ -50,6 +55,19 @@ def generate(
             symbol = int(torch.randint(num_symbols, (), generator=generator))
         yield symbol
         x_TB = torch.tensor([[symbol]])
+
+
+def seconds_per_char(model: CharModel) -> float:
+    """How long one character takes to draw, on one thread of this CPU; the median of SPEED_CHARS.
+
+    Args:
+        model: in eval mode, on the CPU.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # more only wait for each other
+    times = [time.perf_counter() for _ in generate(model, np.zeros(1, np.uint8), SPEED_CHARS, 1.0)]
+    torch.set_num_threads(threads)
+    return statistics.median(after - before for before, after in itertools.pairwise(times))
 
 
 def draw(logits_V: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
 from charcmp.config import Config
 from charcmp.errors import UserError
+
+# A small model's kernels occupy so many of them at a time. A guess, not measured.
+MULTIPROCESSORS_PER_LANE = 16
+LANES_VARIABLE = "CHARCMP_LANES"  # tells a process of lanes how many it has
 
 
 @dataclass(frozen=True)
@@ -16,12 +21,30 @@ class Slot:
     machine: str  # what it is a share of, for speeds: the device's name
     threads: int | None = None  # of the CPU; None on a GPU
     environment: dict[str, str] = field(default_factory=dict)
+    lanes: int = 1  # runs at once in the process that is shared by slots of one environment
+
+    @property
+    def key(self) -> str:
+        """What runs of equal speed have in common of the machine."""
+        return machine_key(self.machine, self.threads, self.lanes)
 
     @property
     def overrides(self) -> dict[str, str]:
         """By key, what tells a run of its share."""
         # The one GPU that a child sees is its cuda:0.
         return {"device": "cuda"} if self.threads is None else {"threads": str(self.threads)}
+
+
+def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
+    """A machine's name with a run's share of it: threads of a CPU, one of the lanes of a GPU."""
+    if threads is not None:
+        return f"{device_name}, {threads} threads"
+    return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
+
+
+def num_lanes() -> int:
+    """How many runs share this process, as the sweep that started it said."""
+    return int(os.environ.get(LANES_VARIABLE, "1"))
 
 
 def available_cores() -> int:
@@ -31,8 +54,8 @@ def available_cores() -> int:
 def make_slots(config: Config) -> list[Slot]:
     """One slot for each run that may go on at once.
 
-    On GPUs one run each; on a CPU one single-threaded run per core, which has 1.3 to 1.7 times the
-    throughput of one run on two threads (LOG.md).
+    On GPUs several runs each, in lanes (lanes.py); on a CPU one single-threaded run per core, which
+    has 1.3 to 1.7 times the throughput of one run on two threads (LOG.md).
 
     Raises:
         UserError: if a GPU that is asked for is not there.
@@ -41,8 +64,10 @@ def make_slots(config: Config) -> list[Slot]:
         import torch
 
         if torch.cuda.is_available():
-            names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-            return gpu_slots(config, names, os.environ.get("CUDA_VISIBLE_DEVICES"))
+            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+            counts = [gpu.multi_processor_count for gpu in gpus]
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
     from charcmp.environment import cpu_name
@@ -53,12 +78,16 @@ def make_slots(config: Config) -> list[Slot]:
     return [Slot(cpu_name(), threads)] * jobs
 
 
-def gpu_slots(config: Config, names: list[str], visible: str | None) -> list[Slot]:
-    """Slots that see one GPU each.
+def gpu_slots(
+    config: Config, names: list[str], counts: list[int], visible: str | None
+) -> list[Slot]:
+    """Slots that see one GPU each; those of one GPU are lanes of one process.
 
     Args:
-        config: `gpus` or `device` choose among the GPUs, `jobs` how many runs at once.
+        config: `gpus` or `device` choose among the GPUs, `jobs_per_gpu` how many runs share one,
+            `jobs` how many there are at once on all of them.
         names: of all GPUs that this process sees.
+        counts: of their multiprocessors.
         visible: its CUDA_VISIBLE_DEVICES.
 
     Raises:
@@ -72,5 +101,18 @@ def gpu_slots(config: Config, names: list[str], visible: str | None) -> list[Slo
     if missing := [number for number in numbers if number >= len(names)]:
         raise UserError(f"no GPU {missing[0]} here: there are {len(names)}, counted from 0")
     ids = visible.split(",") if visible else [str(number) for number in range(len(names))]
-    slots = [Slot(names[n], None, {"CUDA_VISIBLE_DEVICES": ids[n]}) for n in numbers]
-    return [slots[i % len(slots)] for i in range(config.jobs or len(slots))]
+    lanes = {}
+    for n in numbers:
+        lanes[n] = max(1, counts[n] // MULTIPROCESSORS_PER_LANE)
+        if config.jobs_per_gpu != "auto":
+            lanes[n] = int(config.jobs_per_gpu)
+        elif config.jobs:
+            lanes[n] = math.ceil(config.jobs / len(numbers))
+    # The first lane of every GPU before the second of any.
+    slots = [
+        Slot(names[n], None, {"CUDA_VISIBLE_DEVICES": ids[n]}, lanes[n])
+        for lane in range(max(lanes.values()))
+        for n in numbers
+        if lane < lanes[n]
+    ]
+    return slots[: config.jobs]

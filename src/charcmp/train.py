@@ -18,9 +18,10 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
+from charcmp.cells import fused
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.corpus import split_corpus
-from charcmp.environment import resolve_device
+from charcmp.environment import resolve_device, set_up
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
 from charcmp.fill import make_model
@@ -35,6 +36,8 @@ from charcmp.optim import (
 )
 from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
 from charcmp.runs import VOCABULARY_KEY, RunFolder
+from charcmp.sample import seconds_per_char
+from charcmp.slots import num_lanes
 from charcmp.spec import RunSpec
 
 TICK_SECONDS = 1.0
@@ -152,7 +155,7 @@ def train(
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
-    torch.backends.cudnn.allow_tf32 = False  # cuDNN would round float32 products to TF32
+    set_up(device, config.precision)
     train_chunks, val_chunks, test_chunks = (
         to_chunks(stream, config.unroll_steps, device, spec.right_context)
         for stream in (splits.train, splits.val, splits.test)
@@ -161,6 +164,8 @@ def train(
     validate, test = (Evaluation(step.model, part) for part in (val_chunks, test_chunks))
     if device.type == "cuda" and not step.is_capturable:
         say(f"note: optimizer={config.optimizer.name}: outside the CUDA graph, launch by launch")
+    if remark := fused.remark(device, step.model.in_cudnn):
+        say(f"note: {remark}")
     place = Place()
     best: dict[str, Tensor] = {}  # weights of the best epoch
     if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
@@ -286,5 +291,9 @@ def train(
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
     chars_trained = len(place.history) * chars_per_epoch
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
+    # In others' company a time would say nothing; a fill-in model does not generate text.
+    if status == "done" and config.task == "lm" and num_lanes() == 1:
+        on_cpu = step.model.cpu().eval()  # the last that it is used for
+        result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
     folder.write_json(folder.result, result)
     return result

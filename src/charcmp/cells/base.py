@@ -32,6 +32,7 @@ class Cell(nn.Module):
     """
 
     num_states: ClassVar[int] = 1
+    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
     weights: nn.RNNBase
     one_hot_II: Tensor
 
@@ -42,6 +43,7 @@ class Cell(nn.Module):
         self.hidden_size = weights.hidden_size
         self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
+        self.in_cudnn = activation in self.cudnn_activations  # a GPU then runs `weights`
         # For layers that read symbols: row v is the one-hot vector of symbol v. A gather from it
         # makes the dense input without the device synchronisation of F.one_hot.
         self.register_buffer("one_hot_II", torch.eye(self.input_size), persistent=False)

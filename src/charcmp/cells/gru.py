@@ -23,10 +23,11 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.cells.activations import Activation
 from charcmp.cells.base import Cell, Trace
+from charcmp.cells.fused import fused_on
 
 
 class GRU(Cell):
-    """One GRU layer in the paper's form, by our whole-sequence form on every device.
+    """One GRU layer in the paper's form, by our whole-sequence form, fused on a GPU.
 
     The torch.nn.GRU inside only holds the weights: its count, shapes and names are the same.
     """
@@ -35,12 +36,13 @@ class GRU(Cell):
         super().__init__(nn.GRU(input_size, hidden_size), activation)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
-        h_TBH = GRUSequence.apply(
-            self.input_sums(x),
-            state_SBH[0],
-            self.weights.get_parameter("weight_hh_l0"),
-            self.activation,
-        )
+        U_GH = self.weights.get_parameter("weight_hh_l0")
+        if fused_on(x):
+            from charcmp.cells.fused.gru import FusedGRU
+
+            h_TBH = FusedGRU.apply(self.input_sums(x), state_SBH[0], U_GH, self.activation_name)
+        else:
+            h_TBH = GRUSequence.apply(self.input_sums(x), state_SBH[0], U_GH, self.activation)
         return h_TBH, h_TBH[-1:]
 
     def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:

@@ -22,6 +22,8 @@ from charcmp.cells.base import Cell, Trace
 class GRUResetAfter(Cell):
     """One layer of torch.nn.GRU."""
 
+    cudnn_activations = ("tanh",)
+
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         check_activation("gru_reset_after", activation)
         super().__init__(nn.GRU(input_size, hidden_size))

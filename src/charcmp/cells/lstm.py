@@ -17,7 +17,7 @@ Source: Karpathy, Johnson & Fei-Fei 2015, section 3.1. Shape suffixes: see base.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.cells.activations import Activation
 from charcmp.cells.base import Cell, Trace
+from charcmp.cells.fused import fused_on
 
 # Up to this width, on a CPU, a first layer runs by our whole-sequence form: torch.nn.LSTM must
 # multiply by the one-hot vectors, and takes 1.24 to 1.37 times as long with the default allocator,
@@ -38,10 +39,12 @@ BLOCK_ELEMENTS = 128_000
 PRODUCT_TILE = 16  # columns
 
 
-class LSTM(Cell):
-    """One LSTM layer: torch.nn.LSTM, but for narrow first layers on a CPU and for softsign."""
+class LSTMLayer(Cell):
+    """What all LSTM layers share: weights, options, and the form that a GPU runs."""
 
     num_states = 2
+    fused_gates: ClassVar[str]  # what fused/lstm.py calls its gates
+    peepholes_PH: nn.Parameter | None
 
     def __init__(
         self,
@@ -53,8 +56,41 @@ class LSTM(Cell):
         """`forget_bias`, where given, is the initial value of b_f (the paper has none)."""
         super().__init__(nn.LSTM(input_size, hidden_size), activation)
         self.forget_bias = forget_bias
+        self.register_parameter("peepholes_PH", None)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+        if not fused_on(x, self.in_cudnn):
+            return self.torch_form(x, state_SBH)
+        from charcmp.cells.fused.lstm import FusedLSTM
+
+        h_TBH, c_BH = FusedLSTM.apply(
+            self.input_sums(x, both_biases=False),
+            *state_SBH,
+            self.weights.get_parameter("weight_hh_l0"),
+            self.weights.get_parameter("bias_hh_l0"),
+            self.peepholes_PH,
+            self.activation_name,
+            self.fused_gates,
+        )
+        return h_TBH, torch.stack((h_TBH[-1], c_BH))
+
+    def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, without Triton."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def set_initial_values(self) -> None:
+        if self.forget_bias is not None:
+            self.per_gate("bias_ih")[1].fill_(self.forget_bias)
+
+
+class LSTM(LSTMLayer):
+    """One layer: torch.nn.LSTM, but for softsign and for narrow first layers on a CPU."""
+
+    cudnn_activations = ("tanh",)
+    fused_gates = "sum"
+
+    def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         narrow = self.hidden_size <= WIDEST_SEQUENCE
         first_on_cpu = not x.is_cuda and not x.is_floating_point()
         if self.activation_name != "tanh" or (narrow and first_on_cpu):
@@ -85,11 +121,6 @@ class LSTM(Cell):
             h = o * self.activation.of(c)
             steps.append((h, i, f, o))
         return lstm_trace(steps, c)
-
-    @torch.no_grad()
-    def set_initial_values(self) -> None:
-        if self.forget_bias is not None:
-            self.per_gate("bias_ih")[1].fill_(self.forget_bias)
 
 
 class LSTMSequence(torch.autograd.Function):

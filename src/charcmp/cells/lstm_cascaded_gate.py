@@ -64,9 +64,10 @@ class CascadedGates(SourceGates):
 
 
 class LSTMCascadedGate(SourceCell):
-    """One layer of the LSTM with cascaded gates, by our whole-sequence form on every device."""
+    """One layer of the LSTM with cascaded gates, by our whole-sequence form, fused on a GPU."""
 
     gates_of = CascadedGates
+    fused_gates = "cascaded"
 
     def __init__(
         self,

@@ -26,14 +26,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from charcmp.cells.activations import Activation
-from charcmp.cells.base import Cell, Trace
-from charcmp.cells.lstm import LSTMBackward, by_step, lstm_trace
+from charcmp.cells.base import Trace
+from charcmp.cells.lstm import LSTMBackward, LSTMLayer, by_step, lstm_trace
 
 
-class PeepholeCell(Cell):
-    """What the LSTM layers with peepholes share: weights, options, the gates' three sources."""
+class PeepholeCell(LSTMLayer):
+    """What the LSTM layers with peepholes share: the gates' three sources."""
 
-    num_states = 2
+    peepholes_PH: nn.Parameter
 
     def __init__(
         self,
@@ -42,10 +42,8 @@ class PeepholeCell(Cell):
         activation: str = "tanh",
         forget_bias: float | None = None,
     ) -> None:
-        """`forget_bias`, where given, is the initial value of b_f."""
-        super().__init__(nn.LSTM(input_size, hidden_size), activation)
+        super().__init__(input_size, hidden_size, activation, forget_bias)
         self.peepholes_PH = nn.Parameter(torch.zeros(3, hidden_size))
-        self.forget_bias = forget_bias
 
     def gate(self, a_BH: Tensor, u_BH: Tensor, p_BH: Tensor) -> Tensor:
         """A gate from its sources, as the equations have it."""
@@ -69,19 +67,16 @@ class PeepholeCell(Cell):
             steps.append((h, i, f, o))
         return lstm_trace(steps, c)
 
-    @torch.no_grad()
-    def set_initial_values(self) -> None:
-        if self.forget_bias is not None:
-            self.per_gate("bias_ih")[1].fill_(self.forget_bias)
-
 
 class LSTMPeephole(PeepholeCell):
-    """One peephole layer, by our whole-sequence form on every device."""
+    """One peephole layer, by our whole-sequence form, fused on a GPU."""
+
+    fused_gates = "sum"
 
     def gate(self, a_BH: Tensor, u_BH: Tensor, p_BH: Tensor) -> Tensor:
         return torch.sigmoid(a_BH + u_BH + p_BH)
 
-    def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+    def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         h_TBH, c_BH = PeepholeSequence.apply(
             self.input_sums(x),
             *state_SBH,

@@ -72,9 +72,10 @@ class SoftmaxGates(SourceGates):
 
 
 class LSTMSoftmaxGate(SourceCell):
-    """One layer of the LSTM with softmax gates, by our whole-sequence form on every device."""
+    """One layer of the LSTM with softmax gates, by our whole-sequence form, fused on a GPU."""
 
     gates_of = SoftmaxGates
+    fused_gates = "softmax"
 
     def gate(self, a_BH: Tensor, u_BH: Tensor, p_BH: Tensor) -> Tensor:
         sources = torch.stack((a_BH, u_BH, p_BH))

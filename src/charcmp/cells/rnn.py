@@ -17,29 +17,32 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.cells.activations import Activation
 from charcmp.cells.base import Cell, Trace
+from charcmp.cells.fused import fused_on
 
 
 class RNN(Cell):
-    """One layer: torch.nn.RNN on a GPU (cuDNN has tanh and relu), our whole-sequence form else.
+    """One layer, by our whole-sequence form; on a GPU fused, or torch.nn.RNN for what cuDNN has.
 
     On a CPU the whole-sequence form is 1.2 to 1.7 times as fast as torch.nn.RNN over the 50k and
     130k rows of the grid (LOG.md), and never slower.
     """
+
+    cudnn_activations = ("tanh", "relu")
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         nonlinearity = "relu" if activation == "relu" else "tanh"
         super().__init__(nn.RNN(input_size, hidden_size, nonlinearity=nonlinearity), activation)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
-        if x.is_cuda and self.activation_name != "softsign":
-            h_TBH, h_1BH = self.weights(self.dense_input(x), state_SBH)
-            return h_TBH, h_1BH
-        h_TBH = RNNSequence.apply(
-            self.input_sums(x),
-            state_SBH[0],
-            self.weights.get_parameter("weight_hh_l0"),
-            self.activation,
-        )
+        U_HH = self.weights.get_parameter("weight_hh_l0")
+        if fused_on(x, self.in_cudnn):
+            from charcmp.cells.fused.rnn import FusedRNN
+
+            h_TBH = FusedRNN.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation_name)
+        elif x.is_cuda and self.in_cudnn:
+            h_TBH, _ = self.weights(self.dense_input(x), state_SBH)
+        else:
+            h_TBH = RNNSequence.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation)
         return h_TBH, h_TBH[-1:]
 
     def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:

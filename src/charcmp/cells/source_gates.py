@@ -181,7 +181,7 @@ class SourceCell(PeepholeCell):
 
     gates_of: ClassVar[type[SourceGates]]
 
-    def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+    def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         h_TBH, c_BH = SourceSequence.apply(
             self.input_sums(x, both_biases=False),
             *state_SBH,

@@ -47,6 +47,7 @@ class Run:
     num_test_chars: int
     seconds_train: float
     chars_per_second: float
+    seconds_per_sampled_char: float | None  # None in runs of before it was recorded
     device: str
     best_epoch: int | None
     identity: dict[str, Any]
@@ -113,7 +114,7 @@ def load_runs(folder: Path) -> Loaded:
             except CorruptFileError as error:
                 loaded.complaints.append(f"{error}; the run is shown without standard deviations")
         nats = {key: math.nan if result[key] is None else result[key] for key in NATS}
-        values = {key: result[key] for key in RESULT_FIELDS} | nats
+        values = {key: result.get(key) for key in RESULT_FIELDS} | nats
         loaded.runs.append(Run(**values, losses=losses, folder=path))
     return loaded
 
@@ -128,6 +129,9 @@ def check_result(result: dict[str, Any], file: Path) -> None:
     for key, kind in {"identity": dict, "split": list, "dropout": float | int}.items():
         if not isinstance(result[key], kind):
             raise CorruptFileError(f"{file}: {key} is {result[key]!r}")
+    sampling = result.get("seconds_per_sampled_char")
+    if sampling is not None and not (isinstance(sampling, int | float) and sampling > 0):
+        raise CorruptFileError(f"{file}: seconds_per_sampled_char is {sampling!r}")
     if result["cell"] not in CELLS:
         raise CorruptFileError(f"{file}: cell '{result['cell']}', unknown here")
     if result["status"] == "done":

@@ -7,6 +7,7 @@ is a counterexample.
 
 from __future__ import annotations
 
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -302,6 +303,7 @@ class Recommendation:
     tied: list[Cell]  # the others that are not told from the best
     seconds_train: float  # of one run, mean over seeds
     microseconds_per_char: float  # in training
+    microseconds_to_sample: float | None  # a character; None where no run recorded it
     devices: list[str]
 
     @property
@@ -333,6 +335,8 @@ class Recommendation:
             f"Training took {self.seconds_train:,.0f} s a run, {self.microseconds_per_char:.1f} µs "
             f"a character ({', '.join(self.devices)})."
         )
+        if self.microseconds_to_sample is not None:
+            said.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
         if take.runs[0].epochs < FEW_EPOCHS:
             said.append(FEW_EPOCHS_CAUTION)
         if len(take.seeds) == 1:
@@ -341,8 +345,9 @@ class Recommendation:
 
 
 SAMPLING_NOTE = (
-    "Sampling time per character is not recorded by these runs. One step reads nearly every weight "
-    "once, so at equal parameters the arithmetic is equal; deeper models take more steps in a row."
+    "Sampling times are of one character after another on one thread of the run's CPU; runs of "
+    "before they were recorded have none. One step reads nearly every weight once, so at equal "
+    "parameters the arithmetic is equal; deeper models take more steps in a row."
 )
 
 
@@ -357,6 +362,9 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
         for row in analysis.table.rows:
             if (best := analysis.best(row)) is None:
                 continue
+            sampling = [
+                run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
+            ]
             speed = sum(run.chars_per_second for run in best.runs) / len(best.runs)
             found.append(
                 Recommendation(
@@ -367,6 +375,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     tied=[cell for cell in analysis.not_worse(row) if cell is not best],
                     seconds_train=seconds_train(best),
                     microseconds_per_char=1e6 / speed if speed else float("nan"),
+                    microseconds_to_sample=1e6 * statistics.mean(sampling) if sampling else None,
                     devices=sorted({run.device for run in best.runs}),
                 )
             )

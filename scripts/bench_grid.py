@@ -1,0 +1,277 @@
+"""How long the paper's grid takes: by a plain loop over torch.nn modules, and by charcmp.
+
+    python scripts/bench_grid.py                         (one GPU: under ten minutes)
+    python scripts/bench_grid.py --device cpu --budgets 50k   (two cores: about three minutes)
+
+Characters per second of training for each of the 36 shapes on War and Peace, and what they make of
+the whole grid's 50 epochs:
+  (a) plain     one-hot input, nn.LSTM / nn.RNN / nn.GRU, RMSprop; one run after another. Its GRU is
+                torch.nn's, which resets after the product: the paper's has no torch.nn module.
+  (b) charcmp   the same, one run after another
+  (c) charcmp   as a sweep runs it: lanes on a GPU (jobs_per_gpu=auto, or --lanes), a process per
+                core on a CPU. Here all shapes train the same share of their steps, the largest
+                first, and what counts is the time until the last one ends.
+On a CPU (a) and (b) have all cores. Symbols are drawn at random: speed does not depend on them. The
+grid's time counts an evaluated character as a third of a trained one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import threading
+import time
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from bench_trainer import TorchModel
+from tabulate import tabulate
+from torch import nn
+
+from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
+from charcmp.corpus import corpus_from_bytes
+from charcmp.cost import makespan, run_seconds
+from charcmp.environment import device_name, set_up
+from charcmp.evaluate import Chunks
+from charcmp.memory import keep_freed_memory
+from charcmp.slots import available_cores, make_slots
+from charcmp.spec import RunSpec, resolve_with
+from charcmp.train import Step
+
+CELLS, LAYERS = ("lstm", "rnn", "gru"), (1, 2, 3)
+BUDGETS = ("50k", "130k", "400k", "1300k")
+WP_CHARS, WP_SYMBOLS = 3_258_246, 87
+WARM_UP_STEPS = 3
+FLOPS_PER_PARAM = 6  # forward and backward, per character
+
+
+def shapes(budgets: list[str], device: str) -> list[RunSpec]:
+    """The grid's runs on a text of War and Peace's length and vocabulary, the largest first."""
+    text = corpus_from_bytes("wp", bytes(itertools.islice(itertools.cycle(range(87)), WP_CHARS)))
+    specs = []
+    for budget, layers, cell in itertools.product(budgets, LAYERS, CELLS):
+        config = Config(
+            LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            DatasetConfig("wp", "file"),
+            RMSpropConfig("rmsprop"),
+            layers=layers,
+            budget=budget,
+            device=device,
+        )
+        specs.append(resolve_with(config, text))
+    return sorted(specs, key=lambda spec: -spec.num_params * spec.config.layers)
+
+
+def name(spec: RunSpec) -> str:
+    config = spec.config
+    return f"{config.budget} {config.cell.name} {config.layers}x{spec.hidden_size}"
+
+
+def drawn(spec: RunSpec, device: torch.device, num_chunks: int = 4) -> Chunks:
+    size = (num_chunks, spec.config.unroll_steps, spec.config.batch_size)
+    drawn_KTB = torch.randint(WP_SYMBOLS, size, device=device, dtype=torch.uint8)
+    return Chunks(drawn_KTB, drawn_KTB)
+
+
+class PlainStep:
+    """(a): what one would write with torch.nn in a minute, text on the device beforehand."""
+
+    def __init__(self, spec: RunSpec, device: torch.device) -> None:
+        config = spec.config
+        self.model = TorchModel(config.cell.name, config.layers, spec.hidden_size, WP_SYMBOLS).to(
+            device
+        )
+        self.parameters = list(self.model.parameters())
+        for parameter in self.parameters:
+            nn.init.uniform_(parameter, -0.08, 0.08)
+        self.optimizer = torch.optim.RMSprop(self.parameters, lr=2e-3, alpha=0.95, eps=1e-8)
+        self.chunks = itertools.cycle(drawn(spec, device).x_KTB.long())
+        self.state: Any = None
+
+    def __call__(self) -> None:
+        x_TB = next(self.chunks)
+        logits, state = self.model(x_TB, self.state)
+        loss = F.cross_entropy(logits.flatten(0, 1), x_TB.flatten(), reduction="sum")
+        self.optimizer.zero_grad()
+        (loss / x_TB.shape[1]).backward()
+        nn.utils.clip_grad_value_(self.parameters, 5.0)
+        self.optimizer.step()
+        is_pair = isinstance(state, tuple)
+        self.state = tuple(s.detach() for s in state) if is_pair else state.detach()
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
+
+
+def speed(step: Any, chars_per_step: int, device: torch.device, seconds: float) -> float:
+    """Characters per second of a step that is called for some seconds."""
+    for _ in range(WARM_UP_STEPS):
+        step()
+    wait(device)
+    num_steps, begun = 0, time.perf_counter()
+    while num_steps < 3 or time.perf_counter() - begun < seconds:
+        for _ in range(3):
+            step()
+        wait(device)
+        num_steps += 3
+    return num_steps * chars_per_step / (time.perf_counter() - begun)
+
+
+def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: float) -> list[float]:
+    """(a) or (b): characters per second of each shape, in a process of its own kind."""
+    device = prepare(specs[0], threads, is_ours=kind == "charcmp")
+    speeds = []
+    for spec in specs:
+        step: Any = (
+            Step(spec, device, drawn(spec, device))
+            if kind == "charcmp"
+            else PlainStep(spec, device)
+        )
+        chars = spec.config.batch_size * spec.config.unroll_steps
+        speeds.append(speed(step, chars, device, seconds))
+        del step
+    return speeds
+
+
+def prepare(spec: RunSpec, threads: int, is_ours: bool) -> torch.device:
+    device = torch.device(spec.config.device)
+    torch.set_num_threads(threads)
+    set_up(device, "float32")  # for (a) too
+    if is_ours:
+        keep_freed_memory()
+    return device
+
+
+def in_lanes(
+    specs: list[RunSpec], num_lanes: int, seconds: dict[str, float], share: float
+) -> float:
+    """(c) on a GPU: seconds for this share of every run, in lanes of one process.
+
+    Graphs are captured before the clock starts: in a run of 50 epochs that takes no time.
+    """
+    device = prepare(specs[0], 1, is_ours=True)
+    steps = {}
+    streams = [torch.cuda.Stream() for _ in range(num_lanes)]
+    for spec in specs:
+        with torch.cuda.stream(streams[0]):
+            steps[name(spec)] = step = Step(spec, device, drawn(spec, device))
+            step()
+    torch.cuda.synchronize()
+    idle = list(streams)
+    lock = threading.Lock()
+
+    def train(spec: RunSpec) -> None:
+        with lock:
+            stream = idle.pop()
+        step = steps[name(spec)]
+        chunks_per_epoch = 0.8 * WP_CHARS / 10_000
+        with torch.cuda.stream(stream):
+            for number in range(max(3, round(share * spec.config.epochs * chunks_per_epoch))):
+                step()
+                if number % 100 == 99:
+                    stream.synchronize()  # as the trainer, which is never far ahead
+            stream.synchronize()
+        with lock:
+            idle.append(stream)
+
+    longest_first = sorted(specs, key=lambda spec: -seconds[name(spec)])
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(num_lanes) as lanes:
+        list(lanes.map(train, longest_first))
+    return time.perf_counter() - begun
+
+
+def side_by_side(spec: RunSpec, seconds: float) -> float:
+    """(c) on a CPU: characters per second of a shape while other processes train others."""
+    return one_after_another([spec], "charcmp", 1, seconds)[0]
+
+
+def product_flops(device: torch.device) -> float:
+    """Float operations per second of a large float32 product: the machine's limit."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.randn(size, size, device=device)
+    times = []
+    for _ in range(5):
+        begun = time.perf_counter()
+        a @ a
+        wait(device)
+        times.append(time.perf_counter() - begun)
+    return 2 * size**3 / min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--budgets", default=",".join(BUDGETS))
+    parser.add_argument("--lanes", default="auto", help="on a GPU, one or several: 4,8,16")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    args = parser.parse_args()
+    on_gpu = args.device.startswith("cuda")
+    specs = shapes(args.budgets.split(","), args.device)
+    cores = available_cores()
+
+    def fresh(processes: int = 1) -> Executor:
+        # What one loop did to the allocator must not help the next.
+        context = get_context("spawn")
+        return ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1)
+
+    speeds: dict[str, list[float]] = {}
+    for kind in ("plain", "charcmp"):
+        with fresh() as pool:
+            measure = pool.submit(one_after_another, specs, kind, cores, args.seconds)
+            speeds[kind] = measure.result()
+    runs = {kind: [*map(run_seconds, specs, values)] for kind, values in speeds.items()}
+    grid = {kind: sum(values) for kind, values in runs.items()}
+    if on_gpu:
+        by_name = dict(zip(map(name, specs), runs["charcmp"], strict=True))
+        config = replace(specs[0].config, device=args.device)
+        auto = len(make_slots(config))
+        for lanes in [auto] if args.lanes == "auto" else map(int, args.lanes.split(",")):
+            share = 60 / grid["charcmp"]  # a minute, were lanes no gain
+            with fresh() as pool:
+                took = pool.submit(in_lanes, specs, lanes, by_name, share).result()
+            # An evaluated character as a third of a trained one, as in run_seconds.
+            grid[f"{lanes} lanes"] = took / share * (1 + (10 / 80 + 10 / 80 / 50) / 3)
+    else:
+        with fresh(cores) as pool:
+            measured = pool.map(partial(side_by_side, seconds=args.seconds), specs)
+            speeds["sweep"] = list(measured)
+        runs["sweep"] = [*map(run_seconds, specs, speeds["sweep"])]
+        grid[f"{cores} processes"] = makespan(runs["sweep"], cores)
+
+    rows = [
+        {
+            "shape": name(spec),
+            **{kind: f"{values[number] / 1e3:,.0f}" for kind, values in speeds.items()},
+            "charcmp / plain": f"{speeds['charcmp'][number] / speeds['plain'][number]:.2f}",
+        }
+        for number, spec in enumerate(specs)
+    ]
+    device = torch.device(args.device)
+    print(f"{device_name(device)}, torch {torch.__version__}; thousands of characters per second")
+    print(tabulate(rows, headers="keys", disable_numparse=True, stralign="right"))
+    limit = product_flops(device)
+    chars = run_seconds(specs[0], 1.0)
+    work = sum(FLOPS_PER_PARAM * spec.num_params * chars for spec in specs)
+    print(f"these {len(specs)} runs, 50 epochs each, on a machine of {limit / 1e9:,.0f} GFLOP/s:")
+    print(
+        tabulate(
+            [
+                (kind, f"{s / 60:,.1f} min", f"{grid['plain'] / s:.2f}", f"{work / s / limit:.1%}")
+                for kind, s in grid.items()
+            ],
+            headers=["", "time", "plain / this", "of the machine's limit"],
+            disable_numparse=True,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
