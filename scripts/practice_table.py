@@ -68,7 +68,11 @@ FORMATS = dict.fromkeys(NATS, ".3f") | {
 
 
 def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
-    """The runs of every variant, as `charcmp sweep experiment=practice` with the same overrides."""
+    """The runs of every variant, as `charcmp sweep experiment=practice` with the same overrides.
+
+    Raises:
+        UserError: if they are not all language models.
+    """
     register_schemas()
     parser = OverridesParser.create()
     given = parser.parse_overrides(["experiment=practice", *overrides])
@@ -88,6 +92,8 @@ def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
         jobs = defaultdict(list)
         for variant, lines in grid.points():
             jobs[variant].append(make_job(lines, composed(lines), variant))
+    if any(job.spec.config.task != "lm" for of_variant in jobs.values() for job in of_variant):
+        raise UserError("task: the sources' advice is on language models")
     return dict(jobs)
 
 

@@ -44,7 +44,10 @@ def write_run(
     dataset = changed.get("dataset", "wp")
     num_symbols = NUM_SYMBOLS.get(dataset, 80)
     target = target_params(budget, num_symbols)
-    hidden_size = changed.get("hidden_size") or solve_hidden_size(cell, layers, target, num_symbols)
+    task = (extra or {}).get("task", "lm")
+    hidden_size = changed.get("hidden_size") or solve_hidden_size(
+        cell, layers, target, num_symbols, task
+    )
     result: dict[str, Any] = {
         "schema_version": 1,
         "protocol_version": 1,
@@ -59,7 +62,7 @@ def write_run(
         "layers": layers,
         "budget": budget,
         "hidden_size": hidden_size,
-        "num_params": num_params(cell, layers, hidden_size, num_symbols),
+        "num_params": num_params(cell, layers, hidden_size, num_symbols, task),
         "target_params": target,
         "seed": 0,
         "dropout": 0.0,
@@ -94,7 +97,8 @@ def write_run(
     }
     told_apart = {key: result[key] for key in ("epochs", "dropout", "num_test_chars", "batch_size")}
     number = zlib.crc32(json.dumps([result["identity"], told_apart], sort_keys=True).encode())
-    result["run_id"] = f"{dataset}-{cell}-{layers}x{hidden_size}-s{result['seed']}-{number:x}"
+    kind = cell if task == "lm" else f"{task}-{cell}"
+    result["run_id"] = f"{dataset}-{kind}-{layers}x{hidden_size}-s{result['seed']}-{number:x}"
     folder = results_dir / "runs" / result["run_id"]
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(result))

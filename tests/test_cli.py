@@ -41,7 +41,7 @@ def test_params_of_the_whole_grid(charcmp: Charcmp) -> None:
     rows = json.loads(charcmp("params", "--json", CHARCMP_DATA=str(REAL_DATA)).stdout)
     assert len(rows) == 72
     assert set(rows[0]) == {
-        *("dataset", "cell", "layers", "budget", "hidden_size", "num_params"),
+        *("dataset", "task", "cell", "layers", "budget", "hidden_size", "num_params"),
         *("target_params", "deviation_percent"),
     }
     assert max(abs(row["deviation_percent"]) for row in rows) < 2

@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from charcmp.config import config_dir
+from charcmp.errors import UserError
 from charcmp.sweep import Grid
 from charcmp.train import train
 
@@ -156,3 +157,9 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     row = table()[0]["more layers at equal parameters", "2 layers"]
     assert (row["seeds"], row["SD"]) == ("1", "")
     assert float(row["difference"]) == pytest.approx(differences[0])
+
+
+def test_the_practice_table_is_of_language_models(tiny_text: Path) -> None:
+    overrides = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "task=lm,fill"]
+    with pytest.raises(UserError, match="the sources' advice is on language models"):
+        practice_table.practice_jobs(overrides)

@@ -82,6 +82,7 @@ def test_how_and_where_do_not_matter() -> None:
         {"cell": "gru_reset_after"},
         {"cell": "lstm_peephole"},
         {"init": "xavier"},
+        {"task": "fill"},
         {"optimizer": RMSpropConfig(name="rmsprop", lr=1e-3)},
         {"optimizer": RMSpropConfig(name="rmsprop", lr_decay_after=0)},
         {"optimizer": RMSpropConfig(name="rmsprop", schedule="cosine")},

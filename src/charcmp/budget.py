@@ -1,8 +1,9 @@
 """The solver: which hidden size meets a parameter budget. No torch; counts are exact all the same.
 
-A model is L recurrent layers of equal width H over one-hot symbols (V of them) and a decoder
-Linear(H, V). Karpathy, Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the
-1-layer LSTM with 64, 128, 256 and 512 units, and every other model takes the H that comes closest.
+A model is a stack of L recurrent layers of equal width H over one-hot symbols (V of them) and a
+decoder Linear(H, V); one that fills in has two such stacks and a decoder Linear(2H, V). Karpathy,
+Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the 1-layer LSTM with 64, 128,
+256 and 512 units, and every other model takes the H that comes closest.
 """
 
 from __future__ import annotations
@@ -14,20 +15,27 @@ from charcmp.errors import UserError
 # hidden size of the 1-layer LSTM whose count each one is.
 BUDGETS = {"50k": 64, "130k": 128, "400k": 256, "1300k": 512}
 
+# What a model can be trained to do, and how many stacks of layers it has for it: a language model
+# reads forward only, a fill-in model both ways.
+NUM_STACKS = {"lm": 1, "fill": 2}
+
 MAX_HIDDEN_SIZE = 1 << 20
 
 
-def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int) -> int:
+def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm") -> int:
     """Parameters of the built model, to the parameter."""
+    num_stacks = NUM_STACKS[task]
     info = cell_info(cell)
     first = info.num_params(num_symbols, hidden_size)
     above = info.num_params(hidden_size, hidden_size)
-    decoder = num_symbols * (hidden_size + 1)
-    return first + (layers - 1) * above + decoder
+    decoder = num_symbols * (num_stacks * hidden_size + 1)
+    return num_stacks * (first + (layers - 1) * above) + decoder
 
 
 def target_params(budget: str, num_symbols: int) -> int:
     """The number of parameters that a budget stands for on a vocabulary of `num_symbols`.
+
+    One number for all tasks: the named ones are the language model's counts.
 
     Args:
         budget: "50k", "130k", "400k", "1300k" or a whole number of parameters as text.
@@ -46,40 +54,47 @@ def target_params(budget: str, num_symbols: int) -> int:
     )
 
 
-def solve_hidden_size(cell: str, layers: int, target: int, num_symbols: int) -> int:
+def solve_hidden_size(
+    cell: str, layers: int, target: int, num_symbols: int, task: str = "lm"
+) -> int:
     """The H whose count is closest to `target`; of two equally close, the smaller.
 
     Raises:
         UserError: if `target` is smaller than the count at H = 1, or absurdly large.
     """
-    smallest = num_params(cell, layers, 1, num_symbols)
-    if target < smallest:
+
+    def count(hidden_size: int) -> int:
+        return num_params(cell, layers, hidden_size, num_symbols, task)
+
+    if target < count(1):
+        kind = "" if task == "lm" else f", task={task},"
         raise UserError(
-            f"budget={target}: no hidden size meets it; {layers}-layer {cell} on "
-            f"{num_symbols} symbols has {smallest:,} parameters at hidden_size=1"
+            f"budget={target}: no hidden size meets it; {layers}-layer {cell}{kind} on "
+            f"{num_symbols} symbols has {count(1):,} parameters at hidden_size=1"
         )
     low, high = 1, 2  # the count grows with H: find low with count(low) <= target < count(low + 1)
-    while num_params(cell, layers, high, num_symbols) <= target:
+    while count(high) <= target:
         low, high = high, 2 * high
         if high > MAX_HIDDEN_SIZE:
             raise UserError(f"budget={target}: larger than any model this program can build")
     while high - low > 1:
         middle = (low + high) // 2
-        if num_params(cell, layers, middle, num_symbols) <= target:
+        if count(middle) <= target:
             low = middle
         else:
             high = middle
-    below = target - num_params(cell, layers, low, num_symbols)
-    above = num_params(cell, layers, high, num_symbols) - target
-    return low if below <= above else high
+    return low if target - count(low) <= count(high) - target else high
 
 
-def budget_label(cell: str, layers: int, hidden_size: int, num_symbols: int) -> str | None:
+def budget_label(
+    cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm"
+) -> str | None:
     """The named budget that this hidden size is the solution of, if it is one of them."""
     for name in BUDGETS:
         target = target_params(name, num_symbols)
-        if target >= num_params(cell, layers, 1, num_symbols) and hidden_size == solve_hidden_size(
-            cell, layers, target, num_symbols
+        smallest = num_params(cell, layers, 1, num_symbols, task)
+        if target >= smallest and hidden_size == solve_hidden_size(
+            cell, layers, target, num_symbols, task
         ):
             return name
     return None

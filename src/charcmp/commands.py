@@ -201,6 +201,11 @@ def sample(args: list[str]) -> None:
         from charcmp.trained import load_trained
 
         run = load_trained(options.run, options.results_dir, options.data_dir)
+        if run.task == "fill":
+            raise UserError(
+                f"{run.run_id}: a fill-in model reads what stands on both sides of a byte, so it "
+                "does not generate text from left to right; charcmp score works"
+            )
         prime = os.fsencode(options.prime)  # the bytes as typed, UTF-8 or not
         try:
             prime_N = run.encode(prime)

@@ -17,6 +17,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 
+from charcmp.budget import NUM_STACKS
 from charcmp.cells import check_activation
 from charcmp.errors import UserError
 from charcmp.files import SAFE_NAME
@@ -124,6 +125,8 @@ OPTIMIZER_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
 @dataclass
 class Config:
     # The science: part of a run's identity.
+    task: str = "lm"  # lm: predicts the next byte | fill: one from the text on both sides
+    fill_context: int | None = None  # fill reads so far beyond a chunk; null: unroll_steps
     cell: CellConfig = MISSING
     dataset: DatasetConfig = MISSING
     optimizer: OptimizerConfig = MISSING
@@ -237,9 +240,14 @@ def check(config: Config) -> None:
     for key in ("layers", "epochs", "batch_size", "unroll_steps"):
         value = getattr(config, key)
         require(value >= 1, f"{key}={value}: must be at least 1")
-    for key in ("hidden_size", "threads", "jobs", "patience"):
+    require(config.task in NUM_STACKS, f"task={config.task}: one of {', '.join(NUM_STACKS)}")
+    for key in ("hidden_size", "threads", "jobs", "patience", "fill_context"):
         value = getattr(config, key)
         require(value is None or value >= 1, f"{key}={value}: must be at least 1")
+    require(
+        config.task == "lm" or (config.fill_context or 1) <= config.unroll_steps,
+        f"fill_context={config.fill_context}: must be at most unroll_steps={config.unroll_steps}",
+    )
     require(config.seed >= 0, f"seed={config.seed}: must not be negative")
     require(0 <= config.dropout < 1, f"dropout={config.dropout}: must be in [0, 1)")
     check_cell(config.cell)
@@ -326,6 +334,8 @@ def without_effect(config: Config) -> list[str]:
     """A line for each option away from its default that changes nothing beside the others."""
     optimizer, epochs = config.optimizer, config.epochs
     lines = []
+    if config.task == "lm" and config.fill_context is not None:
+        lines.append(f"fill_context={config.fill_context}: task=lm does not use it")
     for key in ("lr_decay", "lr_decay_after"):
         value = getattr(optimizer, key)
         if optimizer.schedule != "exponential" and value != getattr(OptimizerConfig, key):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -91,9 +92,19 @@ class Splits:
     val: Stream
     test: Stream
 
+    def num_chunks(self, unroll_steps: int) -> int:
+        """Of the shortest part."""
+        parts = (self.train, self.val, self.test)
+        return min(part.num_chunks(unroll_steps) for part in parts)
+
 
 def split_corpus(
-    corpus: Corpus, layout: str, percent: list[float], batch_size: int, unroll_steps: int
+    corpus: Corpus,
+    layout: str,
+    percent: list[float],
+    batch_size: int,
+    unroll_steps: int,
+    min_chunks: int = 1,
 ) -> Splits:
     """Cuts a corpus into train, validation and test text.
 
@@ -104,15 +115,22 @@ def split_corpus(
             of the text, each then laid out in rows.
         percent: of train, validation and test; chunks (or characters) are floored, test is the
             rest.
+        min_chunks: that every row of every part must have: 2 for a fill-in model, which reads on
+            beyond the edge of every chunk but the last.
 
     Raises:
-        UserError: if a part would be shorter than one chunk of one batch.
+        UserError: if a part would be shorter than that.
     """
     shares = [Fraction(str(part)) / 100 for part in percent]
-    cut = _columns if layout == "columns" else _contiguous
-    splits = cut(corpus.symbols_N, shares, batch_size, unroll_steps)
+    layouts = {"columns": _columns, "contiguous": _contiguous}
+
+    def cut(batch_size: int, unroll_steps: int) -> Splits | None:
+        splits = layouts[layout](corpus.symbols_N, shares, batch_size, unroll_steps)
+        return splits if splits and splits.num_chunks(unroll_steps) >= min_chunks else None
+
+    splits = cut(batch_size, unroll_steps)
     if splits is None:
-        raise UserError(_too_short(corpus, cut, shares, batch_size, unroll_steps))
+        raise UserError(_too_short(corpus, cut, batch_size, unroll_steps, min_chunks))
     return splits
 
 
@@ -167,16 +185,21 @@ def _contiguous(
 
 
 def _too_short(
-    corpus: Corpus, cut: Any, shares: list[Fraction], batch_size: int, unroll_steps: int
+    corpus: Corpus,
+    cut: Callable[[int, int], Splits | None],
+    batch_size: int,
+    unroll_steps: int,
+    min_chunks: int,
 ) -> str:
+    fill, chunks = ("", "one chunk") if min_chunks == 1 else ("task=fill ", f"{min_chunks} chunks")
     complaint = (
         f"{corpus.name}: {corpus.num_chars:,} characters are too few for "
-        f"batch_size={batch_size} unroll_steps={unroll_steps}, which need at least one chunk of "
-        f"{batch_size * unroll_steps:,} characters in each of train, validation and test"
+        f"{fill}batch_size={batch_size} unroll_steps={unroll_steps}, which need at least {chunks} "
+        f"of {batch_size * unroll_steps:,} characters in each of train, validation and test"
     )
     for steps in (unroll_steps, 20, 5, 1):
         for smaller in range(min(batch_size, corpus.num_chars), 0, -1):
-            if steps <= unroll_steps and cut(corpus.symbols_N, shares, smaller, steps):
+            if steps <= unroll_steps and cut(smaller, steps):
                 also = "" if steps == unroll_steps else f" unroll_steps={steps}"
                 return f"{complaint}; batch_size={smaller}{also} works"
     return f"{complaint}; no batch size works on so short a text"

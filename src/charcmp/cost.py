@@ -14,8 +14,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from tqdm import tqdm
 
+from charcmp.corpus import Stream
 from charcmp.files import write_atomically
 from charcmp.slots import machine_key
 from charcmp.spec import canonical_json
@@ -33,7 +35,7 @@ EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
 ASSUMED_FLOPS = 30e9
 FLOPS_PER_PARAM = 6  # forward and backward, per character
 # What a step's time depends on, beside sizes and machine.
-SHAPE_KEYS = ("batch_size", "unroll_steps", "precision", "optimizer.name")
+SHAPE_KEYS = ("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name")
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
     import torch
 
     from charcmp.environment import resolve_device, set_up
-    from charcmp.evaluate import Chunks
+    from charcmp.evaluate import to_chunks
     from charcmp.memory import keep_freed_memory
     from charcmp.train import Step
 
@@ -189,9 +191,10 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
         torch.set_num_threads(threads)
     keep_freed_memory()
     set_up(device, config.precision)
-    shape = (2, config.unroll_steps, config.batch_size)
-    drawn_KTB = torch.randint(spec.corpus.num_symbols, shape, device=device, dtype=torch.uint8)
-    step = Step(spec, device, Chunks(drawn_KTB, drawn_KTB))
+    shape = (config.batch_size, 2 * config.unroll_steps)
+    drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
+    drawn = Stream(drawn_BC, drawn_BC)
+    step = Step(spec, device, to_chunks(drawn, config.unroll_steps, device, spec.right_context))
     for _ in range(WARM_UP_STEPS):
         step()
     step.loss_sum.item()  # waits for a GPU
@@ -201,7 +204,8 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
         step()
         step.loss_sum.item()
         num_steps += 1
-    return num_steps * shape[1] * shape[2] / (time.perf_counter() - begun)
+    num_chars = num_steps * config.batch_size * config.unroll_steps
+    return num_chars / (time.perf_counter() - begun)
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:

@@ -13,13 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from charcmp.corpus import Stream
+from charcmp.fill import windows
 from charcmp.graph import Replayed
 from charcmp.model import CharModel
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """A stream on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B)."""
+    """A stream on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B).
+
+    For a fill-in model x is longer, see charcmp.fill.windows.
+    """
 
     x_KTB: Tensor
     y_KTB: Tensor
@@ -33,22 +37,30 @@ class Chunks:
         return x_1TB[0].long(), y_1TB[0].long()
 
 
-def to_chunks(stream: Stream, unroll_steps: int, device: torch.device) -> Chunks:
-    """Lays a stream out so that each chunk is one contiguous copy."""
+def to_chunks(
+    stream: Stream, unroll_steps: int, device: torch.device, right_context: int | None = None
+) -> Chunks:
+    """Lays a stream out so that each chunk is one contiguous copy.
+
+    `right_context` is that of a fill-in model, None for a language model.
+    """
 
     def cut(rows_BC: Tensor) -> Tensor:
         B = rows_BC.shape[0]
         rows_BKT = rows_BC.reshape(B, -1, unroll_steps)
         return rows_BKT.permute(1, 2, 0).contiguous().to(device)
 
-    return Chunks(*(cut(torch.tensor(rows)) for rows in (stream.x_BC, stream.y_BC)))
+    y_KTB = cut(torch.tensor(stream.y_BC))
+    if right_context is None:
+        return Chunks(cut(torch.tensor(stream.x_BC)), y_KTB)
+    return Chunks(windows(stream, unroll_steps, right_context).to(device), y_KTB)
 
 
 class Evaluation:
     """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
 
     def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
-        K, T, B = chunks.x_KTB.shape
+        K, T, B = chunks.y_KTB.shape
         self.model, self.chunks = model, chunks
         self.state_LSBH = model.zero_state(B)
         device = self.state_LSBH.device
@@ -61,7 +73,7 @@ class Evaluation:
         x_TB, y_TB = self.chunks[self.chunk]
         logits_TBV, state_LSBH = self.model(x_TB, self.state_LSBH)
         nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="none")
-        self.nll_KTB.index_copy_(0, self.chunk, nll.view(1, *x_TB.shape))
+        self.nll_KTB.index_copy_(0, self.chunk, nll.view(1, *y_TB.shape))
         self.state_LSBH.copy_(state_LSBH)
         self.chunk += 1
 

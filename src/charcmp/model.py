@@ -28,11 +28,7 @@ class CharModel(nn.Module):
         **cell_options: Any,
     ) -> None:
         super().__init__()
-        make = cell_class(cell)
-        cells = [
-            make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
-            for layer in range(layers)
-        ]
+        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
         self.state_shape = (layers, cells[0].num_states)
@@ -51,15 +47,21 @@ class CharModel(nn.Module):
         Returns:
             Logits (T, B, V) and the state after the last step (L, S, B, H).
         """
+        h_TBH, state_LSBH = self.run_stack(self.cells, x_TB, state_LSBH)
+        return self.decoder(self._drop(h_TBH)), state_LSBH
+
+    def run_stack(
+        self, cells: nn.ModuleList, x_TB: Tensor, state_LSBH: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """h of the top layer at every step (T, B, H), and the state after the last."""
         h: Tensor = x_TB
         states = []
-        for layer, (cell, state_SBH) in enumerate(zip(self.cells, state_LSBH, strict=True)):
+        for layer, (cell, state_SBH) in enumerate(zip(cells, state_LSBH, strict=True)):
             if layer > 0:
                 h = self._drop(h)
             h, new_state_SBH = cell(h, state_SBH)
             states.append(new_state_SBH)
-        logits_TBV = self.decoder(self._drop(h))
-        return logits_TBV, torch.stack(states)
+        return h, torch.stack(states)
 
     def _drop(self, h_TBH: Tensor) -> Tensor:
         """F.dropout, but from a generator of the model's own: runs that share a process do not
@@ -84,6 +86,17 @@ class CharModel(nn.Module):
             init: uniform | xavier | orthogonal.
         """
         draw(self, init, init_range, seed)
-        for cell in self.cells:
-            assert isinstance(cell, Cell)
-            cell.set_initial_values()
+        for cell in self.modules():
+            if isinstance(cell, Cell):
+                cell.set_initial_values()
+
+
+def make_stack(
+    cell: str, layers: int, hidden_size: int, num_symbols: int, **cell_options: Any
+) -> list[Cell]:
+    """Layers of equal width, the first one over symbols."""
+    make = cell_class(cell)
+    return [
+        make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
+        for layer in range(layers)
+    ]

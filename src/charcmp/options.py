@@ -32,7 +32,8 @@ charcmp score run=RUN FILE [key=value ...] [--json]   nats per character of any 
 charcmp score run=RUN split=test [--json]             the same of a part of the run's own corpus
 
   run=wp-lstm-1x64      a run id in results_dir, or a beginning that only one has, or a run's folder
-  FILE                  read as one stream from a zero state; its first byte is not predicted
+  FILE                  read as one stream from a zero state; its first byte is not predicted.
+                        A run of task=fill predicts each byte from the text on both sides of it
   unknown_bytes=error   or skip: bytes the run's corpus does not have are left out and counted
   split=null            train, val or test, in the rows of the run: for test, its own test loss
   results_dir=results  data_dir=null

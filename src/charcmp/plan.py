@@ -50,6 +50,7 @@ def _plan_row(job: Job, state: str) -> dict[str, str]:
         **({"variant": job.variant} if job.variant else {}),
         "state": state,
         "dataset": spec.corpus.name,
+        "task": config.task,
         "cell": config.cell.name,
         "layers": str(config.layers),
         "budget": spec.budget,
@@ -66,7 +67,8 @@ def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slo
     """Time by row of the tables, and in all for these slots."""
     by_row: dict[str, list[float]] = {}
     for job in left:
-        row = f"{job.spec.corpus.name} {job.spec.budget}"
+        task = "" if job.spec.config.task == "lm" else f" {job.spec.config.task}"
+        row = f"{job.spec.corpus.name}{task} {job.spec.budget}"
         by_row.setdefault(row, []).append(estimates[job].seconds_left)
     for row, seconds in by_row.items():
         print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
@@ -91,9 +93,10 @@ def print_params(grid: Grid, as_json: bool) -> None:
             name, num_symbols = corpus.name, corpus.num_symbols
         assert num_symbols is not None
         size = resolve_size(config, num_symbols)
-        count = num_params(cell, layers, size.hidden_size, num_symbols)
+        count = num_params(cell, layers, size.hidden_size, num_symbols, config.task)
         row = {
             "dataset": name,
+            "task": config.task,
             "cell": cell,
             "layers": layers,
             "budget": size.budget,

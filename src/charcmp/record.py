@@ -35,6 +35,7 @@ def make_result(
         "protocol_version": PROTOCOL_VERSION,
         "status": status,
         "run_id": spec.run_id,
+        "task": config.task,
         "dataset": spec.corpus.name,
         "corpus_sha256": spec.corpus.sha256,
         "corpus_note": spec.corpus.note,

@@ -232,6 +232,15 @@ def read_result(path: Path) -> dict[str, Any] | None:
     return result
 
 
+def task_of(result: dict[str, Any]) -> str:
+    """What a result's model was trained to do, a key of budget.NUM_STACKS.
+
+    Language models' identities do not say: it is the default.
+    """
+    identity = result.get("identity")
+    return "fill" if isinstance(identity, dict) and identity.get("task") == "fill" else "lm"
+
+
 def _texts(value: Any) -> Iterator[str]:
     """Every text inside a JSON value."""
     if isinstance(value, str):

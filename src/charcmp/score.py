@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from charcmp.corpus import Symbols
@@ -28,7 +29,8 @@ STEPS = 1000  # run through the model at once
 def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[str, Any]:
     """Scores a file of any length as one stream from a zero state, in bounded memory.
 
-    Its first byte, which nothing predicts, does not count.
+    Its first byte, which nothing predicts, does not count. A fill-in model predicts the others from
+    both sides, in chunks and with right context as in its training.
 
     Args:
         skip_unknown: leave out, and count, bytes that the run's corpus does not have.
@@ -53,7 +55,12 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
     first_N = next(blocks, None)  # whatever is wrong with the file is told before torch is loaded
     if first_N is None:
         raise UserError(f"{path}: the file is empty")
-    num_chars, nats = stream_nats(run.model(), itertools.chain([first_N], blocks))
+    text = itertools.chain([first_N], blocks)
+    if run.right_context is None:
+        num_chars, nats = stream_nats(run.model(), text)
+    else:
+        steps, context = run.result["unroll_steps"], run.right_context
+        num_chars, nats = fill_nats(run.model(), text, steps, context)
     if num_chars == 0:
         raise UserError(f"{path}: fewer than two bytes to score; there is nothing to predict")
     return _score(run, str(path), num_chars, nats / num_chars) | {"num_skipped": num_skipped}
@@ -70,7 +77,7 @@ def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict
     chunks = run.chunks(part, data_dir)
     nats_per_char = mean_loss(losses(run.model(), chunks))
     name = f"{run.result['dataset']}, {part}"
-    return _score(run, name, chunks.x_KTB.numel(), nats_per_char)
+    return _score(run, name, chunks.y_KTB.numel(), nats_per_char)
 
 
 def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> dict[str, Any]:
@@ -125,4 +132,37 @@ def stream_nats(model: CharModel, blocks: Iterable[Symbols]) -> tuple[int, float
                     nll_T = F.cross_entropy(logits_TBV.squeeze(1), y_T, reduction="none")
                     nats += float(nll_T.double().sum())
                     num_chars += len(y_T)
+    return num_chars, nats
+
+
+def fill_nats(
+    model: CharModel, blocks: Iterable[Symbols], unroll_steps: int, right_context: int
+) -> tuple[int, float]:
+    """`stream_nats` under a fill-in model, whose chunks and right context matter."""
+    import torch
+    import torch.nn.functional as F
+
+    from charcmp.fill import NOTHING
+
+    def windows() -> Iterator[NDArray[np.int64]]:
+        text_N = np.empty(0, dtype=np.int64)
+        length = unroll_steps + 1 + right_context
+        for block_N in blocks:
+            text_N = np.concatenate([text_N, block_N])
+            while len(text_N) >= length:
+                yield text_N[:length]
+                text_N = text_N[unroll_steps:]
+        if len(text_N) > 1:
+            yield np.concatenate([text_N, np.full(right_context, NOTHING)])
+
+    state = model.zero_state(1)
+    num_chars, nats = 0, 0.0
+    with torch.no_grad():
+        for window_W in windows():
+            x_W = torch.tensor(window_W)
+            logits_TBV, state = model(x_W.unsqueeze(1), state)
+            y_T = x_W[1 : len(logits_TBV) + 1]
+            nll_T = F.cross_entropy(logits_TBV.squeeze(1), y_T, reduction="none")
+            nats += float(nll_T.double().sum())
+            num_chars += len(y_T)
     return num_chars, nats

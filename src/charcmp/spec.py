@@ -41,14 +41,23 @@ class RunSpec:
         return 100 * (self.num_params - self.target_params) / self.target_params
 
     @property
-    def run_id(self) -> str:
-        """`wp-lstm-2x84-130k-s0-1f3a9c2e`: a readable prefix and a hash of the identity."""
+    def right_context(self) -> int | None:
+        """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
         config = self.config
-        label = budget_label(
-            config.cell.name, config.layers, self.hidden_size, self.corpus.num_symbols
-        )
+        return None if config.task == "lm" else config.fill_context or config.unroll_steps
+
+    @property
+    def run_id(self) -> str:
+        """`wp-lstm-2x84-130k-s0-1f3a9c2e`: a readable prefix and a hash of the identity.
+
+        `wp-fill-lstm-...` where the task is not that of a language model.
+        """
+        config = self.config
+        cell, layers, num_symbols = config.cell.name, config.layers, self.corpus.num_symbols
+        label = budget_label(cell, layers, self.hidden_size, num_symbols, config.task)
         parts = (
             self.corpus.name,
+            *([] if config.task == "lm" else [config.task]),
             config.cell.name,
             f"{config.layers}x{self.hidden_size}",
             label or f"{self.num_params}p",
@@ -62,6 +71,7 @@ class RunSpec:
         config = self.config
         return {
             "dataset": self.corpus.name,
+            "task": config.task,
             "budget": self.budget,
             "cell": config.cell.name,
             "layers": config.layers,
@@ -83,6 +93,9 @@ class RunSpec:
         }
         if config.init != "uniform":
             identity.pop("init_range", None)  # it changes nothing: not another run
+        identity.pop("fill_context", None)
+        if self.right_context is not None:
+            identity["fill_context"] = self.right_context  # however it came about
         return identity | {
             "protocol_version": PROTOCOL_VERSION,
             "corpus_sha256": self.corpus.sha256,
@@ -126,7 +139,7 @@ def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     """`resolve` for a corpus that is at hand."""
     cell, layers = config.cell.name, config.layers
     size = resolve_size(config, corpus.num_symbols)
-    count = num_params(cell, layers, size.hidden_size, corpus.num_symbols)
+    count = num_params(cell, layers, size.hidden_size, corpus.num_symbols, config.task)
     return RunSpec(config, corpus, size.hidden_size, count, size.target_params, size.budget)
 
 
@@ -139,19 +152,19 @@ class Size:
 
 def resolve_size(config: Config, num_symbols: int) -> Size:
     """The hidden size a configuration asks for, by budget or directly."""
-    cell, layers = config.cell.name, config.layers
+    cell, layers, task = config.cell.name, config.layers, config.task
     if config.hidden_size is not None:
         hidden_size = config.hidden_size
-        label = budget_label(cell, layers, hidden_size, num_symbols)
+        label = budget_label(cell, layers, hidden_size, num_symbols, task)
         target = (
             target_params(label, num_symbols)
             if label
-            else num_params(cell, layers, hidden_size, num_symbols)
+            else num_params(cell, layers, hidden_size, num_symbols, task)
         )
         return Size(hidden_size, target, label or str(target))
     budget = config.budget or DEFAULT_BUDGET
     target = target_params(budget, num_symbols)
-    return Size(solve_hidden_size(cell, layers, target, num_symbols), target, budget)
+    return Size(solve_hidden_size(cell, layers, target, num_symbols, task), target, budget)
 
 
 def warnings(spec: RunSpec) -> list[str]:

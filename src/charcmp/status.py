@@ -12,11 +12,11 @@ from typing import Any
 from tabulate import tabulate
 
 from charcmp.errors import UserError
-from charcmp.runs import CorruptFileError, RunFolder, printable, runs_dir
+from charcmp.runs import CorruptFileError, RunFolder, printable, runs_dir, task_of
 
 # Finished runs last: what goes on or went wrong is what one looks for.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
-ROW_KEYS = ("dataset", "budget", "cell", "layers", "seed")
+ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "seed")
 WATCH_SECONDS = 2.0
 QUIET_SECONDS = 10.0  # between two runs of a sweep nothing runs for some seconds
 
@@ -46,7 +46,8 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
     if result is not None:
         told = (*ROW_KEYS, "epochs", "chars_per_second", "val_nats_per_char", "test_nats_per_char")
         return status | {
-            **{key: result[key] for key in told},
+            **{key: result.get(key) for key in told},
+            "task": task_of(result),
             "state": result["status"],
             "epoch": result.get("epochs_trained", result["epochs"]),  # fewer with patience
             "seconds_left": 0,
@@ -143,17 +144,18 @@ def overview(runs: Sequence[dict[str, Any]]) -> str:
 
 def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
     """For each row of the tables, the model with the lowest validation loss so far."""
-    best: dict[tuple[str, str], dict[str, Any]] = {}
+    best: dict[tuple[str, ...], dict[str, Any]] = {}
     for run in runs:
-        row = (str(run["dataset"]), str(run["budget"]))
+        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier versions have none
+        row = (str(run["dataset"]), str(run["budget"]), what)
         val = run["val_nats_per_char"]
         if val is not None and run["dataset"] is not None:
             best[row] = min(best.get(row, run), run, key=lambda run: run["val_nats_per_char"])
     return [
-        f"best so far, {dataset} {budget}: {run['cell']} x {run['layers']}, validation "
+        f"best so far, {' '.join(filter(None, row))}: {run['cell']} x {run['layers']}, validation "
         f"{run['val_nats_per_char']:.3f}"
         + (f" after epoch {run['epoch']}" if run["state"] == "running" else "")
-        for (dataset, budget), run in sorted(best.items())
+        for row, run in sorted(best.items())
     ]
 
 

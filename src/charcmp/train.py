@@ -24,9 +24,9 @@ from charcmp.corpus import split_corpus
 from charcmp.environment import resolve_device, set_up
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
+from charcmp.fill import make_model
 from charcmp.graph import Late, Replayed
 from charcmp.memory import keep_freed_memory
-from charcmp.model import CharModel
 from charcmp.optim import (
     clip_gradients,
     is_capturable,
@@ -55,7 +55,8 @@ class Step:
     def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
         config = spec.config
         options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
-        model = CharModel(
+        model = make_model(
+            spec.right_context,
             config.cell.name,
             config.layers,
             spec.hidden_size,
@@ -148,6 +149,7 @@ def train(
         config.dataset.split,
         config.batch_size,
         config.unroll_steps,
+        min_chunks=1 if spec.right_context is None else 2,
     )
     device = resolve_device(config.device)
     if config.threads is not None:
@@ -155,7 +157,7 @@ def train(
     keep_freed_memory()
     set_up(device, config.precision)
     train_chunks, val_chunks, test_chunks = (
-        to_chunks(stream, config.unroll_steps, device)
+        to_chunks(stream, config.unroll_steps, device, spec.right_context)
         for stream in (splits.train, splits.val, splits.test)
     )
     step = Step(spec, device, train_chunks)
@@ -289,7 +291,8 @@ def train(
     result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
     chars_trained = len(place.history) * chars_per_epoch
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
-    if status == "done" and num_lanes() == 1:  # in others' company a time would say nothing
+    # In others' company a time would say nothing; a fill-in model does not generate text.
+    if status == "done" and config.task == "lm" and num_lanes() == 1:
         on_cpu = step.model.cpu().eval()  # the last that it is used for
         result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
     folder.write_json(folder.result, result)

@@ -1,4 +1,4 @@
-"""A finished run as a language model to use: found by name, read as plain data.
+"""A finished run's model to use: found by name, read as plain data.
 
 Nothing in a run's folder can execute: weights are safetensors, configuration and result are read
 as YAML and JSON, and no interpolation in them is resolved. No torch before `model()`.
@@ -15,11 +15,11 @@ import numpy as np
 import yaml
 from safetensors import SafetensorError, safe_open
 
-from charcmp.budget import num_params
+from charcmp.budget import NUM_STACKS, num_params
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
-from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir
+from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir, task_of
 from charcmp.sources import load_corpus
 
 if TYPE_CHECKING:
@@ -41,6 +41,24 @@ class TrainedRun:
     @property
     def run_id(self) -> str:
         return str(self.result["run_id"])
+
+    @property
+    def task(self) -> str:
+        return task_of(self.result)
+
+    @property
+    def right_context(self) -> int | None:
+        """Bytes that a fill-in model reads beyond a chunk's edge; None for a language model.
+
+        Raises:
+            UserError: if that is no number that the run could have had.
+        """
+        if self.task == "lm":
+            return None
+        context, most = self.result["identity"].get("fill_context"), self.result["unroll_steps"]
+        if not (isinstance(context, int) and 1 <= context <= most):
+            raise UserError(f"{self.folder.result}: fill_context is {context!r}")
+        return context
 
     def encode(self, text: bytes) -> Symbols:
         """Bytes as symbols.
@@ -84,7 +102,8 @@ class TrainedRun:
         sizes = result["batch_size"], result["unroll_steps"]
         splits = split_corpus(self.corpus(data_dir), result["layout"], result["split"], *sizes)
         stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
-        return to_chunks(stream, result["unroll_steps"], torch.device("cpu"))
+        device = torch.device("cpu")
+        return to_chunks(stream, result["unroll_steps"], device, self.right_context)
 
     def model(self) -> CharModel:
         """The run's model with its best weights, on the CPU, dropout off.
@@ -98,21 +117,24 @@ class TrainedRun:
         import torch
         from safetensors.torch import load_file
 
-        from charcmp.model import CharModel
+        from charcmp.fill import make_model
 
         options = dict(self.config["cell"])
         cell, layers = options.pop("name"), self.result["layers"]
         weights = load_file(self.folder.best)
         try:
             num_symbols, hidden_size = weights["decoder.weight"].shape
+            hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
             # Before anything is built by numbers that are not the weights' own.
-            wanted = num_params(cell, layers, hidden_size, num_symbols)
+            wanted = num_params(cell, layers, hidden_size, num_symbols, self.task)
             if count != wanted:
                 raise ValueError(f"{count:,} weights for {wanted:,} parameters")
             if num_symbols != len(self.vocabulary):
                 raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
-            model = CharModel(cell, layers, hidden_size, num_symbols, **options)
+            model = make_model(
+                self.right_context, cell, layers, hidden_size, num_symbols, **options
+            )
             model.load_state_dict(weights)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = str(error).splitlines()[0]
@@ -150,7 +172,7 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
 
 
 def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:
-    """Finished runs of a results folder whose ids match one of the patterns (`*-gru-*`).
+    """Finished language models of a results folder whose ids match one of the patterns (`*-gru-*`).
 
     Raises:
         UserError: if there is none, or a run's files are damaged.
@@ -158,9 +180,10 @@ def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[Traine
     folder = runs_dir(results_dir)
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     names = [path.name for path in paths if RunFolder(path).best.is_file()]
-    if not names:
-        raise UserError(f"{folder}: no finished run with weights matches {' '.join(patterns)}")
-    return [load_trained(name, str(results_dir)) for name in names]
+    runs = [load_trained(name, str(results_dir)) for name in names]
+    if not (models := [run for run in runs if run.task == "lm"]):
+        raise UserError(f"{folder}: no language model with weights matches {' '.join(patterns)}")
+    return models
 
 
 def find_run(name: str, results_dir: str) -> Path:

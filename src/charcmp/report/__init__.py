@@ -12,6 +12,7 @@ paper.py         the paper's figures, and ours against them
 findings.py      all that a report says
 layout.py sections.py   what stands in the tables, whatever the file format
 render.py        CSV, Markdown, LaTeX, terminal
+fill_in.py       the fill-in models' tables, apart from all of these
 figures.py       SVG and PNG
 page.py          one HTML page (template/)
 make.py          all of it, in order

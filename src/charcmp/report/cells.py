@@ -87,6 +87,10 @@ class Table:
         return str(self.settings["dataset"])
 
     @property
+    def task(self) -> str:
+        return str(self.settings.get("task", "lm"))
+
+    @property
     def protocol(self) -> str:
         """The heading, up to the corpus."""
         return _heading(self.settings).removeprefix(f"{self.dataset}, ")
@@ -106,8 +110,9 @@ class Table:
         return paper.figure(self.dataset, self.layout, row, cell, layers)
 
 
-def make_tables(runs: Sequence[Run], filters: Filters) -> list[Table]:
-    """One table for each group of runs that may be compared."""
+def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
+    """One table for each group of runs that may be compared, all of one task."""
+    runs = [run for run in runs if run.task == task]
     rows = {
         sha256: row_targets(of_corpus)
         for sha256, of_corpus in _grouped(runs, lambda run: run.corpus_sha256).items()
@@ -180,6 +185,8 @@ def block_headings(blocks: list[dict[str, Any]]) -> list[str]:
 
 def _heading(block: dict[str, Any]) -> str:
     parts = [block["dataset"]]
+    if block.get("task") == "fill":
+        parts.append("fill-in")
     if block["dataset.layout"] != "columns":
         parts.append(block["dataset.layout"])
     parts.append(f"{block['epochs']} epoch" + ("s" if block["epochs"] != 1 else ""))
@@ -192,7 +199,7 @@ def _heading(block: dict[str, Any]) -> str:
 # Settings that every block has. Others are in an identity only where they are not at the default.
 ALWAYS = (
     *("dataset", "corpus_sha256", "dataset.layout", "dataset.split", "protocol_version"),
-    *("num_test_chars", "epochs"),
+    *("num_test_chars", "epochs", "task"),
 )
 USUAL = {"precision": "float32", "batch_size": 100, "unroll_steps": 100}
 
@@ -210,6 +217,7 @@ def is_the_papers(block: dict[str, Any]) -> bool:
     """Whether a block of wp or lk was trained and tested as the paper did."""
     return (
         not unusual(block)
+        and "task" not in block
         and block["epochs"] == paper.EPOCHS
         and block["dataset.layout"] == "columns"
         and block["dataset.split"] == paper.SPLITS[block["dataset"]]
@@ -229,10 +237,10 @@ def row_targets(runs: Sequence[Run]) -> dict[str, int]:
 
 
 @cache
-def _solution(cell: str, layers: int, target: int, num_symbols: int) -> int | None:
-    if target < num_params(cell, layers, 1, num_symbols):
+def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) -> int | None:
+    if target < num_params(cell, layers, 1, num_symbols, task):
         return None
-    return solve_hidden_size(cell, layers, target, num_symbols)
+    return solve_hidden_size(cell, layers, target, num_symbols, task)
 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
@@ -240,7 +248,7 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     return {
         name: target
         for name, target in rows.items()
-        if _solution(run.cell, run.layers, target, run.num_symbols) == run.hidden_size
+        if _solution(run.cell, run.layers, target, run.num_symbols, run.task) == run.hidden_size
     } or {str(run.num_params): run.num_params}
 
 
@@ -254,17 +262,18 @@ def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters:
                 used[row] = target
                 runs_of_cell[row, run.variant, run.layers].append(run)
     common = settings(runs[0])
+    is_lm = "task" not in common  # the paper has language models alone
+
+    def paper_nats(row: str, cell: str, layers: int) -> float | None:
+        layout = common["dataset.layout"]
+        return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
+
     cells = {
-        (row, cell, layers): make_cell(
-            row,
-            used[row],
-            of_cell,
-            paper.figure(common["dataset"], common["dataset.layout"], row, cell, layers),
-        )
-        for (row, cell, layers), of_cell in runs_of_cell.items()
+        place: make_cell(place[0], used[place[0]], of_cell, paper_nats(*place))
+        for place, of_cell in runs_of_cell.items()
     }
     columns = {(cell, layers) for _, cell, layers in cells}
-    if common["dataset"] in paper.SPLITS:
+    if is_lm and common["dataset"] in paper.SPLITS:
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
     return Table(
         heading,

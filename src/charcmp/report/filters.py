@@ -38,6 +38,7 @@ class Filters:
     """
 
     AXES: ClassVar[dict[str, Callable[[str], str]]] = {  # and how a value is written
+        "task": str,
         "dataset": str,
         "dataset.name": str,
         "dataset.path": lambda value: safe_name(Path(value).stem),
@@ -78,6 +79,7 @@ class Filters:
         return self._admits_dataset(run.dataset) and all(
             self._on(axis, value)
             for axis, value in {
+                "task": run.task,
                 "dataset.layout": run.layout,
                 "cell": run.cell,
                 "layers": str(run.layers),

@@ -19,13 +19,15 @@ class Findings:
     comparisons: list[Comparison]  # with the paper
     claims: list[Verdict]
     advice: list[Recommendation]
+    fill_tables: list[Table]  # of fill-in models: shown apart, never judged
 
     @property
     def tables(self) -> list[Table]:
         return [analysis.table for analysis in self.analyses]
 
 
-def find(tables: Sequence[Table]) -> Findings:
-    """Judges the tables."""
+def find(tables: Sequence[Table], fill_tables: Sequence[Table] = ()) -> Findings:
+    """Judges the tables of language models."""
     analyses = [analyse(table) for table in tables]
-    return Findings(analyses, compare(tables), verdicts(analyses), recommendations(analyses))
+    claims, advice = verdicts(analyses), recommendations(analyses)
+    return Findings(analyses, compare(tables), claims, advice, list(fill_tables))

@@ -137,7 +137,17 @@ def _bold_rule(analysis: Analysis) -> str:
 def notes(analysis: Analysis) -> list[str]:
     """What must be known to read this block rightly."""
     table = analysis.table
-    said = [_budgets_note(table), _seeds_note(table), *_power_notes(analysis)]
+    return [*size_notes(table), *_power_notes(analysis), *remarks(table)]
+
+
+def size_notes(table: Table) -> list[str]:
+    """Sizes and seeds."""
+    return [_budgets_note(table), _seeds_note(table)]
+
+
+def remarks(table: Table) -> list[str]:
+    """What is missing, and what is unusual about text, cells or training."""
+    said = []
     if missing := [
         f"{cell_label(cell)} {layers} at {row}" for row in table.rows
         for cell, layers in table.columns if (row, cell, layers) not in table.cells
@@ -155,12 +165,11 @@ def notes(analysis: Analysis) -> list[str]:
     said += [remark for name in CELLS if name in shown and (remark := CELLS[name].remark)]
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
+    if table.task != "lm":
+        return [*said, *_dropout_notes(table), *_diverged_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
-    said += _dropout_notes(table)
-    if diverged := [cell for cell in table.cells.values() if cell.num_diverged]:
-        counts = "; ".join(f"{_name(cell)}: {cell.num_diverged}" for cell in diverged)
-        said.append(f"Diverged runs: {counts}.")
+    said += [*_dropout_notes(table), *_diverged_notes(table)]
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -226,6 +235,13 @@ def _dropout_notes(table: Table) -> list[str]:
     return ["Dropout: " + "; ".join(f"{_name(c)}: {c.dropout:g}" for c in table.done()) + "."]
 
 
+def _diverged_notes(table: Table) -> list[str]:
+    diverged = [cell for cell in table.cells.values() if cell.num_diverged]
+    if not diverged:
+        return []
+    return ["Diverged runs: " + "; ".join(f"{_name(c)}: {c.num_diverged}" for c in diverged) + "."]
+
+
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     """What the lines of standard deviations mean."""
     cells = [cell for table in tables for cell in table.done()]
@@ -245,9 +261,12 @@ def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     return said
 
 
+NO_RUN_NOTE = f"{MISSING}: no finished run."
+
+
 def general_notes(tables: Sequence[Table]) -> list[str]:
     """What holds for every block of the report."""
-    said = [f"{MISSING}: no finished run."]
+    said = [NO_RUN_NOTE]
     cells = [cell for table in tables for cell in table.done()]
     if any(cell.paper_nats is not None for cell in cells) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows

@@ -11,7 +11,7 @@ from typing import Any
 from charcmp.cells import CELLS
 from charcmp.corpus import num_train_chars
 from charcmp.report.losses import LossSummary, read_losses
-from charcmp.runs import CorruptFileError, RunFolder
+from charcmp.runs import CorruptFileError, RunFolder, task_of
 
 REPORT_KEYS = ("identity", "num_symbols", "split", "batch_size", "unroll_steps", "corpus_note")
 
@@ -56,6 +56,11 @@ class Run:
     test_nats_per_char: float
     losses: LossSummary | None
     folder: Path
+
+    @property
+    def task(self) -> str:
+        """lm | fill: never in one table."""
+        return task_of({"identity": self.identity})
 
     @property
     def variant(self) -> str:

@@ -10,6 +10,7 @@ from typing import IO
 
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
+from charcmp.report import fill_in
 from charcmp.report.cells import make_tables
 from charcmp.report.filters import Filters
 from charcmp.report.findings import Findings, find
@@ -65,13 +66,15 @@ def make_report(
     filters = filters or Filters()
     loaded = load(runs_dir(results_dir), or_published)
     tables = make_tables(loaded.runs, filters)
-    if not tables:
+    fill_tables = make_tables(loaded.runs, filters, "fill")
+    if not (tables or fill_tables):
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
     folder = RunFolder(Path(out or Path(results_dir) / "report" / filters.slug))
     folder.create()
-    findings = find(tables)
+    findings = find(tables, fill_tables)
     files = text_files(findings)
-    print(terminal(findings) + "\n", flush=True)
+    shown = [terminal(findings) if tables else "", fill_in.terminal(fill_tables)]
+    print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings)
     written = _write(folder.path, files, formats)
@@ -84,7 +87,7 @@ def make_report(
 
 def _start_with(written: Sequence[str]) -> str:
     """The one file to open first."""
-    for name in ("report.html", "statistics.md", "cells.csv"):
+    for name in ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv"):
         if name in written:
             return f"; begin with {name}"
     return ""
@@ -140,15 +143,16 @@ def load(folder: Path, or_published: bool) -> Loaded:
 def text_files(findings: Findings) -> dict[str, bytes]:
     """The report's tables and statistics: name -> contents."""
     analyses = findings.analyses
-    files = {}
-    for measure in MEASURES:
-        name = f"table_{measure.name}"
-        files[f"{name}.csv"] = wide_csv(analyses, measure)
-        files[f"{name}.md"] = markdown(findings, measure)
-        files[f"{name}.tex"] = latex(analyses, measure)
-    files["cells.csv"] = cells_csv(findings.tables)
-    files["differences.csv"] = differences_csv(analyses)
-    files["claims.csv"] = claims_csv(findings.claims)
-    files["against_paper.csv"] = comparison_csv(findings.comparisons)
-    files["statistics.md"] = statistics_markdown(sections(findings))
+    files = fill_in.files(findings.fill_tables)
+    if analyses:
+        for measure in MEASURES:
+            name = f"table_{measure.name}"
+            files[f"{name}.csv"] = wide_csv(analyses, measure)
+            files[f"{name}.md"] = markdown(findings, measure)
+            files[f"{name}.tex"] = latex(analyses, measure)
+        files["cells.csv"] = cells_csv(findings.tables)
+        files["differences.csv"] = differences_csv(analyses)
+        files["claims.csv"] = claims_csv(findings.claims)
+        files["against_paper.csv"] = comparison_csv(findings.comparisons)
+        files["statistics.md"] = statistics_markdown(sections(findings))
     return {name: text.encode() for name, text in files.items()}

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from charcmp.report.cells import Cell
+from charcmp.report import fill_in
+from charcmp.report.cells import Cell, Column, Table
 from charcmp.report.comparisons import FAMILIES, Analysis
 from charcmp.report.figures import RUN_GID, Picture
 from charcmp.report.findings import Findings
@@ -33,14 +35,20 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
     environment.filters["json"] = json.dumps
     analyses = findings.analyses
     shown = _shown_runs(analyses)
-    dataset_of = {analysis.table.heading: analysis.table.dataset for analysis in analyses}
+    tables = [*findings.tables, *findings.fill_tables]
+    dataset_of = {table.heading: table.dataset for table in tables}
     datasets = list(dict.fromkeys(dataset_of.values()))
+    tips, fill_tips = (
+        {run.run_id: _tip(run) for one in of for cell in one.cells.values() for run in cell.runs}
+        for of in (findings.tables, findings.fill_tables)
+    )
     return environment.get_template("page.html").render(
         css=Markup((TEMPLATE / "page.css").read_text()),
         js=Markup((TEMPLATE / "page.js").read_text()),
         datasets=datasets,
-        num_runs=len({run.run_id for _, _, run in shown}),
-        axes=_axes(analyses, datasets),
+        num_runs=len(tips),
+        num_fill_runs=len(fill_tips),
+        axes=_axes(tables, datasets),
         blocks=[_block(analysis) for analysis in analyses],
         general_notes=general_notes(findings.tables),
         against_paper=comparison_rows(findings.comparisons),
@@ -58,7 +66,8 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         questions=QUESTIONS,
         differences=[group for analysis in analyses for group in _differences(analysis)],
         runs=[_run_row(analysis, cell, run) for analysis, cell, run in shown],
-        runs_json=_script_json({run.run_id: _tip(run) for _, _, run in shown}),
+        runs_json=_script_json(tips | fill_tips),
+        fill_blocks=[_fill_block(table) for table in findings.fill_tables],
     )  # fmt: skip
 
 
@@ -75,14 +84,14 @@ def _shown_runs(analyses: Sequence[Analysis]) -> list[tuple[Analysis, Cell, Run]
 
 
 def _axes(
-    analyses: Sequence[Analysis], datasets: Sequence[str]
+    tables: Sequence[Table], datasets: Sequence[str]
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """What the filter offers: (axis, [(value, label)])."""
     budgets: dict[str, int] = {}
     columns: dict[str, None] = {}
-    for analysis in analyses:
-        budgets |= analysis.table.rows
-        columns |= dict.fromkeys(cell for cell, _ in analysis.table.columns)
+    for table in tables:
+        budgets |= table.rows
+        columns |= dict.fromkeys(cell for cell, _ in table.columns)
     ordered = sorted(budgets, key=lambda name: budgets[name])
     return [
         ("dataset", [(name, name) for name in datasets]),
@@ -93,10 +102,23 @@ def _axes(
 
 def _block(analysis: Analysis) -> dict[str, Any]:
     table = analysis.table
+    return _table(table, partial(_entry, analysis)) | {
+        "caption": caption(analysis, MEASURES[0], "bold").removeprefix(f"{table.heading}: "),
+        "notes": notes(analysis),
+    }
+
+
+def _fill_block(table: Table) -> dict[str, Any]:
+    return _table(table, partial(_fill_entry, table)) | {
+        "caption": fill_in.WHAT_IT_IS,
+        "notes": fill_in.notes(table),
+    }
+
+
+def _table(table: Table, entry: Callable[[str, Column], dict[str, Any]]) -> dict[str, Any]:
     return {
         "heading": table.heading,
         "dataset": table.dataset,
-        "caption": caption(analysis, MEASURES[0], "bold").removeprefix(f"{table.heading}: "),
         "columns": [
             {"cell": column[0], "label": " ".join(column_label(column))} for column in table.columns
         ],
@@ -104,17 +126,36 @@ def _block(analysis: Analysis) -> dict[str, Any]:
             {
                 "budget": row,
                 "params": target,
-                "cells": [_entry(analysis, row, column) for column in table.columns],
+                "cells": [entry(row, column) for column in table.columns],
             }
             for row, target in table.rows.items()
         ],
-        "notes": notes(analysis),
     }
 
 
-def _entry(analysis: Analysis, row: str, column: tuple[str, int]) -> dict[str, Any]:
+def _entry(analysis: Analysis, row: str, column: Column) -> dict[str, Any]:
     """What stands in one place of a block's table."""
     cell = analysis.table.cells.get((row, *column))
+    entry = _place(cell, column)
+    if cell is None or not cell.is_done:
+        return entry
+    lines = _seed_lines(cell)
+    if cell.paper_nats is not None:
+        difference = cell.test_nats - cell.paper_nats
+        lines += [f"paper {cell.paper_nats:.3f}", f"({difference:+.3f})"]
+    return entry | {"lines": lines, "best": cell in analysis.not_worse(row)}
+
+
+def _fill_entry(table: Table, row: str, column: Column) -> dict[str, Any]:
+    cell = table.cells.get((row, *column))
+    entry = _place(cell, column)
+    if cell is None or not cell.is_done:
+        return entry
+    return entry | {"lines": [f"perplexity {math.exp(cell.test_nats):.3f}", *_seed_lines(cell)]}
+
+
+def _place(cell: Cell | None, column: Column) -> dict[str, Any]:
+    """A cell's loss, and what leads to its runs."""
     entry: dict[str, Any] = {
         "cell": column[0], "value": "", "text": "—", "lines": [], "runs": "", "best": False
     }  # fmt: skip
@@ -123,19 +164,15 @@ def _entry(analysis: Analysis, row: str, column: tuple[str, int]) -> dict[str, A
     entry["runs"] = " ".join(cell.run_ids)
     if not cell.is_done:
         return entry | {"text": "diverged"}
+    return entry | {"value": cell.test_nats, "text": f"{cell.test_nats:.3f}"}
+
+
+def _seed_lines(cell: Cell) -> list[str]:
     seeds = len(cell.seeds)
     lines = [f"{seeds} seed{'s' * (seeds > 1)}"]
     if cell.sd_over_seeds is not None:
         lines.append(f"SD {cell.sd_over_seeds:.4f}")
-    if cell.paper_nats is not None:
-        difference = cell.test_nats - cell.paper_nats
-        lines += [f"paper {cell.paper_nats:.3f}", f"({difference:+.3f})"]
-    return entry | {
-        "value": cell.test_nats,
-        "text": f"{cell.test_nats:.3f}",
-        "lines": lines,
-        "best": cell in analysis.not_worse(row),
-    }
+    return lines
 
 
 def _differences(analysis: Analysis) -> list[dict[str, Any]]:

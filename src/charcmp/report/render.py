@@ -13,11 +13,12 @@ from typing import Any
 import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
-from charcmp.report.cells import Cell, Table
+from charcmp.report.cells import Cell, Column, Table
 from charcmp.report.comparisons import Analysis
 from charcmp.report.findings import Findings
 from charcmp.report.layout import (
     MEASURES,
+    Line,
     Measure,
     caption,
     column_label,
@@ -51,30 +52,33 @@ def terminal(findings: Findings) -> str:
     measure = MEASURES[0]
     parts: list[str] = []
     for analysis in findings.analyses:
-        parts.append(_wrapped([caption(analysis, measure, "*")]))
-        parts += [
-            _terminal_table(analysis, measure, columns) for columns in _abreast(analysis.table)
-        ]
-        parts.append(_wrapped(notes(analysis)))
+        parts.append(wrapped([caption(analysis, measure, "*")]))
+        parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
+        parts.append(wrapped(notes(analysis)))
     tables = findings.tables
-    parts.append(_wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
+    parts.append(wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
     if findings.comparisons:
         parts.append("Against the paper, in nats per character")
         parts.append(_comparison_table(findings.comparisons))
     if findings.claims:
         parts.append("The paper's claims")
-        parts += [_wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
+        parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
                   for one in findings.claims]  # fmt: skip
     parts.append("What to take")
-    parts += [_wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
-    parts.append(_wrapped([SAMPLING_NOTE]))
+    parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
+    parts.append(wrapped([SAMPLING_NOTE]))
     return "\n\n".join(parts)
 
 
-def _abreast(table: Table) -> list[list[int]]:
+def terminal_tables(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
+    """One table, or several where the columns have no room side by side."""
+    return [_terminal_table(columns, lines, indices) for indices in _abreast(columns)]
+
+
+def _abreast(columns: Sequence[Column]) -> list[list[int]]:
     """Indices of the columns to print side by side: whole cells, as many as there is room for."""
     chunks: list[list[int]] = [[]]
-    for _, of_cell in groupby(range(len(table.columns)), lambda i: table.columns[i][0]):
+    for _, of_cell in groupby(range(len(columns)), lambda i: columns[i][0]):
         indices = list(of_cell)
         if chunks[-1] and len(chunks[-1]) + len(indices) > COLUMNS_ABREAST:
             chunks.append([])
@@ -82,24 +86,24 @@ def _abreast(table: Table) -> list[list[int]]:
     return chunks
 
 
-def _terminal_table(analysis: Analysis, measure: Measure, columns: list[int]) -> str:
-    labels = [[*cell.split(), layers] for cell, layers in map(column_label, analysis.table.columns)]
-    height = max(len(labels[i]) for i in columns)
+def _terminal_table(columns: Sequence[Column], lines: Sequence[Line], indices: list[int]) -> str:
+    labels = [[*cell.split(), layers] for cell, layers in map(column_label, columns)]
+    height = max(len(labels[i]) for i in indices)
     header = ["\n" * (height - 1) + "budget", ""]
-    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in columns]
+    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in indices]
     rows: list[list[str] | str] = []
-    for line in table_lines(analysis, measure):
+    for line in lines:
         texts = [f"*{text}" if bold else text for text, bold in
                  zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
         if line.label == "test" and rows:
             rows.append(SEPARATING_LINE)
         first = line.budget if line.label == "test" else ""
-        rows.append([first, line.label, *(texts[i] for i in columns)])
-    align = ["left", "left", *(["right"] * len(columns))]
+        rows.append([first, line.label, *(texts[i] for i in indices)])
+    align = ["left", "left", *(["right"] * len(indices))]
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
 
 
-def _wrapped(said: list[str]) -> str:
+def wrapped(said: list[str]) -> str:
     return "\n".join(
         textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for note in said
@@ -130,16 +134,8 @@ def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
     for analysis in findings.analyses:
-        table, rows = analysis.table, []
-        for line in table_lines(analysis, measure):
-            texts = [f"**{text}**" if bold else text for text, bold in
-                     zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
-            rows.append([line.budget if line.label == "test" else "", line.label, *texts])
-        header = ["budget", "", *(" ".join(column_label(column)) for column in table.columns)]
-        align = ("left", "left", *(["right"] * len(table.columns)))
-        frame = pd.DataFrame(rows, columns=header)
         parts.append(f"### {caption(analysis, measure, '**bold**')}")
-        parts.append(frame.to_markdown(index=False, disable_numparse=True, colalign=align))
+        parts.append(markdown_table(analysis.table.columns, table_lines(analysis, measure)))
         parts.append("\n".join(f"- {note}" for note in notes(analysis)))
     parts.append("### Reading it")
     tables = findings.tables
@@ -158,36 +154,52 @@ def markdown(findings: Findings, measure: Measure) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def markdown_table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        texts = [f"**{text}**" if bold else text for text, bold in
+                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
+        rows.append([line.budget if line.label == "test" else "", line.label, *texts])
+    header = ["budget", "", *(" ".join(column_label(column)) for column in columns)]
+    align = ("left", "left", *(["right"] * len(columns)))
+    frame = pd.DataFrame(rows, columns=header)
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
 def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
     """A table environment for each block, its notes in the caption; needs booktabs."""
     parts = ["% \\usepackage{booktabs}\n"]
     for number, analysis in enumerate(analyses, start=1):
-        table, lines = analysis.table, table_lines(analysis, measure)
-        labels = [("", "budget"), ("", ""), *map(column_label, table.columns)]
-        frame = pd.DataFrame(
-            [[line.budget if line.label == "test" else "", line.label, *line.texts()]
-             for line in lines],
-            columns=pd.MultiIndex.from_tuples(labels),
-        )  # fmt: skip
-        css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
-               for line in lines]  # fmt: skip
+        table = analysis.table
         said = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
         text = " ".join([f"{caption(analysis, measure, 'bold')}.", *said])
-        styler = frame.style.hide(axis="index").format(_escaped)
-        styler = styler.format_index(_escaped, axis="columns")
-        styled = styler.apply(lambda _, css=css: pd.DataFrame(css).to_numpy(), axis=None)
-        parts.append(
-            styled.to_latex(
-                hrules=True,
-                column_format="ll" + "r" * len(table.columns),
-                multicol_align="c",
-                caption=_escaped(text),
-                label=f"tab:charcmp-{measure.name}-{number}",
-                position="htbp",
-                position_float="centering",
-            )
-        )
+        label = f"tab:charcmp-{measure.name}-{number}"
+        parts.append(latex_table(table.columns, table_lines(analysis, measure), text, label))
     return "\n".join(parts)
+
+
+def latex_table(columns: Sequence[Column], lines: Sequence[Line], text: str, label: str) -> str:
+    """One table environment; `text` is its caption."""
+    labels = [("", "budget"), ("", ""), *map(column_label, columns)]
+    frame = pd.DataFrame(
+        [[line.budget if line.label == "test" else "", line.label, *line.texts()]
+         for line in lines],
+        columns=pd.MultiIndex.from_tuples(labels),
+    )  # fmt: skip
+    css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
+           for line in lines]  # fmt: skip
+    styler = frame.style.hide(axis="index").format(_escaped)
+    styler = styler.format_index(_escaped, axis="columns")
+    styled = styler.apply(lambda _: pd.DataFrame(css).to_numpy(), axis=None)
+    return styled.to_latex(
+        hrules=True,
+        column_format="ll" + "r" * len(columns),
+        multicol_align="c",
+        caption=_escaped(text),
+        label=label,
+        position="htbp",
+        position_float="centering",
+    )
 
 
 def _escaped(text: object) -> str:
@@ -211,13 +223,13 @@ def _csv_value(value: float | str | None) -> str | None:
     return f"{value:.6f}" if isinstance(value, float) else value and str(value)
 
 
-def cells_csv(tables: Sequence[Table]) -> str:
-    """One line per cell, in nats, with all that is known of it."""
+def cells_csv(tables: Sequence[Table], without: Sequence[str] = ()) -> str:
+    """One line per cell, in nats, with all that is known of it; `without` some of the columns."""
     return _csv(pd.DataFrame([
         _cell_record(table, table.cells[row, *column])
         for table in tables for row in table.rows for column in table.columns
         if (row, *column) in table.cells
-    ]))  # fmt: skip
+    ]).drop(columns=list(without)))  # fmt: skip
 
 
 def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
