@@ -57,7 +57,7 @@ def chunk_of(model: nn.Module, state: object) -> Callable[[], None]:
     return chunk
 
 
-def charcmp_chunk(cell: str, layers: int, hidden_size: int, **options: str) -> Callable[[], None]:
+def charcmp_chunk(cell: str, layers: int, hidden_size: int, **options: Any) -> Callable[[], None]:
     model = CharModel(cell, layers, hidden_size, V, **options)
     model.initialize(0.08, seed=0)
     return chunk_of(model, model.zero_state(B))

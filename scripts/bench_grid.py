@@ -56,9 +56,9 @@ def shapes(budgets: list[str], device: str) -> list[RunSpec]:
     specs = []
     for budget, layers, cell in itertools.product(budgets, LAYERS, CELLS):
         config = Config(
-            LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
-            DatasetConfig("wp", "file"),
-            RMSpropConfig("rmsprop"),
+            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            dataset=DatasetConfig("wp", "file"),
+            optimizer=RMSpropConfig("rmsprop"),
             layers=layers,
             budget=budget,
             device=device,

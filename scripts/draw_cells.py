@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Callable
 from math import hypot
 from pathlib import Path
+from typing import Any
 
 from matplotlib import pyplot as plt
 from matplotlib.patches import Circle, FancyBboxPatch
@@ -68,7 +69,7 @@ class Diagram:
         self.axes.plot(*zip(*corners, strict=True), color=color, lw=width, ls=style, zorder=1)
         arrow = {"arrowstyle": "-|>", "color": color, "lw": width, "shrinkA": 0, "shrinkB": 0}
         length = hypot(end[0] - x, end[1] - y)
-        tail = tuple(e - 0.2 * (e - s) / length for s, e in zip((x, y), end, strict=True))
+        tail = (end[0] - 0.2 * (end[0] - x) / length, end[1] - 0.2 * (end[1] - y) / length)
         self.axes.annotate("", xy=end, xytext=tail, arrowprops=arrow, zorder=2)
 
     def inputs(self, text: str, *boxes: Point) -> None:
@@ -112,7 +113,7 @@ def draw_lstm(peepholes: bool = False) -> Diagram:
     d.line(output, (9.4, 2.3))
     d.text((9.7, 2.3), "h'")
     if peepholes:
-        seen = {"color": GREEN, "dashed": True}
+        seen: Any = {"color": GREEN, "dashed": True}
         top = 1.1 + HIGH
         d.line((1.2, 4), (1.2, 1.9), (1.75, 1.9), (1.75, top), **seen)
         d.line((1.2, 1.9), (3.35, 1.9), (3.35, top), **seen)

@@ -15,7 +15,9 @@ Writes OUTPUT.csv (run, state, k, mean_norm) and OUTPUT.svg. Needs matplotlib.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from charcmp.cells import CELLS
 from charcmp.cells.base import Cell
+from charcmp.errors import UserError
 from charcmp.evaluate import Chunks
 from charcmp.model import CharModel
 from charcmp.trained import runs_with_weights
@@ -66,7 +69,8 @@ def draw(table: pd.DataFrame, file: Path) -> None:
     """One line for each run and state vector."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     colors: dict[str, str] = {}
-    for (label, state), line in table.groupby(["label", "state"], sort=False):
+    for key, line in table.groupby(["label", "state"], sort=False):
+        label, state = map(str, cast(tuple, key))
         color = colors.setdefault(label, f"C{len(colors)}")
         style = {"h": "-", "c": "--"}[state]
         name = f"{label}, ∂loss/∂{state}"
@@ -103,4 +107,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"gradient_reach: {error}")

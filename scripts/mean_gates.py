@@ -10,10 +10,12 @@ units (charcmp.gates.mean_gates).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from tabulate import tabulate
 
+from charcmp.errors import UserError
 from charcmp.gates import mean_gates
 from charcmp.trained import runs_with_weights
 
@@ -32,4 +34,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"mean_gates: {error}")

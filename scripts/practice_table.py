@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 from hydra import compose, initialize_config_dir
@@ -179,10 +179,14 @@ def write_table(overrides: list[str], to: Path | None) -> None:
     folder = to or next(iter(jobs.values()))[0].folder.path.parents[1] / "report"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {"practice.csv": table.to_csv(index=False), "practice.md": markdown}.items():
-        write_atomically(folder / name, lambda file, text=text: file.write(f"{text}\n".encode()))
+        write_atomically(folder / name, partial(_write, text))
     print(markdown)
     print(f"wrote {folder / 'practice.csv'} and practice.md: test losses in nats per character, "
           "of the best epoch by validation; last val: of the last epoch")  # fmt: skip
+
+
+def _write(text: str, file: IO[bytes]) -> None:
+    file.write(f"{text}\n".encode())
 
 
 def main() -> None:

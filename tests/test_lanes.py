@@ -32,9 +32,9 @@ def make_jobs(
     jobs = []
     for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
         config = Config(
-            LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
-            DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
-            RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
+            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            dataset=DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
+            optimizer=RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
             **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 4, "unroll_steps": 10},
             **{"device": device, "threads": 1, "progress": False, "checkpoint_seconds": 0.0},
             seed=seed,

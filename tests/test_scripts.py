@@ -63,4 +63,17 @@ def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: P
     header, *rows = (tmp_path / "reach.csv").read_text().splitlines()
     assert header == "run,state,k,mean_norm"
     assert [row.split(",")[1:3] for row in rows] == [[s, str(k)] for s in "hc" for k in range(10)]
-    assert "no finished run" in run("gradient_reach.py", "--runs", "nothing").stderr
+    for script in ("gradient_reach.py", "mean_gates.py"):
+        (line,) = run(script, "--runs", "nothing").stderr.splitlines()
+        assert "no language model with weights matches nothing" in line
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_benchmark_of_the_grid_measures_both_loops() -> None:
+    from bench_grid import one_after_another, shapes
+
+    threads = torch.get_num_threads()
+    specs = shapes(["2000"], "cpu")
+    assert len(specs) == 9
+    for kind in ("plain", "charcmp"):
+        assert all(speed > 0 for speed in one_after_another(specs, kind, threads, 0.01))

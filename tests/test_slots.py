@@ -8,7 +8,8 @@ from charcmp.slots import Slot, available_cores, gpu_slots, make_slots
 
 
 def config(**keys: object) -> Config:
-    return Config(CellConfig("rnn"), DatasetConfig(), RMSpropConfig("rmsprop"), **keys)
+    parts = {"dataset": DatasetConfig(), "optimizer": RMSpropConfig("rmsprop")}
+    return Config(cell=CellConfig("rnn"), **parts, **keys)
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     assert running["s3"]["seconds_left"] > 0
 
     sweep.terminate()
-    sweep.wait(60)
+    sweep.wait(120)
     (run_3,) = runs.glob("*-s3-*")
     steering = {"reason": "killed by SIGKILL \x1b[2J\x1b]0;owned\x07"}
     (run_3 / "failure.json").write_text(json.dumps(steering))
@@ -82,7 +82,7 @@ def test_watching_from_another_shell(
     assert {run["state"] for run in first} <= {"running", "waiting", "done"}
     assert {run["seed"] for run in first} == {0, 1}  # also of the run that has not begun
     watched = charcmp("status", "--watch")
-    assert sweep.wait(60) == 0
+    assert sweep.wait(120) == 0
     assert watched.returncode == 0
     for seed in (0, 1):
         lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]

@@ -122,7 +122,7 @@ OPTIMIZER_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config:
     # The science: part of a run's identity.
     task: str = "lm"  # lm: predicts the next byte | fill: one from the text on both sides

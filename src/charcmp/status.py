@@ -18,7 +18,9 @@ from charcmp.runs import CorruptFileError, RunFolder, printable, runs_dir, task_
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
 ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "seed")
 WATCH_SECONDS = 2.0
-QUIET_SECONDS = 10.0  # between two runs of a sweep nothing runs for some seconds
+# Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
+# not for seconds. With no run left to start, it is over.
+QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
 
 
 def run_status(folder: RunFolder) -> dict[str, Any]:
@@ -113,7 +115,8 @@ def watch_status(results_dir: str, lease_seconds: float) -> None:
     folder = Runs(results_dir, lease_seconds)
     shown: dict[str, str] = {}
     last_running = time.monotonic()
-    while time.monotonic() - last_running < QUIET_SECONDS:
+    quiet = QUIET_SECONDS
+    while time.monotonic() - last_running < quiet:
         runs = folder.look()
         if sys.stdout.isatty():
             print("\033[H\033[2J" + overview(runs), flush=True)
@@ -124,6 +127,8 @@ def watch_status(results_dir: str, lease_seconds: float) -> None:
             shown[run["run_id"]] = run["state"]
         if any(run["state"] == "running" for run in runs):
             last_running = time.monotonic()
+        is_left = any(run["state"] in ("running", "waiting") for run in runs)
+        quiet = QUIET_SECONDS if is_left else QUIET_SECONDS_AT_THE_END
         time.sleep(WATCH_SECONDS)
 
 
