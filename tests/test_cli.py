@@ -108,6 +108,7 @@ BAD = {
     "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
     "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
     "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),
+    "reset state": (["reset_state=chunk"], "reset_state=chunk: one of never, epoch", ""),
     "clip mode": (["clip_mode=global"], "clip_mode=global: one of value, norm", ""),
     "clip": (["clip=inf"], "clip=inf: must be positive and finite, or null", ""),
     "patience": (["patience=0"], "patience=0: must be at least 1", ""),

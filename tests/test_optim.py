@@ -142,6 +142,7 @@ def test_a_choice_for_every_optimiser() -> None:
         ({"schedule": "constant", "lr_decay_after": 3}, "schedule=constant does not use it"),
         ({"lr_decay": 0.9}, "lr_decay_after=10 of 8 epochs"),
         ({"clip": None, "clip_mode": "norm"}, "clip is null"),
+        ({"reset_state": "epoch", "epochs": 1}, "there is one epoch"),
         ({"patience": 8}, "8 epochs are no more"),
         ({}, None),
         ({"lr_decay": 0.9, "lr_decay_after": 7, "patience": 7, "clip_mode": "norm"}, None),
@@ -151,7 +152,7 @@ def test_a_choice_for_every_optimiser() -> None:
 def test_options_without_effect_say_so(changes: dict, complaint: str | None) -> None:
     options = {key: changes.pop(key) for key in list(changes) if hasattr(RMSpropConfig, key)}
     optimizer = RMSpropConfig(name="rmsprop", **options)
-    lines = without_effect(Config(optimizer=optimizer, epochs=8, **changes))
+    lines = without_effect(Config(**{"optimizer": optimizer, "epochs": 8} | changes))
     assert len(lines) == (complaint is not None)
     assert (complaint or "") in "".join(lines)
 

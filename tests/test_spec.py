@@ -88,6 +88,7 @@ def test_how_and_where_do_not_matter() -> None:
         {"optimizer": RMSpropConfig(name="rmsprop", schedule="cosine")},
         {"optimizer": RMSpropConfig(name="rmsprop", warmup_epochs=1)},
         {"clip_mode": "norm"},
+        {"reset_state": "epoch"},
         {"patience": 5},
         {"dataset": DatasetConfig(name="golden", source="file", layout="contiguous")},
         {"dataset": DatasetConfig(name="golden", source="file", split=[90.0, 5.0, 5.0])},

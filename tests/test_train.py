@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from charcmp.cells import CELLS
 from charcmp.config import (
     OPTIMIZERS,
+    RESETS,
     AdamConfig,
     CellConfig,
     Config,
@@ -69,8 +70,9 @@ def quiet(line: str) -> None:
     pass
 
 
-def bare_loop(spec: RunSpec) -> list[tuple[float, float]]:
-    """The protocol written out once more, plainly: (train, validation) nats of every epoch."""
+def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
+    """The protocol written out once more, plainly: of every epoch the training loss, the validation
+    loss and the largest element of the state."""
     config = spec.config
     splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10)
     model = CharModel(config.cell.name, config.layers, spec.hidden_size, spec.corpus.num_symbols)
@@ -81,6 +83,8 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, float]]:
     for epoch in range(1, config.epochs + 1):
         lr = 2e-3 * 0.95 ** max(0, epoch - 10)
         total = 0.0
+        if config.reset_state == "epoch":
+            state = model.zero_state(4)
         for start in range(0, splits.train.x_BC.shape[1], 10):
             x = torch.tensor(splits.train.x_BC[:, start : start + 10]).long().t()
             y = torch.tensor(splits.train.y_BC[:, start : start + 10]).long().t()
@@ -97,17 +101,34 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, float]]:
                     average.mul_(0.95).add_(0.05 * g * g)
                     p -= lr * g / (average.sqrt() + 1e-8)
         val = losses(model, to_chunks(splits.val, 10, torch.device("cpu")))
-        epochs.append((total / splits.train.x_BC.shape[1], float(val.mean())))
+        largest = float(state.abs().max())
+        epochs.append((total / splits.train.x_BC.shape[1], float(val.mean()), largest))
     return epochs
 
 
+@pytest.mark.parametrize("reset_state", RESETS)
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_trainer_is_the_protocol(tiny_text: Path, tmp_path: Path, cell: str) -> None:
-    spec = tiny_spec(tiny_text, cell, layers=2)
+def test_the_trainer_is_the_protocol(
+    tiny_text: Path, tmp_path: Path, cell: str, reset_state: str
+) -> None:
+    spec = tiny_spec(tiny_text, cell, layers=2, reset_state=reset_state)
     folder = folder_of(tmp_path, "run")
     train(spec, folder, say=quiet)
-    measured = [(e["train_nats_per_char"], e["val_nats_per_char"]) for e in history_of(folder)]
+    keys = ("train_nats_per_char", "val_nats_per_char", "largest_state")
+    measured = [tuple(entry[key] for key in keys) for entry in history_of(folder)]
     assert np.allclose(measured, bare_loop(spec), atol=2e-4)
+
+
+def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> None:
+    lines: dict[float, list[str]] = {0.0: [], 30.0: []}  # with a bias of 30 nothing is forgotten
+    for forget_bias, said in lines.items():
+        spec = tiny_spec(tiny_text, "lstm", epochs=6, batch_size=1, unroll_steps=50)
+        cell = LSTMConfig(name="lstm", forget_bias=forget_bias)
+        folder = folder_of(tmp_path, f"run{forget_bias}")
+        train(resolve(replace(spec.config, cell=cell)), folder, say=said.append)
+        assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
+    assert "its memory ran away" in lines[30.0][-1]
+    assert not any("ran away" in line for line in lines[0.0])
 
 
 def test_it_learns(tiny_text: Path, tmp_path: Path) -> None:
@@ -156,6 +177,7 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
         *((cell, {"layers": 2, "dropout": 0.3}) for cell in CELLS),
         *(("rnn", {"optimizer": make(name=name)}) for name, make in OPTIMIZERS.items()),
         ("rnn", {"optimizer": AdamConfig(name="adam", schedule="cosine"), "clip_mode": "norm"}),
+        ("gru", {"reset_state": "epoch"}),
         # Ends early, and after every resume where it does without.
         ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
     ],

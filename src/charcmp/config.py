@@ -107,6 +107,7 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
 SCHEDULES = ("exponential", "cosine", "constant")
 PRECISIONS = ("float32", "tf32")
 CLIP_MODES = ("value", "norm")
+RESETS = ("never", "epoch")
 # What an optimiser's options must be: whether a value is, and how that reads.
 OPTIMIZER_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "lr": (lambda lr: 0 < lr < math.inf, "positive and finite"),
@@ -140,6 +141,7 @@ class Config:
     unroll_steps: int = 100
     clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
     clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
+    reset_state: str = "never"  # to zero: never (the paper's) | epoch, at each one's start
     patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
@@ -276,6 +278,10 @@ def check(config: Config) -> None:
         config.clip_mode in CLIP_MODES,
         f"clip_mode={config.clip_mode}: one of {', '.join(CLIP_MODES)}",
     )
+    require(
+        config.reset_state in RESETS,
+        f"reset_state={config.reset_state}: one of {', '.join(RESETS)}",
+    )
     optimizer = config.optimizer
     require(
         OPTIMIZERS.get(optimizer.name) is type(optimizer),
@@ -351,6 +357,8 @@ def without_effect(config: Config) -> list[str]:
         lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
     if config.clip is None and config.clip_mode != Config.clip_mode:
         lines.append(f"clip_mode={config.clip_mode}: clip is null")
+    if config.reset_state == "epoch" and epochs == 1:
+        lines.append("reset_state=epoch: there is one epoch")
     if config.patience is not None and config.patience >= epochs:
         lines.append(f"patience={config.patience}: {epochs} epochs are no more")
     return [f"no effect: {line}" for line in lines]

@@ -44,6 +44,8 @@ TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
+# Memory cells that forget stay below a hundred; from here on some only count.
+RUNAWAY = 1000.0
 
 
 class Step:
@@ -102,7 +104,7 @@ class Step:
             clip_gradients(self.parameters, self.clip_mode, self.clip)
         if self.is_capturable:
             self.optimizer.step()
-        # Carried from chunk to chunk and across epochs, never reset; no gradient flows back. [code]
+        # Carried from chunk to chunk and across epochs; no gradient flows back. [code]
         self.state_LSBH.copy_(state_LSBH.detach())
         self.loss_sum += loss.detach()
         self.chunk.add_(1).remainder_(len(self.chunks))
@@ -209,6 +211,8 @@ def train(
     while not place.is_over(config):
         lr = learning_rate(config.optimizer, place.epoch, config.epochs)
         step.lr.fill_(lr)
+        if config.reset_state == "epoch" and place.chunk == 0:
+            step.state_LSBH.zero_()
         while place.chunk < len(train_chunks):
             step()
             place.chunk += 1
@@ -254,6 +258,7 @@ def train(
             "lr": lr,
             "train_nats_per_char": train_nats,
             "val_nats_per_char": val_nats,
+            "largest_state": float(step.state_LSBH.abs().max()),
             "seconds_train": round(place.seconds_train, 3),
         }
         place.history.append(entry)
@@ -272,6 +277,11 @@ def train(
             save()
         clock = time.perf_counter()
     bar.close()
+    if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
+        say(
+            f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
+            "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
+        )
     if board is not None:
         board.close()
 
