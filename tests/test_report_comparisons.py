@@ -123,12 +123,14 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     assert "it came out smaller: 0.0040" in (tmp_path / "report" / "table_nats.md").read_text()
 
 
-def test_short_trainings_are_cautioned_about(tmp_path: Path) -> None:
-    write_grid(tmp_path, {("lstm", 1): 1.46, ("gru", 1): 1.44}, epochs=2)
+def test_short_trainings_decide_no_claim(tmp_path: Path) -> None:
+    write_grid(tmp_path, AS_CLAIMED, epochs=2)
     analysis = analysis_of(tmp_path)
-    said = [verdict.evidence for verdict in verdicts([analysis])]
-    said += [advice.text() for advice in recommendations([analysis])]
-    assert len(said) == 2
+    found = verdicts([analysis])
+    assert len(found) == 5  # decided, were they of 50 epochs: test_claims
+    assert {verdict.verdict for verdict in found} == {UNDECIDED}
+    assert all("more epochs" in verdict.decided_by for verdict in found)
+    said = [*(verdict.evidence for verdict in found), recommendations([analysis])[0].text()]
     assert all("rank how fast the models learn" in text for text in said)
 
 

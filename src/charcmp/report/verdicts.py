@@ -48,10 +48,15 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 
 def _cautioned(verdict: Verdict, analysis: Analysis) -> Verdict:
-    """What a verdict on short trainings is about."""
+    """The claims are of models trained to the end: short trainings decide none of them."""
     if analysis.table.epochs >= FEW_EPOCHS:
         return verdict
-    return replace(verdict, evidence=f"{verdict.evidence} {FEW_EPOCHS_CAUTION}")
+    return replace(
+        verdict,
+        verdict=UNDECIDED,
+        evidence=f"{verdict.evidence} {FEW_EPOCHS_CAUTION}",
+        decided_by="Runs of more epochs; the paper's have 50.",
+    )
 
 
 def name(cell: Cell) -> str:
