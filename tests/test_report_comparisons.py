@@ -123,6 +123,15 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     assert "it came out smaller: 0.0040" in (tmp_path / "report" / "table_nats.md").read_text()
 
 
+def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> None:
+    write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.404}, sd=0.01)
+    (alone,) = analysis_of(tmp_path).power
+    write_grid(tmp_path, {("lstm", 2): 1.40, ("gru", 2): 1.45}, seeds=1)
+    (power,) = analysis_of(tmp_path).power
+    assert (power.num_seeds, power.undetectable) == (3, [1])
+    assert power.detectable > alone.detectable  # two comparisons instead of one
+
+
 def test_short_trainings_decide_no_claim(tmp_path: Path) -> None:
     write_grid(tmp_path, AS_CLAIMED, epochs=2)
     analysis = analysis_of(tmp_path)

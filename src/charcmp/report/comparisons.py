@@ -90,9 +90,9 @@ class Power:
     """What a row's seeds could have told of LSTM against GRU (80 % power, Holm's first step)."""
 
     row: str
-    num_seeds: int  # the fewest of its LSTM and GRU cells
+    num_seeds: int  # the fewest of its pairs with several seeds; 1 where none has
     detectable: float  # nats; with one seed, what the text alone would hide
-    differences: dict[int, float]  # |LSTM - GRU| by number of layers
+    differences: dict[int, float]  # |LSTM - GRU| by number of layers, of these pairs
 
     @property
     def undetectable(self) -> list[int]:
@@ -265,7 +265,8 @@ def _power(table: Table, row: str, differences: Sequence[Difference]) -> Power |
     )
     several = [cell for cell in _done(table, row) if cell.sd_over_seeds is not None]
     degrees = sum(len(cell.seeds) - 1 for cell in several)
-    num_seeds = min(len(cell.seeds) for one in pairs for cell in (one.a, one.b))
+    seeded = [one for one in pairs if one.both is not None] or pairs
+    num_seeds = min(len(cell.seeds) for one in seeded for cell in (one.a, one.b))
     pooled = (
         sum((_seed_variance(cell) or 0) * (len(cell.seeds) - 1) for cell in several) / degrees
         if degrees
@@ -275,5 +276,5 @@ def _power(table: Table, row: str, differences: Sequence[Difference]) -> Power |
         row=row,
         num_seeds=num_seeds,
         detectable=detectable_with(num_seeds, text, pooled, ALPHA / len(pairs)),
-        differences={one.a.layers: abs(one.nats) for one in pairs},
+        differences={one.a.layers: abs(one.nats) for one in seeded},
     )
