@@ -105,7 +105,7 @@ OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
     "sgd": SGDConfig,
 }
 SCHEDULES = ("exponential", "cosine", "constant")
-PRECISIONS = ("float32", "tf32")
+PRECISIONS = ("float32", "tf32", "bf16")
 CLIP_MODES = ("value", "norm")
 RESETS = ("never", "epoch")
 # What an optimiser's options must be: whether a value is, and how that reads.
@@ -145,7 +145,7 @@ class Config:
     patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
-    precision: str = "float32"  # of products; tf32: on NVIDIA GPUs, rounded to 10 bits, faster
+    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs) | bf16
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep

@@ -16,6 +16,7 @@ import torch
 from charcmp import __version__
 from charcmp.corpus import Corpus
 from charcmp.errors import UserError
+from charcmp.precision import set_precision
 from charcmp.slots import num_lanes
 
 
@@ -45,19 +46,14 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(device: torch.device, precision: str) -> None:
-    """Makes a GPU this thread's own, and tells this process how to multiply there: in float32, or
-    with factors rounded to TF32.
+    """Makes a GPU this thread's own, and tells this process how to multiply.
 
     Raises:
-        UserError: for tf32 elsewhere than on a GPU.
+        UserError: if the device cannot multiply so.
     """
-    if precision == "tf32" and device.type != "cuda":
-        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
-    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
-    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    set_precision(device, precision)
 
 
 def device_name(device: torch.device) -> str:

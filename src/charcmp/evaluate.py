@@ -16,6 +16,7 @@ from charcmp.corpus import Stream
 from charcmp.fill import windows
 from charcmp.graph import Replayed
 from charcmp.model import CharModel
+from charcmp.precision import multiplying
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,13 @@ def to_chunks(
 class Evaluation:
     """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
 
-    def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
+    def __init__(
+        self,
+        model: CharModel,
+        chunks: Chunks,
+        capture: bool = True,
+        precision: str = "float32",
+    ) -> None:
         K, T, B = chunks.y_KTB.shape
         self.model, self.chunks = model, chunks
         self.state_LSBH = model.zero_state(B)
@@ -67,7 +74,8 @@ class Evaluation:
         self.nll_KTB = torch.empty(K, T, B, device=device)
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.state_LSBH, self.nll_KTB, self.chunk]
-        self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)
+        work = multiplying(self._score_chunk, precision)
+        self.replay = Replayed(work, device, lambda: changed, capture=capture)
 
     def _score_chunk(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]

@@ -34,6 +34,7 @@ from charcmp.optim import (
     make_optimizer,
     rate_tensor,
 )
+from charcmp.precision import multiplying
 from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
 from charcmp.runs import VOCABULARY_KEY, RunFolder
 from charcmp.sample import seconds_per_char
@@ -82,7 +83,8 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = is_capturable(config.optimizer)
-        self.replay = Replayed(self._compute, device, self._changed, self.generator)
+        work = multiplying(self._compute, config.precision)
+        self.replay = Replayed(work, device, self._changed, self.generator)
 
     def __call__(self) -> None:
         """Trains on the next chunk; behind the last comes the first."""
@@ -163,7 +165,10 @@ def train(
         for stream in (splits.train, splits.val, splits.test)
     )
     step = Step(spec, device, train_chunks)
-    validate, test = (Evaluation(step.model, part) for part in (val_chunks, test_chunks))
+    validate, test = (
+        Evaluation(step.model, part, precision=config.precision)
+        for part in (val_chunks, test_chunks)
+    )
     if device.type == "cuda" and not step.is_capturable:
         say(f"note: optimizer={config.optimizer.name}: outside the CUDA graph, launch by launch")
     if remark := fused.remark(device, step.model.in_cudnn):
