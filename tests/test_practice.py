@@ -113,6 +113,13 @@ def test_every_variant_of_practice_is_in_its_table() -> None:
     assert set(experiment.hydra.sweeper.variants) == named
 
 
+def test_the_experiment_of_the_gate_variants(charcmp: Charcmp, tiny_text: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}"]
+    done = charcmp("sweep", "experiment=variants", *text, "--dry-run", "--no-cost")
+    assert "42 runs: 0 finished, 42 to do" in done.stdout  # seven cells, two depths, three seeds
+    assert done.stdout.count("cascaded gate, open ") == 6
+
+
 def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     overrides = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tmp_path}", *TINY]
     overrides += ["hidden_size=32", "epochs=1", "seed=0,1", "progress=false"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,17 @@ def test_notes(
     write_run(tmp_path, **run)
     report_texts(tmp_path)
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_memory_that_ran_away_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for cell, largest in {"lstm": 90.0, "lstm_peephole": 24042.7}.items():
+        folder = write_run(tmp_path, 1.5, cell=cell)
+        (folder / "history.json").write_text(json.dumps([{"largest_state": largest}]))
+    report_texts(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from zero" in said
 
 
 # Filters.

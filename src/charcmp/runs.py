@@ -44,6 +44,9 @@ REQUIRED_KEYS = (
     *("test_nats_per_char", "test_perplexity", "test_bits_per_char", "num_test_chars"),
     *("seconds_train", "chars_per_second", "device"),
 )
+# Of the largest element of a state: memory cells that forget stay below a hundred, beyond this some
+# only count.
+RUNAWAY = 1000.0
 VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
 
 

@@ -36,7 +36,7 @@ from charcmp.optim import (
 )
 from charcmp.precision import multiplying
 from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
-from charcmp.runs import VOCABULARY_KEY, RunFolder
+from charcmp.runs import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.sample import seconds_per_char
 from charcmp.slots import num_lanes
 from charcmp.spec import RunSpec
@@ -45,8 +45,6 @@ TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
-# Memory cells that forget stay below a hundred; from here on some only count.
-RUNAWAY = 1000.0
 
 
 class Step:

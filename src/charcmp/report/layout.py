@@ -10,7 +10,9 @@ from charcmp.cells import CELLS
 from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
 from charcmp.report.comparisons import Analysis
+from charcmp.report.load import largest_state
 from charcmp.report.verdicts import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
+from charcmp.runs import RUNAWAY
 
 MISSING = "—"
 MOST_MISSING_NAMED = 12
@@ -169,7 +171,7 @@ def remarks(table: Table) -> list[str]:
         return [*said, *_dropout_notes(table), *_diverged_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
-    said += [*_dropout_notes(table), *_diverged_notes(table)]
+    said += [*_dropout_notes(table), *_runaway_notes(table), *_diverged_notes(table)]
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -233,6 +235,17 @@ def _dropout_notes(table: Table) -> list[str]:
     if used in (set(), {0.0}):
         return []
     return ["Dropout: " + "; ".join(f"{_name(c)}: {c.dropout:g}" for c in table.done()) + "."]
+
+
+def _runaway_notes(table: Table) -> list[str]:
+    largest = [(cell, max(map(largest_state, cell.runs))) for cell in table.done()]
+    reached = [f"{_name(cell)}: {top:,.0f}" for cell, top in largest if top > RUNAWAY]
+    if not reached:
+        return []
+    return [
+        f"Memory that ran away, the largest element of the state that training carried: "
+        f"{'; '.join(reached)}. Evaluation starts from zero, where such a model is another."
+    ]
 
 
 def _diverged_notes(table: Table) -> list[str]:

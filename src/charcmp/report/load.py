@@ -157,6 +157,15 @@ def read_history(run: Run) -> list[dict[str, float]]:
         raise CorruptFileError(f"{file}: not the losses of epochs ({error})") from None
 
 
+def largest_state(run: Run) -> float:
+    """The largest element of the state that training carried, after its last epoch; 0 where the run
+    does not say."""
+    try:
+        return float(json.loads((run.folder / "history.json").read_text())[-1]["largest_state"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return 0.0
+
+
 def read_environment(run: Run) -> dict[str, Any]:
     """What environment.json says of the machine, the corpus and the command; {} where it cannot."""
     try:
