@@ -15,8 +15,8 @@ from charcmp.spec import resolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PAPER = CHECKOUT / "results" / "paper"
-EXAMPLE = CHECKOUT / "results" / "example"
-PUBLISHED = (PAPER, EXAMPLE)
+OTHERS = [CHECKOUT / "results" / name for name in ("example", "variants")]
+PUBLISHED = [PAPER, *OTHERS]
 RUNS = [run for folder in PUBLISHED for run in sorted((folder / "runs").iterdir())]
 # Python's own texts are others in another Python.
 SAME_EVERYWHERE = [run for run in RUNS if run.name.startswith(("wp-", "lk-"))]
@@ -75,8 +75,12 @@ def comparable(name: str, contents: bytes) -> object:
 
 def test_a_fresh_clones_report_is_the_published_one(charcmp: Charcmp, tmp_path: Path) -> None:
     assert "these are the published ones" in charcmp("report").stdout
-    charcmp("report", f"results_dir={EXAMPLE}", "--output", str(tmp_path / "example" / "report"))
-    for folder, own in ((PAPER, tmp_path / "work" / "results"), (EXAMPLE, tmp_path / "example")):
+    for folder in OTHERS:
+        charcmp(
+            "report", f"results_dir={folder}", "--output", str(tmp_path / folder.name / "report")
+        )
+    for folder in PUBLISHED:
+        own = tmp_path / ("work/results" if folder == PAPER else folder.name)
         published, written = report_files(folder), report_files(own)
         assert written.keys() == published.keys()
         for name, contents in published.items():
