@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,6 +48,7 @@ STYLE: dict[Any, Any] = {
 MAX_SLUG = 50  # characters of a file's name
 MIN_MODELS = 5  # for a map of models
 MAX_PERPLEXITY = 30
+MAX_ACROSS = 4  # panels of learning curves
 FEW_POINTS = 40
 RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
 NATS = "nats per character"
@@ -251,20 +253,28 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> _Draw
         return None
     cells = [cell for cell in _cells_of(table) if any(c == cell for c, _ in histories)]
     depths = sorted({layers for _, layers in histories})
-    size = (1.0 + 2.3 * len(cells), 1.1 + 1.75 * len(depths))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(depths), len(cells), sharex=True, sharey=True, squeeze=False)
+    # Cells side by side, as many as can be read; the rest in a further block of rows.
+    across = min(len(cells), MAX_ACROSS)
+    down = len(depths) * -(-len(cells) // across)
+    figure = Figure(figsize=(1.0 + 2.3 * across, 1.1 + 1.75 * down), layout="constrained")
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for (i, j), panel in np.ndenumerate(panels):
-        depth, of = depths[i], cells[j]
-        panel.set_title(f"{cell_label(of)}, {depth} layer{'s' * (depth > 1)}", fontsize=8)
+        block, i_depth = divmod(i, len(depths))
+        if (number := block * across + j) >= len(cells):
+            panel.set_axis_off()
+            continue
+        depth, of = depths[i_depth], cells[number]
+        title = f"{cell_label(of)}, {depth} layer{'s' * (depth > 1)}"
+        panel.set_title(textwrap.fill(title, 34), fontsize=8)
         if (of, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",
                        color=GREY)  # fmt: skip
         for _, history in histories.get((of, depth), []):
             _learning_curve(panel, history, style_of(of, cells)[0])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        if i == len(depths) - 1:
+        if i_depth == len(depths) - 1:
             panel.set_xlabel("epoch")
+            panel.tick_params(labelbottom=True)
     panels[0, 0].set_ylim(*_loss_range([h for some in histories.values() for _, h in some]))
     figure.supylabel(f"loss ({NATS})", fontsize=9)
     handles = [
@@ -307,7 +317,9 @@ def forest_figure(family: str, differences: Sequence[Difference]) -> _Drawn:
     """A line for each comparison, budgets below one another."""
     rows = list(dict.fromkeys(one.row for one in differences))
     num_lines = len(differences) + len(rows)
-    figure = Figure(figsize=(7.2, 1.5 + 0.23 * num_lines), layout="constrained")
+    longest = max(len(f"{name(one.a)} - {name(one.b)}") for one in differences)
+    size = (max(7.2, 4.6 + 0.07 * longest), 1.6 + 0.23 * num_lines)
+    figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
     labels: list[tuple[float, str]] = []
     y = 0.0
@@ -325,7 +337,7 @@ def forest_figure(family: str, differences: Sequence[Difference]) -> _Drawn:
         label.set_fontweight("bold" if text in rows else "normal")
     panel.set_ylim(y + 0.3, 0.7)
     panel.grid(axis="y", visible=False)
-    panel.set_xlabel(f"difference of test losses ({NATS}); left of 0: the first is better")
+    panel.set_xlabel(f"difference of test losses ({NATS})\nleft of 0: the first is better")
     handles = [
         Line2D([], [], color="black", marker="o", label="told from 0"),
         Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not told from 0"),
