@@ -1,10 +1,13 @@
 """Packs finished runs into results/paper/, and rewrites the report there from what it then holds.
 
-    python scripts/publish.py RESULTS_DIR [--to results/paper] [--allow-dirty]
+    python scripts/publish.py RESULTS_DIR [--to results/paper] [--allow-dirty] [--without-losses]
 
 Of each finished run, small files that name no folder of the machine: result.json, config.yaml,
-environment.json, history.json, test_blocks.npz. Doing it again changes nothing; nothing published
-is ever deleted. Exit status 1 if a run was refused.
+environment.json, history.json and, unless it diverged, test_blocks.npz. Doing it again changes
+nothing; nothing published is ever deleted. Exit status 1 if a run was refused.
+
+--without-losses leaves out test_blocks.npz, and the report: for runs that are published for a table
+of another script.
 """
 
 from __future__ import annotations
@@ -33,26 +36,30 @@ MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")
 PATH_KEYS = ("results_dir", "data_dir", "dataset.path")
 
 
-def packed_files(run: RunFolder, allow_dirty: bool = False) -> dict[str, bytes] | None:
+def packed_files(
+    run: RunFolder, allow_dirty: bool = False, with_losses: bool = True
+) -> dict[str, bytes] | None:
     """What is published of a run, by file name; None if it is not finished.
 
     Raises:
         UserError: if the run may not be published, with the reason.
     """
     try:
-        if (result := run.read_result()) is None or result["status"] != "done":
+        if (result := run.read_result()) is None:
             return None
         check_result(result, run.result)
         if not allow_dirty and (result.get("git_dirty") is not False or not result["git_commit"]):
             raise UserError("not of a clean commit (--allow-dirty publishes it all the same)")
-        nll_N = read_nll(run.test_nll, result["num_test_chars"])
-        return {
+        files = {
             "result.json": run.result.read_bytes(),
             "config.yaml": without_machine(run.config).encode(),
             "environment.json": as_json(without_paths(json.loads(run.environment.read_text()))),
             "history.json": run.history.read_bytes(),
-            BLOCKS_FILE: pack(nll_N, result["batch_size"], result["unroll_steps"]),
         }
+        if with_losses and result["status"] == "done":
+            nll_N = read_nll(run.test_nll, result["num_test_chars"])
+            files[BLOCKS_FILE] = pack(nll_N, result["batch_size"], result["unroll_steps"])
+        return files
     except (CorruptFileError, OSError, json.JSONDecodeError) as error:
         raise UserError(str(error)) from None
 
@@ -103,7 +110,11 @@ def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:
 
 
 def publish(
-    results_dir: Path, to: Path, allow_dirty: bool = False, formats: Sequence[str] = FORMATS
+    results_dir: Path,
+    to: Path,
+    allow_dirty: bool = False,
+    formats: Sequence[str] = FORMATS,
+    with_losses: bool = True,
 ) -> int:
     """Packs the finished runs of a folder; returns how many were refused.
 
@@ -113,7 +124,7 @@ def publish(
     num_published = num_unchanged = num_refused = num_unfinished = 0
     for path in sorted(path for path in runs_dir(results_dir).glob("*") if path.is_dir()):
         try:
-            files = packed_files(RunFolder(path), allow_dirty)
+            files = packed_files(RunFolder(path), allow_dirty, with_losses)
         except UserError as error:
             print(f"refused: {path.name}: {error}")
             num_refused += 1
@@ -131,9 +142,10 @@ def publish(
             num_unchanged += 1
     print(
         f"{num_published} runs published, {num_unchanged} unchanged, {num_refused} refused, "
-        f"{num_unfinished} not finished (or diverged)"
+        f"{num_unfinished} not finished"
     )
-    make_report(to, out=to / "report", formats=formats, or_published=False)
+    if with_losses:
+        make_report(to, out=to / "report", formats=formats, or_published=False)
     return num_refused
 
 
@@ -142,9 +154,18 @@ def main() -> None:
     parser.add_argument("results_dir", type=Path, help="holds runs/")
     parser.add_argument("--to", type=Path, default=PUBLISHED, help="default: %(default)s")
     parser.add_argument("--allow-dirty", action="store_true", help="also runs of uncommitted code")
+    parser.add_argument(
+        "--without-losses", action="store_true", help="no test_blocks.npz, and no report"
+    )
     options = parser.parse_args()
     try:
-        sys.exit(publish(options.results_dir, options.to, options.allow_dirty) > 0)
+        num_refused = publish(
+            options.results_dir,
+            options.to,
+            options.allow_dirty,
+            with_losses=not options.without_losses,
+        )
+        sys.exit(num_refused > 0)
     except UserError as error:
         sys.exit(f"publish: {error}")
 

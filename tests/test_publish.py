@@ -57,7 +57,6 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
         for seed in (0, 1):
             nll = losses(1.5, seed=seed, num_chars=330_000)
             complete(write_run(results, 1.5, cell=cell, seed=seed, nll=nll, num_test_chars=330_000))
-    write_run(results, None, cell="rnn", layers=3)  # diverged: not published
     (results / "runs" / "unfinished").mkdir()
     make_report(results, Filters({"cell": {"lstm", "gru"}}), out=results / "report")
     assert publish.publish(results, to) == 0
@@ -87,6 +86,30 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
     complete(write_run(tmp_path / "more", 1.3, layers=2, nll=losses(1.3)))
     assert publish.publish(tmp_path / "more", to, formats=TEXTS) == 0
     assert {name for name in first if name.startswith("runs")} < set(all_files(to))
+
+
+def test_a_diverged_run_is_published_as_such(publish: ModuleType, tmp_path: Path) -> None:
+    complete(write_run(tmp_path, 1.5, nll=losses()))
+    diverged = write_run(tmp_path, 1.5, layers=2)
+    complete(diverged)
+    result = json.loads((diverged / "result.json").read_text())
+    nats = dict.fromkeys(key for key in result if key.endswith("nats_per_char"))
+    (diverged / "result.json").write_text(json.dumps(result | {"status": "diverged"} | nats))
+    assert publish.publish(tmp_path, tmp_path / "paper", formats=TEXTS) == 0
+    published = {file.name for file in (tmp_path / "paper" / "runs" / diverged.name).iterdir()}
+    assert published == {"result.json", "config.yaml", "environment.json", "history.json"}
+    assert "diverged" in (tmp_path / "paper" / "report" / "table_nats.md").read_text()
+
+
+def test_publish_without_losses(publish: ModuleType, tmp_path: Path) -> None:
+    run = write_run(tmp_path, 1.5, nll=losses())
+    complete(run)
+    to = tmp_path / "practice"
+    assert publish.publish(tmp_path, to, with_losses=False) == 0
+    assert {str(file.relative_to(to)) for file in to.rglob("*") if file.is_file()} == {
+        f"runs/{run.name}/{name}"
+        for name in ("result.json", "config.yaml", "environment.json", "history.json")
+    }
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from conftest import REAL_DATA, Charcmp, needs_corpora
 from omegaconf import DictConfig, OmegaConf
 from report_runs import report_files
 
-from charcmp.config import Config, RMSpropConfig, cell_schema
+from charcmp.config import OPTIMIZERS, Config, cell_schema
 from charcmp.spec import resolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -30,16 +30,20 @@ BOUNDS = {"lstm": 1.460, "rnn": 1.455, "gru": 1.420}
 def test_todays_code_gives_the_run_its_id(run: Path) -> None:
     stored = OmegaConf.load(run / "config.yaml")
     config = OmegaConf.to_object(
-        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(stored.pop("cell")))), stored)
+        OmegaConf.merge(OmegaConf.structured(Config(**typed_parts(stored))), stored)
     )
     assert isinstance(config, Config)
     config.data_dir = str(REAL_DATA)
     assert resolve(config).run_id == run.name
 
 
-def typed_parts(cell: DictConfig) -> dict:
-    made = cell_schema(cell.name)(**cell)
-    return {"cell": made, "optimizer": RMSpropConfig(name="rmsprop")}
+def typed_parts(stored: DictConfig) -> dict:
+    """The parts of a configuration whose type depends on a name in them."""
+    cell, optimizer = stored.cell.name, stored.optimizer.name
+    return {
+        "cell": cell_schema(cell)(name=cell),
+        "optimizer": OPTIMIZERS[optimizer](name=optimizer),
+    }
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)

@@ -197,9 +197,17 @@ def _seeds_note(table: Table) -> str:
     if counts in ([], [1]):
         return "One seed per cell: how much a seed moves a loss is not known from these runs."
     if len(counts) == 1:
-        return f"Means over {counts[0]} seeds."
-    said = f"Means over {counts[0]} to {counts[-1]} seeds, as the line `seeds` says."
-    return said + (" A 1 says nothing of how much a seed moves the loss." if counts[0] == 1 else "")
+        said = f"Means over {counts[0]} seeds."
+    else:
+        said = f"Means over {counts[0]} to {counts[-1]} seeds, as the line `seeds` says."
+    if counts[0] == 1:
+        said += " A 1 says nothing of how much a seed moves the loss."
+    if 2 in counts:
+        said += (
+            " Two seeds tell of their spread by one difference: that finds very large effects "
+            "only, and what is bold may be far from the best."
+        )
+    return said
 
 
 def _power_notes(analysis: Analysis) -> list[str]:
