@@ -21,7 +21,8 @@ from report_runs import (
 from charcmp.report.comparisons import Analysis, analyse
 from charcmp.report.distances import segment_of
 from charcmp.report.losses import sampled_positions
-from charcmp.report.verdicts import FAILS, HOLDS, UNDECIDED, recommendations, verdicts
+from charcmp.report.recommend import recommendations
+from charcmp.report.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
 
 # Test nats of a grid on which all of the paper's claims hold ...
 AS_CLAIMED = {

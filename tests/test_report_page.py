@@ -13,7 +13,7 @@ import pytest
 from report_runs import add_records, report_files, tables_of, write_grid, write_run
 
 from charcmp.report import make_report
-from charcmp.report.figures import models_figure, perplexity_for
+from charcmp.report.figures.models import models_figure, perplexity_for
 
 NASTY = "<img src=x onerror=\"document.title='pwned'\"> & $x$ </script>"
 GRID = {

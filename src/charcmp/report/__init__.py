@@ -7,13 +7,15 @@ cells.py         runs to blocks, rows and cells
 statistics.py    intervals over text, over seeds, over both; Holm; power
 comparisons.py   what is compared with what: families fixed beforehand
 distances.py     how alike two cells predict
-verdicts.py      the paper's claims, and what to take
+verdicts.py      the paper's claims as verdicts
+recommend.py     what to take for one's own text
+wording.py       how cells and differences are named
 paper.py         the paper's figures, and ours against them
 findings.py      all that a report says
 layout.py sections.py   what stands in the tables, whatever the file format
 render.py        CSV, Markdown, LaTeX, terminal
 fill_in.py       the fill-in models' tables, apart from all of these
-figures.py       SVG and PNG
+figures/         SVG and PNG, a file for each kind
 page.py          one HTML page (template/)
 make.py          all of it, in order
 """

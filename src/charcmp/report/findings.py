@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from charcmp.report.cells import Table
 from charcmp.report.comparisons import Analysis, analyse
 from charcmp.report.paper import Comparison, compare
-from charcmp.report.verdicts import Recommendation, Verdict, recommendations, verdicts
+from charcmp.report.recommend import Recommendation, recommendations
+from charcmp.report.verdicts import Verdict, verdicts
 
 
 @dataclass(frozen=True)

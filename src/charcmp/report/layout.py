@@ -11,7 +11,7 @@ from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
 from charcmp.report.comparisons import Analysis
 from charcmp.report.load import largest_state
-from charcmp.report.verdicts import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
+from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
 from charcmp.runs import RUNAWAY
 
 MISSING = "—"

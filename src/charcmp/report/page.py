@@ -16,13 +16,15 @@ from markupsafe import Markup, escape
 from charcmp.report import fill_in
 from charcmp.report.cells import Cell, Column, Table
 from charcmp.report.comparisons import FAMILIES, Analysis
-from charcmp.report.figures import RUN_GID, Picture
+from charcmp.report.figures import Picture
+from charcmp.report.figures.style import RUN_GID
 from charcmp.report.findings import Findings
 from charcmp.report.layout import MEASURES, caption, column_label, general_notes, notes
 from charcmp.report.load import Run, read_environment
+from charcmp.report.recommend import SAMPLING_NOTE
 from charcmp.report.render import comparison_rows
 from charcmp.report.sections import QUESTIONS, difference_row, distance_row
-from charcmp.report.verdicts import SAMPLING_NOTE, cell_label
+from charcmp.report.wording import cell_label
 
 TEMPLATE = Path(__file__).parent / "template"
 

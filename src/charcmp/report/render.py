@@ -28,8 +28,9 @@ from charcmp.report.layout import (
     table_lines,
 )
 from charcmp.report.paper import Comparison
+from charcmp.report.recommend import SAMPLING_NOTE
 from charcmp.report.sections import Section, difference_records
-from charcmp.report.verdicts import SAMPLING_NOTE, Verdict
+from charcmp.report.verdicts import Verdict
 
 TERMINAL_WIDTH = 100
 COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds

@@ -10,12 +10,9 @@ from typing import Any
 from charcmp.report.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.distances import Distances
 from charcmp.report.findings import Findings
-from charcmp.report.verdicts import (
-    SAMPLING_NOTE,
-    interval_text,
-    name,
-    needs,
-)
+from charcmp.report.recommend import SAMPLING_NOTE
+from charcmp.report.verdicts import needs
+from charcmp.report.wording import interval_text, name
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "

@@ -1,0 +1,63 @@
+"""Differences with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from charcmp.report.comparisons import FAMILIES, Difference
+from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
+from charcmp.report.wording import name
+
+
+def forest_figure(family: str, differences: Sequence[Difference]) -> Drawn:
+    """A line for each comparison, budgets below one another."""
+    rows = list(dict.fromkeys(one.row for one in differences))
+    num_lines = len(differences) + len(rows)
+    longest = max(len(f"{name(one.a)} - {name(one.b)}") for one in differences)
+    size = (max(7.2, 4.6 + 0.07 * longest), 1.6 + 0.23 * num_lines)
+    figure = Figure(figsize=size, layout="constrained")
+    panel = figure.subplots()
+    labels: list[tuple[float, str]] = []
+    y = 0.0
+    for row in rows:
+        labels.append((y, row))
+        y -= 1
+        for one in (one for one in differences if one.row == row):
+            _forest_line(panel, y, one)
+            single = "" if one.both else "  [1 seed]"
+            labels.append((y, f"{name(one.a)} - {name(one.b)}{single}"))
+            y -= 1
+    panel.axvline(0, color="black", linewidth=0.8)
+    panel.set_yticks([at for at, _ in labels], [label for _, label in labels])
+    for label, (_, text) in zip(panel.get_yticklabels(), labels, strict=True):
+        label.set_fontweight("bold" if text in rows else "normal")
+    panel.set_ylim(y + 0.3, 0.7)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel(f"difference of test losses ({NATS})\nleft of 0: the first is better")
+    handles = [
+        Line2D([], [], color="black", marker="o", label="told from 0"),
+        Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not told from 0"),
+        Line2D([], [], color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
+               label="these very models, other text"),
+    ]  # fmt: skip
+    legend(figure, handles)
+    caption = (
+        f"{FAMILIES[family]}, 95 % intervals. Black: over seeds and text, Holm-adjusted within the "
+        "budget; with one seed, over text alone and so marked. Blue: resampled text, unadjusted."
+    )
+    return Drawn(f"differences-{family.replace('_', '-')}", caption, figure)
+
+
+def _forest_line(panel: Axes, y: float, one: Difference) -> None:
+    if one.resampled is not None:
+        panel.plot(one.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
+                   solid_capstyle="butt")  # fmt: skip
+    told = one.judged is not None and one.judged.rejected
+    if one.judged is not None:
+        panel.plot(one.judged.interval, (y, y), color="black", linewidth=1.2)
+    panel.plot(one.nats, y, marker="o", color="black", markersize=5,
+               markerfacecolor="black" if told else "white")  # fmt: skip

@@ -1,0 +1,81 @@
+"""The over-fitting gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from charcmp.report.cells import Table
+from charcmp.report.figures.style import (
+    GREY,
+    NATS,
+    RUN_GID,
+    Drawn,
+    cells_of,
+    crowding,
+    legend,
+    legend_handles,
+    number_layers,
+    style_of,
+)
+from charcmp.report.load import num_train_chars_of
+from charcmp.report.wording import name
+
+
+def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
+    """Validation minus training loss against parameters per training character."""
+    points = []
+    for cell in table.done():
+        for run in cell.runs:
+            if num_chars := num_train_chars_of(run):
+                gap = run.val_nats_per_char - run.train_nats_per_char
+                points.append((cell, run, run.num_params / num_chars, gap))
+    if not points:
+        say(f"{table.heading}: no environment.json tells the training text's length; no figure of "
+            "the over-fitting gap")  # fmt: skip
+        return None
+    cells = cells_of(table)
+    figure = Figure(figsize=(6.4, 3.9), layout="constrained")
+    panel = figure.subplots()
+    shrunk = crowding(len(points))
+    for cell, run, ratio, gap in points:
+        colour, marker = style_of(cell.cell, cells)
+        number = cells.index(cell.cell) - (len(cells) - 1) / 2
+        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker,
+                            markersize=12 * shrunk, alpha=0.85, linestyle="none")  # fmt: skip
+        dot.set_gid(RUN_GID + run.run_id)
+        number_layers(panel, cell, ratio * 1.04**number, gap, shrunk)
+    ratios = [ratio for *_, ratio, _ in points]
+    low, high = min(ratios) / 1.5, max(ratios) * 1.5
+    warned = [name(cell) + f" at {cell.row}" for cell, _, ratio, _ in points if ratio > 1]
+    if high > 0.5:
+        high = max(high, 1.5)
+        panel.axvspan(1, high, color="#F0E442", alpha=0.25)
+        panel.axvline(1, color=GREY, linestyle="--", linewidth=1)
+    panel.set_xscale("log")
+    panel.set_xlim(low, high)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.xaxis.set_minor_formatter(
+        FuncFormatter(lambda value, _: f"{value:.2g}") if high / low < 20 else NullFormatter()
+    )
+    panel.tick_params(axis="x", which="minor", labelsize=7)
+    panel.axhline(0, color="black", linewidth=0.8)
+    panel.set_xlabel("parameters per training character")
+    panel.set_ylabel(f"validation - training loss ({NATS})")
+    handles = legend_handles(cells)
+    for handle in handles:
+        handle.set_linestyle("none")
+    legend(figure, handles)
+    caption = (
+        "over-fitting gap at the best epoch; the number is the number of layers. The training loss "
+        "is the mean over that epoch, while the weights still moved, so a gap can be negative."
+    )
+    if warned:
+        more = f" and {len(set(warned)) - 6} more" if len(set(warned)) > 6 else ""
+        caption += (
+            " WARNING: more parameters than training characters (shaded): "
+            + ", ".join(list(dict.fromkeys(warned))[:6]) + more + "."
+        )  # fmt: skip
+    return Drawn("gap", caption, figure)

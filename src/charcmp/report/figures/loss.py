@@ -1,0 +1,75 @@
+"""Loss against parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from charcmp.report.cells import Cell, Table
+from charcmp.report.figures.style import (
+    GREY,
+    NATS,
+    RUN_GID,
+    Drawn,
+    cells_of,
+    label_thousands,
+    legend,
+    legend_handles,
+    style_of,
+)
+
+
+def loss_figure(table: Table) -> Drawn:
+    """A panel for each depth, a line for each cell, the paper's values hollow."""
+    cells = cells_of(table)
+    depths = sorted({cell.layers for cell in table.done()})
+    figure = Figure(figsize=(1.2 + 2.6 * len(depths), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    for panel, depth in zip(panels, depths, strict=True):
+        of_depth = [cell for cell in table.done() if cell.layers == depth]
+        for number, cell in enumerate(cells):
+            points = sorted(
+                (point for point in of_depth if point.cell == cell), key=lambda p: p.target_params
+            )
+            _loss_line(panel, points, number - (len(cells) - 1) / 2, style_of(cell, cells))
+        panel.set_xscale("log")
+        targets = sorted(table.rows.values())
+        label_thousands(panel.xaxis, targets)
+        panel.set_xlim(targets[0] / 1.35, targets[-1] * 1.35)
+        panel.set_title(f"{depth} layer{'s' * (depth > 1)}", fontsize=9)
+        panel.set_xlabel("parameters (budget)")
+    panels[0].set_ylabel(f"test loss ({NATS})")
+    handles = legend_handles(cells)
+    caption = (
+        "test loss against parameters, by cell and number of layers. Markers of one budget stand "
+        "beside each other. Bars: standard deviation over seeds."
+    )
+    if any(cell.paper_nats is not None for cell in table.done()):
+        caption += " Hollow: the paper's Table 1."
+        handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
+                              linestyle="none", label="the paper"))  # fmt: skip
+    legend(figure, handles)
+    return Drawn("loss", caption, figure)
+
+
+def _loss_line(panel: Axes, points: Sequence[Cell], offset: float, style: tuple[str, str]) -> None:
+    colour, marker = style
+    x = [point.target_params * 1.05**offset for point in points]
+    panel.plot(x, [point.test_nats for point in points], color=colour, linewidth=1)
+    for where, point in zip(x, points, strict=True):
+        panel.errorbar(
+            where,
+            point.test_nats,
+            yerr=point.sd_over_seeds or 0,
+            color=colour,
+            capsize=3 if point.sd_over_seeds else 0,
+            linestyle="none",
+        )
+        (dot,) = panel.plot(where, point.test_nats, color=colour, marker=marker, markersize=6)
+        dot.set_gid(RUN_GID + "+".join(point.run_ids))
+        if point.paper_nats is not None:
+            panel.plot(where, point.paper_nats, color=colour, marker=marker, markersize=9,
+                       markerfacecolor="none", alpha=0.7)  # fmt: skip

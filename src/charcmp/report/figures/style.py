@@ -1,0 +1,103 @@
+"""What every figure shares: colours, markers, legends.
+
+Colours are Okabe and Ito's, told apart by the colour-blind; cells also differ by marker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from charcmp.report.cells import CELL_ORDER, Cell, Table, base_cell
+from charcmp.report.wording import cell_label
+
+COLOURS = {"lstm": "#0072B2", "rnn": "#009E73", "gru": "#D55E00"}
+OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = {"lstm": "o", "rnn": "^", "gru": "s"}
+OTHER_MARKERS = ("D", "v", "P", "X", "p")
+GREY = "#666666"
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "charcmp",
+    "svg.fonttype": "none",  # text stays text: small files that can be searched
+    "text.parse_math": False,  # a $ in a name is a $
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.color": "#e0e0e0",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+FEW_POINTS = 40
+RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
+NATS = "nats per character"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    name: str
+    caption: str
+    figure: Figure
+    row: str | None = None
+
+
+def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
+    """(colour, marker); variants take the further ones in the order of `cells`."""
+    if cell in COLOURS:
+        return COLOURS[cell], MARKERS[cell]
+    number = [other for other in cells if other not in COLOURS].index(cell)
+    return OTHER_COLOURS[number % len(OTHER_COLOURS)], OTHER_MARKERS[number % len(OTHER_MARKERS)]
+
+
+def cells_of(table: Table) -> list[str]:
+    """Every cell, with its options, that has a finished run."""
+    cells = {cell.cell for cell in table.done()}
+    return sorted(cells, key=lambda cell: (CELL_ORDER.index(base_cell(cell)), cell))
+
+
+def legend_handles(cells: Sequence[str]) -> list[Line2D]:
+    handles = []
+    for cell in cells:
+        colour, marker = style_of(cell, cells)
+        handles.append(Line2D([], [], color=colour, marker=marker, label=cell_label(cell)))
+    return handles
+
+
+def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
+    """Below the panels, in as many columns as the figure is wide."""
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    columns = int(72 * figure.get_figwidth() / (4.6 * longest + 38))
+    figure.legend(
+        handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles)))
+    )
+
+
+def crowding(num_points: int) -> float:
+    """By how much markers shrink where there are many."""
+    return float(max(0.7, min(1.0, (FEW_POINTS / num_points) ** 0.5)))
+
+
+def label_thousands(axis: Any, values: Sequence[float]) -> None:
+    """Labels a log axis of counts at the values that occur: 44,823 is 45k."""
+    ticks: list[float] = []
+    for value in sorted(values):
+        if not ticks or value > 1.25 * ticks[-1]:
+            ticks.append(value)
+    axis.set_ticks(ticks)
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,.0f}k"))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_ticks([], minor=True)
+
+
+def number_layers(panel: Axes, cell: Cell, x: float, y: float, shrunk: float) -> None:
+    """The number of layers, in the middle of the cell's marker."""
+    lower = -1.5 * shrunk if cell.cell == "rnn" else 0  # a triangle's middle is below its box's
+    panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points",
+                   ha="center", va="center_baseline", fontsize=7 * shrunk, color="white",
+                   fontweight="bold")  # fmt: skip
