@@ -36,7 +36,12 @@ DEPENDENCE = {  # (autocorrelation of neighbouring blocks, share of variance tha
     "AR(1), 0.7": (0.7, 0.0),
     "whole rows": (0.1, 0.02),
 }
-SEED_SDS = {"seeds 1/3 of text": 1 / 3, "seeds as text": 1.0, "seeds 3 x text": 3.0}
+SEED_SDS = {  # of either cell's mean over seeds, as a multiple of what the text gives one cell
+    "seeds 1/3 of text": (1 / 3, 1 / 3),
+    "seeds as text": (1.0, 1.0),
+    "seeds 3 x text": (3.0, 3.0),
+    "seeds as text and 5 x": (5.0, 1.0),  # a gated cell beside an RNN
+}
 
 
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -62,11 +67,14 @@ def text_effect(
 
 
 def simulate(
-    rng: np.random.Generator, num_seeds: int, seed_sd: float, dependence: tuple[float, float]
+    rng: np.random.Generator,
+    num_seeds: int,
+    seed_sds: tuple[float, float],
+    dependence: tuple[float, float],
 ) -> tuple[Estimate, Estimate, float, TextVariance]:
     """Both estimates of one simulated comparison, and what is true of these very models."""
     means, series, true_means = [], [], []
-    for level in (1.4 + TRUTH, 1.4):
+    for level, seed_sd in zip((1.4 + TRUTH, 1.4), seed_sds, strict=True):
         of_cell = text_effect(rng, *dependence)
         levels = level + seed_sd * rng.standard_normal(num_seeds)
         of_seeds = 0.02 * skewed(rng, (num_seeds, ROWS, BLOCKS))
@@ -95,15 +103,16 @@ def main() -> None:
     print(f"{options.simulations} simulations a line; coverage of 95 % intervals, in percent")
     print("| dependence | seeds' SD | seeds | text | both | whole rows chosen | median df |")
     print("|---|---|--:|--:|--:|--:|--:|")
-    for (name, dependence), (of_sd, ratio), num_seeds in product(
+    for (name, dependence), (of_sd, ratios), num_seeds in product(
         DEPENDENCE.items(), SEED_SDS.items(), (3, 5)
     ):
-        rng = np.random.default_rng([options.seed, num_seeds, round(100 * ratio), len(name)])
+        rng = np.random.default_rng([options.seed, num_seeds, round(100 * ratios[0]), len(name)])
         text_hits, both_hits, rows_chosen, dfs = 0, 0, 0, []
-        # The SD of a seed-mean difference is the ratio times that of the text.
-        seed_sd = ratio * TEXT_SE * np.sqrt(num_seeds / 2)
+        sd_a, sd_b = (ratio * TEXT_SE * np.sqrt(num_seeds / 2) for ratio in ratios)
         for _ in range(options.simulations):
-            text_only, both, true_of_these, text = simulate(rng, num_seeds, seed_sd, dependence)
+            text_only, both, true_of_these, text = simulate(
+                rng, num_seeds, (sd_a, sd_b), dependence
+            )
             text_hits += covers(text_only, true_of_these)
             both_hits += covers(both, TRUTH)
             rows_chosen += text.block_length == BLOCKS

@@ -188,10 +188,11 @@ def simulation() -> ModuleType:
 @pytest.mark.parametrize("dependence", ["AR(1), 0.3", "whole rows"])
 def test_intervals_cover(simulation: ModuleType, dependence: str) -> None:
     rng = np.random.default_rng(1)
+    seed_sd = 1.2 * simulation.TEXT_SE
     hits = []
     for _ in range(300):
         text, both, true_of_these, _ = simulation.simulate(
-            rng, 3, 1.2 * simulation.TEXT_SE, simulation.DEPENDENCE[dependence]
+            rng, 3, (seed_sd, seed_sd), simulation.DEPENDENCE[dependence]
         )
         hits.append((simulation.covers(text, true_of_these), simulation.covers(both, 0.01)))
     assert np.mean(hits, axis=0).min() > 0.91
