@@ -1,5 +1,6 @@
 """The published runs: still these runs by today's code, and what README.md shows of them."""
 
+import csv
 import json
 import os
 import re
@@ -65,6 +66,18 @@ def test_the_readme_shows_the_published_rows() -> None:
             shown += 1
             assert [line for line in table if line not in readme] == []
     assert shown >= 1
+
+
+def test_the_readme_shows_the_gate_variants() -> None:
+    with (CHECKOUT / "results" / "variants" / "report" / "cells.csv").open() as file:
+        cells = {(row["cell"], row["layers"]): row for row in csv.DictReader(file)}
+    readme = (CHECKOUT / "README.md").read_text()
+    section = readme.split("### The gate variants")[1].split("### ")[0].splitlines()
+    for cell in {cell for cell, _ in cells}:
+        of_depths = [cells[cell, layers] for layers in "12"]
+        assert [row["num_seeds"] for row in of_depths] == ["3", "3"]
+        shown = [f"{float(row['test_nats_per_char']):.3f}" for row in of_depths]
+        assert any(all(nats in line for nats in shown) for line in section), cell
 
 
 def comparable(name: str, contents: bytes) -> object:

@@ -133,6 +133,13 @@ def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> 
     assert power.detectable > alone.detectable  # two comparisons instead of one
 
 
+def test_a_wild_cell_beside_them_does_not_speak_for_lstm_and_gru(tmp_path: Path) -> None:
+    write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.404}, sd=0.01)
+    (alone,) = analysis_of(tmp_path).power
+    write_grid(tmp_path, {("lstm_peephole", 1): 1.70}, sd=0.1)
+    assert analysis_of(tmp_path).power == [alone]
+
+
 def test_short_trainings_decide_no_claim(tmp_path: Path) -> None:
     write_grid(tmp_path, AS_CLAIMED, epochs=2)
     analysis = analysis_of(tmp_path)

@@ -140,7 +140,7 @@ def analyse(table: Table) -> Analysis:
         pairs += [("best", row, cell, best) for cell in cells.values()
                   if best is not None and cell is not best]  # fmt: skip
     differences = _differences(pairs)
-    powers = [_power(table, row, differences) for row in table.rows]
+    powers = [_power(row, differences) for row in table.rows]
     return Analysis(
         table,
         differences,
@@ -255,7 +255,7 @@ def _resampled(
     return found
 
 
-def _power(table: Table, row: str, differences: Sequence[Difference]) -> Power | None:
+def _power(row: str, differences: Sequence[Difference]) -> Power | None:
     pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
     texts = [one.text_variance.component for one in pairs if one.text_variance is not None]
     if not texts:
@@ -263,12 +263,12 @@ def _power(table: Table, row: str, differences: Sequence[Difference]) -> Power |
     text = Component(
         pystatistics.fmean(part.variance for part in texts), min(part.df for part in texts)
     )
-    several = [cell for cell in _done(table, row) if cell.sd_over_seeds is not None]
-    degrees = sum(len(cell.seeds) - 1 for cell in several)
     seeded = [one for one in pairs if one.both is not None] or pairs
-    num_seeds = min(len(cell.seeds) for one in seeded for cell in (one.a, one.b))
+    cells = [cell for one in seeded for cell in (one.a, one.b)]  # other cells may vary otherwise
+    num_seeds = min(len(cell.seeds) for cell in cells)
+    degrees = sum(len(cell.seeds) - 1 for cell in cells)
     pooled = (
-        sum((_seed_variance(cell) or 0) * (len(cell.seeds) - 1) for cell in several) / degrees
+        sum((_seed_variance(cell) or 0) * (len(cell.seeds) - 1) for cell in cells) / degrees
         if degrees
         else 0.0
     )
