@@ -84,7 +84,7 @@ def test_seeds(tmp_path: Path) -> None:
         write_run(tmp_path, nats, cell="gru", seed=seed, nll=losses(nats, seed=seed))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
-    assert "Means over 2 to 3 seeds, as the line `seeds` says. Two seeds tell of" in text
+    assert "Means over 2 to 3 seeds, as marked. Two seeds tell of" in text
 
 
 def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def _seeds_note(table: Table) -> str:
     if len(counts) == 1:
         said = f"Means over {counts[0]} seeds."
     else:
-        said = f"Means over {counts[0]} to {counts[-1]} seeds, as the line `seeds` says."
+        said = f"Means over {counts[0]} to {counts[-1]} seeds, as marked."
     if counts[0] == 1:
         said += " A 1 says nothing of how much a seed moves the loss."
     if 2 in counts:
