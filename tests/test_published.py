@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REAL_DATA, Charcmp, needs_corpora
+from conftest import REAL_DATA, Charcmp, load_script, needs_corpora
 from omegaconf import DictConfig, OmegaConf
 from report_runs import report_files
 
@@ -18,7 +18,8 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 PAPER = CHECKOUT / "results" / "paper"
 OTHERS = [CHECKOUT / "results" / name for name in ("example", "variants")]
 PUBLISHED = [PAPER, *OTHERS]
-RUNS = [run for folder in PUBLISHED for run in sorted((folder / "runs").iterdir())]
+PRACTICE = CHECKOUT / "results" / "practice"  # a table, no report
+RUNS = [run for folder in [*PUBLISHED, PRACTICE] for run in sorted((folder / "runs").iterdir())]
 # Python's own texts are others in another Python.
 SAME_EVERYWHERE = [run for run in RUNS if run.name.startswith(("wp-", "lk-"))]
 # What a right implementation scores on War and Peace (the most that PROTOCOL.md's prototype, the
@@ -78,6 +79,26 @@ def test_the_readme_shows_the_gate_variants() -> None:
         assert [row["num_seeds"] for row in of_depths] == ["3", "3"]
         shown = [f"{float(row['test_nats_per_char']):.3f}" for row in of_depths]
         assert any(all(nats in line for nats in shown) for line in section), cell
+
+
+@needs_corpora
+def test_the_practice_table_is_that_of_its_published_runs(tmp_path: Path) -> None:
+    load_script("practice_table").write_table([f"results_dir={PRACTICE}"], tmp_path)
+    for name in ("practice.csv", "practice.md"):
+        assert (tmp_path / name).read_bytes() == (PRACTICE / name).read_bytes()
+
+
+def test_the_readme_shows_the_practice_table() -> None:
+    with (PRACTICE / "practice.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    readme = (CHECKOUT / "README.md").read_text()
+    section = readme.split("### The sources' advice")[1].split("\n## ")[0].splitlines()
+    shown = [[word.strip() for word in line.split("|")[2:6]] for line in section]
+    for row in rows:
+        test = f"{float(row['test']):.3f}" if row["test"] else f"{row['diverged']} diverged"
+        change = f"{float(row['difference']):+.3f}" if row["difference"] else ""
+        spread = f"{float(row['SD']):.3f}" if row["SD"] else ""
+        assert [row["variant"], test, change, spread] in shown
 
 
 def comparable(name: str, contents: bytes) -> object:
