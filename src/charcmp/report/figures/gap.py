@@ -64,9 +64,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
     panel.axhline(0, color="black", linewidth=0.8)
     panel.set_xlabel("parameters per training character")
     panel.set_ylabel(f"validation - training loss ({NATS})")
-    handles = legend_handles(cells)
-    for handle in handles:
-        handle.set_linestyle("none")
+    handles = legend_handles(cells, linestyle="none")
     legend(figure, handles)
     caption = (
         "over-fitting gap at the best epoch; the number is the number of layers. The training loss "

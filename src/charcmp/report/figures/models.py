@@ -56,9 +56,7 @@ def models_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
     panel.set_yticks([])
     panel.set_xlabel("t-SNE 1 (no unit)")
     panel.set_ylabel("t-SNE 2 (no unit)")
-    handles = legend_handles(cells)
-    for handle in handles:
-        handle.set_linestyle("none")
+    handles = legend_handles(cells, linestyle="none")
     sizes = sorted(table.rows.items(), key=lambda item: item[1])
     handles += [
         Line2D([], [], color=GREY, marker="o", linestyle="none", alpha=0.6,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -61,11 +61,13 @@ def cells_of(table: Table) -> list[str]:
     return sorted(cells, key=lambda cell: (CELL_ORDER.index(base_cell(cell)), cell))
 
 
-def legend_handles(cells: Sequence[str]) -> list[Line2D]:
+def legend_handles(cells: Sequence[str], linestyle: Literal["-", "none"] = "-") -> list[Line2D]:
     handles = []
     for cell in cells:
         colour, marker = style_of(cell, cells)
-        handles.append(Line2D([], [], color=colour, marker=marker, label=cell_label(cell)))
+        handles.append(
+            Line2D([], [], color=colour, marker=marker, linestyle=linestyle, label=cell_label(cell))
+        )
     return handles
 
 
