@@ -5,7 +5,8 @@
 
 The same overrides as the sweep had. Writes practice.csv and practice.md from the runs on disk: each
 item's baseline and its variants, means over the seeds. A difference is of the same seeds, below 0
-where the variant is better; its spread is the sample standard deviation over them.
+where the variant is better; its spread is the sample standard deviation over them, its p that of a
+paired t test over them, by Holm's method among the variants of the item.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from charcmp.config import config_dir, register_schemas
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
 from charcmp.grid import Grid, Job, make_job
+from charcmp.report.sections import p_text
+from charcmp.report.statistics import Estimate, estimate, judge, seed_component
 from charcmp.runs import CorruptFileError
 
 
@@ -59,11 +62,12 @@ ITEMS = (
     Item("early stopping", ("short 130k, patience 20",), "short 130k"),
 )
 NATS = ("test", "train", "test - train", "last val")
-FORMATS = dict.fromkeys(NATS, ".3f") | {
-    "difference": "+.3f",
-    "SD": ".3f",
-    "best epoch": ".0f",
-    "epochs": ".0f",
+FORMATS: dict[str, Callable[[float], str]] = dict.fromkeys(NATS, "{:.3f}".format) | {
+    "difference": "{:+.3f}".format,
+    "SD": "{:.3f}".format,
+    "Holm's p": p_text,
+    "best epoch": "{:.0f}".format,
+    "epochs": "{:.0f}".format,
 }
 
 
@@ -116,12 +120,13 @@ def mean_over(runs: list[dict[str, Any]], value: Callable[[dict[str, Any]], floa
 
 def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     """The lines of an item: its baseline, then its variants."""
-    rows = []
+    rows: list[dict[str, Any]] = []
+    family: dict[int, Estimate] = {}  # of the rows with seeds enough, by number
     for variant in (item.baseline, *item.variants):
         runs = results[variant]
         done = {seed: run for seed, run in runs.items() if run["status"] == "done"}
         mean = partial(mean_over, list(done.values()))
-        row = {
+        row: dict[str, Any] = {
             "item": item.advice,
             "variant": variant,
             "parameters": f"{next(iter(runs.values()))['num_params']:,}" if runs else "",
@@ -130,6 +135,7 @@ def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list
             "test": mean(lambda run: run["test_nats_per_char"]),
             "difference": math.nan,
             "SD": math.nan,
+            "Holm's p": math.nan,
             "train": mean(lambda run: run["train_nats_per_char"]),
             "test - train": mean(
                 lambda run: run["test_nats_per_char"] - run["train_nats_per_char"]
@@ -147,9 +153,12 @@ def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list
             ]
             if differences:
                 row["difference"] = statistics.fmean(differences)
-            if len(differences) > 1:
+            if spread := seed_component(differences):
                 row["SD"] = statistics.stdev(differences)
+                family[len(rows)] = estimate(row["difference"], [spread])
         rows.append(row)
+    for number, judged in zip(family, judge(list(family.values())), strict=True):
+        rows[number]["Holm's p"] = judged.p_holm
     return rows
 
 
@@ -170,8 +179,8 @@ def write_table(overrides: list[str], to: Path | None) -> None:
     table = pd.DataFrame([row for item in ITEMS for row in make_rows(item, results)])
     shown = table.assign(
         **{
-            column: [format(value, spec) if math.isfinite(value) else "" for value in table[column]]
-            for column, spec in FORMATS.items()
+            column: [as_text(value) if math.isfinite(value) else "" for value in table[column]]
+            for column, as_text in FORMATS.items()
         }
     )
     shown["item"] = table["item"].where(~table["item"].duplicated(), "")

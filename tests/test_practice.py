@@ -12,6 +12,7 @@ import pytest
 from conftest import TINY, Charcmp
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from scipy import stats
 
 from charcmp.config import config_dir
 from charcmp.errors import UserError
@@ -155,6 +156,8 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     assert float(row["test"]) == pytest.approx(statistics.fmean(tests("2 layers")))
     assert float(row["difference"]) == pytest.approx(statistics.fmean(differences))
     assert float(row["SD"]) == pytest.approx(statistics.stdev(differences))
+    p_value = stats.ttest_rel(tests("2 layers"), tests("baseline")).pvalue
+    assert float(row["Holm's p"]) == pytest.approx(p_value)  # alone in its item: 3 layers not run
     assert row["seeds"] == "2"
     assert rows["more layers at equal parameters", "baseline"]["difference"] == ""
     row = rows["a high learning rate diverges", "rmsprop 1"]
@@ -162,7 +165,7 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
 
     shutil.rmtree(jobs["2 layers"][1].folder.path)
     row = table()[0]["more layers at equal parameters", "2 layers"]
-    assert (row["seeds"], row["SD"]) == ("1", "")
+    assert (row["seeds"], row["SD"], row["Holm's p"]) == ("1", "", "")
     assert float(row["difference"]) == pytest.approx(differences[0])
 
 

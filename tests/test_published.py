@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from report_runs import report_files
 
 from charcmp.config import OPTIMIZERS, Config, cell_schema
+from charcmp.report.sections import p_text
 from charcmp.spec import resolve
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -93,12 +94,13 @@ def test_the_readme_shows_the_practice_table() -> None:
         rows = list(csv.DictReader(file))
     readme = (CHECKOUT / "README.md").read_text()
     section = readme.split("### The sources' advice")[1].split("\n## ")[0].splitlines()
-    shown = [[word.strip() for word in line.split("|")[2:6]] for line in section]
+    shown = [[word.strip() for word in line.split("|")[2:7]] for line in section]
     for row in rows:
         test = f"{float(row['test']):.3f}" if row["test"] else f"{row['diverged']} diverged"
         change = f"{float(row['difference']):+.3f}" if row["difference"] else ""
         spread = f"{float(row['SD']):.3f}" if row["SD"] else ""
-        assert [row["variant"], test, change, spread] in shown
+        p_holm = p_text(float(row["Holm's p"])) if row["Holm's p"] else ""
+        assert [row["variant"], test, change, spread, p_holm] in shown
 
 
 def comparable(name: str, contents: bytes) -> object:
