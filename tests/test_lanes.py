@@ -109,7 +109,7 @@ def test_when_their_process_is_killed_they_go_on_alone(
     jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=5)
 
     def kill() -> None:
-        wait_for(lambda: jobs[0].fraction_done() > 0)
+        wait_for(jobs[0].folder.checkpoint.exists)
         (lanes,) = processes_of_lanes()
         os.kill(lanes, signal.SIGKILL)
 

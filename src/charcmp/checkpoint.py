@@ -78,10 +78,9 @@ def load_checkpoint(
     return dict(checkpoint)
 
 
-def restore(
-    step: Step, checkpoint: dict[str, Any], device: torch.device
-) -> tuple[Place, dict[str, Tensor]]:
+def restore(step: Step, checkpoint: dict[str, Any]) -> tuple[Place, dict[str, Tensor]]:
     """Puts a checkpoint's tensors back in place; returns the rest of it."""
+    device = step.loss_sum.device
     step.model.load_state_dict(checkpoint["model"])
     step.optimizer.load_state_dict(checkpoint["optimizer"])
     for group in step.optimizer.param_groups:

@@ -178,19 +178,12 @@ def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
 
 def measure_speed(spec: RunSpec, threads: int | None) -> float:
     """Characters per second of training steps on symbols drawn at random, in this process."""
-    import torch
-
-    from charcmp.environment import resolve_device, set_up
+    from charcmp.environment import prepare
     from charcmp.evaluate import to_chunks
-    from charcmp.memory import keep_freed_memory
     from charcmp.train import Step
 
     config = spec.config
-    device = resolve_device(config.device)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    keep_freed_memory()
-    set_up(device, config.precision)
+    device = prepare(config, threads)
     shape = (config.batch_size, 2 * config.unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 
 from charcmp import __version__
+from charcmp.config import Config
 from charcmp.corpus import Corpus
 from charcmp.errors import UserError
+from charcmp.memory import keep_freed_memory
 from charcmp.precision import set_precision
 from charcmp.slots import num_lanes
 
@@ -54,6 +56,24 @@ def set_up(device: torch.device, precision: str) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
     set_precision(device, precision)
+
+
+def prepare(config: Config, threads: int | None) -> torch.device:
+    """The configuration's device, with this process set up to train on it.
+
+    Args:
+        config: of the run.
+        threads: how many a CPU works with; None: as torch has it.
+
+    Raises:
+        UserError: if there is no such device here, or it cannot multiply as asked.
+    """
+    device = resolve_device(config.device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    set_up(device, config.precision)
+    return device
 
 
 def device_name(device: torch.device) -> str:

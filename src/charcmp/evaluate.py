@@ -32,6 +32,10 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.x_KTB)
 
+    @property
+    def num_chars(self) -> int:
+        return self.y_KTB.numel()
+
     def __getitem__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """x and y, int64 (T, B), of the chunk whose number is in a tensor (1) on the device."""
         x_1TB, y_1TB = (part.index_select(0, chunk) for part in (self.x_KTB, self.y_KTB))

@@ -6,6 +6,8 @@ import importlib.util
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -115,10 +117,18 @@ def note_progress(
     )
 
 
-def tensorboard_writer(folder: RunFolder, place: Place) -> Any:
-    """A TensorBoard log in the run's folder where the extra is installed, else None."""
+@contextmanager
+def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed."""
     if importlib.util.find_spec("tensorboard") is None:
-        return None
+        yield lambda entry: None
+        return
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch)
+    with SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch) as board:
+
+        def note(entry: dict[str, float]) -> None:
+            for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
+                board.add_scalar(key, entry[key], int(entry["epoch"]))
+
+        yield note

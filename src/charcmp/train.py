@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -21,12 +21,11 @@ from tqdm import tqdm
 from charcmp.cells import fused
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.corpus import split_corpus
-from charcmp.environment import resolve_device, set_up
+from charcmp.environment import prepare
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
 from charcmp.fill import make_model
 from charcmp.graph import Late, Replayed
-from charcmp.memory import keep_freed_memory
 from charcmp.optim import (
     clip_gradients,
     is_capturable,
@@ -35,7 +34,7 @@ from charcmp.optim import (
     rate_tensor,
 )
 from charcmp.precision import multiplying
-from charcmp.record import describe_run, make_result, note_progress, tensorboard_writer
+from charcmp.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.runs import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.sample import seconds_per_char
 from charcmp.slots import num_lanes
@@ -120,6 +119,187 @@ class Step:
         return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *kept]
 
 
+def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
+    """The run's text for training, validation and test, on the device.
+
+    Raises:
+        UserError: if it is too short for that.
+    """
+    config = spec.config
+    splits = split_corpus(
+        spec.corpus,
+        config.dataset.layout,
+        config.dataset.split,
+        config.batch_size,
+        config.unroll_steps,
+        min_chunks=1 if spec.right_context is None else 2,
+    )
+    return [
+        to_chunks(stream, config.unroll_steps, device, spec.right_context)
+        for stream in (splits.train, splits.val, splits.test)
+    ]
+
+
+def remarks(step: Step, device: torch.device) -> Iterator[str]:
+    """What of the step is slower on this device than it could be."""
+    if device.type == "cuda" and not step.is_capturable:
+        yield f"{type(step.optimizer).__name__} works outside the CUDA graph, launch by launch"
+    if remark := fused.remark(device, step.model.in_cudnn):
+        yield remark
+
+
+class Training:
+    """A run under way: where it is, its best weights so far, and the signs of life it gives.
+
+    Begins at the run's checkpoint where there is one.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        step: Step,
+        should_stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        config = spec.config
+        self.spec, self.folder, self.step = spec, folder, step
+        self.should_stop, self.say = should_stop, say
+        self.place = Place()
+        self.best: dict[str, Tensor] = {}  # weights of the best epoch
+        if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
+            self.place, self.best = restore(step, checkpoint)
+            say(f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}")
+        self.chars_per_chunk = config.batch_size * config.unroll_steps
+        chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
+        self.bar = tqdm(
+            total=config.epochs * len(step.chunks) * self.chars_per_chunk,
+            initial=chunks_done * self.chars_per_chunk,
+            unit="char",
+            unit_scale=True,
+            desc=spec.run_id,
+            disable=not config.progress or None,  # None: where it is not a terminal
+        )
+        self.loss_sum: Late[int] = Late(step.loss_sum)
+        self.clock = time.perf_counter()
+        self.last_tick = self.last_checkpoint = time.monotonic()
+
+    def train_epoch(self, lr: float) -> float:
+        """Trains on what is left of the epoch; returns its mean loss in nats per character.
+
+        Raises:
+            Interrupted: if `should_stop` said so, with a checkpoint written.
+        """
+        step, place = self.step, self.place
+        step.lr.fill_(lr)
+        if self.spec.config.reset_state == "epoch" and place.chunk == 0:
+            step.state_LSBH.zero_()
+        self.clock = time.perf_counter()
+        while place.chunk < len(step.chunks):
+            step()
+            place.chunk += 1
+            self.bar.update(self.chars_per_chunk)
+            stop = self.should_stop()
+            if not stop and time.monotonic() - self.last_tick < TICK_SECONDS:
+                continue
+            so_far = self._tick(stop)
+            if stop:
+                raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
+            if so_far is not None and not math.isfinite(so_far):
+                break  # the sum stays so: no need to finish the epoch
+        loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
+        place.seconds_train += time.perf_counter() - self.clock
+        return loss_sum / (len(step.chunks) * self.spec.config.unroll_steps)
+
+    def _tick(self, stop: bool) -> float | None:
+        """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
+        step, place, config = self.step, self.place, self.spec.config
+        self.last_tick = time.monotonic()
+        told = self.loss_sum.read(place.chunk)
+        is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
+        if stop or is_due:
+            step.loss_sum.item()  # waits for the device
+        place.seconds_train += time.perf_counter() - self.clock
+        if stop or is_due:
+            self.save()
+        self.note_progress()
+        self.clock = time.perf_counter()
+        if told is None:
+            return None
+        loss_sum, num_chunks = told
+        so_far = loss_sum / (num_chunks * config.unroll_steps)
+        self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
+        return so_far
+
+    def validate(self, evaluation: Evaluation) -> float:
+        """The mean loss on the validation text.
+
+        Raises:
+            Interrupted: if `should_stop` said so, with a checkpoint written.
+        """
+        try:
+            return mean_loss(evaluation(self.between_chunks))
+        except Interrupted:
+            self.save()  # the epoch's last chunk is done; what remains of it is this evaluation
+            raise
+
+    def between_chunks(self) -> None:
+        """In evaluations, which are long on long texts: ends if asked to, gives a sign of life."""
+        if self.should_stop():
+            raise Interrupted(f"{self.spec.run_id}: interrupted while evaluating")
+        if time.monotonic() - self.last_tick >= TICK_SECONDS:
+            self.last_tick = time.monotonic()
+            self.note_progress()
+
+    def end_epoch(self, lr: float, train_nats: float, val_nats: float) -> dict[str, float]:
+        """Keeps the weights if they are the best, and goes on to the next; returns its record."""
+        step, place, config = self.step, self.place, self.spec.config
+        if val_nats < place.best_val:
+            place.best_val, place.best_epoch = val_nats, place.epoch
+            self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
+        entry = {
+            "epoch": place.epoch,
+            "lr": lr,
+            "train_nats_per_char": train_nats,
+            "val_nats_per_char": val_nats,
+            "largest_state": float(step.state_LSBH.abs().max()),
+            "seconds_train": round(place.seconds_train, 3),
+        }
+        place.history.append(entry)
+        self.bar.clear()
+        where = f"epoch {place.epoch}/{config.epochs}"
+        self.say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
+        place.epoch, place.chunk = place.epoch + 1, 0
+        step.loss_sum.zero_()
+        self.note_progress()
+        since = time.monotonic() - self.last_checkpoint
+        if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
+            self.save()
+        return entry
+
+    def test(self, evaluation: Evaluation) -> float:
+        """The test loss, once, of the weights that did best on validation; writes both. [code]"""
+        spec, folder = self.spec, self.folder
+        self.step.model.load_state_dict(self.best)
+        nll_BC = evaluation(self.between_chunks).cpu()
+        folder.write_npy(folder.test_nll, nll_BC.flatten().numpy())
+        weights = save_safetensors(
+            {key: value.contiguous().cpu() for key, value in self.best.items()},
+            {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
+        )
+        folder.write(folder.best, lambda file: file.write(weights))
+        return mean_loss(nll_BC)
+
+    def save(self) -> None:
+        save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)
+        self.last_checkpoint = time.monotonic()
+
+    def note_progress(self) -> None:
+        note_progress(
+            self.spec, self.folder, self.place, len(self.step.chunks), self.chars_per_chunk
+        )
+
+
 def train(
     spec: RunSpec,
     folder: RunFolder,
@@ -145,164 +325,41 @@ def train(
         UserError: if the corpus is too short, the device absent or a file cannot be written.
     """
     config = spec.config
-    splits = split_corpus(
-        spec.corpus,
-        config.dataset.layout,
-        config.dataset.split,
-        config.batch_size,
-        config.unroll_steps,
-        min_chunks=1 if spec.right_context is None else 2,
-    )
-    device = resolve_device(config.device)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    keep_freed_memory()
-    set_up(device, config.precision)
-    train_chunks, val_chunks, test_chunks = (
-        to_chunks(stream, config.unroll_steps, device, spec.right_context)
-        for stream in (splits.train, splits.val, splits.test)
-    )
+    device = prepare(config, config.threads)
+    train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
     step = Step(spec, device, train_chunks)
-    validate, test = (
+    validation, test = (
         Evaluation(step.model, part, precision=config.precision)
         for part in (val_chunks, test_chunks)
     )
-    if device.type == "cuda" and not step.is_capturable:
-        say(f"note: optimizer={config.optimizer.name}: outside the CUDA graph, launch by launch")
-    if remark := fused.remark(device, step.model.in_cudnn):
+    for remark in remarks(step, device):
         say(f"note: {remark}")
-    place = Place()
-    best: dict[str, Tensor] = {}  # weights of the best epoch
-    if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
-        place, best = restore(step, checkpoint, device)
-        say(f"resuming {spec.run_id} in epoch {place.epoch}, chunk {place.chunk}")
+    training = Training(spec, folder, step, should_stop, say)
+    place = training.place
     describe_run(spec, folder, device, command)
     folder.failure.unlink(missing_ok=True)
 
-    chars_per_chunk = config.batch_size * config.unroll_steps
-    chars_per_epoch = len(train_chunks) * chars_per_chunk
-    bar = tqdm(
-        total=config.epochs * chars_per_epoch,
-        initial=(place.epoch - 1) * chars_per_epoch + place.chunk * chars_per_chunk,
-        unit="char",
-        unit_scale=True,
-        desc=spec.run_id,
-        disable=not config.progress or None,  # None: where it is not a terminal
-    )
-    board = tensorboard_writer(folder, place)
     status = "done"
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
-    clock = time.perf_counter()
-    last_tick = last_checkpoint = time.monotonic()
-
-    loss_sum: Late[int] = Late(step.loss_sum)
-
-    def save() -> None:
-        nonlocal last_checkpoint
-        save_checkpoint(spec, folder, step, place, best)
-        last_checkpoint = time.monotonic()
-
-    def between_chunks() -> None:
-        """In evaluations, which are long on long texts: ends if asked to, gives a sign of life."""
-        nonlocal last_tick
-        if should_stop():
-            raise Interrupted(f"{spec.run_id}: interrupted while evaluating")
-        if time.monotonic() - last_tick >= TICK_SECONDS:
-            last_tick = time.monotonic()
-            note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
-
-    while not place.is_over(config):
-        lr = learning_rate(config.optimizer, place.epoch, config.epochs)
-        step.lr.fill_(lr)
-        if config.reset_state == "epoch" and place.chunk == 0:
-            step.state_LSBH.zero_()
-        while place.chunk < len(train_chunks):
-            step()
-            place.chunk += 1
-            bar.update(chars_per_chunk)
-            stop = should_stop()
-            now = time.monotonic()
-            if now - last_tick < TICK_SECONDS and not stop:
-                continue
-            last_tick = now
-            told = loss_sum.read(place.chunk)
-            should_save = stop or now - last_checkpoint >= config.checkpoint_seconds
-            if should_save:
-                step.loss_sum.item()  # waits for the device, so that its work is in the seconds
-            place.seconds_train += time.perf_counter() - clock
-            if should_save:
-                save()
-            if stop:
-                raise Interrupted(f"{spec.run_id}: interrupted in epoch {place.epoch}")
-            note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
-            clock = time.perf_counter()
-            if told is None:
-                continue
-            train_nats = told[0] / (told[1] * config.unroll_steps)
-            bar.set_postfix_str(f"epoch {place.epoch} loss {train_nats:.3f}", refresh=False)
-            if not math.isfinite(train_nats):
-                break  # the sum stays so: no need to finish the epoch
-        train_nats = step.loss_sum.item() / (len(train_chunks) * config.unroll_steps)
-        place.seconds_train += time.perf_counter() - clock
-
-        try:
-            val_nats = mean_loss(validate(between_chunks))
-        except Interrupted:
-            save()  # the epoch's last chunk is done; what remains of the epoch is this evaluation
-            raise
-        if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
-            status = "diverged"
-            break
-        if val_nats < place.best_val:
-            place.best_val, place.best_epoch = val_nats, place.epoch
-            best = {key: value.clone() for key, value in step.model.state_dict().items()}
-        entry = {
-            "epoch": place.epoch,
-            "lr": lr,
-            "train_nats_per_char": train_nats,
-            "val_nats_per_char": val_nats,
-            "largest_state": float(step.state_LSBH.abs().max()),
-            "seconds_train": round(place.seconds_train, 3),
-        }
-        place.history.append(entry)
-        if board is not None:
-            for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
-                board.add_scalar(key, entry[key], place.epoch)
-        bar.clear()
-        where = f"epoch {place.epoch}/{config.epochs}"
-        say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
-        place.epoch, place.chunk = place.epoch + 1, 0
-        step.loss_sum.zero_()
-        note_progress(spec, folder, place, len(train_chunks), chars_per_chunk)
-        if place.is_over(config) or time.monotonic() - last_checkpoint >= min(
-            config.checkpoint_seconds, TICK_SECONDS
-        ):
-            save()
-        clock = time.perf_counter()
-    bar.close()
+    with training.bar, tensorboard(folder, place) as note_epoch:
+        while not place.is_over(config):
+            lr = learning_rate(config.optimizer, place.epoch, config.epochs)
+            train_nats = training.train_epoch(lr)
+            val_nats = training.validate(validation)
+            if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
+                status = "diverged"
+                break
+            note_epoch(training.end_epoch(lr, train_nats, val_nats))
     if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
         say(
             f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
             "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
         )
-    if board is not None:
-        board.close()
 
-    test_nats = None
-    if status == "done":
-        # Once, with the weights that did best on validation. [code]
-        step.model.load_state_dict(best)
-        nll_BC = test(between_chunks).cpu()
-        test_nats = mean_loss(nll_BC)
-        folder.write_npy(folder.test_nll, nll_BC.flatten().numpy())
-        weights = save_safetensors(
-            {key: value.contiguous().cpu() for key, value in best.items()},
-            {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
-        )
-        folder.write(folder.best, lambda file: file.write(weights))
+    test_nats = training.test(test) if status == "done" else None
     folder.write_json(folder.history, place.history)
-    result = make_result(spec, place, status, test_nats, splits.test.num_chars, device)
-    chars_trained = len(place.history) * chars_per_epoch
+    result = make_result(spec, place, status, test_nats, test_chunks.num_chars, device)
+    chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
     result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
     # In others' company a time would say nothing; a fill-in model does not generate text.
     if status == "done" and config.task == "lm" and num_lanes() == 1:
