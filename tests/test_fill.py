@@ -15,7 +15,8 @@ from test_train import folder_of, history_of, quiet, tiny_spec, without_times
 
 from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
 from charcmp.cells import CELLS
-from charcmp.config import DatasetConfig, check
+from charcmp.check import check
+from charcmp.config import DatasetConfig
 from charcmp.corpus import Stream, corpus_from_bytes, split_corpus
 from charcmp.cost import measure_speed, shape_key
 from charcmp.errors import Interrupted, UserError

@@ -8,6 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from charcmp.check import without_effect
 from charcmp.config import (
     OPTIMIZERS,
     AdagradConfig,
@@ -18,7 +19,6 @@ from charcmp.config import (
     RMSpropConfig,
     SGDConfig,
     config_dir,
-    without_effect,
 )
 from charcmp.optim import clip_gradients, learning_rate, make_optimizer
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 from charcmp.cells import CELLS
+from charcmp.check import RESETS
 from charcmp.config import (
     OPTIMIZERS,
-    RESETS,
     AdamConfig,
     CellConfig,
     Config,

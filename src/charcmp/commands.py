@@ -18,7 +18,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from charcmp.config import Config, DatasetConfig, config_dir, register_schemas, typed
+from charcmp.check import typed
+from charcmp.config import Config, DatasetConfig, config_dir, register_schemas
 from charcmp.errors import BusyError, Interrupted, StorageError, UserError
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.

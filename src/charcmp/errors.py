@@ -5,6 +5,12 @@ class UserError(ValueError):
     """Something the user can put right: shown as one line, without a traceback, exit status 2."""
 
 
+def require(condition: bool, message: str) -> None:
+    """UserError with this line unless the condition holds."""
+    if not condition:
+        raise UserError(message)
+
+
 class BusyError(UserError):
     """Another process is at work on the run; exit status 4, and a sweep comes back to it."""
 

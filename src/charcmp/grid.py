@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from charcmp.config import Config, typed
+from charcmp.check import typed
+from charcmp.config import Config
 from charcmp.errors import UserError
 from charcmp.runs import RunFolder, runs_dir
 from charcmp.spec import RunSpec, resolve

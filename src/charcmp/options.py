@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
 
 SAMPLE_USAGE = """\
 charcmp sample run=RUN [key=value ...]   text from a trained run, as it is generated
@@ -87,11 +87,6 @@ class ScoreOptions:
         for key, values in choices.items():
             given = ", ".join(value for value in values if value)
             require(getattr(self, key) in values, f"{key}={getattr(self, key)}: one of {given}")
-
-
-def require(condition: bool, message: str) -> None:
-    if not condition:
-        raise UserError(message)
 
 
 def parse(args: list[str], options: type[Options]) -> Options:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
+from charcmp.check import without_effect
 from charcmp.config import (
     NOT_SCIENTIFIC,
     OPTIMIZERS,
@@ -16,7 +17,6 @@ from charcmp.config import (
     CascadedGateConfig,
     Config,
     flatten,
-    without_effect,
 )
 from charcmp.corpus import Corpus
 from charcmp.sources import load_corpus

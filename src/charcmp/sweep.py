@@ -11,7 +11,8 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
-from charcmp.config import NOT_SCIENTIFIC, typed
+from charcmp.check import typed
+from charcmp.config import NOT_SCIENTIFIC
 from charcmp.grid import Grid, Job, single_values
 from charcmp.plan import print_params, print_plan
 from charcmp.spec import warnings
