@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from report_runs import losses, write_run
 
 Charcmp = Callable[..., "subprocess.CompletedProcess[str]"]
 REAL_DATA = Path(os.environ.get("CHARCMP_DATA") or "no-such-folder")
@@ -118,3 +119,13 @@ def load_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def small_grid(tmp_path: Path) -> Path:
+    """Three cells of the paper's 50k row, with known losses, and one of the next row."""
+    write_run(tmp_path, 1.450, nll=losses(1.450))
+    write_run(tmp_path, 1.4004, cell="gru", nll=losses(1.4004))
+    write_run(tmp_path, 1.4446, cell="rnn", layers=2)
+    write_run(tmp_path, 1.300, budget="130k", cell="gru", layers=3)
+    return tmp_path

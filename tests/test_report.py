@@ -26,17 +26,6 @@ from charcmp.errors import UserError
 from charcmp.report import make, make_report
 from charcmp.report.losses import pack
 
-
-@pytest.fixture
-def small_grid(tmp_path: Path) -> Path:
-    """Three cells of the paper's 50k row, with known losses, and one of the next row."""
-    write_run(tmp_path, 1.450, nll=losses(1.450))
-    write_run(tmp_path, 1.4004, cell="gru", nll=losses(1.4004))
-    write_run(tmp_path, 1.4446, cell="rnn", layers=2)
-    write_run(tmp_path, 1.300, budget="130k", cell="gru", layers=3)
-    return tmp_path
-
-
 # What is printed and written.
 
 

@@ -28,6 +28,17 @@ def write_error(path: Path, error: OSError) -> UserError:
     return kind(f"{path}: cannot be written ({error.strerror}); earlier files are intact")
 
 
+def read_error(path: Path, error: OSError) -> UserError:
+    """The one line for a file that could not be read."""
+    match error:
+        case FileNotFoundError():
+            return UserError(f"{path}: no such file")
+        case IsADirectoryError():
+            return UserError(f"{path}: a folder, not a file")
+        case _:
+            return UserError(f"{path}: {error.strerror}")
+
+
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
     """Writes beside, flushes to disk, renames.
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from charcmp.corpus import Symbols
 from charcmp.errors import UserError
+from charcmp.files import read_error
 from charcmp.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -100,12 +101,8 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             while block := file.read(BLOCK_BYTES):
                 yield block
                 bar.update(len(block))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a file") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise read_error(path, error) from None
 
 
 def stream_nats(model: CharModel, blocks: Iterable[Symbols]) -> tuple[int, float]:

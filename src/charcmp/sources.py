@@ -14,6 +14,7 @@ from pathlib import Path
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, corpus_from_bytes
 from charcmp.errors import UserError
+from charcmp.files import read_error
 
 DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
@@ -70,12 +71,8 @@ def safe_name(stem: str) -> str:
 def read_file(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a file") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise read_error(path, error) from None
 
 
 def cache_dir() -> Path:
