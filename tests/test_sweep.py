@@ -294,7 +294,7 @@ def test_a_bad_cell_is_told_before_anything_runs(
 ) -> None:
     done = charcmp("sweep", *text_overrides(tiny_text), *TINY, "cell=rnn,elman")
     assert done.returncode != 0
-    assert "Could not find 'cell/elman'" in done.stderr
+    assert "cell=elman: one of gru," in done.stderr
     assert not (tmp_path / "work" / "results").exists()
 
 

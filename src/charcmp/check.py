@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -119,15 +120,27 @@ def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
     """Hydra lets `+new=1` and `~old` through; here exactly the schema's keys must be given."""
     given = {str(key) for key in cfg if not OmegaConf.is_missing(cfg, key)}
     known = {f.name for f in fields(schema)}
-    for what, keys in (("unknown", given - known), ("missing", known - given)):
-        if keys:
-            raise UserError(
-                f"{what} key '{prefix}{min(keys)}': charcmp train --help lists the keys"
-            )
+    if unknown := given - known:
+        raise UserError(unknown_key(prefix + min(unknown)))
+    if missing := known - given:
+        raise UserError(
+            f"missing key '{prefix}{min(missing)}': charcmp train --help lists the keys"
+        )
     for key in known:
         if is_dataclass(part := OmegaConf.get_type(cfg, key)):
             assert isinstance(part, type)
             _check_keys(cfg[key], part, f"{prefix}{key}.")
+
+
+def unknown_key(key: str) -> str:
+    """What is said of a key that there is not."""
+    part, _, option = key.rpartition(".")
+    known = [f.name for f in fields(Config)]
+    if part in known:
+        return f"unknown key '{key}': this {part} has no {option}"
+    alike = difflib.get_close_matches(key, known, n=1)
+    meant = f"; is it {alike[0]}?" if alike else ":"
+    return f"unknown key '{key}'{meant} charcmp train --help lists the keys"
 
 
 def check(config: Config) -> None:

@@ -47,16 +47,15 @@ OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
 CHOICES = ("cell", "dataset", "optimizer")
-# Hydra's flags that print something instead of running.
+# Hydra's flags that print something instead of running, and its others.
 PRINTING_FLAGS = (
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--shell-completion",
+    *("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"),
+    *("--shell-completion", "-sc"),
+)
+HYDRA_FLAGS = (
+    *PRINTING_FLAGS,
+    *("--resolve", "--package", "--run", "--multirun", "--experimental-rerun"),
+    *("--config-path", "--config-name", "--config-dir"),
 )
 
 
@@ -86,6 +85,7 @@ def dispatch() -> None:
     elif command == "train" and SELECT_DROPOUT[0] in args:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
+        check_flags(command, args)
         run_hydra(args)
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
@@ -128,9 +128,7 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
         return args
     if command == "report":
         args = report_arguments(args)
-    for arg in args:
-        if arg in ALL_FLAGS and arg not in FLAGS[command]:
-            fail(f"{command} has no {arg}; its flags: {', '.join(FLAGS[command]) or 'none'}")
+    check_flags(command, args)
     flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
     rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
     # Hydra's parser wants the overrides in one piece: its own flags (--config-dir=folder) go first.
@@ -138,6 +136,14 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     overrides = [as_one_override(arg) for arg in rest if arg not in for_hydra]
     ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
     return ["--multirun", *for_hydra, *ours, *overrides]
+
+
+def check_flags(command: str, args: list[str]) -> None:
+    """Ends with one line for a flag that neither the command has nor Hydra."""
+    flags = FLAGS.get(command, ())
+    for arg in args:
+        if arg.startswith("--") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
+            fail(f"{command} has no {arg}; its flags: {', '.join(flags) or 'none'}")
 
 
 def as_one_override(arg: str) -> str:
@@ -154,12 +160,13 @@ def run_hydra(args: list[str]) -> None:
 
     from charcmp.commands import train_task
     from charcmp.config import register_schemas
+    from charcmp.hydra_errors import in_one_line
 
     for group in CHOICES:  # Hydra itself ends in a traceback here
         if f"{group}=null" in args or f"{group}=" in args:
             fail(f"{group} needs a choice: charcmp train --help lists them")
     register_schemas()
     sys.argv = [sys.argv[0], *args]
-    hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(
-        train_task
-    )()
+    run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")
+    with in_one_line():
+        run(train_task)()
