@@ -8,6 +8,7 @@
 # What it costs on a CPU, measured on two cores of a shared AMD EPYC, one thread a run:
 #   wp:50k    9 runs, 2.1 core hours of training steps (8 to 21 minutes a run, two side by side)
 #   lk:50k    9 runs, 6.6 core hours (22 to 72 minutes a run, two to four side by side)
+#   wp:130k   9 runs, 4.2 core hours (21 to 49 minutes a run, two side by side)
 # The other rows have not been measured, nor has any on a GPU.
 set -euo pipefail
 cd "$(dirname "$0")/.."

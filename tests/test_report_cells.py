@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from conftest import Charcmp
 from report_runs import (
+    losses,
     report_texts,
     tables_of,
     write_run,
@@ -180,6 +181,19 @@ def test_a_memory_that_ran_away_is_noted(
     report_texts(tmp_path)
     said = " ".join(capsys.readouterr().out.split())
     assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from zero" in said
+
+
+def test_a_model_that_is_lost_at_the_start_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nll_RC = losses(1.2).reshape(100, 200)
+    write_run(tmp_path, 1.2, nll=nll_RC.ravel())
+    nll_RC[:, :60] += 1.0
+    write_run(tmp_path, 1.5, cell="gru", nll=nll_RC.ravel())
+    report_texts(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    first, rest = nll_RC[:, :100].mean(), nll_RC[:, 100:].mean()
+    assert f"adds to their test loss: GRU 1 at 50k: {(first - rest) / 2:.3f}." in said
 
 
 # Filters.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 from charcmp.cells import CELLS
 from charcmp.report import paper
@@ -15,6 +16,9 @@ from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, n
 from charcmp.runs import RUNAWAY
 
 MISSING = "—"
+# Nats a character by which a row's first block lies above the others. Without a context a trained
+# model loses 0.05 to 0.35 there.
+MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12
 
 
@@ -171,7 +175,8 @@ def remarks(table: Table) -> list[str]:
         return [*said, *_dropout_notes(table), *_diverged_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
-    said += [*_dropout_notes(table), *_runaway_notes(table), *_diverged_notes(table)]
+    said += [*_dropout_notes(table), *_runaway_notes(table), *_start_notes(table)]
+    said += _diverged_notes(table)
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -253,6 +258,23 @@ def _runaway_notes(table: Table) -> list[str]:
     return [
         f"Memory that ran away, the largest element of the state that training carried: "
         f"{'; '.join(reached)}. Evaluation starts from zero, where such a model is another."
+    ]
+
+
+def _start_notes(table: Table) -> list[str]:
+    """The models that need long to find into a text from a zero state."""
+    told = []
+    for cell in table.done():
+        losses = [run.losses for run in cell.runs if run.losses is not None]
+        if losses and fmean(one.rise_at_start for one in losses) > MUCH_AT_START:
+            cost = fmean(one.cost_of_start for one in losses)
+            told.append(f"{_name(cell)}: {cost:.3f}")
+    if not told:
+        return []
+    return [
+        "Evaluation starts each row of the text from a zero state, which training leaves at its "
+        f"first step for good. Models whose first characters of a row lie {MUCH_AT_START:g} nats "
+        f"or more above the rest, and what that adds to their test loss: {'; '.join(told)}."
     ]
 
 

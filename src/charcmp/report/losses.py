@@ -49,6 +49,22 @@ class LossSummary:
         return sums_RJ / self.block_length
 
     @property
+    def rise_at_start(self) -> float:
+        """Mean nats a character of the rows' first blocks, less that of the others; 0 if none.
+
+        Evaluation begins each row from a zero state, training only its very first step.
+        """
+        means_RJ = self.block_means_RJ
+        if means_RJ.shape[1] == 1:
+            return 0.0
+        return float(means_RJ[:, 0].mean() - means_RJ[:, 1:].mean())
+
+    @property
+    def cost_of_start(self) -> float:
+        """What that rise adds to the mean loss."""
+        return self.rise_at_start * self.num_rows * self.block_length / self.num_chars
+
+    @property
     def probabilities_S(self) -> NDArray[np.float64]:
         """What the model gave the correct character at the sampled positions."""
         return np.exp(-self.nll_S.astype(np.float64))

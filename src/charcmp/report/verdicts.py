@@ -97,7 +97,7 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against") -
     num_seeded = len(tally.for_it) + len(tally.against) + len(tally.open)
     if num_seeded:
         parts.append(
-            f"Of {num_seeded} comparisons over seeds and text, {len(tally.for_it)} {for_it}, "
+            f"Of {_comparisons(num_seeded)} over seeds and text, {len(tally.for_it)} {for_it}, "
             f"{len(tally.against)} {against}, {len(tally.open)} open."
         )
     for label, some in ((against, tally.against), ("open", tally.open)):
@@ -106,12 +106,16 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against") -
     if some := tally.unseeded:
         signs = [one.text.sign for one in some if one.text is not None]
         parts.append(
-            f"With one seed, {len(some)} comparisons: on this text these very models say "
+            f"With one seed, {_comparisons(len(some))}: on this text these very models say "
             f"{signs.count(-1)} {for_it}, {signs.count(1)} {against}, {signs.count(0)} open."
         )
         if contrary := [one for one in some if one.text is not None and one.text.sign == 1]:
             parts.append(f"{against.capitalize()}: {_named(contrary)}.")
     return " ".join(parts)
+
+
+def _comparisons(number: int) -> str:
+    return f"{number} comparison{'s' * (number != 1)}"
 
 
 def _decided_by(tally: _Tally, family_size: Callable[[Difference], int]) -> str:
