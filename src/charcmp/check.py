@@ -45,7 +45,7 @@ def or_null(rule: Rule) -> Rule:
 
 
 AT_LEAST_1: Rule = (lambda value: value >= 1, "must be at least 1")
-NOT_NEGATIVE: Rule = (lambda value: 0 <= value < math.inf, "must be 0 or more and finite")
+NOT_NEGATIVE: Rule = (lambda value: value >= 0, "must be 0 or more")
 POSITIVE: Rule = (lambda value: 0 < value < math.inf, "must be positive and finite")
 BELOW_1: Rule = (lambda value: 0 <= value < 1, "must be in [0, 1)")
 RULES: dict[str, Rule] = {
@@ -58,7 +58,7 @@ RULES: dict[str, Rule] = {
     ),
     "dataset.layout": one_of(("columns", "contiguous")),
     "dataset.split": (
-        lambda s: len(s) == 3 and all(part > 0 for part in s) and math.isclose(sum(s), 100),
+        lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
         "three positive percentages that sum to 100",
     ),
     "optimizer.lr": POSITIVE,
@@ -72,7 +72,7 @@ RULES: dict[str, Rule] = {
         "must be two, each in [0, 1)",
     ),
     "optimizer.momentum": BELOW_1,
-    "optimizer.weight_decay": NOT_NEGATIVE,
+    "optimizer.weight_decay": (lambda d: 0 <= d < math.inf, "must be 0 or more and finite"),
     "optimizer.eps": POSITIVE,
     "layers": AT_LEAST_1,
     "hidden_size": or_null(AT_LEAST_1),

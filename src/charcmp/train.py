@@ -203,8 +203,6 @@ class Training:
             if not stop and time.monotonic() - self.last_tick < TICK_SECONDS:
                 continue
             so_far = self._tick(stop)
-            if stop:
-                raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
             if so_far is not None and not math.isfinite(so_far):
                 break  # the sum stays so: no need to finish the epoch
         loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
@@ -222,6 +220,8 @@ class Training:
         place.seconds_train += time.perf_counter() - self.clock
         if stop or is_due:
             self.save()
+        if stop:
+            raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
         self.note_progress()
         self.clock = time.perf_counter()
         if told is None:

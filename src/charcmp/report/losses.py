@@ -62,7 +62,7 @@ class LossSummary:
     @property
     def cost_of_start(self) -> float:
         """What that rise adds to the mean loss."""
-        return self.rise_at_start * self.num_rows * self.block_length / self.num_chars
+        return self.rise_at_start / self.block_means_RJ.shape[1]
 
     @property
     def probabilities_S(self) -> NDArray[np.float64]:
