@@ -305,6 +305,21 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     assert train(spec, folder, say=quiet)["status"] == "done"
 
 
+def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    spec, folder = tiny_spec(tiny_text), folder_of(tmp_path, "run")
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: next(steps) == 99, quiet)  # in the second epoch
+    train(spec, folder, say=quiet)
+    board = accumulator.EventAccumulator(str(folder.path / "tensorboard"))
+    board.Reload()
+    history = history_of(folder)
+    for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
+        told = [(event.step, event.value) for event in board.Scalars(key)]
+        assert told == [(entry["epoch"], pytest.approx(entry[key])) for entry in history]
+
+
 def test_the_papers_schedule() -> None:
     config = RMSpropConfig(name="rmsprop")
     rates = [learning_rate(config, epoch, epochs=50) for epoch in (1, 10, 11, 50)]
