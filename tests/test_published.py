@@ -4,6 +4,8 @@ import csv
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,19 @@ def test_a_fresh_clones_report_is_the_published_one(charcmp: Charcmp, tmp_path: 
         for name, contents in published.items():
             assert comparable(name, written[name]) == comparable(name, contents), name
         assert sum(map(len, published.values())) < 10_000_000
+
+
+@needs_corpora
+def test_the_reproducing_script_is_of_the_published_runs() -> None:
+    done = subprocess.run(
+        ["bash", str(CHECKOUT / "scripts" / "reproduce.sh"), "--dry-run"],
+        env={**os.environ, "VENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listed = re.findall(r"^(?:wp|lk)-\S+", done.stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(run.name for run in (PAPER / "runs").iterdir())
 
 
 @pytest.mark.slow
