@@ -13,9 +13,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin
 published=(
-    "dataset=wp budget=50k seed=0,1,2"  # 27 runs, 6.6 core hours (8 to 23 minutes a run)
-    "dataset=wp budget=130k"            # 9 runs, 4.2 core hours (21 to 49 minutes a run)
-    "dataset=lk budget=50k"             # 9 runs, 6.6 core hours (22 to 72 minutes a run)
+    "dataset=wp budget=50k seed=0,1,2"          # 27 runs, 6.6 core hours (8 to 23 minutes a run)
+    "dataset=wp budget=130k"                    # 9 runs, 4.2 core hours (21 to 49 minutes a run)
+    "dataset=wp budget=130k layers=1 seed=1,2"  # 6 runs, 2.2 core hours (20 to 26 minutes a run)
+    "dataset=lk budget=50k"                     # 9 runs, 6.6 core hours (22 to 72 minutes a run)
 )
 flags=()
 if [ "${1:-}" = --dry-run ]; then

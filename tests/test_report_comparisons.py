@@ -119,9 +119,11 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     (power,) = analysis_of(tmp_path).power
     assert power.num_seeds == 3
     assert 0.02 < power.detectable < 0.05
-    assert power.undetectable == [1]
+    assert power.is_beyond
     report_texts(tmp_path)
-    assert "it came out smaller: 0.0040" in (tmp_path / "report" / "table_nats.md").read_text()
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert f"below {power.detectable:.4f} nats (1 layer) would usually be missed" in text
+    assert "; smaller it came out with 1 layer: 0.0040." in text
 
 
 def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> None:
@@ -129,8 +131,17 @@ def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> 
     (alone,) = analysis_of(tmp_path).power
     write_grid(tmp_path, {("lstm", 2): 1.40, ("gru", 2): 1.45}, seeds=1)
     (power,) = analysis_of(tmp_path).power
-    assert (power.num_seeds, power.undetectable) == (3, [1])
+    assert (power.layers, power.num_seeds, power.is_beyond) == (1, 3, True)
     assert power.detectable > alone.detectable  # two comparisons instead of one
+
+
+def test_a_depth_whose_seeds_spread_does_not_speak_for_another(tmp_path: Path) -> None:
+    write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.43}, sd=0.002)
+    write_grid(tmp_path, {("lstm", 3): 1.50, ("gru", 3): 1.53}, sd=0.02)
+    one, three = analysis_of(tmp_path).power
+    assert (one.layers, three.layers) == (1, 3)
+    assert 5 * one.detectable < three.detectable
+    assert (one.is_beyond, three.is_beyond) == (False, True)
 
 
 def test_a_wild_cell_beside_them_does_not_speak_for_lstm_and_gru(tmp_path: Path) -> None:

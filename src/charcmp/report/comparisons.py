@@ -23,7 +23,6 @@ from charcmp.report.cells import Cell, Column, Table, base_cell
 from charcmp.report.distances import Distances, prediction_distances
 from charcmp.report.statistics import (
     ALPHA,
-    Component,
     Estimate,
     Floats,
     Judged,
@@ -87,17 +86,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Power:
-    """What a row's seeds could have told of LSTM against GRU (80 % power, Holm's first step)."""
+    """What seeds could have told of LSTM against GRU of one depth (80 % power, Holm's first step).
+
+    Of one depth, not of a row: seeds move three gated layers up to five times as much as one.
+    """
 
     row: str
-    num_seeds: int  # the fewest of its pairs with several seeds; 1 where none has
+    layers: int
+    num_seeds: int  # of the cell that has fewer
     detectable: float  # nats; with one seed, what the text alone would hide
-    differences: dict[int, float]  # |LSTM - GRU| by number of layers, of these pairs
+    difference: float  # |LSTM - GRU| as it came out
 
     @property
-    def undetectable(self) -> list[int]:
-        """Numbers of layers where the difference is below what could have been told."""
-        return [layers for layers, nats in self.differences.items() if nats < self.detectable]
+    def is_beyond(self) -> bool:
+        """Whether the difference is smaller than what could have been told."""
+        return self.difference < self.detectable
 
 
 @dataclass(frozen=True)
@@ -140,13 +143,8 @@ def analyse(table: Table) -> Analysis:
         pairs += [("best", row, cell, best) for cell in cells.values()
                   if best is not None and cell is not best]  # fmt: skip
     differences = _differences(pairs)
-    powers = [_power(row, differences) for row in table.rows]
-    return Analysis(
-        table,
-        differences,
-        [power for power in powers if power is not None],
-        prediction_distances(table),
-    )
+    powers = [power for row in table.rows for power in _powers(row, differences)]
+    return Analysis(table, differences, powers, prediction_distances(table))
 
 
 def _done(table: Table, row: str) -> list[Cell]:
@@ -255,26 +253,15 @@ def _resampled(
     return found
 
 
-def _power(row: str, differences: Sequence[Difference]) -> Power | None:
+def _powers(row: str, differences: Sequence[Difference]) -> list[Power]:
+    """Of the pairs with several seeds where there are any, else of all."""
     pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
-    texts = [one.text_variance.component for one in pairs if one.text_variance is not None]
-    if not texts:
-        return None
-    text = Component(
-        pystatistics.fmean(part.variance for part in texts), min(part.df for part in texts)
-    )
-    seeded = [one for one in pairs if one.both is not None] or pairs
-    cells = [cell for one in seeded for cell in (one.a, one.b)]  # other cells may vary otherwise
-    num_seeds = min(len(cell.seeds) for cell in cells)
-    degrees = sum(len(cell.seeds) - 1 for cell in cells)
-    pooled = (
-        sum((_seed_variance(cell) or 0) * (len(cell.seeds) - 1) for cell in cells) / degrees
-        if degrees
-        else 0.0
-    )
-    return Power(
-        row=row,
-        num_seeds=num_seeds,
-        detectable=detectable_with(num_seeds, text, pooled, ALPHA / len(pairs)),
-        differences={one.a.layers: abs(one.nats) for one in seeded},
-    )
+    powers = []
+    for one in [one for one in pairs if one.both is not None] or pairs:
+        if one.text_variance is None:
+            continue
+        num_seeds = min(len(one.a.seeds), len(one.b.seeds))
+        text, variance = one.text_variance.component, one.seed_variance or 0.0
+        detectable = detectable_with(num_seeds, text, variance, ALPHA / len(pairs))
+        powers.append(Power(row, one.a.layers, num_seeds, detectable, abs(one.nats)))
+    return powers

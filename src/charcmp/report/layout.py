@@ -10,7 +10,7 @@ from statistics import fmean
 from charcmp.cells import CELLS
 from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
-from charcmp.report.comparisons import Analysis
+from charcmp.report.comparisons import Analysis, Power
 from charcmp.report.load import largest_state
 from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
 from charcmp.runs import RUNAWAY
@@ -216,20 +216,28 @@ def _seeds_note(table: Table) -> str:
 
 
 def _power_notes(analysis: Analysis) -> list[str]:
-    """The smallest difference that could have been told, against what LSTM - GRU came out as."""
-    said = []
+    """The smallest differences that could have been told, against what LSTM - GRU came out as."""
+    groups: dict[tuple[str, int], list[Power]] = {}
     for power in analysis.power:
-        of = f"{power.num_seeds} seeds" if power.num_seeds > 1 else "one seed, so by text alone,"
+        groups.setdefault((power.row, power.num_seeds), []).append(power)
+    said = []
+    for (row, num_seeds), powers in groups.items():
+        of = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so by text alone,"
+        limits = ", ".join(f"{one.detectable:.4f} nats ({_depth(one)})" for one in powers)
         line = (
-            f"{power.row}: with {of} a difference of LSTM and GRU below {power.detectable:.4f} "
-            "nats would usually be missed (80 % power, Holm's first step)"
+            f"{row}: with {of} a difference of LSTM and GRU below {limits} would usually be missed "
+            "(80 % power, Holm's first step)"
         )
-        if few := power.undetectable:
-            seen = ", ".join(f"{power.differences[layers]:.4f}" for layers in few)
-            depths = ", ".join(map(str, few))
-            line += f"; with {depths} layer{'s' * (few != [1])} it came out smaller: {seen}"
+        if beyond := [one for one in powers if one.is_beyond]:
+            line += "; smaller it came out with " + ", ".join(
+                f"{_depth(one)}: {one.difference:.4f}" for one in beyond
+            )
         said.append(f"{line}.")
     return said
+
+
+def _depth(power: Power) -> str:
+    return f"{power.layers} layer{'s' * (power.layers > 1)}"
 
 
 def _dropout_notes(table: Table) -> list[str]:
