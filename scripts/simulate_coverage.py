@@ -114,6 +114,7 @@ def simulate(
         series.append(losses.mean(axis=0))
         true_means.append(levels.mean())
     text = text_variance(series[0] - series[1])
+    assert text is not None
     difference = float(means[0].mean() - means[1].mean())
     parts = [part for of_cell in means if (part := seed_component(of_cell.tolist())) is not None]
     both: list[Component] = [text.component, *parts]

@@ -226,8 +226,12 @@ def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
 def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
     """Rows, cells and depths in which variants were run; the paper has none."""
     seen = [place for place in table.cells if place[1] not in paper.CELLS]
-    rows, cells, depths = ({place[i] for place in seen} for i in range(3))
-    return [row for row in table.rows if row in rows], sorted(cells), sorted(depths)
+    rows = {row for row, _, _ in seen}
+    return (
+        [row for row in table.rows if row in rows],
+        sorted({cell for _, cell, _ in seen}),
+        sorted({layers for _, _, layers in seen}),
+    )
 
 
 def all_columns(table: Table) -> set[Column]:
