@@ -140,7 +140,8 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
         signs = [one.text.sign for one in some if one.text is not None]
         parts.append(
             f"With one seed or no interval over text, {_comparisons(len(some))}, which decide "
-            f"nothing: on this text these very models are {signs.count(-1)} times significantly {for_it}, {signs.count(1)} "
+            f"nothing: on this text these very models are {signs.count(-1)} times "
+            f"significantly {for_it}, {signs.count(1)} "
             f"times {against}, {len(some) - signs.count(-1) - signs.count(1)} times neither."
         )
     if tally.missing:
