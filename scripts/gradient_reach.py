@@ -95,7 +95,7 @@ def main() -> None:
     for run in runs_with_weights(args.results_dir, args.runs):
         model, chunks = run.model(), run.chunks("val")
         result = run.result
-        label = f"{CELLS[result['cell']].label} {result['layers']}x{result['hidden_size']}"
+        label = f"{CELLS[result.cell].label} {result.layers}x{result.hidden_size}"
         print(label, run.run_id, flush=True)
         for state, norms_T in zip(STATES, reach(model, chunks).tolist(), strict=False):
             rows += [(run.run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]

@@ -12,7 +12,6 @@ paired t test over them, by Holm's method among the variants of the item.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import sys
@@ -23,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import pandas as pd
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -32,9 +32,9 @@ from charcmp.config import config_dir, register_schemas
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
 from charcmp.grid import Grid, Job, make_job
+from charcmp.records import CorruptFileError, read_history
 from charcmp.report.sections import p_text
 from charcmp.report.statistics import Estimate, estimate, judge, seed_component
-from charcmp.runs import CorruptFileError
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def read_variant(jobs: list[Job]) -> dict[int, dict[str, Any]]:
     for job in jobs:
         try:
             if (result := job.folder.read_result()) is not None:
-                history = json.loads(job.folder.history.read_text())
-                results[result["seed"]] = result | {"history": history}
-        except (CorruptFileError, OSError, ValueError) as error:
+                history = msgspec.to_builtins(read_history(job.folder.history))
+                results[result.seed] = msgspec.structs.asdict(result) | {"history": history}
+        except CorruptFileError as error:
             print(f"{error}; left out", file=sys.stderr)
     return results
 

@@ -25,11 +25,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
+from charcmp.records import CorruptFileError
 from charcmp.report import FORMATS, make_report
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, pack, read_nll
 from charcmp.report.make import PUBLISHED
-from charcmp.runs import CorruptFileError, RunFolder, runs_dir
+from charcmp.runs import RunFolder, runs_dir
 
 # Keys that say where and how fast a run was computed, not what it is.
 MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")
@@ -48,7 +49,7 @@ def packed_files(
         if (result := run.read_result()) is None:
             return None
         check_result(result, run.result)
-        if not allow_dirty and (result.get("git_dirty") is not False or not result["git_commit"]):
+        if not allow_dirty and (result.git_dirty is not False or not result.git_commit):
             raise UserError("not of a clean commit (--allow-dirty publishes it all the same)")
         files = {
             "result.json": run.result.read_bytes(),
@@ -56,9 +57,9 @@ def packed_files(
             "environment.json": as_json(without_paths(json.loads(run.environment.read_text()))),
             "history.json": run.history.read_bytes(),
         }
-        if with_losses and result["status"] == "done":
-            nll_N = read_nll(run.test_nll, result["num_test_chars"])
-            files[BLOCKS_FILE] = pack(nll_N, result["batch_size"], result["unroll_steps"])
+        if with_losses and result.status == "done":
+            nll_N = read_nll(run.test_nll, result.num_test_chars)
+            files[BLOCKS_FILE] = pack(nll_N, result.batch_size, result.unroll_steps)
         return files
     except (CorruptFileError, OSError, json.JSONDecodeError) as error:
         raise UserError(str(error)) from None

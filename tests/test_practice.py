@@ -150,7 +150,7 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
 
     def tests(variant: str) -> list[float]:
         results = [job.folder.read_result() for job in jobs[variant]]
-        return [result["test_nats_per_char"] for result in results]
+        return [result.test_nats_per_char for result in results]
 
     row = rows["more layers at equal parameters", "2 layers"]
     differences = [b - a for a, b in zip(tests("baseline"), tests("2 layers"), strict=True)]

@@ -161,7 +161,8 @@ def drop_key(folder: Path) -> None:
 
 def unknown_cell(folder: Path) -> None:
     result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps(result | {"cell": "transformer"}))
+    result["cell"] = result["identity"]["cell.name"] = "transformer"
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def other_schema(folder: Path) -> None:
@@ -183,11 +184,11 @@ def copy_run(folder: Path) -> None:
     ("damage", "file"),
     [
         (break_json, "result.json: not valid JSON"),
-        (put_nan, "result.json: test_nats_per_char is nan"),
+        (put_nan, "result.json: not valid JSON"),
         (drop_key, "result.json: without identity"),
         (unknown_cell, "result.json: cell 'transformer'"),
         (other_schema, "schema version 2, but 1 is read here"),
-        (text_for_a_number, "hidden_size is '64', not a whole number"),
+        (text_for_a_number, "result.json: hidden_size: Expected int, got str"),
         (copy_run, "the same run as"),
     ],
 )

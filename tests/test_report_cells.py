@@ -20,6 +20,8 @@ from report_runs import (
 from charcmp.errors import UserError
 from charcmp.report import Filters
 
+EPOCH = {"epoch": 1, "train_nats_per_char": 1.5, "val_nats_per_char": 1.5}
+
 # What stands together.
 
 
@@ -177,7 +179,7 @@ def test_a_memory_that_ran_away_is_noted(
 ) -> None:
     for cell, largest in {"lstm": 90.0, "lstm_peephole": 24042.7}.items():
         folder = write_run(tmp_path, 1.5, cell=cell)
-        (folder / "history.json").write_text(json.dumps([{"largest_state": largest}]))
+        (folder / "history.json").write_text(json.dumps([EPOCH | {"largest_state": largest}]))
     report_texts(tmp_path)
     said = " ".join(capsys.readouterr().out.split())
     assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from zero" in said

@@ -90,8 +90,9 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     folder = write_run(tmp_path, 1.4)
     (folder / "history.json").write_text("[{]")
     make_report(tmp_path, formats=["svg"])
-    out = capsys.readouterr().out
-    assert "history.json: not the losses of epochs" in out
+    out, err = capsys.readouterr()
+    assert "history.json: not valid JSON" in err
+    assert "shown without its learning curve" in err
     assert "no environment.json tells the training text's length" in out
     assert "no t-SNE of 0 models; it takes 5" in out
 

@@ -26,10 +26,10 @@ def run(request: pytest.FixtureRequest, trained: Path) -> TrainedRun:
 def test_the_test_split_scores_as_the_run_says(run: TrainedRun) -> None:
     """In rows (tiny: four, layout columns) as in one (mixed: contiguous)."""
     scores = score_split(run, "test")
-    assert scores["nats_per_char"] == pytest.approx(run.result["test_nats_per_char"], abs=1e-7)
-    assert scores["num_chars"] == run.result["num_test_chars"]
+    assert scores["nats_per_char"] == pytest.approx(run.result.test_nats_per_char, abs=1e-7)
+    assert scores["num_chars"] == run.result.num_test_chars
     assert score_split(run, "val")["nats_per_char"] == pytest.approx(
-        run.result["val_nats_per_char"], abs=1e-7
+        run.result.val_nats_per_char, abs=1e-7
     )
 
 
@@ -41,8 +41,8 @@ def test_a_file_scores_as_the_evaluation_does(trained: Path, tmp_path: Path) -> 
     file = tmp_path / "test.txt"
     file.write_bytes(bytes(run.vocabulary[symbol] for symbol in symbols_N))
     scores = score_file(run, file)
-    assert scores["num_chars"] == run.result["num_test_chars"]
-    assert scores["nats_per_char"] == pytest.approx(run.result["test_nats_per_char"], abs=1e-6)
+    assert scores["num_chars"] == run.result.num_test_chars
+    assert scores["nats_per_char"] == pytest.approx(run.result.test_nats_per_char, abs=1e-6)
     assert scores["perplexity"] == pytest.approx(math.exp(scores["nats_per_char"]))
     assert scores["bits_per_char"] == pytest.approx(scores["nats_per_char"] / math.log(2))
 

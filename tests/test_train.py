@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -29,7 +30,8 @@ from charcmp.errors import Interrupted, UserError
 from charcmp.evaluate import Chunks, losses, to_chunks
 from charcmp.model import CharModel
 from charcmp.optim import learning_rate
-from charcmp.runs import RunFolder, read_result
+from charcmp.records import Result
+from charcmp.runs import RunFolder
 from charcmp.spec import RunSpec, resolve
 from charcmp.train import Step, train
 
@@ -144,7 +146,7 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text)
     folder = folder_of(tmp_path, "run")
     result = train(spec, folder, say=quiet)
-    assert folder.read_result() == result
+    assert folder.read_result() == msgspec.convert(result, Result)
     nll = np.load(folder.test_nll)
     splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10)
     assert (nll.dtype, nll.shape) == (np.float32, (splits.test.num_chars,))
@@ -262,7 +264,7 @@ def test_divergence_is_recorded(
     assert result["status"] == "diverged"
     assert result["epochs_trained"] == 0
     assert result["test_nats_per_char"] is None
-    assert folder.read_result() == result
+    assert folder.read_result() == msgspec.convert(result, Result)
     assert not folder.test_nll.exists()
 
 
@@ -278,7 +280,7 @@ def test_patience(tiny_text: Path, tmp_path: Path) -> None:
     assert (result["epochs"], result["patience"]) == (12, 2)
     assert result["epochs_trained"] == result["best_epoch"] + 2 < 12
     assert history_of(stopped) == history_of(whole)[: result["epochs_trained"]]
-    assert read_result(stopped.result) == result
+    assert stopped.read_result() == msgspec.convert(result, Result)
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ from omegaconf import DictConfig
 from charcmp.check import typed
 from charcmp.config import Config, DatasetConfig, config_dir, register_schemas
 from charcmp.errors import BusyError, Interrupted, StorageError, UserError
+from charcmp.records import Result
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
 register_schemas()
@@ -95,7 +97,7 @@ def train_task(cfg: DictConfig) -> None:
         except Interrupted:
             should_stop.pass_on()
             raise
-    if result["status"] == "diverged" and not is_launchers:
+    if result.status == "diverged" and not is_launchers:
         sys.exit(EXIT_DIVERGED)
 
 
@@ -104,8 +106,8 @@ def train_one(
     should_stop: Callable[[], bool],
     say: Callable[[str], None] = print,
     command: str | None = None,
-) -> dict[str, Any]:
-    """Trains a run, or goes on with it; returns the contents of its result.json.
+) -> Result:
+    """Trains a run, or goes on with it; returns its result.
 
     A failure that is the run's own is recorded in its folder. Arguments: as of charcmp.train.train.
     """
@@ -126,7 +128,7 @@ def train_one(
 
             say(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
             try:
-                result = train(spec, folder, should_stop, say, command)
+                result = msgspec.convert(train(spec, folder, should_stop, say, command), Result)
             except (Interrupted, BusyError, StorageError):
                 raise
             except UserError as error:
@@ -149,14 +151,14 @@ def lanes(args: list[str]) -> None:
         work(connection)
 
 
-def summary_line(result: dict[str, Any], path: Path) -> str:
-    if result["status"] == "diverged":
+def summary_line(result: Result, path: Path) -> str:
+    if result.status == "diverged":
         why = "a loss was not finite, or far above that of guessing"
-        return f"{result['run_id']}: diverged ({why}); recorded in {path}"
+        return f"{result.run_id}: diverged ({why}); recorded in {path}"
     return (
-        f"{result['run_id']}: test {result['test_nats_per_char']:.4f} nats/char, perplexity "
-        f"{result['test_perplexity']:.3f}, {result['test_bits_per_char']:.3f} bits/char "
-        f"(best epoch {result['best_epoch']}); {path}"
+        f"{result.run_id}: test {result.test_nats_per_char:.4f} nats/char, perplexity "
+        f"{result.test_perplexity:.3f}, {result.test_bits_per_char:.3f} bits/char "
+        f"(best epoch {result.best_epoch}); {path}"
     )
 
 

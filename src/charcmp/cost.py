@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from charcmp import records
 from charcmp.corpus import Stream
 from charcmp.files import write_atomically
+from charcmp.records import CorruptFileError
 from charcmp.slots import machine_key
 from charcmp.spec import canonical_json
 
@@ -83,27 +85,23 @@ class Speeds:
 
 def _read_speeds(file: Path) -> dict[str, float]:
     try:
-        speeds = json.loads(file.read_text())
-        return {key: float(value) for key, value in speeds.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return records.read_json(file, records.SPEEDS, records.MAX_SPEEDS_BYTES) or {}
+    except CorruptFileError:
         return {}  # an estimate's cache: without it, shapes are measured again
 
 
 def _told_by(result_file: Path) -> tuple[str, float] | None:
     """Shape and speed of a finished run; None if its files do not tell."""
     try:
-        result = json.loads(result_file.read_text())
-        environment = json.loads(result_file.with_name("environment.json").read_text())
-        on_cpu = environment["device"] == "cpu"
-        machine = machine_key(
-            environment["device_name"],
-            environment["threads"] if on_cpu else None,
-            environment.get("lanes", 1),
-        )
-        key = shape_key(result["identity"], result["num_symbols"], machine)
-        return key, float(result["chars_per_second"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
+        environment = records.read_environment(result_file.with_name("environment.json"))
+    except CorruptFileError:
         return None
+    if result is None or environment.device_name is None or not result.chars_per_second:
+        return None  # a run that diverged in its first epoch has no speed
+    threads = environment.threads if environment.device == "cpu" else None
+    machine = machine_key(environment.device_name, threads, environment.lanes)
+    return shape_key(result.identity, result.num_symbols, machine), result.chars_per_second
 
 
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:

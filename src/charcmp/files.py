@@ -74,4 +74,5 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
 def remove_leftovers(folder: Path) -> None:
     """Deletes what killed processes were writing. Only for whoever holds the folder's lease."""
     for beside in folder.glob(f"{BESIDE_PREFIX}*"):
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a stranger's folder of that name may stay
+            beside.unlink(missing_ok=True)

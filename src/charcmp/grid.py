@@ -27,8 +27,7 @@ class Job:
 
     def fraction_done(self) -> float:
         """How much of the run its attempts so far have done, 0 to 1."""
-        fraction = self.folder.read_progress().get("fraction")
-        return min(max(fraction, 0.0), 1.0) if isinstance(fraction, int | float) else 0.0
+        return self.folder.read_progress().fraction or 0.0
 
 
 def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:

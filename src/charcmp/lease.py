@@ -16,6 +16,7 @@ import filelock
 
 from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
 from charcmp.files import write_error
+from charcmp.records import printable
 
 LEASE_SECONDS = 60.0
 HEARTBEATS_PER_LEASE = 12
@@ -99,7 +100,7 @@ class Lease:
     def owner(self) -> str | None:
         """`host:process`, None where there is none."""
         owner = self._lock.owner
-        return f"{owner.hostname}:{owner.pid}" if owner else None
+        return printable(f"{owner.hostname}:{owner.pid}") if owner else None
 
     def seconds_since_heartbeat(self) -> float | None:
         """By the file's time stamp and this host's clock: for people to read, not to decide by."""

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from types import FrameType
 
+import msgspec
 from tqdm import tqdm
 
 from charcmp.children import Child, InLane, LaneProcess, OwnProcess
@@ -73,7 +74,7 @@ class Pool:
         for job in self.waiting:
             if not job.fraction_done():  # for charcmp status; a run that began knows better
                 left = {"seconds_left": self.estimates[job].seconds_left}
-                job.folder.write_progress(job.folder.read_progress() | left)
+                job.folder.write_progress(msgspec.to_builtins(job.folder.read_progress()) | left)
         self.total = sum(estimate.seconds for estimate in self.estimates.values())
         self.done = 0.0  # seconds of the total
         self.num_done = self.num_failed = 0

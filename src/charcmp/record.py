@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from charcmp.checkpoint import Place
 from charcmp.config import PROTOCOL_VERSION
 from charcmp.environment import describe
-from charcmp.runs import SCHEMA_VERSION, RunFolder
+from charcmp.records import SCHEMA_VERSION
+from charcmp.runs import RunFolder
 from charcmp.spec import RunSpec
 
 

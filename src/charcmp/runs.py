@@ -22,6 +22,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import stat
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -32,26 +35,16 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from charcmp import records
 from charcmp.errors import BusyError, UserError
-from charcmp.files import SAFE_NAME, remove_leftovers, write_atomically
+from charcmp.files import remove_leftovers, write_atomically, write_error
 from charcmp.lease import LEASE_SECONDS, Lease
+from charcmp.records import CorruptFileError, Failure, Progress, Result
 
-SCHEMA_VERSION = 1
-REQUIRED_KEYS = (
-    *("schema_version", "protocol_version", "status", "run_id", "dataset", "corpus_sha256"),
-    *("layout", "cell", "layers", "budget", "hidden_size", "num_params", "target_params", "seed"),
-    *("dropout", "precision", "epochs", "best_epoch", "train_nats_per_char", "val_nats_per_char"),
-    *("test_nats_per_char", "test_perplexity", "test_bits_per_char", "num_test_chars"),
-    *("seconds_train", "chars_per_second", "device"),
-)
 # Of the largest element of a state: memory cells that forget stay below a hundred, beyond this some
 # only count.
 RUNAWAY = 1000.0
 VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
-
-
-class CorruptFileError(ValueError):
-    """A file of a run is there but cannot be what it should be."""
 
 
 class RunFolder:
@@ -87,6 +80,20 @@ class RunFolder:
                 f"{self.path}: cannot be written ({error.strerror}); results_dir=... chooses "
                 "another folder"
             ) from None
+        self._make_way()
+
+    def _make_way(self) -> None:
+        """Sets aside what stands where the run writes its files but is no file.
+
+        Appending to a log that is a link would write elsewhere, renaming onto a folder would fail
+        when the training is over.
+        """
+        own = [value for value in vars(self).values() if isinstance(value, Path)]
+        for file in {*own, self.lease.path} - {self.path}:
+            with contextlib.suppress(OSError, UserError):  # else writing it tells why it cannot
+                if not stat.S_ISREG(file.lstat().st_mode):
+                    aside = self.set_aside(file)
+                    print(f"charcmp: {file}: not a file; kept as {aside.name}", file=sys.stderr)
 
     @contextmanager
     def leased(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
@@ -110,28 +117,31 @@ class RunFolder:
         write_atomically(file, write, flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        text = json.dumps(value, indent=2 if flush else None, allow_nan=False) + "\n"
-        self.write(file, lambda opened: opened.write(text.encode()), flush)
+        indent = 2 if flush else None
+        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
+        contents = text.encode(errors="replace")
+        self.write(file, lambda opened: opened.write(contents), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self.write(file, lambda opened: opened.write(buffer.getvalue()))
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> Result | None:
         """The result, None where there is none.
 
         Raises:
             CorruptFileError: if the file is there but is no complete result.
         """
-        return read_result(self.result)
+        return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
 
-    def usable_result(self, say: Callable[[str], None] = print) -> dict[str, Any] | None:
+    def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
         """The result; one that is corrupt or another run's is told of and set aside."""
         try:
             result = self.read_result()
-            if result is not None and result["run_id"] != self.path.name:
-                raise CorruptFileError(f"{self.result}: of another run, {result['run_id']}")
+            if result is not None and result.run_id != self.path.name:
+                raise CorruptFileError(f"{self.result}: of another run, {result.run_id}")
         except CorruptFileError as error:
             aside = self.set_aside(self.result)
             say(f"{error}; kept as {aside.name}, the run is finished again")
@@ -141,38 +151,37 @@ class RunFolder:
     def set_aside(self, file: Path) -> Path:
         """Renames a file that cannot be used; nothing is deleted."""
         number = 1
-        while (aside := file.with_name(f"{file.name}.bad-{number}")).exists():
+        while os.path.lexists(aside := file.with_name(f"{file.name}.bad-{number}")):
             number += 1
-        file.replace(aside)
+        try:
+            file.replace(aside)
+        except OSError as error:
+            raise write_error(file, error) from None
         return aside
 
-    def read_progress(self) -> dict[str, Any]:
-        """The last progress note, {} where there is none."""
+    def read_progress(self) -> Progress:
+        """The last progress note; an empty one where there is none that can be read."""
         try:
-            note = json.loads(self.progress.read_text())
-        except (OSError, ValueError):
-            return {}
-        return note if isinstance(note, dict) else {}
+            note = records.read_json(self.progress, records.PROGRESS, records.MAX_PROGRESS_BYTES)
+        except CorruptFileError:  # the next one replaces it, a second later
+            note = None
+        return note or Progress()
 
     def write_progress(self, note: dict[str, Any]) -> None:
         """Replaces the progress note; not flushed, since a lost one costs nothing."""
         self.write_json(self.progress, note, flush=False)
 
-    def read_failure(self) -> dict[str, Any] | None:
+    def read_failure(self) -> Failure | None:
         """Why the last attempt ended without a result; None where no attempt failed."""
         try:
-            failure = json.loads(self.failure.read_text())
-            reason = printable(str(failure["reason"]))
-            return {"reason": reason, "retry": bool(failure.get("retry"))}
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (OSError, ValueError, KeyError, TypeError):
-            return {"reason": "no reason that can be read", "retry": False}
+            return records.read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
+        except CorruptFileError:
+            return Failure("no reason that can be read")
 
     def failure_reason(self) -> str:
         """The same, in one line."""
-        failure = self.read_failure() or {"reason": "no result and no reason recorded"}
-        return f"{failure['reason']} (log: {self.log})"
+        failure = self.read_failure() or Failure("no result and no reason recorded")
+        return f"{failure.line} (log: {self.log})"
 
     def write_failure(self, reason: str, detail: str = "", retry: bool = False) -> None:
         """Records why there is no result.
@@ -193,64 +202,6 @@ class RunFolder:
         with contextlib.suppress(BusyError), self.leased():
             if self.read_failure() is None and not self.result.exists():
                 self.write_failure(reason, detail)
-
-
-def printable(text: str) -> str:
-    """Text of a stranger's file, without what could steer a terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
-def read_result(path: Path) -> dict[str, Any] | None:
-    """Reads and checks a result.json.
-
-    Raises:
-        CorruptFileError: if it is there but not a complete result of this schema.
-    """
-    try:
-        text = path.read_text()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptFileError(f"{path}: {error}") from None
-    try:
-        result = json.loads(text)
-    except ValueError:
-        raise CorruptFileError(f"{path}: not valid JSON") from None
-    if not isinstance(result, dict):
-        raise CorruptFileError(f"{path}: not a JSON object")
-    if missing := [key for key in REQUIRED_KEYS if key not in result]:
-        raise CorruptFileError(f"{path}: without {', '.join(missing)}")
-    if result["schema_version"] != SCHEMA_VERSION:
-        raise CorruptFileError(
-            f"{path}: schema version {result['schema_version']}, but {SCHEMA_VERSION} is read here"
-        )
-    if result["status"] not in ("done", "diverged"):
-        raise CorruptFileError(f"{path}: status {result['status']!r}")
-    # What names a file or is shown in a terminal, in whosever run: no path, nothing that steers.
-    if (steering := next((t for t in _texts(result) if not t.isprintable()), None)) is not None:
-        raise CorruptFileError(f"{path}: with control characters: {steering!r}")
-    for key in ("run_id", "dataset", "cell", "budget"):
-        if not isinstance(result[key], str) or not SAFE_NAME.fullmatch(result[key]):
-            raise CorruptFileError(f"{path}: {key} {result[key]!r}")
-    return result
-
-
-def task_of(result: dict[str, Any]) -> str:
-    """What a result's model was trained to do, a key of budget.NUM_STACKS.
-
-    Language models' identities do not say: it is the default.
-    """
-    identity = result.get("identity")
-    return "fill" if isinstance(identity, dict) and identity.get("task") == "fill" else "lm"
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Every text inside a JSON value."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for part in [*value, *value.values()] if isinstance(value, dict) else value:
-            yield from _texts(part)
 
 
 def runs_dir(results_dir: str | Path) -> Path:

@@ -60,7 +60,7 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
     if run.right_context is None:
         num_chars, nats = stream_nats(run.model(), text)
     else:
-        steps, context = run.result["unroll_steps"], run.right_context
+        steps, context = run.result.unroll_steps, run.right_context
         num_chars, nats = fill_nats(run.model(), text, steps, context)
     if num_chars == 0:
         raise UserError(f"{path}: fewer than two bytes to score; there is nothing to predict")
@@ -77,7 +77,7 @@ def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict
 
     chunks = run.chunks(part, data_dir)
     nats_per_char = mean_loss(losses(run.model(), chunks))
-    name = f"{run.result['dataset']}, {part}"
+    name = f"{run.result.dataset}, {part}"
     return _score(run, name, chunks.y_KTB.numel(), nats_per_char)
 
 

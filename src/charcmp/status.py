@@ -12,7 +12,8 @@ from typing import Any
 from tabulate import tabulate
 
 from charcmp.errors import UserError
-from charcmp.runs import CorruptFileError, RunFolder, printable, runs_dir, task_of
+from charcmp.records import CorruptFileError, printable
+from charcmp.runs import RunFolder, runs_dir
 
 # Finished runs last: what goes on or went wrong is what one looks for.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
@@ -29,29 +30,30 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
     status: dict[str, Any] = {
         "run_id": printable(folder.path.name),
         "state": "waiting",
-        **{key: _plain(note.get(key)) for key in ROW_KEYS},
+        **{key: _shown(getattr(note, key)) for key in ROW_KEYS},
         "epoch": None,
-        "epochs": _whole(note.get("epochs")),
+        "epochs": note.epochs,
         "chars_per_second": None,
-        "seconds_left": _whole(note.get("seconds_left")),
-        "val_nats_per_char": _number(note.get("best_val_nats_per_char")),
+        "seconds_left": _whole(note.seconds_left),
+        "val_nats_per_char": note.best_val_nats_per_char,
         "test_nats_per_char": None,
         "owner": None,
         "reason": None,
     }
-    if (epoch := _whole(note.get("epoch"))) is not None and status["epochs"] is not None:
-        status["epoch"] = min(epoch, status["epochs"])
+    if note.epoch is not None and note.epochs is not None:
+        status["epoch"] = min(note.epoch, note.epochs)
     try:
         result = folder.read_result()
     except CorruptFileError as error:
-        return status | {"state": "corrupt", "reason": printable(str(error))}
+        return status | {"state": "corrupt", "reason": str(error)}
     if result is not None:
-        told = (*ROW_KEYS, "epochs", "chars_per_second", "val_nats_per_char", "test_nats_per_char")
+        told = (*ROW_KEYS, "epochs", "val_nats_per_char", "test_nats_per_char")
+        trained = result.epochs_trained  # fewer with patience
         return status | {
-            **{key: result.get(key) for key in told},
-            "task": task_of(result),
-            "state": result["status"],
-            "epoch": result.get("epochs_trained", result["epochs"]),  # fewer with patience
+            **{key: getattr(result, key) for key in told},
+            "chars_per_second": _whole(result.chars_per_second),
+            "state": result.status,
+            "epoch": result.epochs if trained is None else trained,
             "seconds_left": 0,
         }
     if not folder.lease.is_free():
@@ -60,25 +62,21 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
         if silent > folder.lease.seconds:
             reason = f"its owner {owner} has been silent for {silent:.0f} s"
             return status | {"state": "interrupted", "owner": owner, "reason": reason}
-        speed = _whole(note.get("chars_per_second"))
+        speed = _whole(note.chars_per_second)
         return status | {"state": "running", "owner": owner, "chars_per_second": speed}
     if (failure := folder.read_failure()) is not None:
-        return status | {"state": "failed", "reason": failure["reason"]}
+        return status | {"state": "failed", "reason": failure.line}
     if folder.checkpoint.exists():
         return status | {"state": "interrupted"}
     return status
 
 
-def _plain(value: object) -> str | int | None:
-    return printable(value) if isinstance(value, str) else _whole(value)
+def _shown(value: str | int | None) -> str | int | None:
+    return printable(value) if isinstance(value, str) else value
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
-
-
-def _whole(value: object) -> int | None:
-    return round(value) if isinstance(value, int | float) else None
+def _whole(value: float | None) -> int | None:
+    return None if value is None else round(value)
 
 
 class Runs:

@@ -113,7 +113,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
 
 def _failed_for_good(job: Job) -> bool:
     failure = job.folder.read_failure()
-    return failure is not None and not failure["retry"]
+    return failure is not None and not failure.retry
 
 
 def queue(jobs: Sequence[Job]) -> None:

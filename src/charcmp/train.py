@@ -71,6 +71,7 @@ class Step:
         self.model.generator = self.generator
         self.parameters = list(self.model.parameters())
         self.lr = rate_tensor(config.optimizer, device)
+        self.options = config.optimizer
         self.optimizer = make_optimizer(config.optimizer, self.parameters, self.lr)
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
@@ -107,6 +108,17 @@ class Step:
         self.state_LSBH.copy_(state_LSBH.detach())
         self.loss_sum += loss.detach()
         self.chunk.add_(1).remainder_(len(self.chunks))
+
+    def kept_by_optimizer(self) -> dict[str, bool]:
+        """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
+        probe = torch.nn.Parameter(torch.zeros(2, 3))
+        probe.grad = torch.zeros_like(probe)
+        optimizer = make_optimizer(self.options, [probe], rate_tensor(self.options, probe.device))
+        optimizer.step()
+        return {
+            name: isinstance(value, Tensor) and value.shape == probe.shape
+            for name, value in optimizer.state[probe].items()
+        }
 
     def _changed(self) -> list[Tensor]:
         """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
@@ -167,7 +179,7 @@ class Training:
         self.should_stop, self.say = should_stop, say
         self.place = Place()
         self.best: dict[str, Tensor] = {}  # weights of the best epoch
-        if (checkpoint := load_checkpoint(spec, folder, say)) is not None:
+        if (checkpoint := load_checkpoint(spec, folder, step, say)) is not None:
             self.place, self.best = restore(step, checkpoint)
             say(f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}")
         self.chars_per_chunk = config.batch_size * config.unroll_steps

@@ -9,24 +9,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import yaml
 from safetensors import SafetensorError, safe_open
 
 from charcmp.budget import NUM_STACKS, num_params
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
-from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir, task_of
-from charcmp.sources import load_corpus
+from charcmp.records import (
+    CorruptFileError,
+    Result,
+    StoredConfig,
+    open_file,
+    printable,
+    read_config,
+)
+from charcmp.runs import VOCABULARY_KEY, RunFolder, runs_dir
+from charcmp.sources import find, load_corpus
 
 if TYPE_CHECKING:
     from charcmp.evaluate import Chunks
     from charcmp.model import CharModel
 
 MAX_NAMED = 8  # runs or bytes that a message names
+MAX_LOADED_PARAMS = 1 << 32
+MAX_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,30 +43,25 @@ class TrainedRun:
     """A run with a result, and the bytes that its symbols stand for."""
 
     folder: RunFolder
-    result: dict[str, Any]
-    config: dict[str, Any]  # of config.yaml
+    result: Result
+    config: StoredConfig
     vocabulary: bytes
 
     @property
     def run_id(self) -> str:
-        return str(self.result["run_id"])
+        return self.result.run_id
 
     @property
     def task(self) -> str:
-        return task_of(self.result)
+        return self.result.task
 
     @property
     def right_context(self) -> int | None:
-        """Bytes that a fill-in model reads beyond a chunk's edge; None for a language model.
-
-        Raises:
-            UserError: if that is no number that the run could have had.
-        """
+        """Bytes that a fill-in model reads beyond a chunk's edge; None for a language model."""
         if self.task == "lm":
             return None
-        context, most = self.result["identity"].get("fill_context"), self.result["unroll_steps"]
-        if not (isinstance(context, int) and 1 <= context <= most):
-            raise UserError(f"{self.folder.result}: fill_context is {context!r}")
+        context = self.result.identity["fill_context"]
+        assert isinstance(context, int)  # Result checks it
         return context
 
     def encode(self, text: bytes) -> Symbols:
@@ -99,11 +103,11 @@ class TrainedRun:
         from charcmp.evaluate import to_chunks
 
         result = self.result
-        sizes = result["batch_size"], result["unroll_steps"]
-        splits = split_corpus(self.corpus(data_dir), result["layout"], result["split"], *sizes)
+        sizes = result.batch_size, result.unroll_steps
+        splits = split_corpus(self.corpus(data_dir), result.layout, result.split, *sizes)
         stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
         device = torch.device("cpu")
-        return to_chunks(stream, result["unroll_steps"], device, self.right_context)
+        return to_chunks(stream, result.unroll_steps, device, self.right_context)
 
     def model(self) -> CharModel:
         """The run's model with its best weights, on the CPU, dropout off.
@@ -119,10 +123,10 @@ class TrainedRun:
 
         from charcmp.fill import make_model
 
-        options = dict(self.config["cell"])
-        cell, layers = options.pop("name"), self.result["layers"]
-        weights = load_file(self.folder.best)
+        options = dict(self.config.cell)
+        cell, layers = str(options.pop("name")), self.result.layers
         try:
+            weights = load_file(self.folder.best)
             num_symbols, hidden_size = weights["decoder.weight"].shape
             hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
@@ -136,8 +140,11 @@ class TrainedRun:
                 self.right_context, cell, layers, hidden_size, num_symbols, **options
             )
             model.load_state_dict(weights)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+            for name, weight in weights.items():
+                if weight.dtype != torch.float32 or not weight.isfinite().all():
+                    raise ValueError(f"{name}: not all of it finite float32")
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = printable(str(error).partition("\n")[0])[:200]
             raise UserError(
                 f"{self.folder.best}: weights and configuration do not fit together ({reason})"
             ) from None
@@ -161,14 +168,26 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
         if not folder.config.exists():
             raise UserError(f"run={name}: {folder.path} is not a run's folder")
         raise UserError(f"run={name}: not finished; charcmp status shows how far it is")
-    if result["status"] == "diverged":
+    if result.status == "diverged":
         raise UserError(f"run={name}: diverged, and so has no weights")
-    if not folder.best.is_file():
+    if not folder.best.exists():
         raise UserError(
             f"run={name}: no {folder.best.name} in {folder.path} (published runs come without)"
         )
-    config = _read_config(folder.config)
+    try:
+        config = read_config(folder.config)
+        if (weights := open_file(folder.best, max_weight_bytes(result))) is not None:
+            weights.close()  # read by its path, now that it is known to be a file of such a size
+    except CorruptFileError as error:
+        raise UserError(str(error)) from None
+    if config is None:
+        raise UserError(f"run={name}: no {folder.config.name} in {folder.path}")
     return TrainedRun(folder, result, config, _vocabulary(folder, result, config, data_dir))
+
+
+def max_weight_bytes(result: Result) -> int:
+    """The most that the file of weights has: float32, names and shapes."""
+    return 4 * min(result.num_params, MAX_LOADED_PARAMS) + MAX_HEADER_BYTES
 
 
 def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:
@@ -198,26 +217,16 @@ def find_run(name: str, results_dir: str) -> Path:
     if len(matches) == 1:
         return folder / matches[0]
     if matches:
-        listed = ", ".join(matches[:MAX_NAMED]) + (", ..." if len(matches) > MAX_NAMED else "")
+        more = ", ..." if len(matches) > MAX_NAMED else ""
+        listed = printable(", ".join(matches[:MAX_NAMED])) + more
         raise UserError(f"run={name}: {len(matches)} runs begin so: {listed}")
     if Path(name).is_dir():
         return Path(name)
     raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{file}: unreadable ({type(error).__name__})") from None
-    if not (isinstance(config, dict) and isinstance(config.get("cell"), dict)
-            and isinstance(config["cell"].get("name"), str)):  # fmt: skip
-        raise UserError(f"{file}: not the configuration of a run")
-    return config
-
-
 def _vocabulary(
-    folder: RunFolder, result: dict[str, Any], config: dict[str, Any], data_dir: str | None
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
 ) -> bytes:
     """The sorted bytes, from the weights' metadata; for runs older than that, from the corpus."""
     try:
@@ -227,26 +236,32 @@ def _vocabulary(
             return _corpus(result, config, data_dir).vocabulary
         vocabulary = bytes.fromhex(stored)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder.best}: unreadable ({error})") from None
+        raise UserError(f"{folder.best}: unreadable ({printable(str(error))[:200]})") from None
     except UserError as error:
         raise UserError(f"{folder.best}: of a version that stored no vocabulary; {error}") from None
     except ValueError:
         raise UserError(f"{folder.best}: its vocabulary is no hexadecimal number") from None
-    if list(vocabulary) != sorted(set(vocabulary)):
+    if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
         raise UserError(f"{folder.best}: its vocabulary is not sorted")
     return vocabulary
 
 
-def _corpus(result: dict[str, Any], config: dict[str, Any], data_dir: str | None) -> Corpus:
-    """The corpus a run's files name, if it is here: a run's files cause no download."""
-    stored = config.get("dataset")
-    try:
-        assert isinstance(stored, dict)
-        keys = ("name", "source", "path", "num_chars", "num_symbols", "stand_ins")
-        dataset = DatasetConfig(**{key: stored[key] for key in keys})
-        corpus = load_corpus(dataset, data_dir or config.get("data_dir"))
-    except (AssertionError, KeyError, TypeError):
-        raise UserError(f"{result['run_id']}: its configuration names no corpus") from None
-    if corpus.sha256 != result["corpus_sha256"]:
-        raise UserError(f"{result['run_id']}: its corpus {corpus.name} is another text now")
+def _corpus(result: Result, config: StoredConfig, data_dir: str | None) -> Corpus:
+    """The corpus a run's files name, if it is here: a run's files cause no download, and whether it
+    is the right text, its sha256 says, not what they expect of it."""
+    if (stored := config.dataset) is None:
+        raise UserError(f"{result.run_id}: its configuration names no corpus")
+    data_dir = data_dir or config.data_dir
+    dataset = DatasetConfig(name=stored.name, source=stored.source, path=stored.path)
+    if stored.source == "paper":
+        file = stored.path or find(str(stored.name), data_dir)
+        if file is None:
+            where = data_dir or "the data folder"
+            raise UserError(f"dataset {stored.name}: {stored.name}.txt is not in {where}")
+        dataset.source, dataset.path = "file", str(file)
+    elif stored.source == "file" and stored.path is None:
+        raise UserError(f"{result.run_id}: its configuration names no corpus")
+    corpus = load_corpus(dataset, data_dir)
+    if corpus.sha256 != result.corpus_sha256:
+        raise UserError(f"{result.run_id}: its corpus {corpus.name} is another text now")
     return corpus

@@ -10,21 +10,34 @@ from __future__ import annotations
 
 import io
 import math
+import os
+import zlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from charcmp.runs import CorruptFileError
+from charcmp.records import CorruptFileError, open_file, read_file
 
 BLOCK_CHARS = 100
 NUM_SAMPLED = 10_000
 SAMPLE_SEED = 1506_02078
 BLOCKS_FILE = "test_blocks.npz"
+MEMBERS = {  # of that file, and their types
+    "block_sums": "float32",
+    "sum_of_squares": "float64",
+    "block_length": "int64",
+    "positions": "uint32",
+    "nll_at_positions": "float16",
+}
+MAX_TEST_CHARS = 1 << 28  # whose losses are read: a gigabyte
+MAX_BLOCKS_BYTES = 1 << 26
+MAX_NPY_HEADER = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -89,8 +102,7 @@ class LossSummary:
 
 def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> LossSummary:
     """Sums of blocks that never cross a row; blocks of `unroll_steps` where 100 divides no row."""
-    row_length = len(nll_N) // batch_size
-    block_length = BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
+    block_length = _block_length(nll_N, batch_size, unroll_steps)
     exact_N = nll_N.astype(np.float64)
     positions_S = sampled_positions(len(nll_N))
     return LossSummary(
@@ -104,6 +116,11 @@ def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) ->
     )
 
 
+def _block_length(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> int:
+    row_length = len(nll_N) // batch_size
+    return BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
+
+
 def read_losses(
     folder: Path, num_test_chars: int, batch_size: int, unroll_steps: int
 ) -> LossSummary | None:
@@ -112,50 +129,108 @@ def read_losses(
     Raises:
         CorruptFileError: if the file is there but is not what the run says it is.
     """
-    if (file := folder / "test_nll.npy").exists():
-        return summarize(read_nll(file, num_test_chars), batch_size, unroll_steps)
-    if (file := folder / BLOCKS_FILE).exists():
+    if os.path.lexists(file := folder / "test_nll.npy"):
+        nll_N = read_nll(file, num_test_chars)
+        _check_rows(
+            file, num_test_chars, batch_size, _block_length(nll_N, batch_size, unroll_steps)
+        )
+        return summarize(nll_N, batch_size, unroll_steps)
+    if os.path.lexists(file := folder / BLOCKS_FILE):
         return read_blocks(file, num_test_chars, batch_size)
     return None
 
 
 def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:
     """The nats of every test character, float32 (N,); CorruptFileError if they are not that."""
-    try:
-        nll_N: NDArray[np.float32] = np.load(file, allow_pickle=False)
-    except (OSError, EOFError, ValueError) as error:
-        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+    most = 4 * min(num_test_chars, MAX_TEST_CHARS) + MAX_NPY_HEADER
+    if (contents := read_file(file, most)) is None:
+        raise CorruptFileError(f"{file}: no such file")
+    nll_N = read_array(contents, file, "float32")
     if nll_N.shape != (num_test_chars,):
         raise CorruptFileError(f"{file}: shape {nll_N.shape}, not ({num_test_chars},)")
-    if not np.isfinite(nll_N).all():
-        raise CorruptFileError(f"{file}: with losses that are not finite")
+    _check_losses(file, nll_N)
     return nll_N
+
+
+def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
+    """The array of an .npy file, of at most one dimension; its header is checked first.
+
+    Args:
+        contents: of the file, or of an entry of an .npz.
+        file: named in messages.
+        dtype: that the array must have.
+
+    Raises:
+        CorruptFileError: if it is another array, or none.
+    """
+    opened = io.BytesIO(contents)
+    try:
+        version = npy.read_magic(opened)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"format {version}")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, found = read(opened, max_header_size=MAX_NPY_HEADER)
+    # The header is a Python literal: one that nests too deeply ends the parser's stack or memory.
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
+        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+    if found != np.dtype(dtype) or len(shape) > 1:
+        raise CorruptFileError(f"{file}: shape {shape} of {found}, not one row of {dtype}")
+    if math.prod(shape) * found.itemsize != len(contents) - opened.tell():
+        raise CorruptFileError(f"{file}: {len(contents):,} bytes, not shape {shape} of {found}")
+    return np.frombuffer(contents, found, offset=opened.tell()).reshape(shape)
 
 
 def read_blocks(file: Path, num_test_chars: int, batch_size: int) -> LossSummary:
     """The published sums; CorruptFileError if they are not of `num_test_chars` characters."""
+    if (opened := open_file(file, MAX_BLOCKS_BYTES)) is None:
+        raise CorruptFileError(f"{file}: no such file")
     try:
-        with np.load(file, allow_pickle=False) as packed:
-            summary = LossSummary(
-                block_sums_K=packed["block_sums"],
-                sum_of_squares=float(packed["sum_of_squares"]),
-                block_length=int(packed["block_length"]),
-                num_rows=batch_size,
-                positions_S=packed["positions"],
-                nll_S=packed["nll_at_positions"],
-            )
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        with opened, ZipFile(opened) as packed:
+            arrays = {key: _member(packed, key, file, dtype) for key, dtype in MEMBERS.items()}
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, BadZipFile, zlib.error,
+            NotImplementedError) as error:  # fmt: skip
+        if isinstance(error, CorruptFileError):
+            raise
         raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+    scalars = ("sum_of_squares", "block_length")
+    if any((arrays[key].ndim == 0) != (key in scalars) for key in MEMBERS):
+        raise CorruptFileError(f"{file}: not the arrays of a summary")
+    summary = LossSummary(
+        block_sums_K=arrays["block_sums"],
+        sum_of_squares=float(arrays["sum_of_squares"]),
+        block_length=int(arrays["block_length"]),
+        num_rows=batch_size,
+        positions_S=arrays["positions"],
+        nll_S=arrays["nll_at_positions"],
+    )
     if summary.num_chars != num_test_chars:
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
-    if len(summary.block_sums_K) % batch_size or len(summary.positions_S) != len(summary.nll_S):
+    if len(summary.positions_S) != len(summary.nll_S):
         raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
+    _check_rows(file, num_test_chars, batch_size, summary.block_length)
     if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
         raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
-    numbers = (summary.block_sums_K, summary.nll_S, summary.sum_of_squares)
-    if not all(np.isfinite(of).all() for of in numbers):
-        raise CorruptFileError(f"{file}: with losses that are not finite")
+    for losses in (summary.block_sums_K, summary.nll_S, arrays["sum_of_squares"]):
+        _check_losses(file, losses)
     return summary
+
+
+def _member(packed: ZipFile, key: str, file: Path, dtype: str) -> NDArray[Any]:
+    """An array of an .npz, no larger than published ones can be."""
+    entry = packed.getinfo(f"{key}.npy")
+    if entry.file_size > MAX_BLOCKS_BYTES:  # zipfile reads no more than an entry declares
+        raise CorruptFileError(f"{file}: {key} unpacks to {entry.file_size:,} bytes")
+    return read_array(packed.read(entry), file, dtype)
+
+
+def _check_rows(file: Path, num_test_chars: int, batch_size: int, block_length: int) -> None:
+    if num_test_chars % batch_size or num_test_chars // batch_size % block_length:
+        raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
+
+
+def _check_losses(file: Path, losses: NDArray[Any]) -> None:
+    if not np.isfinite(losses).all():
+        raise CorruptFileError(f"{file}: with losses that are not finite")
 
 
 def _first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ from charcmp.report.figures import Picture
 from charcmp.report.figures.style import RUN_GID
 from charcmp.report.findings import Findings
 from charcmp.report.layout import MEASURES, caption, column_label, general_notes, notes
-from charcmp.report.load import Run, read_environment
+from charcmp.report.load import Run
 from charcmp.report.recommend import SAMPLING_NOTE
 from charcmp.report.render import comparison_rows
 from charcmp.report.sections import QUESTIONS, difference_row, distance_row
@@ -247,7 +247,7 @@ def _tip(run: Run) -> dict[str, str]:
             f"hidden_size={run.hidden_size} ({run.num_params:,} parameters), seed={run.seed}, "
             f"dropout={run.dropout:g}, epochs={run.epochs}, {others}"
         ),
-        "command": str(read_environment(run).get("command", "")),
+        "command": run.environment.command,
     }
 
 

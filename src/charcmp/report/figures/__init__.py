@@ -78,7 +78,7 @@ def _drawn(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
         return
     yield loss_figure(table)
     for row in table.rows:
-        if (curves := learning_figure(table, row, say)) is not None:
+        if (curves := learning_figure(table, row)) is not None:
             yield curves
     for family in PLANNED:
         if differences := analysis.of(family):

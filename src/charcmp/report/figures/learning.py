@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,29 +11,23 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from charcmp.records import Epoch
 from charcmp.report.cells import Table
 from charcmp.report.figures.style import GREY, NATS, Drawn, cells_of, legend, style_of
-from charcmp.report.load import Run, read_history
 from charcmp.report.wording import cell_label
-from charcmp.runs import CorruptFileError
 
 MAX_ACROSS = 4  # panels
 
 
-def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> Drawn | None:
+def learning_figure(table: Table, row: str) -> Drawn | None:
     """A panel for each cell and depth of a row; every seed a line, its best epoch marked."""
-    histories: dict[tuple[str, int], list[tuple[Run, list[dict[str, float]]]]] = {}
+    histories: dict[tuple[str, int], list[list[Epoch]]] = {}
     for cell in table.done():
         if cell.row != row:
             continue
         for run in cell.runs:
-            try:
-                history = read_history(run)
-            except CorruptFileError as error:
-                say(f"{error}; left out of the learning curves")
-                continue
-            if history:
-                histories.setdefault(cell.column, []).append((run, history))
+            if run.history:
+                histories.setdefault(cell.column, []).append(run.history)
     if not histories:
         return None
     cells = [cell for cell in cells_of(table) if any(c == cell for c, _ in histories)]
@@ -54,13 +48,13 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> Drawn
         if (of, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",
                        color=GREY)  # fmt: skip
-        for _, history in histories.get((of, depth), []):
+        for history in histories.get((of, depth), []):
             _learning_curve(panel, history, style_of(of, cells)[0])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         if i_depth == len(depths) - 1:
             panel.set_xlabel("epoch")
             panel.tick_params(labelbottom=True)
-    panels[0, 0].set_ylim(*_loss_range([h for some in histories.values() for _, h in some]))
+    panels[0, 0].set_ylim(*_loss_range([h for some in histories.values() for h in some]))
     figure.supylabel(f"loss ({NATS})", fontsize=9)
     handles = [
         Line2D([], [], color=GREY, linestyle="--", label="train (mean over the epoch)"),
@@ -74,21 +68,21 @@ def learning_figure(table: Table, row: str, say: Callable[[str], None]) -> Drawn
     return Drawn(f"learning-{row}", caption, figure, row)
 
 
-def _learning_curve(panel: Axes, history: Sequence[dict[str, float]], colour: str) -> None:
-    epochs = [entry["epoch"] for entry in history]
-    val = [entry["val_nats_per_char"] for entry in history]
-    train = [entry["train_nats_per_char"] for entry in history]
+def _learning_curve(panel: Axes, history: Sequence[Epoch], colour: str) -> None:
+    epochs = [entry.epoch for entry in history]
+    val = [entry.val_nats_per_char for entry in history]
+    train = [entry.train_nats_per_char for entry in history]
     panel.plot(epochs, train, color=colour, linewidth=1, linestyle="--")
     panel.plot(epochs, val, color=colour, linewidth=1)
     best = int(np.argmin(val))
     panel.plot(epochs[best], val[best], color=colour, marker="o", markersize=5, clip_on=False)
 
 
-def _loss_range(histories: Sequence[Sequence[dict[str, float]]]) -> tuple[float, float]:
+def _loss_range(histories: Sequence[Sequence[Epoch]]) -> tuple[float, float]:
     """From the lowest loss to what the slowest has come down to by the third epoch."""
     lowest, highest = [], []
     for history in histories:
-        losses = [(entry["train_nats_per_char"], entry["val_nats_per_char"]) for entry in history]
+        losses = [(entry.train_nats_per_char, entry.val_nats_per_char) for entry in history]
         lowest.append(min(map(min, losses)))
         highest.append(max(losses[min(2, len(losses) - 1)] if len(losses) > 5 else losses[0]))
     margin = 0.05 * (max(highest) - min(lowest))
