@@ -9,6 +9,8 @@ from typing import NoReturn
 
 from charcmp import __version__
 from charcmp.config import config_dir
+from charcmp.literal import literal_path, quoted
+from charcmp.output import make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
@@ -22,6 +24,7 @@ charcmp: recurrent cells compared at equal parameter counts
                                     (--watch, --json)
   charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
                   [--format html,csv,md,tex,svg,png] [--output FOLDER]
+                  [--published: of the runs that come with a clone of charcmp]
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
@@ -38,7 +41,7 @@ FLAGS = {
     "sweep": ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast"),
     "params": ("--json",),
     "status": ("--json", "--watch"),
-    "report": (),
+    "report": ("--published",),
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # Those with arguments of their own, which Hydra does not see: functions of charcmp.commands.
@@ -61,10 +64,13 @@ HYDRA_FLAGS = (
 
 def main() -> None:
     """Entry point of the console script."""
+    make_lasting(essential=sys.argv[1:2] not in (["train"], ["sweep"]))
     try:
         dispatch()
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
         sys.exit(130)
+    finally:
+        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 
 
 def dispatch() -> None:
@@ -86,7 +92,7 @@ def dispatch() -> None:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         check_flags(command, args)
-        run_hydra(args)
+        run_hydra([literal_path(arg) for arg in args])
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
     elif command in OTHER_COMMANDS:
@@ -112,8 +118,7 @@ def report_arguments(args: list[str]) -> list[str]:
             continue
         if not (value := value if equals else next(words, "")):
             fail(f"{option} needs a value: charcmp --help")
-        quoted = value.replace("'", "\\'")
-        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}='{quoted}'")
+        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}={quoted(value)}")
     return [*rest, *options]
 
 
@@ -133,14 +138,14 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
     # Hydra's parser wants the overrides in one piece: its own flags (--config-dir=folder) go first.
     for_hydra = [arg for arg in rest if arg.startswith("--")]
-    overrides = [as_one_override(arg) for arg in rest if arg not in for_hydra]
+    overrides = [literal_path(as_one_override(arg)) for arg in rest if arg not in for_hydra]
     ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
     return ["--multirun", *for_hydra, *ours, *overrides]
 
 
 def check_flags(command: str, args: list[str]) -> None:
     """Ends with one line for a flag that neither the command has nor Hydra."""
-    flags = FLAGS.get(command, ())
+    flags = (*FLAGS.get(command, ()), *(REPORT_OPTIONS if command == "report" else ()))
     for arg in args:
         if arg.startswith("--") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
             fail(f"{command} has no {arg}; its flags: {', '.join(flags) or 'none'}")
