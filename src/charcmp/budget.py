@@ -25,7 +25,9 @@ NUM_STACKS = {"lm": 1, "fill": 2}
 MAX_HIDDEN_SIZE = 1 << 20
 
 # 60000, 60_000, 20k, 1.3M, 1e6, and Hydra's way to write that, 1000000.0.
-NUMBER = re.compile(r"(?P<number>\d[\d_]{0,17}(\.\d{1,18})?(e\+?\d\d?)?)(?P<unit>[km]?)", re.A | re.I)
+NUMBER = re.compile(
+    r"(?P<number>\d[\d_]{0,17}(\.\d{1,18})?(e\+?\d\d?)?)(?P<unit>[km]?)", re.A | re.I
+)
 UNITS = {"": 1, "k": 1000, "m": 1_000_000}
 
 

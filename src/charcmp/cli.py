@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
 
 from charcmp import __version__
 from charcmp.config import config_dir
 from charcmp.literal import literal_path, quoted
-from charcmp.output import make_lasting
+from charcmp.output import fail, make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
@@ -49,7 +48,7 @@ OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
-CHOICES = ("cell", "dataset", "optimizer")
+CHOICES = ("cell", "dataset", "optimizer", "experiment")
 # Hydra's flags that print something instead of running, and its others.
 PRINTING_FLAGS = (
     *("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"),
@@ -57,8 +56,13 @@ PRINTING_FLAGS = (
 )
 HYDRA_FLAGS = (
     *PRINTING_FLAGS,
-    *("--resolve", "--package", "--run", "--multirun", "--experimental-rerun"),
+    *("--resolve", "--package", "--run", "--multirun"),
     *("--config-path", "--config-name", "--config-dir"),
+    *("-p", "-r", "-m", "-cp", "-cn", "-cd"),
+)
+FLAGS_WITH_A_VALUE = (
+    *("--cfg", "-c", "--info", "-i", "--package", "-p"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 
 
@@ -92,7 +96,8 @@ def dispatch() -> None:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         check_flags(command, args)
-        run_hydra([literal_path(arg) for arg in args])
+        hydras, overrides = split_flags(args)
+        run_hydra([*hydras, *map(literal_path, overrides)])
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
     elif command in OTHER_COMMANDS:
@@ -122,32 +127,39 @@ def report_arguments(args: list[str]) -> list[str]:
     return [*rest, *options]
 
 
-def fail(message: str) -> NoReturn:
-    print(f"charcmp: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def grid_arguments(command: str, args: list[str]) -> list[str]:
     """Hydra's arguments for a command over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
-        return args
+        check_flags(command, args)
+        hydras, overrides = split_flags([arg for arg in args if arg not in ALL_FLAGS])
+        return [*hydras, *map(literal_path, overrides)]
     if command == "report":
         args = report_arguments(args)
     check_flags(command, args)
     flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
     rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
-    # Hydra's parser wants the overrides in one piece: its own flags (--config-dir=folder) go first.
-    for_hydra = [arg for arg in rest if arg.startswith("--")]
-    overrides = [literal_path(as_one_override(arg)) for arg in rest if arg not in for_hydra]
+    for_hydra, overrides = split_flags(rest)
+    overrides = [literal_path(as_one_override(arg)) for arg in overrides]
     ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
     return ["--multirun", *for_hydra, *ours, *overrides]
+
+
+def split_flags(args: list[str]) -> tuple[list[str], list[str]]:
+    """Hydra's own flags with their values, and the overrides, which its parser wants in one piece."""
+    flags, overrides = [], []
+    words = iter(args)
+    for word in words:
+        (flags if word.startswith("-") else overrides).append(word)
+        if word in FLAGS_WITH_A_VALUE and (value := next(words, None)) is not None:
+            (overrides if "=" in value else flags).append(value)
+    return flags, overrides
 
 
 def check_flags(command: str, args: list[str]) -> None:
     """Ends with one line for a flag that neither the command has nor Hydra."""
     flags = (*FLAGS.get(command, ()), *(REPORT_OPTIONS if command == "report" else ()))
     for arg in args:
-        if arg.startswith("--") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
+        if arg.startswith("-") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
             fail(f"{command} has no {arg}; its flags: {', '.join(flags) or 'none'}")
 
 
@@ -170,6 +182,8 @@ def run_hydra(args: list[str]) -> None:
     for group in CHOICES:  # Hydra itself ends in a traceback here
         if f"{group}=null" in args or f"{group}=" in args:
             fail(f"{group} needs a choice: charcmp train --help lists them")
+    if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
+        fail("the command line is not text in this terminal's encoding; a file's name: rename it")
     register_schemas()
     sys.argv = [sys.argv[0], *args]
     run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 import re
 
-PATH = re.compile(r"(?P<key>\+{0,2}(?P<name>dataset\.path|data_dir|results_dir))=(?P<value>.+)", re.S)
+PATH = re.compile(
+    r"(?P<key>\+{0,2}(?P<name>dataset\.path|data_dir|results_dir))=(?P<value>.+)", re.S
+)
 PLAIN = re.compile(r"(?!\.?\d)[A-Za-z_./][A-Za-z0-9_./-]*")  # Hydra reads it as it is
 NO_TEXT = ("null", "true", "false", "nan", "inf")  # ... but not these
 QUOTED = re.compile(r"'.*'|\".*\"", re.S)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 EXIT_NO_OUTPUT = 5  # as of a run that cannot write its files: see charcmp.commands
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with one line, as for any mistake of a user's."""
+    print(f"charcmp: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 class LastingOutput(io.FileIO):
@@ -49,7 +55,7 @@ def make_lasting(essential: bool) -> None:
 
 def _lasting(stream: Any, essential: bool) -> io.TextIOWrapper:
     if stream is None:  # closed by the shell: charcmp train >&-
-        return open(os.devnull, "w")  # noqa: SIM115
+        return open(os.devnull, "w")
     return io.TextIOWrapper(
         io.BufferedWriter(LastingOutput(stream.fileno(), essential)),
         encoding=stream.encoding,

@@ -8,7 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from charcmp.budget import budget_label, canonical_budget, num_params, solve_hidden_size, target_params
+from charcmp.budget import (
+    budget_label,
+    canonical_budget,
+    num_params,
+    solve_hidden_size,
+    target_params,
+)
 from charcmp.check import without_effect
 from charcmp.config import (
     NOT_SCIENTIFIC,
