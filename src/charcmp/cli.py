@@ -145,8 +145,9 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
 
 
 def split_flags(args: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's own flags with their values, and the overrides, which its parser wants in one piece."""
-    flags, overrides = [], []
+    """Hydra's own flags with their values; and the overrides, which its parser wants together."""
+    flags: list[str] = []
+    overrides: list[str] = []
     words = iter(args)
     for word in words:
         (flags if word.startswith("-") else overrides).append(word)

@@ -49,7 +49,7 @@ def in_one_line() -> Iterator[None]:
         del os.environ[TRACEBACKS_VARIABLE]
 
 
-def _parser_error(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+def _parser_error(self: argparse.ArgumentParser, message: str) -> NoReturn:
     fail(f"{message}; charcmp --help")
 
 
@@ -62,6 +62,10 @@ def explain(error: CompactHydraException) -> str:
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:
             return f"{error.override}: not understood; keys are set by key=value"
+        if lines[0].startswith("LexerNoViableAlt"):
+            key, _, value = error.override.partition("=")
+            quoted = f"\"{key}='{value}'\""
+            return f"{error.override}: not understood; such characters need quotes: {quoted}"
         return f"{error.override}: not understood ({lines[-2] if len(lines) > 1 else lines[0]})"
     if several := re.match(
         r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)'", lines[0]

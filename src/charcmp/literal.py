@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 PATH = re.compile(
     r"(?P<key>\+{0,2}(?P<name>dataset\.path|data_dir|results_dir))=(?P<value>.+)", re.S
@@ -28,7 +29,7 @@ def literal_path(arg: str) -> str:
     if not is_there and (QUOTED.fullmatch(value) or SWEEP.fullmatch(value) or value == "null"):
         return arg
     if value.startswith("~/") and not is_there:  # no shell puts a home folder there
-        value = os.path.expanduser(value)
+        value = str(Path(value).expanduser())
     files = value.split(",")
     if override["name"] == "dataset.path" and not is_there and any(map(os.path.isfile, files)):
         return f"{key}={','.join(map(_in_hydras_grammar, files))}"

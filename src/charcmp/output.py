@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class LastingOutput(io.FileIO):
         super().__init__(fd, "w", closefd=False)
         self.essential = essential
 
-    def write(self, data: ReadableBuffer, /) -> int | None:
+    def write(self, data: ReadableBuffer, /) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -48,14 +49,14 @@ class LastingOutput(io.FileIO):
 
 
 def make_lasting(essential: bool) -> None:
-    """Replaces sys.stdout and sys.stderr; what a terminal's encoding lacks is written as \\u79c1."""
+    """Replaces sys.stdout and sys.stderr; what their encoding lacks is written as \\u79c1."""
     sys.stdout = _lasting(sys.stdout, essential)
     sys.stderr = _lasting(sys.stderr, False)
 
 
 def _lasting(stream: Any, essential: bool) -> io.TextIOWrapper:
     if stream is None:  # closed by the shell: charcmp train >&-
-        return open(os.devnull, "w")
+        return Path(os.devnull).open("w")
     return io.TextIOWrapper(
         io.BufferedWriter(LastingOutput(stream.fileno(), essential)),
         encoding=stream.encoding,
