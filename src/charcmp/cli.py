@@ -96,8 +96,7 @@ def dispatch() -> None:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         check_flags(command, args)
-        hydras, overrides = split_flags(args)
-        run_hydra([*hydras, *map(literal_path, overrides)])
+        run_hydra(overrides_first(args))
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
     elif command in OTHER_COMMANDS:
@@ -131,29 +130,25 @@ def grid_arguments(command: str, args: list[str]) -> list[str]:
     """Hydra's arguments for a command over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
         check_flags(command, args)
-        hydras, overrides = split_flags([arg for arg in args if arg not in ALL_FLAGS])
-        return [*hydras, *map(literal_path, overrides)]
+        return overrides_first([arg for arg in args if arg not in ALL_FLAGS])
     if command == "report":
         args = report_arguments(args)
     check_flags(command, args)
     flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
     rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
-    for_hydra, overrides = split_flags(rest)
-    overrides = [literal_path(as_one_override(arg)) for arg in overrides]
     ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
-    return ["--multirun", *for_hydra, *ours, *overrides]
+    return ["--multirun", *ours, *overrides_first(rest)]
 
 
-def split_flags(args: list[str]) -> tuple[list[str], list[str]]:
-    """Hydra's own flags with their values; and the overrides, which its parser wants together."""
+def overrides_first(args: list[str]) -> list[str]:
+    """The line with its overrides, each as Hydra's grammar has it, in one piece, which its parser
+    wants, and Hydra's own flags with their values behind them."""
     flags: list[str] = []
     overrides: list[str] = []
-    words = iter(args)
-    for word in words:
-        (flags if word.startswith("-") else overrides).append(word)
-        if word in FLAGS_WITH_A_VALUE and (value := next(words, None)) is not None:
-            (overrides if "=" in value else flags).append(value)
-    return flags, overrides
+    for before, word in zip(["", *args], args, strict=False):
+        is_value = before in FLAGS_WITH_A_VALUE and "=" not in word
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+    return [*(literal_path(as_one_override(override)) for override in overrides), *flags]
 
 
 def check_flags(command: str, args: list[str]) -> None:

@@ -22,7 +22,12 @@ from charcmp.output import fail
 # With it Hydra raises its errors, else it prints them and exits.
 TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
 # What a line is that Hydra answers with a plain ValueError, and what its message begins with.
-PLAIN_ERRORS = ("Config group override must be", "The --resolve flag", "Only one of --")
+PLAIN_ERRORS = (
+    "Config group override must be",
+    "The --resolve flag",
+    "Only one of --",
+    "Exceeds the limit",
+)
 
 
 @contextmanager
