@@ -229,7 +229,9 @@ def read_result(path: Path) -> dict[str, Any] | None:
     # What names a file or is shown in a terminal, in whosever run: no path, nothing that steers.
     if (steering := next((t for t in _texts(result) if not t.isprintable()), None)) is not None:
         raise CorruptFileError(f"{path}: with control characters: {steering!r}")
-    for key in ("run_id", "dataset", "cell", "budget"):
+    if not isinstance(result["dataset"], str) or not result["dataset"]:
+        raise CorruptFileError(f"{path}: dataset {result['dataset']!r}")
+    for key in ("run_id", "cell", "budget"):
         if not isinstance(result[key], str) or not SAFE_NAME.fullmatch(result[key]):
             raise CorruptFileError(f"{path}: {key} {result[key]!r}")
     return result

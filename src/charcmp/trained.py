@@ -6,6 +6,8 @@ as YAML and JSON, and no interpolation in them is resolved. No torch before `mod
 
 from __future__ import annotations
 
+import json
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +21,10 @@ from charcmp.budget import NUM_STACKS, num_params
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
+from charcmp.files import is_there
 from charcmp.runs import VOCABULARY_KEY, CorruptFileError, RunFolder, runs_dir, task_of
-from charcmp.sources import load_corpus
+from charcmp.sources import data_folders, load_corpus
+from charcmp.status import run_status
 
 if TYPE_CHECKING:
     from charcmp.evaluate import Chunks
@@ -86,7 +90,7 @@ class TrainedRun:
         Raises:
             UserError: if it is not here, or is not the same any more.
         """
-        return _corpus(self.result, self.config, data_dir)
+        return _corpus(self.folder, self.result, self.config, data_dir)
 
     def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
         """The train, val or test text, on the CPU, in the rows and chunks that the run read it in.
@@ -158,9 +162,14 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
     except CorruptFileError as error:
         raise UserError(str(error)) from None
     if result is None:
-        if not folder.config.exists():
+        if not (folder.config.exists() or folder.failure.exists()):
             raise UserError(f"run={name}: {folder.path} is not a run's folder")
-        raise UserError(f"run={name}: not finished; charcmp status shows how far it is")
+        status = run_status(folder)
+        if status["state"] == "failed":
+            raise UserError(f"run={name}: failed, and so has no weights: {status['reason']}")
+        raise UserError(
+            f"run={name}: {status['state']}, not finished; charcmp status shows how far it is"
+        )
     if result["status"] == "diverged":
         raise UserError(f"run={name}: diverged, and so has no weights")
     if not folder.best.is_file():
@@ -187,7 +196,7 @@ def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[Traine
 
 
 def find_run(name: str, results_dir: str) -> Path:
-    """The folder of a run: its id, a beginning that no other id has, or else a path to it.
+    """The folder of a run: its id, a beginning that no other finished run's id has, or else a path.
 
     Raises:
         UserError: if there is none, or several ids begin so.
@@ -195,12 +204,18 @@ def find_run(name: str, results_dir: str) -> Path:
     folder = runs_dir(results_dir)
     ids = sorted(path.name for path in folder.glob("*") if path.is_dir())
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
-    if len(matches) == 1:
-        return folder / matches[0]
+    if len(matches) > 1:
+        states = {run_id: run_status(RunFolder(folder / run_id))["state"] for run_id in matches}
+        done = [run_id for run_id in matches if states[run_id] == "done"]
+        if len(done) != 1:
+            shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]
+            listed = ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
+            which = "finished runs" if done else "runs, none of them finished,"
+            raise UserError(f"run={name}: {len(shown)} {which} begin so: {listed}")
+        matches = done
     if matches:
-        listed = ", ".join(matches[:MAX_NAMED]) + (", ..." if len(matches) > MAX_NAMED else "")
-        raise UserError(f"run={name}: {len(matches)} runs begin so: {listed}")
-    if Path(name).is_dir():
+        return folder / matches[0]
+    if is_there(Path(name), stat.S_ISDIR):
         return Path(name)
     raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
 
@@ -224,7 +239,7 @@ def _vocabulary(
         with safe_open(folder.best, framework="np") as weights:
             stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
         if stored is None:
-            return _corpus(result, config, data_dir).vocabulary
+            return _corpus(folder, result, config, data_dir).vocabulary
         vocabulary = bytes.fromhex(stored)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder.best}: unreadable ({error})") from None
@@ -237,16 +252,51 @@ def _vocabulary(
     return vocabulary
 
 
-def _corpus(result: dict[str, Any], config: dict[str, Any], data_dir: str | None) -> Corpus:
-    """The corpus a run's files name, if it is here: a run's files cause no download."""
-    stored = config.get("dataset")
+def _corpus(
+    folder: RunFolder, result: dict[str, Any], config: dict[str, Any], data_dir: str | None
+) -> Corpus:
+    """The corpus a run's files name, if it is here: a run's files cause no download, and whether it
+    is the right text, its sha256 says."""
+    run_id, stored = result["run_id"], config.get("dataset")
+    source = stored.get("source") if isinstance(stored, dict) else None
+    if source in ("pydocs", "pysrc"):
+        corpus = load_corpus(DatasetConfig(name=source, source=source))
+        if corpus.sha256 != result["corpus_sha256"]:
+            raise UserError(f"{run_id}: {source} of this Python is another text than the run's")
+        return corpus
+    if source not in ("paper", "file"):
+        raise UserError(f"{run_id}: its configuration names no corpus")
+    places = _places(folder, result, config, data_dir)
+    files = [file for file in places if is_there(file)]
+    if not files:
+        tried = ", ".join(map(str, places))
+        raise UserError(
+            f"{run_id}: its text is not here; looked for {tried}; data_dir= names its folder"
+        )
+    for file in files:
+        dataset = DatasetConfig(name=result["dataset"], source="file", path=str(file))
+        if (corpus := load_corpus(dataset)).sha256 == result["corpus_sha256"]:
+            return corpus
+    raise UserError(
+        f"{run_id}: {files[0]} is another text than the run's, whose sha256 begins with "
+        f"{result['corpus_sha256'][:8]}; data_dir= names the folder of the right one"
+    )
+
+
+def _places(
+    folder: RunFolder, result: dict[str, Any], config: dict[str, Any], data_dir: str | None
+) -> list[Path]:
+    """Where a run's text may be: where the run read it, by the same path from here, or in a folder
+    of data by its name. A published run's files name no folder."""
     try:
-        assert isinstance(stored, dict)
-        keys = ("name", "source", "path", "num_chars", "num_symbols", "stand_ins")
-        dataset = DatasetConfig(**{key: stored[key] for key in keys})
-        corpus = load_corpus(dataset, data_dir or config.get("data_dir"))
-    except (AssertionError, KeyError, TypeError):
-        raise UserError(f"{result['run_id']}: its configuration names no corpus") from None
-    if corpus.sha256 != result["corpus_sha256"]:
-        raise UserError(f"{result['run_id']}: its corpus {corpus.name} is another text now")
-    return corpus
+        start = json.loads(folder.environment.read_text())["working_dir"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        start = None
+    starts = [*([Path(start)] if isinstance(start, str) else []), Path()]
+    path, stored_dir = config["dataset"].get("path"), config.get("data_dir")
+    places = [begin / path for begin in starts if isinstance(path, str)]
+    name = f"{result['dataset']}.txt"
+    if data_dir is None and isinstance(stored_dir, str):
+        places += [begin / stored_dir / name for begin in starts]
+    places += [where / name for where in data_folders(data_dir)]
+    return list(dict.fromkeys(places))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Set
-from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from charcmp.errors import UserError
-from charcmp.sources import safe_name
+from charcmp.sources import file_title, safe_name
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
@@ -41,7 +40,7 @@ class Filters:
         "task": str,
         "dataset": str,
         "dataset.name": str,
-        "dataset.path": lambda value: safe_name(Path(value).stem),
+        "dataset.path": file_title,
         "dataset.layout": str,
         "cell": str,
         "layers": _whole,
@@ -70,9 +69,9 @@ class Filters:
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        if len(slug) <= MAX_SLUG:
+        if len(slug) <= MAX_SLUG and str(self).isascii():  # of other letters nothing is left
             return slug
-        return f"{slug[:MAX_SLUG]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
+        return f"{slug[:MAX_SLUG]}-{hashlib.sha256(str(self).encode()).hexdigest()[:8]}"
 
     def admits(self, run: Run) -> bool:
         """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from charcmp.cells import CELLS
 from charcmp.corpus import num_train_chars
-from charcmp.report.losses import LossSummary, read_losses
+from charcmp.report.losses import LossSummary, check_mean, read_losses
 from charcmp.runs import CorruptFileError, RunFolder, task_of
 
 REPORT_KEYS = ("identity", "num_symbols", "split", "batch_size", "unroll_steps", "corpus_note")
@@ -108,9 +108,12 @@ def load_runs(folder: Path) -> Loaded:
         losses = None
         if result["status"] == "done":
             try:
-                losses = read_losses(
+                kept = read_losses(
                     path, result["num_test_chars"], result["batch_size"], result["unroll_steps"]
                 )
+                if kept is not None:
+                    check_mean(kept, result["test_nats_per_char"], path)
+                losses = kept
             except CorruptFileError as error:
                 loaded.complaints.append(f"{error}; the run is shown without standard deviations")
         nats = {key: math.nan if result[key] is None else result[key] for key in NATS}
