@@ -330,3 +330,11 @@ def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path
         "run=tiny: 3 runs, none of them finished, begin so: tiny-b (failed), "
         "tiny-c (interrupted), tiny-d (waiting)"
     )
+
+
+@pytest.mark.parametrize(
+    "results_dir", ["x" * 5000, "/dev/null", "a\0b"], ids=["long", "file", "nul"]
+)
+def test_a_results_folder_that_cannot_be(results_dir: str) -> None:
+    with pytest.raises(UserError, match="no run in .* begins so, and it is no folder"):
+        find_run("t", results_dir)

@@ -99,7 +99,9 @@ class Filters:
         return axis not in self.axes or value in self.axes[axis]
 
     def _admits_dataset(self, name: str) -> bool:
-        named = self.axes.get("dataset.name") or self.axes.get("dataset.path") or {name}
+        paths = self.axes.get("dataset.path", set())
+        # Runs of earlier versions are named by the form that a run id has.
+        named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named
         is_text = "text" in wanted and name not in BUILTIN_DATASETS
