@@ -336,5 +336,5 @@ def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path
     "results_dir", ["x" * 5000, "/dev/null", "a\0b"], ids=["long", "file", "nul"]
 )
 def test_a_results_folder_that_cannot_be(results_dir: str) -> None:
-    with pytest.raises(UserError, match="no run in .* begins so, and it is no folder"):
+    with pytest.raises(UserError, match=r"no run in .* begins so, and it is no folder"):
         find_run("t", results_dir)
