@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -30,7 +31,7 @@ from charcmp.cells.base import Cell
 from charcmp.errors import UserError
 from charcmp.evaluate import Chunks
 from charcmp.model import CharModel
-from charcmp.trained import runs_with_weights
+from charcmp.trained import TrainedRun, runs_with_weights
 
 STATES = ("h", "c")
 
@@ -65,6 +66,23 @@ def reach(model: CharModel, chunks: Chunks) -> Tensor:
     return total_ST / len(chunks)
 
 
+def reach_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+    """One line for each run, state vector and k: run, label, state, k, mean_norm.
+
+    Raises:
+        UserError: if a run's text is not here.
+    """
+    rows = []
+    for run in runs:
+        model, chunks = run.model(), run.chunks("val")
+        result = run.result
+        label = f"{CELLS[result.cell].label} {result.layers}x{result.hidden_size}"
+        print(label, run.run_id, flush=True)
+        for state, norms_T in zip(STATES, reach(model, chunks).tolist(), strict=False):
+            rows += [(run.run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]
+    return pd.DataFrame(rows, columns=["run", "label", "state", "k", "mean_norm"])
+
+
 def draw(table: pd.DataFrame, file: Path) -> None:
     """One line for each run and state vector."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
@@ -91,15 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("gradient_reach"))
     args = parser.parse_args()
     plt.rcParams["svg.hashsalt"] = "charcmp"  # the same figure, the same file
-    rows = []
-    for run in runs_with_weights(args.results_dir, args.runs):
-        model, chunks = run.model(), run.chunks("val")
-        result = run.result
-        label = f"{CELLS[result.cell].label} {result.layers}x{result.hidden_size}"
-        print(label, run.run_id, flush=True)
-        for state, norms_T in zip(STATES, reach(model, chunks).tolist(), strict=False):
-            rows += [(run.run_id, label, state, k, norm) for k, norm in enumerate(norms_T)]
-    table = pd.DataFrame(rows, columns=["run", "label", "state", "k", "mean_norm"])
+    table = reach_table(runs_with_weights(args.results_dir, args.runs))
     table.drop(columns="label").to_csv(
         args.output.with_suffix(".csv"), index=False, float_format="%.4g"
     )

@@ -1,36 +1,80 @@
-"""How far the gates of trained models stand open on their validation text.
+"""How far the gates of trained models stand open on their validation text: 0 is closed, 1 open.
 
     python scripts/mean_gates.py results
-    python scripts/mean_gates.py results --runs '*-lstm_cascaded_gate-*'
+    python scripts/mean_gates.py results --runs '*-lstm_cascaded_gate-*' --output mean_gates.csv
 
 Prints one line for each run and layer: the mean value of every gate over characters, rows and
-units (charcmp.gates.mean_gates).
+units. Writes OUTPUT (run, layer, gate, mean), if one is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from tabulate import tabulate
+import pandas as pd
+import torch
+from torch import Tensor
 
+from charcmp.cells.base import Cell
 from charcmp.errors import UserError
-from charcmp.gates import mean_gates
-from charcmp.trained import runs_with_weights
+from charcmp.evaluate import Chunks
+from charcmp.files import write_atomically
+from charcmp.model import CharModel
+from charcmp.trained import TrainedRun, runs_with_weights
+
+
+@torch.no_grad()
+def mean_gates(model: CharModel, chunks: Chunks) -> list[dict[str, float]]:
+    """The mean value of every gate over characters, rows and units, for each layer from below.
+
+    Gates are named as in the cell's equations: i, f, o in an LSTM, r, z in a GRU; an RNN has none.
+    Computed by the cells' references, from a zero state that is carried over the whole text: as
+    slow as they are.
+    """
+    state = model.zero_state(chunks.x_KTB.shape[2])
+    sums: list[defaultdict[str, float]] = [defaultdict(float) for _ in model.cells]
+    for x_TB in chunks.x_KTB:
+        layer_input: Tensor = x_TB.long()
+        for layer, cell in enumerate(model.cells):
+            assert isinstance(cell, Cell)
+            trace = cell.reference(cell.dense_input(layer_input), state[layer])
+            layer_input, state[layer] = trace.h_TBH, trace.state_SBH
+            for gate, values_TBH in trace.gates.items():
+                sums[layer][gate] += float(values_TBH.double().mean())
+    return [{gate: total / len(chunks) for gate, total in gates.items()} for gates in sums]
+
+
+def gates_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
+    """One line for each run, layer (from 1, the lowest) and gate: run, layer, gate, mean.
+
+    Raises:
+        UserError: if a run's text is not here.
+    """
+    rows = [
+        (run.run_id, layer, gate, mean)
+        for run in runs
+        for layer, gates in enumerate(mean_gates(run.model(), run.chunks("val")), start=1)
+        for gate, mean in gates.items()
+    ]
+    return pd.DataFrame(rows, columns=["run", "layer", "gate", "mean"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results_dir", type=Path)
     parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
+    parser.add_argument("--output", type=Path, help="a CSV file")
     args = parser.parse_args()
-    rows = []
-    for run in runs_with_weights(args.results_dir, args.runs):
-        model, chunks = run.model(), run.chunks("val")
-        for layer, gates in enumerate(mean_gates(model, chunks), start=1):
-            rows.append({"run": run.run_id, "layer": layer, **gates})
-    print(tabulate(rows, headers="keys", floatfmt=".3f"))
+    table = gates_table(runs_with_weights(args.results_dir, args.runs))
+    wide = table.pivot_table("mean", ["run", "layer"], "gate", sort=False).reset_index()
+    print(wide.to_markdown(index=False, tablefmt="simple", floatfmt=".3f"))
+    if args.output is not None:
+        text = table.to_csv(index=False, float_format="%.6f")
+        write_atomically(args.output, lambda file: file.write(text.encode()))
 
 
 if __name__ == "__main__":

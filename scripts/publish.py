@@ -1,13 +1,15 @@
 """Packs finished runs into results/paper/, and rewrites the report there from what it then holds.
 
     python scripts/publish.py RESULTS_DIR [--to results/paper] [--allow-dirty] [--without-losses]
+                              [--with-weights]
 
 Of each finished run, small files that name no folder of the machine: result.json, config.yaml,
 environment.json, history.json and, unless it diverged, test_blocks.npz. Doing it again changes
 nothing; nothing published is ever deleted. Exit status 1 if a run was refused.
 
 --without-losses leaves out test_blocks.npz, and the report: for runs that are published for a table
-of another script.
+of another script. --with-weights adds best.safetensors (4 bytes a parameter), so that the published
+run can be used: as run= of charcmp sample and score, and by mean_gates.py and gradient_reach.py.
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ PATH_KEYS = ("results_dir", "data_dir", "dataset.path")
 
 
 def packed_files(
-    run: RunFolder, allow_dirty: bool = False, with_losses: bool = True
+    run: RunFolder,
+    allow_dirty: bool = False,
+    with_losses: bool = True,
+    with_weights: bool = False,
 ) -> dict[str, bytes] | None:
     """What is published of a run, by file name; None if it is not finished.
 
@@ -60,6 +65,8 @@ def packed_files(
         if with_losses and result.status == "done":
             nll_N = read_nll(run.test_nll, result.num_test_chars)
             files[BLOCKS_FILE] = pack(nll_N, result.batch_size, result.unroll_steps)
+        if with_weights and result.status == "done":
+            files[run.best.name] = run.best.read_bytes()
         return files
     except (CorruptFileError, OSError, json.JSONDecodeError) as error:
         raise UserError(str(error)) from None
@@ -78,8 +85,8 @@ def without_machine(config_file: Path) -> str:
 
 
 def without_paths(environment: dict[str, Any]) -> dict[str, Any]:
-    """An environment, and those of the run's earlier starts, with no path in their commands."""
-    cleaned = dict(environment)
+    """An environment, and those of the run's earlier starts, with no path in them."""
+    cleaned = {key: value for key, value in environment.items() if key != "working_dir"}
     if "command" in cleaned:
         words = shlex.split(cleaned["command"])
         cleaned["command"] = shlex.join(
@@ -116,6 +123,7 @@ def publish(
     allow_dirty: bool = False,
     formats: Sequence[str] = FORMATS,
     with_losses: bool = True,
+    with_weights: bool = False,
 ) -> int:
     """Packs the finished runs of a folder; returns how many were refused.
 
@@ -125,7 +133,7 @@ def publish(
     num_published = num_unchanged = num_refused = num_unfinished = 0
     for path in sorted(path for path in runs_dir(results_dir).glob("*") if path.is_dir()):
         try:
-            files = packed_files(RunFolder(path), allow_dirty, with_losses)
+            files = packed_files(RunFolder(path), allow_dirty, with_losses, with_weights)
         except UserError as error:
             print(f"refused: {path.name}: {error}")
             num_refused += 1
@@ -158,6 +166,9 @@ def main() -> None:
     parser.add_argument(
         "--without-losses", action="store_true", help="no test_blocks.npz, and no report"
     )
+    parser.add_argument(
+        "--with-weights", action="store_true", help="best.safetensors too, of each run"
+    )
     options = parser.parse_args()
     try:
         num_refused = publish(
@@ -165,6 +176,7 @@ def main() -> None:
             options.to,
             options.allow_dirty,
             with_losses=not options.without_losses,
+            with_weights=options.with_weights,
         )
         sys.exit(num_refused > 0)
     except UserError as error:

@@ -9,8 +9,6 @@ from charcmp.cells.activations import ACTIVATIONS
 from charcmp.cells.base import Cell
 from charcmp.cells.lstm import WIDEST_SEQUENCE
 from charcmp.errors import UserError
-from charcmp.evaluate import Chunks
-from charcmp.gates import mean_gates
 from charcmp.model import CharModel
 
 T, B, I, H = 6, 3, 7, 5  # noqa: E741 - the legend of the package
@@ -300,36 +298,6 @@ def test_initial_biases_of_the_cascaded_gate() -> None:
     assert set_values(cell, open_bias=3.0) == both(i=3.0, f=3.0, o=3.0)
     assert set_values(cell, forget_bias=1.0) == both(f=1.0)
     assert set_values(cell, open_bias=3.0, forget_bias=1.0) == both(i=3.0, f=1.0, o=3.0)
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("rnn", {}),
-        ("gru", {"r": 0.5, "z": 0.5}),
-        ("lstm", {"i": 0.5, "f": 0.5, "o": 0.5}),
-        ("lstm_softmax_gate", {"i": 0.5, "f": 0.5, "o": 0.5}),
-        ("lstm_cascaded_gate", {"i": 0.125, "f": 0.125, "o": 0.125}),
-    ],
-)
-def test_mean_gates(name: str, expected: dict[str, float]) -> None:
-    model = CharModel(name, 2, H, I)
-    x = torch.randint(I, (2, T, B), dtype=torch.uint8)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()
-    assert mean_gates(model, Chunks(x, x)) == [expected, expected]
-    if expected:  # one gate of the upper layer moved, by another amount for each unit
-        gate = next(iter(expected))
-        moved = torch.linspace(-1, 1, H) + 0.3
-        with torch.no_grad():
-            model.cells[1].per_gate("bias_ih")[0].copy_(moved)
-        below, above = mean_gates(model, Chunks(x, x))
-        share = 0.25 if name == "lstm_cascaded_gate" else 1.0
-        if name != "lstm_softmax_gate":
-            assert above[gate] == pytest.approx(float(moved.sigmoid().mean()) * share)
-        assert above[gate] != pytest.approx(expected[gate], abs=1e-3)
-        assert below == expected
 
 
 def test_dropout_spares_the_recurrence_and_evaluation() -> None:

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import load_script
+from conftest import Charcmp, load_script, run_of
 from report_runs import (
     TEXTS,
     add_records,
@@ -147,3 +147,28 @@ def test_published_runs_are_shown_when_asked_for_and_never_written_to(
         with pytest.raises(UserError, match="published"):
             make_report(inside)
     assert all_files(published) == before
+
+
+def test_a_run_published_with_its_weights_is_a_run_to_use(
+    charcmp: Charcmp, publish: ModuleType, trained: Path, tmp_path: Path
+) -> None:
+    """By sample and score, with nothing else of the run's own folder; its text in data_dir."""
+    to = tmp_path / "weights"
+    assert publish.publish(
+        trained, to, allow_dirty=True, with_losses=False, with_weights=True
+    ) == 0  # fmt: skip
+    published, run = run_of(to, "tiny"), run_of(trained, "tiny")
+    assert {file.name for file in published.iterdir()} == {
+        *("result.json", "config.yaml", "environment.json", "history.json", "best.safetensors")
+    }
+    assert not any(str(trained).encode() in file.read_bytes() for file in published.iterdir())
+    assert "working_dir" in json.loads((run / "environment.json").read_text())
+    assert "working_dir" not in (published / "environment.json").read_text()
+    ways = {run: [f"results_dir={trained}"], published: [f"data_dir={trained}"]}
+    for arguments in (["sample", "length=50"], ["score", "split=test"]):
+        shown = [charcmp(*arguments, f"run={folder}", *options) for folder, options in ways.items()]
+        assert [(done.returncode, done.stderr) for done in shown] == [(0, "")] * 2
+        assert shown[0].stdout == shown[1].stdout != ""
+    done = charcmp("score", f"run={published}", "split=test", CHARCMP_DATA="")
+    assert done.returncode == 2
+    assert "its text is not here; looked for" in done.stderr

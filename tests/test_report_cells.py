@@ -19,6 +19,9 @@ from report_runs import (
 
 from charcmp.errors import UserError
 from charcmp.report import Filters
+from charcmp.report.cells import make_tables
+from charcmp.report.figures import _slug
+from charcmp.report.load import load_runs
 
 EPOCH = {"epoch": 1, "train_nats_per_char": 1.5, "val_nats_per_char": 1.5}
 
@@ -287,3 +290,30 @@ def test_a_long_filter_has_a_short_folder() -> None:
     assert len(slug) < 120
     assert slug != Filters({"seed": seeds - {"199"}}).slug
     assert Filters().slug == ""
+
+
+def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Two texts whose names no run id can hold, one whose name is markup, and two of one name."""
+    names = {"Война и мир": "a", "戦争": "b", "<b>*x*|y": "c", "book": "d"}
+    for name, letter in names.items():
+        write_run(tmp_path, 1.5, dataset=name, corpus_sha256=letter * 64)
+    write_run(tmp_path, 1.4, dataset="book", corpus_sha256="e" * 64)
+    for number, run in enumerate(sorted((tmp_path / "runs").glob("*"))):
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps(result | {"run_id": f"text-{number}"}))
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    for heading in (
+        "### Война и мир, 50 epochs:",
+        "### 戦争, 50 epochs:",
+        r"### \<b\>\*x\*\|y, 50 epochs:",
+        "### book, 50 epochs, text dddddddd:",
+        "### book, 50 epochs, text eeeeeeee:",
+    ):
+        assert heading in text
+    slugs = {_slug(f"{name}, 50 epochs") for name in names}
+    assert len(slugs) == len(names)  # no figure replaces another's
+    filters = [Filters({"dataset.path": {f"in/{name}.txt"}}) for name in ("Война и мир", "戦争")]
+    assert len({one.slug for one in filters}) == 2
+    for one in filters:
+        assert len(make_tables(load_runs(tmp_path / "runs").runs, one)) == 1

@@ -15,6 +15,7 @@ from report_runs import (
     write_run,
 )
 
+from charcmp.report.load import load_runs
 from charcmp.report.losses import pack, read_losses, summarize
 from charcmp.runs import CorruptFileError
 
@@ -114,3 +115,14 @@ def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "test_blocks.npz", **arrays)
     with pytest.raises(CorruptFileError, match="at other positions"):
         read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)
+
+
+def test_losses_of_another_mean_than_the_result_says(tmp_path: Path) -> None:
+    """The result says 0.5 nats, the losses beside it average 2."""
+    write_run(tmp_path, 1.4, cell="gru", nll=losses(1.4))
+    wrong = write_run(tmp_path, 0.5, nll=losses(2.0))
+    loaded = load_runs(tmp_path / "runs")
+    (complaint,) = loaded.complaints
+    assert complaint.startswith(f"{wrong}: result.json says 0.5000 nats per test character, but")
+    assert "average 2.0000" in complaint
+    assert {run.cell: run.losses is None for run in loaded.runs} == {"gru": False, "lstm": True}

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from charcmp.errors import UserError
 from charcmp.options import SampleOptions, parse
 from charcmp.sample import decoded, draw, generate, harmless
-from charcmp.trained import TrainedRun, load_trained
+from charcmp.trained import TrainedRun, find_run, load_trained
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ BAD = {
     "score: both": (["score", "run=tiny", "a.txt", "split=test"], "one of them"),
     "score: missing": (["score", "run=tiny", "no-such.txt"], "no-such.txt: no such file"),
     "score: a folder": (["score", "run=tiny", "/"], "/: a folder, not a file"),
-    "score: empty": (["score", "run=tiny", "/dev/null"], "/dev/null: the file is empty"),
+    "score: empty": (["score", "run=tiny", "/dev/null"], "/dev/null: a device, not a regular file"),
     "score: split": (["score", "run=tiny", "split=tst"], "split=tst: one of train, val, test"),
     "score: no effect": (
         ["score", "run=tiny", "split=val", "unknown_bytes=skip"],
@@ -267,7 +267,7 @@ def test_a_run_by_id_by_its_beginning_or_by_path(copied: Path, monkeypatch) -> N
     assert load_trained(str(copied), "elsewhere").folder.path == copied
     monkeypatch.chdir(copied)
     assert load_trained(".", results).run_id == copied.name
-    with pytest.raises(UserError, match=rf"2 runs begin so: {copied.name}, {other.name}$"):
+    with pytest.raises(UserError, match=rf"2 finished runs begin so: {copied.name}, {other.name}$"):
         load_trained("tiny", results)
 
 
@@ -275,7 +275,7 @@ def test_a_run_needs_no_corpus(copied: Path) -> None:
     replaced(copied / "config.yaml", "tiny.txt", "gone.txt")
     run = load_trained("tiny", str(copied.parents[1]))
     assert run.vocabulary == b" acdeghmnorstu"
-    with pytest.raises(UserError, match=r"gone\.txt: no such file"):
+    with pytest.raises(UserError, match=r"its text is not here; looked for .*gone\.txt"):
         run.corpus()
 
 
@@ -286,7 +286,7 @@ def test_a_run_of_an_earlier_version_takes_its_vocabulary_from_the_corpus(copied
     other = copied / "other.txt"
     other.write_text("another text")
     before = (copied / "config.yaml").read_text()
-    for path, complaint in ((other, "other is another text now"), ("gone", "gone: no such file")):
+    for path, complaint in ((other, "other.txt is another text"), ("gone", "not here; looked for")):
         text = "".join(
             f"  path: {path}\n" if line.startswith("  path:") else line
             for line in before.splitlines(keepends=True)
@@ -302,3 +302,39 @@ def test_more_candidates_than_bytes(charcmp: Charcmp, trained: Path) -> None:
     assert plain.stdout == wide.stdout
     assert wide.stderr == "note: no effect: top_k=14: the run has 14 bytes\n"
     assert "temperature=1.0" in charcmp("sample", "--help").stdout
+
+
+def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path) -> None:
+    run = run_of(trained, "tiny")
+    names = {"done": "tiny-a", "failed": "tiny-b", "interrupted": "tiny-c", "waiting": "tiny-d"}
+    for name in names.values():
+        shutil.copytree(run, tmp_path / "runs" / name)
+    for state in ("failed", "interrupted", "waiting"):
+        (tmp_path / "runs" / names[state] / "result.json").unlink()
+        (tmp_path / "runs" / names[state] / "checkpoint.pt").unlink(missing_ok=True)
+    (tmp_path / "runs/tiny-b/failure.json").write_text('{"reason": "out of memory"}')
+    (tmp_path / "runs/tiny-c/checkpoint.pt").touch()
+    results = str(tmp_path)
+    assert find_run("tiny", results).name == "tiny-a"
+    for name, complaint in {
+        "tiny-b": "run=tiny-b: failed, and so has no weights: out of memory",
+        "tiny-c": "run=tiny-c: interrupted, not finished; charcmp status shows",
+        "tiny-d": "run=tiny-d: waiting, not finished; charcmp status shows",
+    }.items():
+        with pytest.raises(UserError, match=complaint):
+            load_trained(name, results)
+    shutil.rmtree(tmp_path / "runs/tiny-a")
+    with pytest.raises(UserError) as raised:
+        find_run("tiny", results)
+    assert str(raised.value) == (
+        "run=tiny: 3 runs, none of them finished, begin so: tiny-b (failed), "
+        "tiny-c (interrupted), tiny-d (waiting)"
+    )
+
+
+@pytest.mark.parametrize(
+    "results_dir", ["x" * 5000, "/dev/null", "a\0b"], ids=["long", "file", "nul"]
+)
+def test_a_results_folder_that_cannot_be(results_dir: str) -> None:
+    with pytest.raises(UserError, match=r"no run in .* begins so, and it is no folder"):
+        find_run("t", results_dir)

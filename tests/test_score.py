@@ -2,6 +2,10 @@
 
 import json
 import math
+import os
+import shutil
+import subprocess
+import threading
 import weakref
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Charcmp, run_of
+from conftest import TINY, Charcmp, command, run_of
 
 from charcmp.corpus import split_corpus
 from charcmp.errors import UserError
@@ -116,3 +120,78 @@ def test_memory_does_not_grow_with_the_file(trained: Path, tmp_path: Path) -> No
             assert sum(piece() is not None for piece in given) <= 2
 
     assert stream_nats(run.model(), pieces())[0] == 50 * 15 - 1
+
+
+def test_a_pipe_is_read_but_nothing_waits_for_its_writer(trained: Path, tmp_path: Path) -> None:
+    run = load_trained("tiny", str(trained))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="pipe: the file is empty"):
+        score_file(run, pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # so that the writer need not wait
+    writer = os.open(pipe, os.O_WRONLY)
+    os.write(writer, b"the cat sat")
+    scorer = threading.Timer(0.5, lambda: os.close(writer))
+    scorer.start()
+    try:
+        assert score_file(run, pipe)["num_chars"] == len("the cat sat") - 1
+    finally:
+        scorer.join()
+        os.close(reader)
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_no_device_is_scored(trained: Path, device: str) -> None:
+    with pytest.raises(UserError, match=f"{device}: a device, not a regular file"):
+        score_file(load_trained("tiny", str(trained)), Path(device))
+
+
+@pytest.mark.parametrize("start", ["relative", "absolute", "data_dir", "gone", "changed"])
+def test_the_text_of_a_run_is_found_from_another_folder(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, start: str
+) -> None:
+    """The run is named by its folder; its configuration has the text's path as it was typed."""
+    work = tmp_path / "work"
+    named = tiny_text if start == "absolute" else tiny_text.rename(work / tiny_text.name)
+    path = named if start == "absolute" else named.name
+    args = ["dataset=text", f"dataset.path={path}", *TINY, "epochs=1", "cell=rnn"]
+    assert charcmp("train", *args, "results_dir=r").returncode == 0
+    (folder,) = (work / "r" / "runs").iterdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    complaint = None
+    if start in ("data_dir", "gone"):
+        named.rename(elsewhere / named.name)
+        complaint = "its text is not here; looked for" if start == "gone" else None
+    if start == "changed":
+        (elsewhere / named.name).write_text("another text of the same name")  # passed over
+        named.write_text("another text")
+        complaint = f"{named} is another text than the run's"
+    (tmp_path / "run").symlink_to(folder)
+    options = [f"data_dir={elsewhere}"] if start == "data_dir" else []
+    done = subprocess.run(
+        command("score", f"run={tmp_path / 'run'}", "split=test", *options),
+        cwd=elsewhere if start == "changed" else tmp_path,
+        env={**os.environ, "CHARCMP_DATA": ""},
+        capture_output=True,
+        text=True,
+    )
+    if complaint is None:
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "tiny, test:" in done.stdout
+    else:
+        assert done.returncode == 2
+        assert complaint in done.stderr.splitlines()[0]
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_score_unlike_the_recorded_one_is_told(
+    charcmp: Charcmp, trained: Path, tmp_path: Path
+) -> None:
+    run = run_of(trained, "tiny")
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    result = json.loads((run / "result.json").read_text())
+    for test_nats, is_told in ((result["test_nats_per_char"], False), (0.5, True)):
+        (copy / "result.json").write_text(json.dumps(result | {"test_nats_per_char": test_nats}))
+        shown = charcmp("score", f"run={copy}", "split=test").stdout
+        assert ("note: its result.json says 0.5000 nats/char" in shown) == is_told

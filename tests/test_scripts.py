@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY, Charcmp
+from conftest import TINY, Charcmp, load_script
 
 from charcmp.evaluate import Chunks
 from charcmp.model import CharModel
@@ -40,6 +40,37 @@ def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
     torch.testing.assert_close(reach(model, Chunks(x, y))[0], torch.stack(expected))
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("rnn", {}),
+        ("gru", {"r": 0.5, "z": 0.5}),
+        ("lstm", {"i": 0.5, "f": 0.5, "o": 0.5}),
+        ("lstm_softmax_gate", {"i": 0.5, "f": 0.5, "o": 0.5}),
+        ("lstm_cascaded_gate", {"i": 0.125, "f": 0.125, "o": 0.125}),
+    ],
+)
+def test_mean_gates(name: str, expected: dict[str, float]) -> None:
+    mean_gates = load_script("mean_gates").mean_gates
+    model = CharModel(name, 2, 4, 5)
+    x = torch.randint(5, (2, 6, 3), dtype=torch.uint8)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    assert mean_gates(model, Chunks(x, x)) == [expected, expected]
+    if expected:  # one gate of the upper layer moved, by another amount for each unit
+        gate = next(iter(expected))
+        moved = torch.linspace(-1, 1, 4) + 0.3
+        with torch.no_grad():
+            model.cells[1].per_gate("bias_ih")[0].copy_(moved)
+        below, above = mean_gates(model, Chunks(x, x))
+        share = 0.25 if name == "lstm_cascaded_gate" else 1.0
+        if name != "lstm_softmax_gate":
+            assert above[gate] == pytest.approx(float(moved.sigmoid().mean()) * share)
+        assert above[gate] != pytest.approx(expected[gate], abs=1e-3)
+        assert below == expected
+
+
 @pytest.mark.usefixtures("scripts")
 def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1", "layers=2"]
@@ -51,11 +82,17 @@ def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: P
         env = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
         return subprocess.run(command, env=env, capture_output=True, text=True)
 
-    done = run("mean_gates.py", "--runs", "*cascaded*")
+    output = tmp_path / "gates.csv"
+    done = run("mean_gates.py", "--runs", "*cascaded*", "--output", str(output))
     layers = [line.split() for line in done.stdout.splitlines()[2:]]
     assert len(layers) == 2, done.stderr
     for _, _, i, f, o in layers:  # i and o start at 1/2 σ(6)², f at 1/8; an epoch moves them
         assert float(f) < 0.35 < min(float(i), float(o)) < max(float(i), float(o)) < 0.65
+    header, *rows = output.read_text().splitlines()
+    assert header == "run,layer,gate,mean"
+    assert [row.split(",")[1:3] for row in rows] == [[layer, g] for layer in "12" for g in "ifo"]
+    printed = [mean for line in layers for mean in line[2:]]
+    assert [f"{float(row.split(',')[3]):.3f}" for row in rows] == printed
 
     done = run("gradient_reach.py", "--output", str(tmp_path / "reach"))
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import sys
 import threading
 import traceback
@@ -22,6 +23,7 @@ from omegaconf import DictConfig
 from charcmp.check import typed
 from charcmp.config import Config, DatasetConfig, config_dir, register_schemas
 from charcmp.errors import BusyError, Interrupted, StorageError, UserError, require
+from charcmp.files import is_there
 from charcmp.records import Result
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
@@ -29,6 +31,7 @@ register_schemas()
 
 PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
+SCORE_TOLERANCE = 0.01  # nats; another device or precision changes less
 EXIT_ALONE = 6  # of a run that shared a process: not its fault, perhaps; to be tried in its own
 
 
@@ -260,6 +263,9 @@ def score(args: list[str]) -> None:
     )
     if scores.get("num_skipped"):
         print(f"note: {scores['num_skipped']:,} bytes that its corpus does not have left out")
+    recorded = run.result.test_nats_per_char if options.split == "test" else None
+    if recorded is not None and abs(scores["nats_per_char"] - recorded) > SCORE_TOLERANCE:
+        print(f"note: its result.json says {recorded:.4f} nats/char: not of these weights and text")
 
 
 def builtin_datasets() -> dict[str, DatasetConfig]:
@@ -279,6 +285,9 @@ def builtin_datasets() -> dict[str, DatasetConfig]:
 def list_data() -> None:
     from charcmp import sources
 
+    folder = sources.data_folders()[0]
+    if os.environ.get(sources.DATA_VARIABLE) and not is_there(folder, stat.S_ISDIR):
+        print(f"note: {sources.DATA_VARIABLE}={folder}: no such folder")
     print(f"{'dataset':8} {'bytes':>10} {'distinct':>8}  sha256")
     for name, dataset in builtin_datasets().items():
         if dataset.source == "paper" and sources.find(name) is None:

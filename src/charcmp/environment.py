@@ -1,4 +1,4 @@
-"""The circumstances of a run: versions, device, commit, command; no person, no host."""
+"""The circumstances of a run: versions, device, commit, command, folder; no host."""
 
 from __future__ import annotations
 
@@ -144,5 +144,6 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),
+        "working_dir": str(Path.cwd()),  # where the configuration's paths begin; not published
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

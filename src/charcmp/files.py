@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -37,6 +38,69 @@ def read_error(path: Path, error: OSError) -> UserError:
             return UserError(f"{path}: a folder, not a file")
         case _:
             return UserError(f"{path}: {error.strerror}")
+
+
+def is_there(path: Path, is_kind: Callable[[int], bool] = bool) -> bool:
+    """Whether something is there, of a kind such as stat.S_ISDIR; no where that cannot be told.
+
+    Path.exists() and is_dir() fail in a folder that may not be searched, and for too long a name.
+    """
+    try:
+        return is_kind(path.stat().st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_text(path: Path, or_pipe: bool = False) -> IO[bytes]:
+    """Opens a user's text for reading, without waiting for anybody.
+
+    Args:
+        path: a file, or a link to one.
+        or_pipe: take a pipe too, for a reader that needs to know neither its size nor its end.
+
+    Raises:
+        UserError: if nothing is there, or something that is no file (a device never ends).
+    """
+    try:
+        # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise read_error(path, error) from None
+    except ValueError:  # a null byte
+        raise UserError(f"{str(path)!r}: no file can have this name") from None
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or (or_pipe and stat.S_ISFIFO(mode)):
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise read_error(path, IsADirectoryError())
+    kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+    raise UserError(f"{path}: {kind}, not a regular file")
+
+
+def read_text(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a user's text, all of one moment.
+
+    Raises:
+        UserError: if it cannot be read, is larger than `max_bytes` or changes meanwhile.
+    """
+    with open_text(path) as file:
+        before = os.fstat(file.fileno())
+        if before.st_size > max_bytes:
+            raise UserError(
+                f"{path}: {before.st_size:,} bytes, but {max_bytes:,} is the most that this "
+                f"machine has room for (several copies are held in memory); use a part of it: "
+                f"head -c {max_bytes} FILE > part.txt"
+            )
+        try:
+            text = file.read(max_bytes + 1)  # no more, if it grows for ever
+        except OSError as error:
+            raise read_error(path, error) from None
+        after = os.fstat(file.fileno())
+    if (len(text), after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise UserError(f"{path}: it changed while it was read; try again when it is complete")
+    return text
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:

@@ -38,6 +38,7 @@ MAX_NATS = 700.0  # exp() of it is still a float
 
 Name = Annotated[str, Meta(max_length=200, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
+DatasetName = Annotated[str, Meta(min_length=1, max_length=1000)]  # a file's own name
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Whole = Annotated[int, Meta(ge=0, le=1 << 40)]
 NonNegative = Annotated[float, Meta(ge=0)]
@@ -69,7 +70,7 @@ class Result(Struct, frozen=True, kw_only=True):
     protocol_version: Annotated[int, Meta(ge=1, le=1_000_000)]
     status: Literal["done", "diverged"]
     run_id: Name
-    dataset: Name
+    dataset: DatasetName
     corpus_sha256: Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_.-]{64}\Z")]
     corpus_note: Text | None
     num_symbols: Annotated[int, Meta(ge=1, le=256)]
@@ -112,7 +113,7 @@ class Result(Struct, frozen=True, kw_only=True):
                 f"schema version {self.schema_version}, but {SCHEMA_VERSION} is read here"
             )
         # Notes and options are shown in terminals.
-        for text in _texts([self.corpus_note, self.identity]):
+        for text in _texts([self.dataset, self.corpus_note, self.identity]):
             if not text.isprintable() or len(text) > 1000:
                 raise ValueError(f"with control characters or too long: {text[:100]!r}")
         self._check_identity()
@@ -186,6 +187,7 @@ class Environment(Struct, frozen=True):
     lanes: Count = 1
     corpus: CorpusRecord = CorpusRecord()
     command: Annotated[str, Meta(max_length=1 << 20)] = ""
+    working_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 
 
 class Progress(Struct, frozen=True, omit_defaults=True):
@@ -223,7 +225,7 @@ class StoredDataset(Struct, frozen=True):
     """What a config.yaml says of the corpus, as far as it is needed to find it again."""
 
     source: Literal["paper", "file", "pydocs", "pysrc"]
-    name: Name | None = None
+    name: DatasetName | None = None
     path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 
 

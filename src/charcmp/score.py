@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from charcmp.corpus import Symbols
 from charcmp.errors import UserError
-from charcmp.files import read_error
+from charcmp.files import open_text, read_error
 from charcmp.trained import TrainedRun
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> 
 def read_blocks(path: Path) -> Iterator[bytes]:
     """A file, or whatever else can be read once, in pieces; a progress bar where one can see it."""
     try:
-        with path.open("rb") as file, tqdm(
+        with open_text(path, or_pipe=True) as file, tqdm(
             total=path.stat().st_size or None, unit="B", unit_scale=True, leave=False, disable=None
         ) as bar:  # fmt: skip
             while block := file.read(BLOCK_BYTES):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import re
+import stat
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
@@ -14,12 +16,18 @@ from pathlib import Path
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, corpus_from_bytes
 from charcmp.errors import UserError
-from charcmp.files import read_error
+from charcmp.files import is_there, read_error, read_text, write_atomically
 
 DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
 DOWNLOAD_TIMEOUT_SECONDS = 20
 BUILT_BY = "charcmp data build-lk"
+# A character takes some six bytes of memory: the file, its symbols, and inputs and targets twice,
+# in the order of the text and on the device. Below 2^31, so that 32-bit positions reach everywhere.
+MAX_TEXT_BYTES = 2_000_000_000
+MEMORY_PER_CHAR = 8
+MAX_RECORD_BYTES = 1 << 16  # of lk.json
+MAX_NAME = 80  # characters
 
 
 def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
@@ -28,7 +36,9 @@ def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
     Raises:
         UserError: if it cannot be had, or is not what the dataset says it is.
     """
-    path = str(Path(dataset.path).resolve()) if dataset.path else None
+    if dataset.path and "\0" in dataset.path:
+        raise UserError(f"dataset.path={dataset.path!r}: no file can have this name")
+    path = os.path.realpath(dataset.path) if dataset.path else None
     where = str(data_folders(data_dir)[0])
     return _load(dataset.source, dataset.name, path, where, _frozen(dataset))
 
@@ -52,7 +62,7 @@ def _load(
     if source == "file":
         if path is None:
             raise UserError("dataset=text needs a file: dataset.path=my.txt")
-        return corpus_from_bytes(name or safe_name(Path(path).stem), read_file(Path(path)))
+        return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
     if source != "paper":
         raise UserError(f"dataset.source={source}: one of paper, file, pydocs, pysrc")
     url, num_chars, num_symbols, stand_ins = expected
@@ -63,16 +73,27 @@ def _load(
     return corpus_from_bytes(name, text, note)
 
 
+def file_title(path: str | Path) -> str:
+    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
+    title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                    for char in Path(path).stem)  # fmt: skip
+    return title[:MAX_NAME].strip() or "text"
+
+
 def safe_name(stem: str) -> str:
-    """A file's stem as it may stand in a run id."""
+    """A text's name as it may stand in a run id and in the name of a folder."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"
 
 
 def read_file(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise read_error(path, error) from None
+    """A text; UserError if it cannot be had, or is larger than this machine can train on."""
+    return read_text(path, max_text_bytes())
+
+
+def max_text_bytes() -> int:
+    """The largest text that this machine has memory for, MAX_TEXT_BYTES at most."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(MAX_TEXT_BYTES, memory // MEMORY_PER_CHAR)
 
 
 def cache_dir() -> Path:
@@ -91,7 +112,8 @@ def data_folders(data_dir: str | None = None) -> list[Path]:
 def find(name: str, data_dir: str | None = None) -> Path | None:
     """The corpus's file, if it is on this machine."""
     for folder in data_folders(data_dir):
-        if (file := folder / f"{name}.txt").exists():
+        file = folder / f"{name}.txt"
+        if is_there(file):
             return file
     return None
 
@@ -151,25 +173,32 @@ def judge(
     sha256 = hashlib.sha256(text).hexdigest()
     if sha256 in stand_ins:
         return f"stand-in: {stand_ins[sha256]}"
-    built = file.with_suffix(".json")
-    if built.is_file():
-        try:
-            record = json.loads(built.read_text())
-        except ValueError:
-            record = {}
-        if isinstance(record, dict) and record.get("sha256") == sha256:
-            return f"stand-in: {record.get('note')}"
+    if (note := built_note(file.with_suffix(".json"), sha256)) is not None:
+        return f"stand-in: {note}"
     found = (len(text), len(set(text)))
     if found == (num_chars, num_symbols):
         return None
     advice = "get it again, or use it as dataset=text dataset.path=..."
     if cache_dir() in file.parents:
-        file.replace(file.with_suffix(".txt.bad"))
-        advice = "set aside; the next command fetches it again"
+        with contextlib.suppress(OSError):  # a cache that may not be written
+            file.replace(file.with_suffix(".txt.bad"))
+            advice = "set aside; the next command fetches it again"
     raise UserError(
         f"{file}: {found[0]:,} bytes with {found[1]} distinct ones, but the corpus has "
         f"{num_chars:,} with {num_symbols}: truncated or altered; {advice}"
     )
+
+
+def built_note(record_file: Path, sha256: str) -> str | None:
+    """What `charcmp data build-lk` recorded of the text with this sha256; None if it did not."""
+    try:
+        record = json.loads(read_text(record_file, MAX_RECORD_BYTES))
+    except (UserError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("sha256") != sha256:
+        return None
+    note = record.get("note")
+    return note if isinstance(note, str) and note.isprintable() else None
 
 
 def shuffled_sources(root: Path, patterns: tuple[str, ...], seed: int = 0) -> list[Path]:
@@ -221,12 +250,15 @@ def build_lk(tree: Path, folder: Path) -> Path:
         UserError: if `tree` is not a kernel tree or `folder` cannot be written.
     """
     root = tree / "kernel"
-    if not root.is_dir():
+    if not is_there(root, stat.S_ISDIR):
         raise UserError(f"{tree}: no kernel/ folder in it; name the root of a Linux source tree")
-    files = shuffled_sources(root, ("*.c", "*.h"))
+    try:
+        files = shuffled_sources(root, ("*.c", "*.h"))
+    except OSError as error:  # a folder that may not be searched
+        raise read_error(root, error) from None
     if not files:
         raise UserError(f"{root}: no .c or .h files in it")
-    text = b"".join(file.read_bytes() for file in files)
+    text = b"".join(map(read_file, files))
     record = {
         "note": f"kernel/ of a Linux tree, {len(files)} files, shuffled; built by {BUILT_BY}",
         "sha256": hashlib.sha256(text).hexdigest(),
@@ -234,8 +266,9 @@ def build_lk(tree: Path, folder: Path) -> Path:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "lk.json").write_text(json.dumps(record, indent=2) + "\n")
-        (folder / "lk.txt").write_bytes(text)
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
+    described = json.dumps(record, indent=2) + "\n"
+    write_atomically(folder / "lk.json", lambda opened: opened.write(described.encode()))
+    write_atomically(folder / "lk.txt", lambda opened: opened.write(text))
     return folder / "lk.txt"

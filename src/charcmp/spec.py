@@ -25,7 +25,7 @@ from charcmp.config import (
     flatten,
 )
 from charcmp.corpus import Corpus
-from charcmp.sources import load_corpus
+from charcmp.sources import load_corpus, safe_name
 
 DEFAULT_BUDGET = "50k"
 WARN_DEVIATION_PERCENT = 2.0
@@ -62,7 +62,7 @@ class RunSpec:
         cell, layers, num_symbols = config.cell.name, config.layers, self.corpus.num_symbols
         label = budget_label(cell, layers, self.hidden_size, num_symbols, config.task)
         parts = (
-            self.corpus.name,
+            config.dataset.name or safe_name(self.corpus.name),
             *([] if config.task == "lm" else [config.task]),
             config.cell.name,
             f"{config.layers}x{self.hidden_size}",

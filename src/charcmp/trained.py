@@ -6,6 +6,7 @@ as YAML and JSON, and no interpolation in them is resolved. No torch before `mod
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from charcmp.budget import NUM_STACKS, num_params
 from charcmp.config import DatasetConfig
 from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
+from charcmp.files import is_there
 from charcmp.records import (
     CorruptFileError,
     Result,
@@ -25,9 +27,11 @@ from charcmp.records import (
     open_file,
     printable,
     read_config,
+    read_environment,
 )
 from charcmp.runs import VOCABULARY_KEY, RunFolder, runs_dir
-from charcmp.sources import find, load_corpus
+from charcmp.sources import data_folders, load_corpus
+from charcmp.status import run_status
 
 if TYPE_CHECKING:
     from charcmp.evaluate import Chunks
@@ -90,7 +94,7 @@ class TrainedRun:
         Raises:
             UserError: if it is not here, or is not the same any more.
         """
-        return _corpus(self.result, self.config, data_dir)
+        return _corpus(self.folder, self.result, self.config, data_dir)
 
     def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
         """The train, val or test text, on the CPU, in the rows and chunks that the run read it in.
@@ -165,9 +169,14 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
     except CorruptFileError as error:
         raise UserError(str(error)) from None
     if result is None:
-        if not folder.config.exists():
+        if not (folder.config.exists() or folder.failure.exists()):
             raise UserError(f"run={name}: {folder.path} is not a run's folder")
-        raise UserError(f"run={name}: not finished; charcmp status shows how far it is")
+        status = run_status(folder)
+        if status["state"] == "failed":
+            raise UserError(f"run={name}: failed, and so has no weights: {status['reason']}")
+        raise UserError(
+            f"run={name}: {status['state']}, not finished; charcmp status shows how far it is"
+        )
     if result.status == "diverged":
         raise UserError(f"run={name}: diverged, and so has no weights")
     if not folder.best.exists():
@@ -206,21 +215,27 @@ def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[Traine
 
 
 def find_run(name: str, results_dir: str) -> Path:
-    """The folder of a run: its id, a beginning that no other id has, or else a path to it.
+    """The folder of a run: its id, a beginning that no other finished run's id has, or else a path.
 
     Raises:
         UserError: if there is none, or several ids begin so.
     """
     folder = runs_dir(results_dir)
-    ids = sorted(path.name for path in folder.glob("*") if path.is_dir())
+    is_folder = is_there(folder, stat.S_ISDIR)  # glob fails on too long a name
+    ids = sorted(path.name for path in folder.glob("*") if path.is_dir()) if is_folder else []
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
-    if len(matches) == 1:
-        return folder / matches[0]
+    if len(matches) > 1:
+        states = {run_id: run_status(RunFolder(folder / run_id))["state"] for run_id in matches}
+        done = [run_id for run_id in matches if states[run_id] == "done"]
+        if len(done) != 1:
+            shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]
+            listed = ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
+            which = "finished runs" if done else "runs, none of them finished,"
+            raise UserError(f"run={name}: {len(shown)} {which} begin so: {listed}")
+        matches = done
     if matches:
-        more = ", ..." if len(matches) > MAX_NAMED else ""
-        listed = printable(", ".join(matches[:MAX_NAMED])) + more
-        raise UserError(f"run={name}: {len(matches)} runs begin so: {listed}")
-    if Path(name).is_dir():
+        return folder / matches[0]
+    if is_there(Path(name), stat.S_ISDIR):
         return Path(name)
     raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
 
@@ -233,7 +248,7 @@ def _vocabulary(
         with safe_open(folder.best, framework="np") as weights:
             stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
         if stored is None:
-            return _corpus(result, config, data_dir).vocabulary
+            return _corpus(folder, result, config, data_dir).vocabulary
         vocabulary = bytes.fromhex(stored)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder.best}: unreadable ({printable(str(error))[:200]})") from None
@@ -246,22 +261,52 @@ def _vocabulary(
     return vocabulary
 
 
-def _corpus(result: Result, config: StoredConfig, data_dir: str | None) -> Corpus:
+def _corpus(
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
+) -> Corpus:
     """The corpus a run's files name, if it is here: a run's files cause no download, and whether it
-    is the right text, its sha256 says, not what they expect of it."""
-    if (stored := config.dataset) is None:
-        raise UserError(f"{result.run_id}: its configuration names no corpus")
-    data_dir = data_dir or config.data_dir
-    dataset = DatasetConfig(name=stored.name, source=stored.source, path=stored.path)
-    if stored.source == "paper":
-        file = stored.path or find(str(stored.name), data_dir)
-        if file is None:
-            where = data_dir or "the data folder"
-            raise UserError(f"dataset {stored.name}: {stored.name}.txt is not in {where}")
-        dataset.source, dataset.path = "file", str(file)
-    elif stored.source == "file" and stored.path is None:
-        raise UserError(f"{result.run_id}: its configuration names no corpus")
-    corpus = load_corpus(dataset, data_dir)
-    if corpus.sha256 != result.corpus_sha256:
-        raise UserError(f"{result.run_id}: its corpus {corpus.name} is another text now")
-    return corpus
+    is the right text, its sha256 says."""
+    run_id, stored = result.run_id, config.dataset
+    if stored is None:
+        raise UserError(f"{run_id}: its configuration names no corpus")
+    if stored.source in ("pydocs", "pysrc"):
+        corpus = load_corpus(DatasetConfig(name=stored.source, source=stored.source))
+        if corpus.sha256 != result.corpus_sha256:
+            raise UserError(
+                f"{run_id}: {stored.source} of this Python is another text than the run's"
+            )
+        return corpus
+    places = _places(folder, result, config, data_dir)
+    files = [file for file in places if is_there(file)]
+    if not files:
+        tried = ", ".join(map(str, places))
+        raise UserError(
+            f"{run_id}: its text is not here; looked for {tried}; data_dir= names its folder"
+        )
+    for file in files:
+        dataset = DatasetConfig(name=result.dataset, source="file", path=str(file))
+        if (corpus := load_corpus(dataset)).sha256 == result.corpus_sha256:
+            return corpus
+    raise UserError(
+        f"{run_id}: {files[0]} is another text than the run's, whose sha256 begins with "
+        f"{result.corpus_sha256[:8]}; data_dir= names the folder of the right one"
+    )
+
+
+def _places(
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
+) -> list[Path]:
+    """Where a run's text may be: where the run read it, by the same path from here, or in a folder
+    of data by its name. A published run's files name no folder."""
+    try:
+        start = read_environment(folder.environment).working_dir
+    except CorruptFileError:
+        start = None
+    starts = [*([Path(start)] if start else []), Path()]
+    path = config.dataset and config.dataset.path
+    places = [begin / path for begin in starts if path]
+    name = f"{result.dataset}.txt"
+    if data_dir is None and config.data_dir:
+        places += [begin / config.data_dir / name for begin in starts]
+    places += [where / name for where in data_folders(data_dir)]
+    return list(dict.fromkeys(places))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Set
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from charcmp.budget import canonical_budget
 from charcmp.errors import UserError
-from charcmp.sources import safe_name
+from charcmp.sources import file_title, safe_name
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
@@ -42,7 +41,7 @@ class Filters:
         "task": str,
         "dataset": str,
         "dataset.name": str,
-        "dataset.path": lambda value: safe_name(Path(value).stem),
+        "dataset.path": file_title,
         "dataset.layout": str,
         "cell": str,
         "layers": _whole,
@@ -73,9 +72,9 @@ class Filters:
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        if len(slug) <= MAX_SLUG:
+        if len(slug) <= MAX_SLUG and str(self).isascii():  # of other letters nothing is left
             return slug
-        return f"{slug[:MAX_SLUG]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"
+        return f"{slug[:MAX_SLUG]}-{hashlib.sha256(str(self).encode()).hexdigest()[:8]}"
 
     def admits(self, run: Run) -> bool:
         """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""
@@ -111,7 +110,9 @@ class Filters:
         return axis not in self.axes or value in self.axes[axis]
 
     def _admits_dataset(self, name: str) -> bool:
-        named = self.axes.get("dataset.name") or self.axes.get("dataset.path") or {name}
+        paths = self.axes.get("dataset.path", set())
+        # Runs of earlier versions are named by the form that a run id has.
+        named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named
         is_text = "text" in wanted and name not in BUILTIN_DATASETS

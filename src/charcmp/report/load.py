@@ -14,7 +14,7 @@ from charcmp import records
 from charcmp.cells import CELLS
 from charcmp.corpus import num_train_chars
 from charcmp.records import CorruptFileError, Environment, Epoch, Result
-from charcmp.report.losses import LossSummary, read_losses
+from charcmp.report.losses import LossSummary, check_mean, read_losses
 from charcmp.runs import RunFolder
 
 Found = TypeVar("Found")
@@ -91,12 +91,7 @@ def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
 
     losses = None
     if result.status == "done":
-        losses = found(
-            lambda: read_losses(
-                path, result.num_test_chars, result.batch_size, result.unroll_steps
-            ),
-            "standard deviations",
-        )
+        losses = found(lambda: _losses(result, path), "standard deviations")
     history = found(lambda: records.read_history(path / "history.json"), "its learning curve")
     environment = found(lambda: records.read_environment(path / "environment.json"), "its command")
     values = structs.asdict(result)
@@ -108,6 +103,15 @@ def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
         environment=environment or Environment(),
         folder=path,
     )
+
+
+def _losses(result: Result, path: Path) -> LossSummary | None:
+    """The losses kept beside a finished run; CorruptFileError if they are not its own."""
+    losses = read_losses(path, result.num_test_chars, result.batch_size, result.unroll_steps)
+    if losses is not None:
+        assert result.test_nats_per_char is not None  # Result has checked it
+        check_mean(losses, result.test_nats_per_char, path)
+    return losses
 
 
 def check_result(result: Result, file: Path) -> None:

@@ -38,6 +38,7 @@ MEMBERS = {  # of that file, and their types
 MAX_TEST_CHARS = 1 << 28  # whose losses are read: a gigabyte
 MAX_BLOCKS_BYTES = 1 << 26
 MAX_NPY_HEADER = 1 << 13
+MEAN_TOLERANCE = 1e-3  # nats; kept as float32, in sums, a mean is good to 1e-5
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,16 @@ def read_losses(
     if os.path.lexists(file := folder / BLOCKS_FILE):
         return read_blocks(file, num_test_chars, batch_size)
     return None
+
+
+def check_mean(losses: LossSummary, test_nats: float, folder: Path) -> None:
+    """CorruptFileError if a run's result says another test loss than its kept losses average to."""
+    mean = float(losses.block_sums_K.sum(dtype=np.float64)) / losses.num_chars
+    if abs(mean - test_nats) > MEAN_TOLERANCE:
+        raise CorruptFileError(
+            f"{folder}: result.json says {test_nats:.4f} nats per test character, but the losses "
+            f"kept beside it average {mean:.4f}: one of them is not this run's"
+        )
 
 
 def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:

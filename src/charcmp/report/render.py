@@ -46,6 +46,8 @@ LATEX_SPECIAL = str.maketrans(
         ">": r"\textgreater{}",
     }
 )
+# Not "_": between letters it stands for itself.
+MARKDOWN_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*[]<>|&~$"})
 
 
 def terminal(findings: Findings) -> str:
@@ -135,7 +137,9 @@ def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
     for analysis in findings.analyses:
-        parts.append(f"### {caption(analysis, measure, '**bold**')}")
+        heading = analysis.table.heading  # begins with the name of a user's file
+        rest = caption(analysis, measure, "**bold**").removeprefix(heading)
+        parts.append(f"### {heading.translate(MARKDOWN_SPECIAL)}{rest}")
         parts.append(markdown_table(analysis.table.columns, table_lines(analysis, measure)))
         parts.append("\n".join(f"- {note}" for note in notes(analysis)))
     parts.append("### Reading it")

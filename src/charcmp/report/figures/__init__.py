@@ -60,7 +60,7 @@ def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[P
 def _slug(heading: str) -> str:
     """A block's heading as the beginning of a file's name."""
     slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-    if len(slug) <= MAX_SLUG:
+    if len(slug) <= MAX_SLUG and heading.isascii():  # of other letters nothing is left
         return slug
     return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
 
