@@ -15,6 +15,7 @@ from report_runs import (
     write_run,
 )
 
+from charcmp.report.load import load_runs
 from charcmp.report.losses import pack, read_losses, summarize
 from charcmp.runs import CorruptFileError
 
@@ -95,3 +96,14 @@ def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "test_blocks.npz", **arrays)
     with pytest.raises(CorruptFileError, match="at other positions"):
         read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)
+
+
+@pytest.mark.parametrize(("layout", "num_rows"), [("contiguous", 1), ("columns", 4)])
+def test_a_contiguous_text_is_one_series(tmp_path: Path, layout: str, num_rows: int) -> None:
+    nll = losses(num_chars=2000)
+    write_run(tmp_path, layout=layout, batch_size=4, num_test_chars=2000, nll=nll)
+    (run,) = load_runs(tmp_path / "runs").runs
+    assert run.losses is not None
+    means_RJ = run.losses.block_means_RJ
+    assert means_RJ.shape == (num_rows, 20 // num_rows)
+    np.testing.assert_allclose(means_RJ.ravel(), nll.reshape(20, 100).mean(1), rtol=1e-5)

@@ -10,7 +10,7 @@ from typing import Any
 
 from charcmp.cells import CELLS
 from charcmp.corpus import num_train_chars
-from charcmp.report.losses import LossSummary, read_losses
+from charcmp.report.losses import LossSummary, num_series, read_losses
 from charcmp.runs import CorruptFileError, RunFolder, task_of
 
 REPORT_KEYS = ("identity", "num_symbols", "split", "batch_size", "unroll_steps", "corpus_note")
@@ -109,7 +109,7 @@ def load_runs(folder: Path) -> Loaded:
         if result["status"] == "done":
             try:
                 losses = read_losses(
-                    path, result["num_test_chars"], result["batch_size"], result["unroll_steps"]
+                    path, result["num_test_chars"], num_series(result), result["unroll_steps"]
                 )
             except CorruptFileError as error:
                 loaded.complaints.append(f"{error}; the run is shown without standard deviations")

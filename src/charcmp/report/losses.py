@@ -87,6 +87,12 @@ class LossSummary:
         return float(means_K.std()) / math.sqrt(len(means_K))
 
 
+def num_series(result: dict[str, Any]) -> int:
+    """Stretches of text that a run's test losses are of: the rows of `columns` lie far apart in the
+    text, while the streams of `contiguous` follow each other and are one series."""
+    return 1 if result["layout"] == "contiguous" else int(result["batch_size"])
+
+
 def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> LossSummary:
     """Sums of blocks that never cross a row; blocks of `unroll_steps` where 100 divides no row."""
     row_length = len(nll_N) // batch_size
