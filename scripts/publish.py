@@ -30,7 +30,7 @@ from charcmp.files import write_atomically
 from charcmp.records import CorruptFileError
 from charcmp.report import FORMATS, make_report
 from charcmp.report.load import check_result
-from charcmp.report.losses import BLOCKS_FILE, pack, read_nll
+from charcmp.report.losses import BLOCKS_FILE, num_series, pack, read_nll
 from charcmp.report.make import PUBLISHED
 from charcmp.runs import RunFolder, runs_dir
 
@@ -64,7 +64,7 @@ def packed_files(
         }
         if with_losses and result.status == "done":
             nll_N = read_nll(run.test_nll, result.num_test_chars)
-            files[BLOCKS_FILE] = pack(nll_N, result.batch_size, result.unroll_steps)
+            files[BLOCKS_FILE] = pack(nll_N, num_series(result), result.unroll_steps)
         if with_weights and result.status == "done":
             files[run.best.name] = run.best.read_bytes()
         return files

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,7 +159,7 @@ def made_up_run(
         nll_S=losses.astype(np.float16),
     )
     split, corpus = [80.0, 10.0, 10.0], "0" * 64
-    identity = {
+    identity: dict[str, Any] = {
         "protocol_version": 1, "corpus_sha256": corpus, "cell.name": cell, "layers": layers,
         "hidden_size": hidden_size, "seed": seed, "dataset.layout": "columns",
         "dataset.split": split,

@@ -126,3 +126,14 @@ def test_losses_of_another_mean_than_the_result_says(tmp_path: Path) -> None:
     assert complaint.startswith(f"{wrong}: result.json says 0.5000 nats per test character, but")
     assert "average 2.0000" in complaint
     assert {run.cell: run.losses is None for run in loaded.runs} == {"gru": False, "lstm": True}
+
+
+@pytest.mark.parametrize(("layout", "num_rows"), [("contiguous", 1), ("columns", 4)])
+def test_a_contiguous_text_is_one_series(tmp_path: Path, layout: str, num_rows: int) -> None:
+    nll = losses(num_chars=2000)
+    write_run(tmp_path, layout=layout, batch_size=4, num_test_chars=2000, nll=nll)
+    (run,) = load_runs(tmp_path / "runs").runs
+    assert run.losses is not None
+    means_RJ = run.losses.block_means_RJ
+    assert means_RJ.shape == (num_rows, 20 // num_rows)
+    np.testing.assert_allclose(means_RJ.ravel(), nll.reshape(20, 100).mean(1), rtol=1e-5)

@@ -322,3 +322,17 @@ def test_a_dry_run_measures_what_it_does_not_know(
     assert plan.stdout.count("measured") == 2
     lines = [line for line in plan.stdout.splitlines() if line.startswith("tiny-")]
     assert "done" in lines[-1]  # what is to do comes first
+
+
+@pytest.mark.parametrize("flags", [(), ("--dry-run", "--no-cost")])
+def test_a_text_too_short_is_told_before_anything_runs(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, flags: tuple[str, ...]
+) -> None:
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "batch_size=100", "unroll_steps=100"]
+    done = charcmp("sweep", *flags, *args)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "too few" in done.stderr
+    assert "works" in done.stderr
+    assert "runs" not in done.stdout
+    assert not (tmp_path / "work" / "results" / "runs").exists()

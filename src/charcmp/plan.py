@@ -12,7 +12,7 @@ from charcmp.cost import Estimate, estimate, longest_first, makespan
 from charcmp.grid import Grid, Job
 from charcmp.slots import Slot, make_slots
 from charcmp.sources import find, load_corpus
-from charcmp.spec import resolve_size
+from charcmp.spec import resolve_size, split_of
 from charcmp.status import duration, run_status
 
 
@@ -21,6 +21,8 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
     jobs = grid.jobs()
     states = {job: _plan_state(job) for job in jobs}
     left = [job for job in jobs if states[job] not in ("done", "diverged")]
+    for job in left:
+        split_of(job.spec)  # no promise of runs that the sweep would refuse
     estimates: dict[Job, Estimate] = {}
     if left:
         slots = make_slots(left[0].spec.config)

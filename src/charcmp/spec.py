@@ -24,7 +24,7 @@ from charcmp.config import (
     Config,
     flatten,
 )
-from charcmp.corpus import Corpus
+from charcmp.corpus import Corpus, Splits, split_corpus
 from charcmp.sources import load_corpus, safe_name
 
 DEFAULT_BUDGET = "50k"
@@ -171,6 +171,23 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
     budget = canonical_budget(config.budget or DEFAULT_BUDGET)
     target = target_params(budget, num_symbols)
     return Size(solve_hidden_size(cell, layers, target, num_symbols, task), target, budget)
+
+
+def split_of(spec: RunSpec) -> Splits:
+    """The run's corpus, cut into training, validation and test text.
+
+    Raises:
+        UserError: if it is too short for that.
+    """
+    config = spec.config
+    return split_corpus(
+        spec.corpus,
+        config.dataset.layout,
+        config.dataset.split,
+        config.batch_size,
+        config.unroll_steps,
+        min_chunks=1 if spec.right_context is None else 2,
+    )
 
 
 def warnings(spec: RunSpec) -> list[str]:

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from charcmp.cells import fused
 from charcmp.checkpoint import Place, load_checkpoint, restore, save_checkpoint
-from charcmp.corpus import split_corpus
 from charcmp.environment import prepare
 from charcmp.errors import Interrupted
 from charcmp.evaluate import Chunks, Evaluation, mean_loss, to_chunks
@@ -38,7 +37,7 @@ from charcmp.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.runs import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.sample import seconds_per_char
 from charcmp.slots import num_lanes
-from charcmp.spec import RunSpec
+from charcmp.spec import RunSpec, split_of
 
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
@@ -137,17 +136,9 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
     Raises:
         UserError: if it is too short for that.
     """
-    config = spec.config
-    splits = split_corpus(
-        spec.corpus,
-        config.dataset.layout,
-        config.dataset.split,
-        config.batch_size,
-        config.unroll_steps,
-        min_chunks=1 if spec.right_context is None else 2,
-    )
+    splits = split_of(spec)
     return [
-        to_chunks(stream, config.unroll_steps, device, spec.right_context)
+        to_chunks(stream, spec.config.unroll_steps, device, spec.right_context)
         for stream in (splits.train, splits.val, splits.test)
     ]
 

@@ -303,7 +303,12 @@ def _start_notes(table: Table) -> list[str]:
     """The models that need long to find into a text from a zero state."""
     told = []
     for cell in table.done():
-        losses = [run.losses for run in cell.runs if run.losses is not None]
+        losses = [
+            run.losses
+            for run in cell.runs
+            # The series of `contiguous` has one start, too few for a mean.
+            if run.losses is not None and run.layout == "columns"
+        ]
         if losses and fmean(one.rise_at_start for one in losses) > MUCH_AT_START:
             cost = fmean(one.cost_of_start for one in losses)
             told.append(f"{_name(cell)}: {cost:.3f}")

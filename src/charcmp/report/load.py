@@ -14,7 +14,7 @@ from charcmp import records
 from charcmp.cells import CELLS
 from charcmp.corpus import num_train_chars
 from charcmp.records import CorruptFileError, Environment, Epoch, Result
-from charcmp.report.losses import LossSummary, check_mean, read_losses
+from charcmp.report.losses import LossSummary, check_mean, num_series, read_losses
 from charcmp.runs import RunFolder
 
 Found = TypeVar("Found")
@@ -107,7 +107,7 @@ def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
 
 def _losses(result: Result, path: Path) -> LossSummary | None:
     """The losses kept beside a finished run; CorruptFileError if they are not its own."""
-    losses = read_losses(path, result.num_test_chars, result.batch_size, result.unroll_steps)
+    losses = read_losses(path, result.num_test_chars, num_series(result), result.unroll_steps)
     if losses is not None:
         assert result.test_nats_per_char is not None  # Result has checked it
         check_mean(losses, result.test_nats_per_char, path)

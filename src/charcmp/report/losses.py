@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from charcmp.records import CorruptFileError, open_file, read_file
+from charcmp.records import CorruptFileError, Result, open_file, read_file
 
 BLOCK_CHARS = 100
 NUM_SAMPLED = 10_000
@@ -99,6 +99,12 @@ class LossSummary:
         """The same when blocks are resampled: neighbouring characters are hard or easy together."""
         means_K = self.block_sums_K.astype(np.float64) / self.block_length
         return float(means_K.std()) / math.sqrt(len(means_K))
+
+
+def num_series(result: Result) -> int:
+    """Stretches of text that a run's test losses are of: the rows of `columns` lie far apart in the
+    text, while the streams of `contiguous` follow each other and are one series."""
+    return 1 if result.layout == "contiguous" else result.batch_size
 
 
 def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> LossSummary:
