@@ -73,7 +73,7 @@ def name(spec: RunSpec) -> str:
 
 
 def drawn(spec: RunSpec, device: torch.device, num_chunks: int = 4) -> Chunks:
-    size = (num_chunks, spec.config.unroll_steps, spec.config.batch_size)
+    size = (num_chunks, spec.unroll_steps, spec.batch_size)
     drawn_KTB = torch.randint(WP_SYMBOLS, size, device=device, dtype=torch.uint8)
     return Chunks(drawn_KTB, drawn_KTB)
 
@@ -134,7 +134,7 @@ def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: fl
             if kind == "charcmp"
             else PlainStep(spec, device)
         )
-        chars = spec.config.batch_size * spec.config.unroll_steps
+        chars = spec.batch_size * spec.unroll_steps
         speeds.append(speed(step, chars, device, seconds))
         del step
     return speeds

@@ -24,6 +24,7 @@ from charcmp.config import (
     cell_schema,
     flatten,
 )
+from charcmp.corpus import PAPER_SIZE
 from charcmp.errors import UserError, require
 from charcmp.files import SAFE_NAME
 
@@ -86,8 +87,8 @@ RULES: dict[str, Rule] = {
     "seed": (lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)"),
     "dropout": BELOW_1,
     "epochs": AT_LEAST_1,
-    "batch_size": AT_LEAST_1,
-    "unroll_steps": AT_LEAST_1,
+    "batch_size": or_null(AT_LEAST_1),
+    "unroll_steps": or_null(AT_LEAST_1),
     "clip": or_null(POSITIVE),
     "clip_mode": one_of(("value", "norm")),
     "reset_state": one_of(RESETS),
@@ -171,9 +172,10 @@ def check(config: Config) -> None:
         if key in RULES:
             holds, wanted = RULES[key]
             require(bool(holds(value)), f"{key}={value}: {wanted}")
+    steps = config.unroll_steps or PAPER_SIZE
     require(
-        config.task == "lm" or (config.fill_context or 1) <= config.unroll_steps,
-        f"fill_context={config.fill_context}: must be at most unroll_steps={config.unroll_steps}",
+        config.task == "lm" or (config.fill_context or 1) <= steps,
+        f"fill_context={config.fill_context}: must be at most unroll_steps={steps}",
     )
     require(
         optimizer.warmup_epochs < config.epochs,

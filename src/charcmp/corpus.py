@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,13 @@ from numpy.typing import NDArray
 from charcmp.errors import UserError
 
 Symbols = NDArray[np.uint8]
+
+PAPER_SIZE = 100  # of the batch, and of an unrolled chunk
+MIN_UPDATES = 20  # an epoch; where the paper's sizes would leave fewer, they shrink
+MIN_CHARS = 1000  # of a contiguous text; a tenth of it is the test text
+# Read before what is scored. Without a context a model's loss is far above its level for some 80
+# characters (LOG.md, "Every seed of GRU 1 at 130k forgets its zero state").
+WARM_UP_CHARS = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +86,13 @@ class Stream:
 
     x_BC: Symbols
     y_BC: Symbols
+    warm_up: int = 0  # columns at the beginning that are read, but not scored
+    num_scored: int | None = None  # of the other characters, row after row; None: all
 
     @property
     def num_chars(self) -> int:
-        return self.x_BC.size
+        """Characters that count."""
+        return self.x_BC.size if self.num_scored is None else self.num_scored
 
     def num_chunks(self, unroll_steps: int) -> int:
         return self.x_BC.shape[1] // unroll_steps
@@ -106,6 +117,7 @@ def split_corpus(
     batch_size: int,
     unroll_steps: int,
     min_chunks: int = 1,
+    scored_whole: bool = False,
 ) -> Splits:
     """Cuts a corpus into train, validation and test text.
 
@@ -118,15 +130,23 @@ def split_corpus(
             rest.
         min_chunks: that every row of every part must have: 2 for a fill-in model, which reads on
             beyond the edge of every chunk but the last.
+        scored_whole: of "contiguous": every character of validation and test text is scored, after
+            a warm-up (see `_to_score`). Otherwise they are cut like training text.
 
     Raises:
         UserError: if a part would be shorter than that.
     """
     shares = [Fraction(str(part)) / 100 for part in percent]
-    layouts = {"columns": _columns, "contiguous": _contiguous}
+    is_contiguous = layout == "contiguous"
+    if scored_whole and corpus.num_chars < MIN_CHARS:
+        raise UserError(
+            f"{corpus.name}: {corpus.num_chars:,} characters are too few to learn from and to be "
+            f"tested on; at least {MIN_CHARS:,} are needed"
+        )
 
     def cut(batch_size: int, unroll_steps: int) -> Splits | None:
-        splits = layouts[layout](corpus.symbols_N, shares, batch_size, unroll_steps)
+        layout_of = partial(_contiguous, scored_whole=scored_whole) if is_contiguous else _columns
+        splits = layout_of(corpus.symbols_N, shares, batch_size, unroll_steps)
         return splits if splits and splits.num_chunks(unroll_steps) >= min_chunks else None
 
     splits = cut(batch_size, unroll_steps)
@@ -170,12 +190,21 @@ def _columns(
 
 
 def _contiguous(
-    symbols_N: Symbols, shares: list[Fraction], batch_size: int, unroll_steps: int
+    symbols_N: Symbols,
+    shares: list[Fraction],
+    batch_size: int,
+    unroll_steps: int,
+    scored_whole: bool,
 ) -> Splits | None:
     num_train, num_val = (int(len(symbols_N) * share) for share in shares[:2])
     edges = [0, num_train, num_train + num_val, len(symbols_N)]
-    streams = []
+    streams: list[Stream] = []
     for start, stop in itertools.pairwise(edges):
+        if streams and scored_whole:
+            if start == stop:
+                return None
+            streams.append(_to_score(symbols_N, start, stop, batch_size, unroll_steps))
+            continue
         num_chunks = (stop - start) // (batch_size * unroll_steps)
         if num_chunks < 1:
             return None
@@ -183,6 +212,43 @@ def _contiguous(
         x_BC = symbols_N[start : start + length].reshape(batch_size, -1)
         streams.append(Stream(x_BC, _shifted(symbols_N, start, length).reshape(batch_size, -1)))
     return Splits(*streams)
+
+
+def _to_score(
+    symbols_N: Symbols, start: int, stop: int, batch_size: int, unroll_steps: int
+) -> Stream:
+    """The characters [start, stop), each scored once, in up to `batch_size` stretches side by side.
+
+    A stretch begins with the text that stands before it, at least WARM_UP_CHARS that are read but
+    not scored: a model that starts from a zero state has found into the text when it counts. For
+    the first stretch that is the end of the part before. The last stretch may be shorter than the
+    others; what fills its row is read after all that counts in it.
+    """
+    num_scored = stop - start
+    num_rows = max(1, min(batch_size, num_scored // WARM_UP_CHARS))
+    length = -(-num_scored // num_rows)
+    num_rows = -(-num_scored // length)
+    num_columns = -(-(WARM_UP_CHARS + length) // unroll_steps) * unroll_steps
+    warm_up = num_columns - length
+    first_B1 = start - warm_up + length * np.arange(num_rows)[:, np.newaxis]
+    places_BC = (first_B1 + np.arange(num_columns)).clip(0, stop - 1)
+    y_BC = symbols_N[(places_BC + 1) % len(symbols_N)]
+    return Stream(symbols_N[places_BC], y_BC, warm_up, num_scored)
+
+
+def fitting_sizes(
+    num_train_chars: int, batch_size: int | None, unroll_steps: int | None
+) -> tuple[int, int]:
+    """Batch size and steps for so much contiguous text: those given, else the paper's or fewer.
+
+    As many as leave MIN_UPDATES updates an epoch; first the batch shrinks, then the steps.
+    """
+    steps = unroll_steps or PAPER_SIZE
+    if batch_size is None:
+        batch_size = max(1, min(PAPER_SIZE, num_train_chars // (steps * MIN_UPDATES)))
+    if unroll_steps is None:
+        steps = max(1, min(PAPER_SIZE, num_train_chars // (batch_size * MIN_UPDATES)))
+    return batch_size, steps
 
 
 def _too_short(

@@ -182,10 +182,10 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
 
     config = spec.config
     device = prepare(config, threads)
-    shape = (config.batch_size, 2 * config.unroll_steps)
+    shape = (spec.batch_size, 2 * spec.unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)
-    step = Step(spec, device, to_chunks(drawn, config.unroll_steps, device, spec.right_context))
+    step = Step(spec, device, to_chunks(drawn, spec.unroll_steps, device, spec.right_context))
     for _ in range(WARM_UP_STEPS):
         step()
     step.loss_sum.item()  # waits for a GPU
@@ -195,7 +195,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
         step()
         step.loss_sum.item()
         num_steps += 1
-    num_chars = num_steps * config.batch_size * config.unroll_steps
+    num_chars = num_steps * spec.batch_size * spec.unroll_steps
     return num_chars / (time.perf_counter() - begun)
 
 

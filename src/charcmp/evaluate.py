@@ -28,13 +28,21 @@ class Chunks:
 
     x_KTB: Tensor
     y_KTB: Tensor
+    warm_up: int = 0  # as of Stream
+    num_scored: int | None = None
 
     def __len__(self) -> int:
         return len(self.x_KTB)
 
     @property
     def num_chars(self) -> int:
-        return self.y_KTB.numel()
+        """Characters that count."""
+        return self.y_KTB.numel() if self.num_scored is None else self.num_scored
+
+    def scored(self, nll_KTB: Tensor) -> Tensor:
+        """What counts of a number for each character, (num_chars,), row after row."""
+        nll_BC = nll_KTB.permute(2, 0, 1).flatten(1)
+        return nll_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
     def __getitem__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
         """x and y, int64 (T, B), of the chunk whose number is in a tensor (1) on the device."""
@@ -57,8 +65,10 @@ def to_chunks(
 
     y_KTB = cut(torch.tensor(stream.y_BC))
     if right_context is None:
-        return Chunks(cut(torch.tensor(stream.x_BC)), y_KTB)
-    return Chunks(windows(stream, unroll_steps, right_context).to(device), y_KTB)
+        x_KTB = cut(torch.tensor(stream.x_BC))
+    else:
+        x_KTB = windows(stream, unroll_steps, right_context).to(device)
+    return Chunks(x_KTB, y_KTB, stream.warm_up, stream.num_scored)
 
 
 class Evaluation:
@@ -91,7 +101,9 @@ class Evaluation:
 
     @torch.no_grad()
     def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:
-        """Nats of every character, float32 (B, K·T): the state is carried over the whole stream.
+        """Nats of every character that counts, float32 (N,), row after row of the stream.
+
+        The state is carried over the whole stream.
 
         `before_chunk` may end it by an exception.
         """
@@ -103,7 +115,7 @@ class Evaluation:
             before_chunk()
             self.replay()
         self.model.train(was_training)
-        return self.nll_KTB.permute(2, 0, 1).flatten(1)
+        return self.chunks.scored(self.nll_KTB)
 
 
 def losses(model: CharModel, chunks: Chunks) -> Tensor:

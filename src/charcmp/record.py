@@ -14,7 +14,7 @@ import torch
 from omegaconf import OmegaConf
 
 from charcmp.checkpoint import Place
-from charcmp.config import PROTOCOL_VERSION
+from charcmp.config import protocol_version
 from charcmp.environment import describe
 from charcmp.records import SCHEMA_VERSION
 from charcmp.runs import RunFolder
@@ -35,7 +35,7 @@ def make_result(
     environment = describe(device, spec.corpus)
     return {
         "schema_version": SCHEMA_VERSION,
-        "protocol_version": PROTOCOL_VERSION,
+        "protocol_version": protocol_version(config.dataset.layout, config.task),
         "status": status,
         "run_id": spec.run_id,
         "task": config.task,
@@ -57,8 +57,8 @@ def make_result(
         "epochs": config.epochs,
         "patience": config.patience,
         "epochs_trained": len(place.history),  # fewer with patience, or if the run diverged
-        "unroll_steps": config.unroll_steps,
-        "batch_size": config.batch_size,
+        "unroll_steps": spec.unroll_steps,
+        "batch_size": spec.batch_size,
         "identity": spec.identity(),
         "best_epoch": place.best_epoch or None,
         "train_nats_per_char": best and best["train_nats_per_char"],  # mean over that epoch

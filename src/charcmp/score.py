@@ -78,7 +78,7 @@ def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict
     chunks = run.chunks(part, data_dir)
     nats_per_char = mean_loss(losses(run.model(), chunks))
     name = f"{run.result.dataset}, {part}"
-    return _score(run, name, chunks.y_KTB.numel(), nats_per_char)
+    return _score(run, name, chunks.num_chars, nats_per_char)
 
 
 def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> dict[str, Any]:

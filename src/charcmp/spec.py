@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from charcmp.budget import (
@@ -19,12 +20,19 @@ from charcmp.check import without_effect
 from charcmp.config import (
     NOT_SCIENTIFIC,
     OPTIMIZERS,
-    PROTOCOL_VERSION,
     CascadedGateConfig,
     Config,
     flatten,
+    protocol_version,
 )
-from charcmp.corpus import Corpus, Splits, split_corpus
+from charcmp.corpus import (
+    PAPER_SIZE,
+    Corpus,
+    Splits,
+    fitting_sizes,
+    num_train_chars,
+    split_corpus,
+)
 from charcmp.sources import load_corpus, safe_name
 
 DEFAULT_BUDGET = "50k"
@@ -41,16 +49,27 @@ class RunSpec:
     num_params: int
     target_params: int  # num_params itself where a hidden size was asked for, not a budget
     budget: str  # its name where it has one, else the target as digits
+    chosen_sizes: str | None = None  # a note on batch and steps where the text is short for 100
 
     @property
     def deviation_percent(self) -> float:
         return 100 * (self.num_params - self.target_params) / self.target_params
 
     @property
+    def batch_size(self) -> int:
+        assert self.config.batch_size is not None  # resolve_with has chosen it
+        return self.config.batch_size
+
+    @property
+    def unroll_steps(self) -> int:
+        assert self.config.unroll_steps is not None
+        return self.config.unroll_steps
+
+    @property
     def right_context(self) -> int | None:
         """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
         config = self.config
-        return None if config.task == "lm" else config.fill_context or config.unroll_steps
+        return None if config.task == "lm" else config.fill_context or self.unroll_steps
 
     @property
     def run_id(self) -> str:
@@ -103,7 +122,7 @@ class RunSpec:
         if self.right_context is not None:
             identity["fill_context"] = self.right_context  # however it came about
         return identity | {
-            "protocol_version": PROTOCOL_VERSION,
+            "protocol_version": protocol_version(config.dataset.layout, config.task),
             "corpus_sha256": self.corpus.sha256,
             "cell.name": config.cell.name,
             "layers": config.layers,
@@ -119,7 +138,11 @@ def canonical_json(value: Any) -> str:
 
 
 # What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=CascadedGateConfig())) | {"optimizer.name": "rmsprop"}
+DEFAULTS = flatten(Config(cell=CascadedGateConfig())) | {
+    "optimizer.name": "rmsprop",
+    "batch_size": PAPER_SIZE,  # however they came about
+    "unroll_steps": PAPER_SIZE,
+}
 # Each optimiser has defaults of its own. Leaving them out keeps ids apart, since every name but
 # rmsprop's stays in.
 OPTIMIZER_DEFAULTS = {
@@ -144,9 +167,27 @@ def resolve(config: Config) -> RunSpec:
 def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     """`resolve` for a corpus that is at hand."""
     cell, layers = config.cell.name, config.layers
+    config, chosen = _with_sizes(config, corpus)
     size = resolve_size(config, corpus.num_symbols)
     count = num_params(cell, layers, size.hidden_size, corpus.num_symbols, config.task)
-    return RunSpec(config, corpus, size.hidden_size, count, size.target_params, size.budget)
+    return RunSpec(config, corpus, size.hidden_size, count, size.target_params, size.budget, chosen)
+
+
+def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
+    """The configuration with numbers for batch and steps, and a note on them where it takes one."""
+    given = config.batch_size, config.unroll_steps
+    if config.dataset.layout == "columns" or config.task == "fill":
+        batch, steps = (size or PAPER_SIZE for size in given)
+        return replace(config, batch_size=batch, unroll_steps=steps), None
+    num_chars = int(corpus.num_chars * Fraction(str(config.dataset.split[0])) / 100)
+    batch, steps = fitting_sizes(num_chars, *given)
+    config = replace(config, batch_size=batch, unroll_steps=steps)
+    if (batch, steps) == tuple(size or PAPER_SIZE for size in given):
+        return config, None
+    return config, (
+        f"batch_size={batch} unroll_steps={steps}: {corpus.name} has {num_chars:,} characters to "
+        f"train on, and these leave {num_chars // (batch * steps)} updates an epoch"
+    )
 
 
 @dataclass(frozen=True)
@@ -184,16 +225,33 @@ def split_of(spec: RunSpec) -> Splits:
         spec.corpus,
         config.dataset.layout,
         config.dataset.split,
-        config.batch_size,
-        config.unroll_steps,
+        spec.batch_size,
+        spec.unroll_steps,
         min_chunks=1 if spec.right_context is None else 2,
+        scored_whole=config.task == "lm" and config.dataset.layout == "contiguous",
     )
 
 
 def warnings(spec: RunSpec) -> list[str]:
     """What a user should know before a run: options without effect, a budget that is missed."""
     missed = deviation_warning(spec)
-    return [*without_effect(spec.config), *([missed] if missed else [])]
+    notes = (spec.chosen_sizes, _left_out(spec), missed)
+    return [*without_effect(spec.config), *filter(None, notes)]
+
+
+def _left_out(spec: RunSpec) -> str | None:
+    """A note where more than one percent of the training text fills no whole chunk."""
+    dataset, num_chars = spec.config.dataset, spec.corpus.num_chars
+    share = int(num_chars * Fraction(str(dataset.split[0])) / 100)
+    used = num_train_chars(
+        num_chars, dataset.layout, dataset.split, spec.batch_size, spec.unroll_steps
+    )
+    if dataset.layout == "columns" or used >= 0.99 * share:
+        return None
+    return (
+        f"the last {share - used:,} of {share:,} training characters of {spec.corpus.name} fill no "
+        "whole chunk of the batch and are left out"
+    )
 
 
 def deviation_warning(spec: RunSpec) -> str | None:

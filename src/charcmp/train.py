@@ -75,7 +75,7 @@ class Step:
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
-        self.state_LSBH = self.model.zero_state(config.batch_size)
+        self.state_LSBH = self.model.zero_state(spec.batch_size)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -138,7 +138,7 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
     """
     splits = split_of(spec)
     return [
-        to_chunks(stream, spec.config.unroll_steps, device, spec.right_context)
+        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
         for stream in (splits.train, splits.val, splits.test)
     ]
 
@@ -173,7 +173,7 @@ class Training:
         if (checkpoint := load_checkpoint(spec, folder, step, say)) is not None:
             self.place, self.best = restore(step, checkpoint)
             say(f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}")
-        self.chars_per_chunk = config.batch_size * config.unroll_steps
+        self.chars_per_chunk = spec.batch_size * spec.unroll_steps
         chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
         self.bar = tqdm(
             total=config.epochs * len(step.chunks) * self.chars_per_chunk,
@@ -210,7 +210,7 @@ class Training:
                 break  # the sum stays so: no need to finish the epoch
         loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
         place.seconds_train += time.perf_counter() - self.clock
-        return loss_sum / (len(step.chunks) * self.spec.config.unroll_steps)
+        return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
 
     def _tick(self, stop: bool) -> float | None:
         """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
@@ -230,7 +230,7 @@ class Training:
         if told is None:
             return None
         loss_sum, num_chunks = told
-        so_far = loss_sum / (num_chunks * config.unroll_steps)
+        so_far = loss_sum / (num_chunks * self.spec.unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
         return so_far
 
@@ -284,14 +284,14 @@ class Training:
         """The test loss, once, of the weights that did best on validation; writes both. [code]"""
         spec, folder = self.spec, self.folder
         self.step.model.load_state_dict(self.best)
-        nll_BC = evaluation(self.between_chunks).cpu()
-        folder.write_npy(folder.test_nll, nll_BC.flatten().numpy())
+        nll_N = evaluation(self.between_chunks).cpu()
+        folder.write_npy(folder.test_nll, nll_N.numpy())
         weights = save_safetensors(
             {key: value.contiguous().cpu() for key, value in self.best.items()},
             {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
         )
         folder.write(folder.best, lambda file: file.write(weights))
-        return mean_loss(nll_BC)
+        return mean_loss(nll_N)
 
     def save(self) -> None:
         save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)

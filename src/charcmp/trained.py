@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from charcmp.budget import NUM_STACKS, num_params
-from charcmp.config import DatasetConfig
+from charcmp.config import CONTIGUOUS_PROTOCOL_VERSION, DatasetConfig
 from charcmp.corpus import Corpus, Symbols, split_corpus
 from charcmp.errors import UserError
 from charcmp.files import is_there
@@ -108,7 +108,10 @@ class TrainedRun:
 
         result = self.result
         sizes = result.batch_size, result.unroll_steps
-        splits = split_corpus(self.corpus(data_dir), result.layout, result.split, *sizes)
+        scored_whole = result.protocol_version >= CONTIGUOUS_PROTOCOL_VERSION
+        splits = split_corpus(
+            self.corpus(data_dir), result.layout, result.split, *sizes, scored_whole=scored_whole
+        )
         stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
         device = torch.device("cpu")
         return to_chunks(stream, result.unroll_steps, device, self.right_context)

@@ -12,7 +12,7 @@ import io
 import math
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,16 +51,18 @@ class LossSummary:
     num_rows: int  # of the split
     positions_S: NDArray[np.uint32]  # ascending
     nll_S: NDArray[np.float16]  # nats of the characters there
+    rest: int = 0  # characters that the last block has more than the others
 
     @property
     def num_chars(self) -> int:
-        return len(self.block_sums_K) * self.block_length
+        return len(self.block_sums_K) * self.block_length + self.rest
 
     @property
     def block_means_RJ(self) -> NDArray[np.float64]:
         """Mean nats of each base block, row by row of the split."""
-        sums_RJ = self.block_sums_K.astype(np.float64).reshape(self.num_rows, -1)
-        return sums_RJ / self.block_length
+        means_K = self.block_sums_K.astype(np.float64) / self.block_length
+        means_K[-1] *= self.block_length / (self.block_length + self.rest)
+        return means_K.reshape(self.num_rows, -1)
 
     @property
     def rise_at_start(self) -> float:
@@ -94,12 +96,6 @@ class LossSummary:
         variance = max(self.sum_of_squares / self.num_chars - mean**2, 0.0)
         return math.sqrt(variance / self.num_chars)
 
-    @property
-    def sd_blocks(self) -> float:
-        """The same when blocks are resampled: neighbouring characters are hard or easy together."""
-        means_K = self.block_sums_K.astype(np.float64) / self.block_length
-        return float(means_K.std()) / math.sqrt(len(means_K))
-
 
 def num_series(result: Result) -> int:
     """Stretches of text that a run's test losses are of: the rows of `columns` lie far apart in the
@@ -107,29 +103,36 @@ def num_series(result: Result) -> int:
     return 1 if result.layout == "contiguous" else result.batch_size
 
 
-def summarize(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> LossSummary:
-    """Sums of blocks that never cross a row; blocks of `unroll_steps` where 100 divides no row."""
-    block_length = _block_length(nll_N, batch_size, unroll_steps)
+def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) -> LossSummary:
+    """Sums of blocks that never cross a row; see `_block_length`. What a single row has beyond its
+    last whole block counts in that."""
+    block_length = _block_length(len(nll_N), num_series, unroll_steps)
     exact_N = nll_N.astype(np.float64)
+    rest = len(nll_N) % block_length if num_series == 1 else 0
+    starts_K = np.arange(0, len(nll_N) - rest, block_length)
     positions_S = sampled_positions(len(nll_N))
     return LossSummary(
-        block_sums_K=exact_N.reshape(-1, block_length).sum(axis=1).astype(np.float32),
+        block_sums_K=np.add.reduceat(exact_N, starts_K).astype(np.float32),
         # Not exact_N @ exact_N, which waits for BLAS's threads: 70 times as long.
         sum_of_squares=float(np.square(exact_N).sum()),
         block_length=block_length,
-        num_rows=batch_size,
+        num_rows=num_series,
         positions_S=positions_S,
         nll_S=nll_N[positions_S].astype(np.float16),
+        rest=rest,
     )
 
 
-def _block_length(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> int:
-    row_length = len(nll_N) // batch_size
+def _block_length(num_chars: int, num_series: int, unroll_steps: int) -> int:
+    """100 characters; of several rows that these do not divide, the steps of a chunk."""
+    row_length = num_chars // num_series
+    if num_series == 1:
+        return min(BLOCK_CHARS, row_length)
     return BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
 
 
 def read_losses(
-    folder: Path, num_test_chars: int, batch_size: int, unroll_steps: int
+    folder: Path, num_test_chars: int, num_series: int, unroll_steps: int
 ) -> LossSummary | None:
     """The loss summary of a run: from all its losses, else from the published sums, else None.
 
@@ -138,12 +141,11 @@ def read_losses(
     """
     if os.path.lexists(file := folder / "test_nll.npy"):
         nll_N = read_nll(file, num_test_chars)
-        _check_rows(
-            file, num_test_chars, batch_size, _block_length(nll_N, batch_size, unroll_steps)
-        )
-        return summarize(nll_N, batch_size, unroll_steps)
+        length = _block_length(num_test_chars, num_series, unroll_steps)
+        _check_rows(file, num_test_chars, num_series, length)
+        return summarize(nll_N, num_series, unroll_steps)
     if os.path.lexists(file := folder / BLOCKS_FILE):
-        return read_blocks(file, num_test_chars, batch_size)
+        return read_blocks(file, num_test_chars, num_series)
     return None
 
 
@@ -197,7 +199,7 @@ def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
     return np.frombuffer(contents, found, offset=opened.tell()).reshape(shape)
 
 
-def read_blocks(file: Path, num_test_chars: int, batch_size: int) -> LossSummary:
+def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary:
     """The published sums; CorruptFileError if they are not of `num_test_chars` characters."""
     if (opened := open_file(file, MAX_BLOCKS_BYTES)) is None:
         raise CorruptFileError(f"{file}: no such file")
@@ -216,15 +218,18 @@ def read_blocks(file: Path, num_test_chars: int, batch_size: int) -> LossSummary
         block_sums_K=arrays["block_sums"],
         sum_of_squares=float(arrays["sum_of_squares"]),
         block_length=int(arrays["block_length"]),
-        num_rows=batch_size,
+        num_rows=num_series,
         positions_S=arrays["positions"],
         nll_S=arrays["nll_at_positions"],
     )
+    rest = num_test_chars - summary.num_chars
+    if num_series == 1 and 0 < rest < summary.block_length:
+        summary = replace(summary, rest=rest)
     if summary.num_chars != num_test_chars:
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
     if len(summary.positions_S) != len(summary.nll_S):
-        raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
-    _check_rows(file, num_test_chars, batch_size, summary.block_length)
+        raise CorruptFileError(f"{file}: not of {num_series} equal rows")
+    _check_rows(file, num_test_chars, num_series, summary.block_length)
     if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
         raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
     for losses in (summary.block_sums_K, summary.nll_S, arrays["sum_of_squares"]):
@@ -240,9 +245,11 @@ def _member(packed: ZipFile, key: str, file: Path, dtype: str) -> NDArray[Any]:
     return read_array(packed.read(entry), file, dtype)
 
 
-def _check_rows(file: Path, num_test_chars: int, batch_size: int, block_length: int) -> None:
-    if num_test_chars % batch_size or num_test_chars // batch_size % block_length:
-        raise CorruptFileError(f"{file}: not of {batch_size} equal rows")
+def _check_rows(file: Path, num_test_chars: int, num_series: int, block_length: int) -> None:
+    if num_series == 1:
+        return  # a row of any length has a last block
+    if num_test_chars % num_series or num_test_chars // num_series % block_length:
+        raise CorruptFileError(f"{file}: not of {num_series} equal rows")
 
 
 def _check_losses(file: Path, losses: NDArray[Any]) -> None:
@@ -262,9 +269,9 @@ def sampled_positions(num_test_chars: int) -> NDArray[np.uint32]:
     return np.sort(generator.choice(num_test_chars, size, replace=False)).astype(np.uint32)
 
 
-def pack(nll_N: NDArray[np.float32], batch_size: int, unroll_steps: int) -> bytes:
+def pack(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) -> bytes:
     """The contents of test_blocks.npz; the same bytes for the same losses."""
-    summary = summarize(nll_N, batch_size, unroll_steps)
+    summary = summarize(nll_N, num_series, unroll_steps)
     arrays: dict[str, Any] = {
         "block_sums": summary.block_sums_K,
         "sum_of_squares": np.float64(summary.sum_of_squares),
