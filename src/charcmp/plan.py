@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -12,7 +13,7 @@ from charcmp.cost import Estimate, estimate, longest_first, makespan
 from charcmp.grid import Grid, Job
 from charcmp.slots import Slot, make_slots
 from charcmp.sources import find, load_corpus
-from charcmp.spec import resolve_size, split_of
+from charcmp.spec import resolve_size, split_of, warnings
 from charcmp.status import duration, run_status
 
 
@@ -21,8 +22,7 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
     jobs = grid.jobs()
     states = {job: _plan_state(job) for job in jobs}
     left = [job for job in jobs if states[job] not in ("done", "diverged")]
-    for job in left:
-        split_of(job.spec)  # no promise of runs that the sweep would refuse
+    look_ahead(left)
     estimates: dict[Job, Estimate] = {}
     if left:
         slots = make_slots(left[0].spec.config)
@@ -38,6 +38,18 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
     print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
     if left and with_cost:
         print_costs(left, estimates, slots)
+
+
+def look_ahead(jobs: Sequence[Job]) -> None:
+    """Prints each note on the runs to come once.
+
+    Raises:
+        UserError: if a text is too short for one of them: before anything is started or promised.
+    """
+    for job in jobs:
+        split_of(job.spec)
+    for note in sorted({note for job in jobs for note in warnings(job.spec)}):
+        print(f"note: {note}")
 
 
 def _plan_state(job: Job) -> str:

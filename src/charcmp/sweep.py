@@ -15,8 +15,7 @@ from charcmp.check import typed
 from charcmp.config import NOT_SCIENTIFIC, Config
 from charcmp.errors import UserError
 from charcmp.grid import Grid, Job, values_as_text
-from charcmp.plan import print_params, print_plan
-from charcmp.spec import split_of, warnings
+from charcmp.plan import look_ahead, print_params, print_plan
 from charcmp.status import WATCH_SECONDS, print_status, run_status, watch_status
 
 EXIT_FAILED = 1
@@ -101,10 +100,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     jobs = grid.jobs()
     unfinished = [job for job in jobs if job.folder.usable_result() is None]
     left = [job for job in unfinished if retry_failed or not _failed_for_good(job)]
-    for job in left:
-        split_of(job.spec)  # a text that is too short is told once, before any process starts
-    for warning in sorted({warning for job in left for warning in warnings(job.spec)}):
-        print(f"note: {warning}")
+    look_ahead(left)
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip
         print(f"note: {note}")
