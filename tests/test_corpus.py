@@ -2,10 +2,18 @@
 
 import numpy as np
 import pytest
+import torch
 from conftest import REAL_DATA, needs_corpora
 
-from charcmp.corpus import corpus_from_bytes, num_train_chars, split_corpus
+from charcmp.corpus import (
+    WARM_UP_CHARS,
+    corpus_from_bytes,
+    fitting_sizes,
+    num_train_chars,
+    split_corpus,
+)
 from charcmp.errors import UserError
+from charcmp.evaluate import to_chunks
 
 
 def text_of(corpus, rows_BC) -> list[str]:
@@ -103,3 +111,50 @@ def test_real_corpora(name: str, percent, num_symbols: int, chunks) -> None:
     assert corpus.num_symbols == num_symbols
     splits = split_corpus(corpus, "columns", percent, 100, 100)
     assert tuple(s.num_chunks(100) for s in (splits.train, splits.val, splits.test)) == chunks
+
+
+@pytest.mark.parametrize("num_chars", [1000, 1_500, 4_099, 30_000, 150_000])
+@pytest.mark.parametrize(("batch_size", "unroll_steps"), [(1, 60), (7, 10), (100, 100)])
+def test_contiguous_text_is_scored_whole_after_a_warm_up(
+    num_chars: int, batch_size: int, unroll_steps: int
+) -> None:
+    text = np.random.default_rng(num_chars).integers(97, 123, num_chars, dtype=np.uint8)
+    corpus = corpus_from_bytes("x", text.tobytes())
+    try:
+        splits = split_corpus(
+            corpus, "contiguous", [80, 10, 10], batch_size, unroll_steps, scored_whole=True
+        )
+    except UserError:
+        assert batch_size * unroll_steps > 0.8 * num_chars  # no chunk to train on
+        return
+    num_train, num_val = int(0.8 * num_chars), int(0.1 * num_chars)
+    followers = np.append(corpus.symbols_N[1:], corpus.symbols_N[0])
+    for part, start, stop in (
+        (splits.val, num_train, num_train + num_val),
+        (splits.test, num_train + num_val, num_chars),
+    ):
+        assert part.num_chars == stop - start
+        chunks = to_chunks(part, unroll_steps, torch.device("cpu"))
+        # Each character once, in the order of the text.
+        assert chunks.scored(chunks.x_KTB).tolist() == corpus.symbols_N[start:stop].tolist()
+        assert chunks.scored(chunks.y_KTB).tolist() == followers[start:stop].tolist()
+        assert part.warm_up >= WARM_UP_CHARS
+        length = part.x_BC.shape[1] - part.warm_up
+        for row, x_C in enumerate(part.x_BC):
+            first = start + row * length  # before it, the very text that stands there
+            before = corpus.symbols_N[max(0, first - part.warm_up) : first]
+            assert x_C[part.warm_up - len(before) : part.warm_up].tolist() == before.tolist()
+
+
+def test_sizes_that_fit_a_text() -> None:
+    assert fitting_sizes(200_000, None, None) == (100, 100)
+    assert fitting_sizes(120_000, None, None) == (60, 100)
+    assert fitting_sizes(1_200, None, None) == (1, 60)
+    assert fitting_sizes(1_200, 100, None) == (100, 1)  # what is given stays
+    assert fitting_sizes(1_200, 100, 100) == (100, 100)
+
+
+def test_a_text_below_the_minimum_is_told_what_is_needed() -> None:
+    corpus = corpus_from_bytes("x", b"ab" * 450)
+    with pytest.raises(UserError, match=r"900 characters are too few .* at least 1,000 are needed"):
+        split_corpus(corpus, "contiguous", [80, 10, 10], 1, 10, scored_whole=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from report_runs import (
 
 from charcmp.report.load import load_runs
 from charcmp.report.losses import pack, read_losses, summarize
+from charcmp.report.statistics import block_variance
 from charcmp.runs import CorruptFileError
 
 # Standard deviations.
@@ -24,17 +26,18 @@ from charcmp.runs import CorruptFileError
 
 def test_bootstrap_sds_are_the_limit_of_resampling() -> None:
     nll = losses(num_chars=10_000)
-    summary = summarize(nll, batch_size=100, unroll_steps=100)
+    summary = summarize(nll, num_series=100, unroll_steps=100)
     rng = np.random.default_rng(1)
     chars = [nll[rng.integers(0, nll.size, nll.size)].mean() for _ in range(2000)]
     block_means = nll.reshape(-1, 100).mean(axis=1)
     blocks = [block_means[rng.integers(0, 100, 100)].mean() for _ in range(2000)]
     # The SD of 2000 draws is itself known to 1.6 %; five times that is allowed.
     assert summary.sd_chars == pytest.approx(np.std(chars), rel=0.08)
-    assert summary.sd_blocks == pytest.approx(np.std(blocks), rel=0.08)
+    sd_blocks = math.sqrt(block_variance(summary.block_means_RJ, 1))
+    assert sd_blocks == pytest.approx(np.std(blocks), rel=0.08)
     assert summary.sd_chars == pytest.approx(nll.astype(float).std() / 100, rel=1e-4)
-    assert summary.sd_blocks == pytest.approx(block_means.std() / 10, rel=1e-4)
-    assert summary.sd_blocks > 1.2 * summary.sd_chars  # the stretches are seen
+    assert sd_blocks == pytest.approx(block_means.std(ddof=1) / 10, rel=1e-4)
+    assert sd_blocks > 1.2 * summary.sd_chars  # the stretches are seen
 
 
 @pytest.mark.parametrize(
@@ -51,13 +54,30 @@ def test_blocks_stay_within_a_row(
     assert summary.num_chars == batch_size * row_length
 
 
+@pytest.mark.parametrize("num_chars", [1, 99, 100, 150, 15_001])
+def test_one_series_of_any_length(tmp_path: Path, num_chars: int) -> None:
+    """The last block of a contiguous text has what the others leave; nothing is dropped."""
+    nll = losses(num_chars=20_000)[:num_chars]
+    summary = summarize(nll, 1, 60)
+    assert summary.num_chars == num_chars
+    means_J = summary.block_means_RJ[0]
+    assert len(means_J) == max(1, num_chars // 100)
+    rest = nll[100 * (len(means_J) - 1) :]
+    assert means_J[-1] == pytest.approx(rest.mean(), rel=1e-5)
+    (tmp_path / "test_blocks.npz").write_bytes(pack(nll, 1, 60))
+    packed = read_losses(tmp_path, num_chars, 1, 60)
+    assert packed is not None
+    assert packed.block_means_RJ.tolist() == summary.block_means_RJ.tolist()
+
+
 def test_the_published_sums_give_the_same(tmp_path: Path) -> None:
     nll = losses()
     (tmp_path / "test_blocks.npz").write_bytes(pack(nll, 100, 100))
     packed = read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)
     full = summarize(nll, 100, 100)
     assert packed is not None
-    assert (packed.sd_chars, packed.sd_blocks) == (full.sd_chars, full.sd_blocks)
+    assert packed.sd_chars == full.sd_chars
+    assert packed.block_means_RJ.tolist() == full.block_means_RJ.tolist()
     with np.load(tmp_path / "test_blocks.npz") as arrays:
         positions, values = arrays["positions"], arrays["nll_at_positions"]
         assert len(set(positions)) == 10_000
