@@ -76,7 +76,7 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
     """The protocol written out once more, plainly: of every epoch the training loss, the validation
     loss and the largest element of the state."""
     config = spec.config
-    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10)
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
     model = CharModel(config.cell.name, config.layers, spec.hidden_size, spec.corpus.num_symbols)
     model.initialize(0.08, config.seed)
     averages = [torch.zeros_like(p) for p in model.parameters()]
