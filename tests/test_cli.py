@@ -33,7 +33,7 @@ def test_help_is_quick_and_needs_no_torch(charcmp: Charcmp) -> None:
 def test_the_paper_is_the_default(charcmp: Charcmp) -> None:
     shown = charcmp("train", "--cfg", "job").stdout
     assert shown == charcmp("train", "experiment=paper", "--cfg", "job").stdout
-    for line in ("epochs: 50", "batch_size: 100", "unroll_steps: 100", "clip: 5.0", "lr: 0.002"):
+    for line in ("epochs: 50", "batch_size: null", "unroll_steps: null", "clip: 5.0", "lr: 0.002"):
         assert line in shown
 
 
