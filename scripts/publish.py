@@ -146,7 +146,7 @@ def publish(
         f"{num_unfinished} not finished"
     )
     if with_losses:
-        make_report(to, out=to / "report", formats=formats, or_published=False)
+        make_report(to, out=to / "report", formats=formats)
     return num_refused
 
 

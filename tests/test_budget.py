@@ -4,7 +4,14 @@ import itertools
 
 import pytest
 
-from charcmp.budget import BUDGETS, budget_label, num_params, solve_hidden_size, target_params
+from charcmp.budget import (
+    BUDGETS,
+    budget_label,
+    canonical_budget,
+    num_params,
+    solve_hidden_size,
+    target_params,
+)
 from charcmp.cells import CELLS
 from charcmp.errors import UserError
 
@@ -58,7 +65,23 @@ def test_a_budget_that_nothing_meets() -> None:
         solve_hidden_size("rnn", 1, 10**30, 87)
 
 
-@pytest.mark.parametrize("budget", ["60k", "0", "-5", "1.5", "", "many"])
+@pytest.mark.parametrize(
+    ("budget", "name"),
+    [
+        *((name, name) for name in BUDGETS),
+        *(("130K", "130k"), ("1300K", "1300k")),  # a row of the paper, not 130,000
+        *(("20k", "20000"), ("60_000", "60000"), ("1M", "1000000"), ("1.3M", "1300000")),
+        *(("1e6", "1000000"), ("1000000.0", "1000000"), ("1e+20", "1" + 20 * "0")),
+    ],
+)
+def test_budgets_as_people_write_them(budget: str, name: str) -> None:
+    assert canonical_budget(budget) == name
+    assert name in BUDGETS or target_params(budget, 87) == int(name)
+
+
+@pytest.mark.parametrize(
+    "budget", ["0", "-5", "1.5", "", "many", "1kk", "k", "1e", "0.0001k", "1e999999999", "9" * 5000]
+)
 def test_budgets_that_are_none(budget: str) -> None:
     with pytest.raises(UserError, match="neither a named budget"):
         target_params(budget, 87)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REAL_DATA, TINY, Charcmp, needs_corpora
+from report_runs import write_run
 
 
 def one_line(error: str) -> str:
@@ -119,6 +120,30 @@ BAD = {
     "grammar": (["clip=["], "clip=[: not understood", "at input '['"),
     "flag": (["--dryrun"], "train has no --dryrun", ""),
     "flag of another command": (["--json"], "train has no --json", ""),
+    "unknown name": (["layers=${x}"], "layers: Interpolation key 'x' not found", ""),
+    "unknown name in a part": (["cell.activation=${x}"], "cell.activation: Interpolation", ""),
+    "itself": (["layers=${layers}"], "layers: ", "interpolation"),
+    "name of another type": (["layers=${cell}"], "layers: ", ""),
+    "no such variable": (["progress=${oc.env:NOT_SET}"], "progress: ", "'NOT_SET' not found"),
+    "choice by a number": (["cell=1"], "Got int", "--help lists the choices"),
+    "choice by a number, experiment": (["experiment=1"], "Got int", "--help lists the choices"),
+    "no experiment": (["experiment=null"], "experiment needs a choice", "--help lists them"),
+    "empty experiment": (["experiment="], "experiment needs a choice", "--help lists them"),
+    "no hydra": (["hydra=null"], "Got NoneType", "--help lists the choices"),
+    "resolve": (["--resolve"], "The --resolve flag can only be used in conjunction", ""),
+    "nothing to print": (["--cfg"], "argument --cfg/-c: expected one argument", "--help"),
+    "something else to print": (["--cfg", "x"], "invalid choice: 'x'", "--help"),
+    "short flag": (["-x"], "train has no -x", ""),
+    "rerun": (["--experimental-rerun", "x"], "train has no --experimental-rerun", ""),
+    "seed twice the same": (["seed=4294967296"], "seed=4294967296: must be in [0, 2^32)", ""),
+    "huge seed": (["seed=18446744073709551616"], "must be in [0, 2^32)", ""),
+    "negative seed": (["seed=-1"], "seed=-1: must be in [0, 2^32)", ""),
+    "huge model": (["hidden_size=1000000"], "1,000,0", "weights and gradients alone are"),
+    "larger still": (["hidden_size=1048577"], "at least 1 and at most 1,048,576, or null", ""),
+    "many layers": (["layers=1001"], "layers=1001: must be at least 1 and at most 1,000", ""),
+    "many threads": (["threads=1000000000"], "threads=1000000000: must be at least 1 and", ""),
+    "endless budget": (["budget=" + "9" * 5000], "Exceeds the limit (4300 digits)", ""),
+    "letters": (["optimizer.lr=私"], "such characters need quotes", "optimizer.lr='私'"),
     "config folder": (["--config-dir=/no/such"], "/no/such' not found", ""),
 }
 
@@ -250,3 +275,59 @@ def test_selecting_a_dropout_is_not_one_run(charcmp: Charcmp) -> None:
     done = charcmp("train", "dropout=select")
     assert done.returncode == 2
     assert "charcmp sweep dropout=select" in one_line(done.stderr)
+
+
+BAD_OF_OTHERS = {
+    "report's flags": (["report", "--out", "x"], "has no --out", "--published, --format, --output"),
+    "report without a value": (["report", "--format="], "--format needs a value", ""),
+    "report's format": (["report", "--format", "pdf"], "--format pdf: one or more of csv", ""),
+    "report among the runs": (["report", "--output", "R/runs"], "--output R/runs: it holds", ""),
+    "report in a run": (["report", "--output", "R/runs/x"], "--output R/runs/x: it holds", ""),
+    "report of nothing": (
+        ["report", "results_dir=TYPO"],
+        "TYPO/runs: no finished run",
+        "published",
+    ),
+    "report's filter": (
+        ["report", "layers=two"],
+        "layers=two: Value 'two'",
+        "converted to Integer",
+    ),
+    "report's budget": (["report", "budget=lots"], "budget=lots: neither a named budget", ""),
+    "report's interval": (["report", "seed=interval(0,1)"], "a list of values, as in 1,2", ""),
+    "status of nothing": (["status", "results_dir=TYPO"], "TYPO/runs: no runs; charcmp sweep", ""),
+    "status's filter": (["status", "cell=gru"], "none of the 1 runs is one of cell=gru", ""),
+    "status's value": (["status", "seed=${x}"], "seed=${x}: not a number", ""),
+    "status's flag": (["status", "--dry-run"], "status has no --dry-run", "--json, --watch"),
+    "a grid over groups": (["params", "cell=gru,1"], "Got int", "lists the choices"),
+    "a grid over names": (["params", "dataset=wp", "layers=1,${x}"], "layers: Interpolation", ""),
+    "a grid over an interval": (["params", "layers=interval(1,2)"], "a grid needs values", ""),
+    "a sweeper's own key": (["status", "hydra.sweeper.command=x"], "charcmp itself sets it", ""),
+    "a flag and a word": (["params", "dataset=wp", "--cfg", "x"], "invalid choice: 'x'", ""),
+    "data's words": (["data", "fetch-all"], "data fetch-all: not understood", "data --help"),
+    "data's flags": (["data", "--json"], "data --json: not understood", "data --help"),
+    "lanes": (["lanes", "x"], "lanes is a sweep's own command", ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint", "advice"), BAD_OF_OTHERS.values(), ids=list(BAD_OF_OTHERS)
+)
+def test_bad_lines_of_the_other_commands(
+    charcmp: Charcmp, tmp_path: Path, args: list[str], complaint: str, advice: str
+) -> None:
+    write_run(tmp_path / "work" / "R", 1.5)
+    reads_runs = args[0] in ("report", "status") and "results_dir=TYPO" not in args
+    done = charcmp(*args, *(["results_dir=R"] if reads_runs else []))
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert complaint in line
+    assert advice in line
+    assert not (tmp_path / "work" / "TYPO").exists()
+
+
+def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:
+    for args in (["--cfg", "job", "seed=3"], ["seed=3", "--cfg", "job", "layers=2"]):
+        shown = charcmp("train", "gpus=0,1", *args)
+        assert shown.returncode == 0, shown.stderr
+        assert "\nseed: 3\n" in shown.stdout

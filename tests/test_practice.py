@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import statistics
 import subprocess
@@ -173,3 +174,16 @@ def test_the_practice_table_is_of_language_models(tiny_text: Path) -> None:
     overrides = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "task=lm,fill"]
     with pytest.raises(UserError, match="the sources' advice is on language models"):
         practice_table.practice_jobs(overrides)
+
+
+def test_an_identity_has_no_p_value() -> None:
+    """Early stopping keeps the weights of the same epoch: the same losses, which no test judges."""
+    run = {"status": "done", "num_params": 1, "train_nats_per_char": 1.0, "best_epoch": 1,
+           "epochs_trained": 1, "history": [{"val_nats_per_char": 1.0}]}  # fmt: skip
+    alike = {seed: run | {"test_nats_per_char": 1.9 + 0.01 * seed} for seed in range(3)}
+    item = practice_table.ITEMS[-1]
+    assert item.advice == "early stopping"
+    results = dict.fromkeys((item.baseline, *item.variants), alike)
+    _, stopped = practice_table.make_rows(item, results)
+    assert (stopped["difference"], stopped["SD"]) == (0.0, 0.0)
+    assert math.isnan(stopped["Holm's p"])

@@ -131,16 +131,18 @@ def test_publish_refuses_what_no_commit_made(
     assert (to / "runs" / dirty.name / "result.json").exists()
 
 
-def test_the_published_runs_stand_in_and_are_never_written_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_published_runs_are_shown_when_asked_for_and_never_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = tmp_path / "results" / "paper"
     monkeypatch.setattr(make, "PUBLISHED", published)
     write_run(published, 1.333)
     before = all_files(published)
-    make_report(tmp_path / "results")
-    assert "these are the published ones" in capsys.readouterr().out
-    assert (tmp_path / "results" / "report" / "cells.csv").is_file()
+    with pytest.raises(UserError, match=r"no finished run; .*report --published shows"):
+        make_report(tmp_path / "results")
+    assert not (tmp_path / "results" / "report").exists()
+    make_report(tmp_path / "results", published=True)
+    assert (tmp_path / "results" / "report" / "published" / "cells.csv").is_file()
     for inside in (published, published / "runs"):
         with pytest.raises(UserError, match="published"):
             make_report(inside)

@@ -116,14 +116,17 @@ def comparable(name: str, contents: bytes) -> object:
 
 
 def test_a_fresh_clones_report_is_the_published_one(charcmp: Charcmp, tmp_path: Path) -> None:
-    assert "these are the published ones" in charcmp("report").stdout
+    none_yet = charcmp("report")
+    assert none_yet.returncode == 2
+    assert "no finished run" in none_yet.stderr
+    assert "charcmp report --published shows the published runs" in none_yet.stderr
+    charcmp("report", "--published", "--output", str(tmp_path / "paper" / "report"))
     for folder in OTHERS:
         charcmp(
             "report", f"results_dir={folder}", "--output", str(tmp_path / folder.name / "report")
         )
     for folder in PUBLISHED:
-        own = tmp_path / ("work/results" if folder == PAPER else folder.name)
-        published, written = report_files(folder), report_files(own)
+        published, written = report_files(folder), report_files(tmp_path / folder.name)
         assert written.keys() == published.keys()
         for name, contents in published.items():
             assert comparable(name, written[name]) == comparable(name, contents), name

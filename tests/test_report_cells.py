@@ -146,7 +146,7 @@ def test_diverged_shows_only_where_nothing_is_done(
     report_texts(tmp_path)
     out = capsys.readouterr().out
     assert next(line for line in out.splitlines() if line.startswith("50k")).split()[2:] == (
-        ["*1.500", "—", "—", "diverged", "—", "—", "—", "—", "—"]
+        ["1.500", "—", "—", "diverged", "—", "—", "—", "—", "—"]
     )
     assert "Diverged runs: LSTM 1 at 50k: 1; RNN 1 at 50k: 1." in out
     cells = pd.read_csv(tmp_path / "report" / "cells.csv")

@@ -78,13 +78,32 @@ def test_seeds(tmp_path: Path) -> None:
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Means over 3 seeds" in text
-    assert "Two seeds tell of their spread" not in text
+    assert "Two seeds of each of two cells" not in text
     assert "| SD, seeds" in text
     for seed, nats in enumerate((1.50, 1.51)):
         write_run(tmp_path, nats, cell="gru", seed=seed, nll=losses(nats, seed=seed))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
-    assert "Means over 2 to 3 seeds, as marked. Two seeds tell of" in text
+    assert "Means over 2 to 3 seeds, as marked. Two seeds of each of two cells leave two" in text
+
+
+def test_the_sd_shown_is_that_of_the_rule_for_blocks(tmp_path: Path) -> None:
+    """Rows of a text that differ: only whole rows show how far the mean moves."""
+    rng = np.random.default_rng(0)
+    levels = np.repeat(rng.normal(1.5, 0.1, 100), NUM_TEST_CHARS // 100)
+    nll = (levels + rng.gamma(1.0, 0.2, NUM_TEST_CHARS)).astype(np.float32)
+    write_run(tmp_path, float(nll.mean()), nll=nll)
+    cell = only_cell(tmp_path)
+    rows = nll.astype(float).reshape(100, -1).mean(axis=1)
+    assert cell.sd_blocks == pytest.approx(rows.std(ddof=1) / 10, rel=1e-4)
+    assert cell.block_lengths == [200]  # not 100
+    report_texts(tmp_path)
+    lines = (tmp_path / "report" / "table_nats.md").read_text().splitlines()
+    (shown,) = [line for line in lines if "SD, blocks" in line]
+    assert f"{cell.sd_blocks:.4f}" in shown
+    header, values = (tmp_path / "report" / "cells.csv").read_text().splitlines()
+    assert "200" in values.split(",")
+    assert "block_length" in header.split(",")
 
 
 def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:

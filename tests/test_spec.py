@@ -51,6 +51,9 @@ def test_golden_ids(changes, golden: str) -> None:
 
 def test_one_run_however_its_size_is_named() -> None:
     assert run_id(budget="50k") == run_id(budget="44823") == run_id(hidden_size=64) == run_id()
+    assert run_id(budget="130K") == run_id(budget="130k")
+    assert run_id(budget="20k") == run_id(budget="20000")
+    assert resolve_with(config(budget="20k"), CORPUS).budget == "20000"  # its row in the tables
 
 
 def test_how_and_where_do_not_matter() -> None:

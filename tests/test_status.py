@@ -87,3 +87,27 @@ def test_watching_from_another_shell(
     for seed in (0, 1):
         lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]
         assert " done 40/40" in lines[-1]
+
+
+def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]
+    charcmp("sweep", *text, "cell=rnn,gru", "layers=1", "seed=0,1", "jobs=2")
+
+    def shown(*filters: str) -> list[tuple[str, int]]:
+        runs = json.loads(charcmp("status", "--json", *filters).stdout)
+        return [(run["cell"], run["seed"]) for run in runs]
+
+    assert len(shown()) == 4
+    assert shown("cell=gru") == [("gru", 0), ("gru", 1)]
+    assert shown("cell=gru,rnn", "seed=1") == [("gru", 1), ("rnn", 1)]
+    assert shown(f"dataset.path={tiny_text}", "hidden_size=8", "seed=0", "cell=rnn") == [("rnn", 0)]
+    none = charcmp("status", "cell=lstm")
+    assert none.returncode == 2
+    assert none.stderr == "charcmp: none of the 4 runs is one of cell=lstm\n"
+    assert "dropout=0.5 does not narrow a status" in charcmp("status", "dropout=0.5").stderr
+
+    lines = charcmp("status", "--watch", "--json", "seed=1").stdout.splitlines()
+    assert [(json.loads(line)["cell"], json.loads(line)["state"]) for line in lines] == [
+        ("gru", "done"),
+        ("rnn", "done"),
+    ]

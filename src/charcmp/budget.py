@@ -8,6 +8,9 @@ Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the 1-layer L
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
+
 from charcmp.cells import cell_info
 from charcmp.errors import UserError
 
@@ -21,6 +24,12 @@ NUM_STACKS = {"lm": 1, "fill": 2}
 
 MAX_HIDDEN_SIZE = 1 << 20
 
+# 60000, 60_000, 20k, 1.3M, 1e6, and Hydra's way to write that, 1000000.0.
+NUMBER = re.compile(
+    r"(?P<number>\d[\d_]{0,17}(\.\d{1,18})?(e\+?\d\d?)?)(?P<unit>[km]?)", re.A | re.I
+)
+UNITS = {"": 1, "k": 1000, "m": 1_000_000}
+
 
 def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm") -> int:
     """Parameters of the built model, to the parameter."""
@@ -32,26 +41,39 @@ def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task:
     return num_stacks * (first + (layers - 1) * above) + decoder
 
 
+def canonical_budget(budget: str) -> str:
+    """A budget as tables call it: one of the names (`130K` is 130k), else its digits (`20k` 20000).
+
+    Raises:
+        UserError: for what is neither a name nor a whole number of parameters.
+    """
+    if (name := budget.lower()) in BUDGETS:
+        return name
+    if written := NUMBER.fullmatch(budget):
+        count = Decimal(written["number"].replace("_", "")) * UNITS[written["unit"].lower()]
+        if count > 0 and count == int(count):
+            return str(int(count))
+    raise UserError(
+        f"budget={budget}: neither a named budget ({', '.join(BUDGETS)}) "
+        "nor a whole number of parameters such as 60000, 60k or 1.5M"
+    )
+
+
 def target_params(budget: str, num_symbols: int) -> int:
     """The number of parameters that a budget stands for on a vocabulary of `num_symbols`.
 
     One number for all tasks: the named ones are the language model's counts.
 
     Args:
-        budget: "50k", "130k", "400k", "1300k" or a whole number of parameters as text.
+        budget: as canonical_budget reads it.
 
     Raises:
         UserError: for anything else.
     """
+    budget = canonical_budget(budget)
     if budget in BUDGETS:
         return num_params("lstm", 1, BUDGETS[budget], num_symbols)
-    digits = budget.replace("_", "")
-    if digits.isdecimal() and int(digits) > 0:
-        return int(digits)
-    raise UserError(
-        f"budget={budget}: neither a named budget ({', '.join(BUDGETS)}) "
-        "nor a whole number of parameters such as 60000"
-    )
+    return int(budget)
 
 
 def solve_hidden_size(

@@ -11,8 +11,9 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from charcmp.budget import NUM_STACKS
+from charcmp.budget import MAX_HIDDEN_SIZE, NUM_STACKS
 from charcmp.cells import check_activation
 from charcmp.config import (
     OPTIMIZERS,
@@ -27,6 +28,7 @@ from charcmp.errors import UserError, require
 from charcmp.files import SAFE_NAME
 
 RESETS = ("never", "epoch")
+MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
 
 Rule = tuple[Callable[[Any], object], str]  # whether a value will do, and what a user is told else
 
@@ -42,6 +44,10 @@ def matching(pattern: str, wanted: str) -> Rule:
 def or_null(rule: Rule) -> Rule:
     holds, wanted = rule
     return (lambda value: value is None or holds(value)), f"{wanted}, or null"
+
+
+def whole_up_to(most: int) -> Rule:
+    return (lambda value: 1 <= value <= most), f"must be at least 1 and at most {most:,}"
 
 
 AT_LEAST_1: Rule = (lambda value: value >= 1, "must be at least 1")
@@ -74,9 +80,10 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": BELOW_1,
     "optimizer.weight_decay": (lambda d: 0 <= d < math.inf, "must be 0 or more and finite"),
     "optimizer.eps": POSITIVE,
-    "layers": AT_LEAST_1,
-    "hidden_size": or_null(AT_LEAST_1),
-    "seed": NOT_NEGATIVE,
+    "layers": whole_up_to(MAX_LAYERS),
+    "hidden_size": or_null(whole_up_to(MAX_HIDDEN_SIZE)),
+    # Generators take no more bits than these: beyond, other seeds give the same numbers.
+    "seed": (lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)"),
     "dropout": BELOW_1,
     "epochs": AT_LEAST_1,
     "batch_size": AT_LEAST_1,
@@ -88,8 +95,8 @@ RULES: dict[str, Rule] = {
     "init": one_of(("uniform", "xavier", "orthogonal")),
     "init_range": POSITIVE,
     "precision": one_of(("float32", "tf32", "bf16"), "; the paper's is float32"),
-    "threads": or_null(AT_LEAST_1),
-    "jobs": or_null(AT_LEAST_1),
+    "threads": or_null(whole_up_to(MAX_AT_ONCE)),
+    "jobs": or_null(whole_up_to(MAX_AT_ONCE)),
     "jobs_per_gpu": matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),
     "gpus": matching(r"all|\d+(,\d+)*", "all, or numbers as in gpus=0,1"),
     "results_dir": (bool, "name a folder"),
@@ -109,11 +116,20 @@ def typed(cfg: DictConfig) -> Config:
         cfg = copy.copy(cfg)
         with read_write(cfg), open_dict(cfg):
             del cfg["hydra"]
-    _check_keys(cfg, Config)
-    config = OmegaConf.to_object(cfg)
+    try:
+        _check_keys(cfg, Config)
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(not_resolved(error)) from None
     assert isinstance(config, Config)
     check(config)
     return config
+
+
+def not_resolved(error: OmegaConfBaseException) -> str:
+    """One line for a value whose `${name}` leads nowhere, or to a value of another type."""
+    key = f"{error.full_key}: " if error.full_key else ""
+    return key + str(error).splitlines()[0]
 
 
 def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
 
 from charcmp import __version__
 from charcmp.config import config_dir
+from charcmp.literal import literal_path, quoted
+from charcmp.output import fail, make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
@@ -22,6 +23,7 @@ charcmp: recurrent cells compared at equal parameter counts
                                     (--watch, --json)
   charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
                   [--format html,csv,md,tex,svg,png] [--output FOLDER]
+                  [--published: of the runs that come with a clone of charcmp]
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
@@ -38,7 +40,7 @@ FLAGS = {
     "sweep": ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast"),
     "params": ("--json",),
     "status": ("--json", "--watch"),
-    "report": (),
+    "report": ("--published",),
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # Those with arguments of their own, which Hydra does not see: functions of charcmp.commands.
@@ -46,7 +48,7 @@ OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
-CHOICES = ("cell", "dataset", "optimizer")
+CHOICES = ("cell", "dataset", "optimizer", "experiment")
 # Hydra's flags that print something instead of running, and its others.
 PRINTING_FLAGS = (
     *("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"),
@@ -54,17 +56,25 @@ PRINTING_FLAGS = (
 )
 HYDRA_FLAGS = (
     *PRINTING_FLAGS,
-    *("--resolve", "--package", "--run", "--multirun", "--experimental-rerun"),
+    *("--resolve", "--package", "--run", "--multirun"),
     *("--config-path", "--config-name", "--config-dir"),
+    *("-p", "-r", "-m", "-cp", "-cn", "-cd"),
+)
+FLAGS_WITH_A_VALUE = (
+    *("--cfg", "-c", "--info", "-i", "--package", "-p"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 
 
 def main() -> None:
     """Entry point of the console script."""
+    make_lasting(essential=sys.argv[1:2] not in (["train"], ["sweep"]))
     try:
         dispatch()
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
         sys.exit(130)
+    finally:
+        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 
 
 def dispatch() -> None:
@@ -86,7 +96,7 @@ def dispatch() -> None:
         fail("dropout=select is several runs: charcmp sweep dropout=select ...")
     elif command == "train":
         check_flags(command, args)
-        run_hydra(args)
+        run_hydra(overrides_first(args))
     elif command in FLAGS:
         run_hydra(grid_arguments(command, args))
     elif command in OTHER_COMMANDS:
@@ -112,37 +122,40 @@ def report_arguments(args: list[str]) -> list[str]:
             continue
         if not (value := value if equals else next(words, "")):
             fail(f"{option} needs a value: charcmp --help")
-        quoted = value.replace("'", "\\'")
-        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}='{quoted}'")
+        options.append(f"hydra.sweeper.{REPORT_OPTIONS[option]}={quoted(value)}")
     return [*rest, *options]
-
-
-def fail(message: str) -> NoReturn:
-    print(f"charcmp: {message}", file=sys.stderr)
-    sys.exit(2)
 
 
 def grid_arguments(command: str, args: list[str]) -> list[str]:
     """Hydra's arguments for a command over a grid."""
     if any(arg.split("=")[0] in PRINTING_FLAGS for arg in args):
-        return args
+        check_flags(command, args)
+        return overrides_first([arg for arg in args if arg not in ALL_FLAGS])
     if command == "report":
         args = report_arguments(args)
     check_flags(command, args)
     flags = ",".join(arg.removeprefix("--") for arg in args if arg in ALL_FLAGS)
     rest = [arg for arg in args if arg not in (*ALL_FLAGS, "--multirun", "-m")]
-    # Hydra's parser wants the overrides in one piece: its own flags (--config-dir=folder) go first.
-    for_hydra = [arg for arg in rest if arg.startswith("--")]
-    overrides = [as_one_override(arg) for arg in rest if arg not in for_hydra]
     ours = [f"hydra.sweeper.command={command}", f"hydra.sweeper.flags=[{flags}]"]
-    return ["--multirun", *for_hydra, *ours, *overrides]
+    return ["--multirun", *ours, *overrides_first(rest)]
+
+
+def overrides_first(args: list[str]) -> list[str]:
+    """The line with its overrides, each as Hydra's grammar has it, in one piece, which its parser
+    wants, and Hydra's own flags with their values behind them."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, word in zip(["", *args], args, strict=False):
+        is_value = before in FLAGS_WITH_A_VALUE and "=" not in word
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+    return [*(literal_path(as_one_override(override)) for override in overrides), *flags]
 
 
 def check_flags(command: str, args: list[str]) -> None:
     """Ends with one line for a flag that neither the command has nor Hydra."""
-    flags = FLAGS.get(command, ())
+    flags = (*FLAGS.get(command, ()), *(REPORT_OPTIONS if command == "report" else ()))
     for arg in args:
-        if arg.startswith("--") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
+        if arg.startswith("-") and arg.split("=")[0] not in (*flags, *HYDRA_FLAGS):
             fail(f"{command} has no {arg}; its flags: {', '.join(flags) or 'none'}")
 
 
@@ -165,6 +178,8 @@ def run_hydra(args: list[str]) -> None:
     for group in CHOICES:  # Hydra itself ends in a traceback here
         if f"{group}=null" in args or f"{group}=" in args:
             fail(f"{group} needs a choice: charcmp train --help lists them")
+    if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
+        fail("the command line is not text in this terminal's encoding; a file's name: rename it")
     register_schemas()
     sys.argv = [sys.argv[0], *args]
     run = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")

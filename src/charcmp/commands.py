@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from charcmp.check import typed
 from charcmp.config import Config, DatasetConfig, config_dir, register_schemas
-from charcmp.errors import BusyError, Interrupted, StorageError, UserError
+from charcmp.errors import BusyError, Interrupted, StorageError, UserError, require
 from charcmp.records import Result
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
@@ -111,10 +111,12 @@ def train_one(
 
     A failure that is the run's own is recorded in its folder. Arguments: as of charcmp.train.train.
     """
+    from charcmp.memory import require_memory
     from charcmp.runs import RunFolder, runs_dir
     from charcmp.spec import resolve, warnings
 
     spec = resolve(config)
+    require_memory(spec)
     for warning in warnings(spec):
         say(f"note: {warning}")
     if spec.corpus.note:
@@ -145,6 +147,9 @@ def lanes(args: list[str]) -> None:
     """What a sweep starts for runs that share a GPU: `charcmp lanes`, with the number of a pipe."""
     from multiprocessing.connection import Connection
 
+    with one_line_errors():
+        is_number = len(args) == 1 and args[0].isdecimal()
+        require(is_number, "lanes is a sweep's own command: charcmp --help lists the others")
     from charcmp.lanes import work
 
     with Connection(int(args[0])) as connection:
@@ -187,7 +192,7 @@ def data(args: list[str]) -> None:
             case ["--help"] | ["-h"]:
                 print(DATA_USAGE, end="")
             case _:
-                raise UserError(f"data {' '.join(args)}: not understood\n{DATA_USAGE.rstrip()}")
+                raise UserError(f"data {' '.join(args)}: not understood; charcmp data --help")
 
 
 def sample(args: list[str]) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig
 
 from charcmp.check import typed
@@ -95,3 +95,11 @@ def single_values(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: a grid needs values, as in {key}=1,2")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def values_as_text(override: Override) -> list[str]:
+    """The values that an override gives to its key, without the quotes of Hydra's grammar."""
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    return [value.text if isinstance(value, QuotedString) else str(value) for value in values]

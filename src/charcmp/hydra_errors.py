@@ -6,18 +6,28 @@ values are for `charcmp sweep`.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
 
-from charcmp.check import unknown_key
+from charcmp.check import not_resolved, unknown_key
+from charcmp.output import fail
 
 # With it Hydra raises its errors, else it prints them and exits.
 TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
+# What a line is that Hydra answers with a plain ValueError, and what its message begins with.
+PLAIN_ERRORS = (
+    "Config group override must be",
+    "The --resolve flag",
+    "Only one of --",
+    "Exceeds the limit",
+)
 
 
 @contextmanager
@@ -27,13 +37,25 @@ def in_one_line() -> Iterator[None]:
         yield
         return
     os.environ[TRACEBACKS_VARIABLE] = "1"
+    usage_and_error, argparse.ArgumentParser.error = argparse.ArgumentParser.error, _parser_error  # type: ignore[method-assign]
     try:
         yield
     except CompactHydraException as error:
-        print(f"charcmp: {explain(error)}", file=sys.stderr)
-        sys.exit(2)
+        fail(explain(error))
+    except OmegaConfBaseException as error:
+        fail(not_resolved(error))
+    except ValueError as error:
+        if not str(error).startswith(PLAIN_ERRORS):
+            raise
+        advice = "; charcmp train --help lists the choices" if "group" in str(error) else ""
+        fail(str(error).splitlines()[0] + advice)
     finally:
+        argparse.ArgumentParser.error = usage_and_error  # type: ignore[method-assign]
         del os.environ[TRACEBACKS_VARIABLE]
+
+
+def _parser_error(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    fail(f"{message}; charcmp --help")
 
 
 def explain(error: CompactHydraException) -> str:
@@ -45,6 +67,10 @@ def explain(error: CompactHydraException) -> str:
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:
             return f"{error.override}: not understood; keys are set by key=value"
+        if lines[0].startswith("LexerNoViableAlt"):
+            key, _, value = error.override.partition("=")
+            quoted = f"\"{key}='{value}'\""
+            return f"{error.override}: not understood; such characters need quotes: {quoted}"
         return f"{error.override}: not understood ({lines[-2] if len(lines) > 1 else lines[0]})"
     if several := re.match(
         r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)'", lines[0]

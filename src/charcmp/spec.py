@@ -8,7 +8,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from charcmp.budget import budget_label, num_params, solve_hidden_size, target_params
+from charcmp.budget import (
+    budget_label,
+    canonical_budget,
+    num_params,
+    solve_hidden_size,
+    target_params,
+)
 from charcmp.check import without_effect
 from charcmp.config import (
     NOT_SCIENTIFIC,
@@ -162,7 +168,7 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
             else num_params(cell, layers, hidden_size, num_symbols, task)
         )
         return Size(hidden_size, target, label or str(target))
-    budget = config.budget or DEFAULT_BUDGET
+    budget = canonical_budget(config.budget or DEFAULT_BUDGET)
     target = target_params(budget, num_symbols)
     return Size(solve_hidden_size(cell, layers, target, num_symbols, task), target, budget)
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tabulate import tabulate
 
@@ -15,9 +15,12 @@ from charcmp.errors import UserError
 from charcmp.records import CorruptFileError, printable
 from charcmp.runs import RunFolder, runs_dir
 
+if TYPE_CHECKING:
+    from charcmp.report.filters import Filters
+
 # Finished runs last: what goes on or went wrong is what one looks for.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
-ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "seed")
+ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "hidden_size", "seed")
 WATCH_SECONDS = 2.0
 # Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
 # not for seconds. With no run left to start, it is over.
@@ -80,14 +83,17 @@ def _whole(value: float | None) -> int | None:
 
 
 class Runs:
-    """The runs of a results folder, looked at once or again and again.
+    """The runs of a results folder, or some of them, looked at once or again and again.
 
     Raises:
-        UserError: at a look, if there is no run.
+        UserError: at a look, if there is no run, or none of those that are asked for.
     """
 
-    def __init__(self, results_dir: str, lease_seconds: float) -> None:
+    def __init__(
+        self, results_dir: str, lease_seconds: float, filters: Filters | None = None
+    ) -> None:
         self.path = runs_dir(results_dir)
+        self.filters = filters
         self.lease_seconds = lease_seconds
         self.folders: dict[str, RunFolder] = {}  # kept: a lease shows its age to who keeps looking
 
@@ -98,30 +104,43 @@ class Runs:
         if not self.folders:
             raise UserError(f"{self.path}: no runs; charcmp sweep or charcmp train starts some")
         runs = [run_status(folder) for folder in self.folders.values()]
+        if self.filters is not None:
+            runs = [run for run in runs if self.filters.admits_status(run)]
+            if not runs:
+                raise UserError(f"none of the {len(self.folders)} runs is one of {self.filters}")
         return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
 
 
-def print_status(results_dir: str, lease_seconds: float, as_json: bool) -> None:
-    """Prints a line per run, the best of each row, and how much is left."""
-    runs = Runs(results_dir, lease_seconds).look()
+def print_status(
+    results_dir: str, lease_seconds: float, as_json: bool, filters: Filters | None = None
+) -> None:
+    """Prints a line per run that is admitted, the best of each row, and how much is left."""
+    runs = Runs(results_dir, lease_seconds, filters).look()
     print(json.dumps(runs, indent=2) if as_json else overview(runs))
 
 
-def watch_status(results_dir: str, lease_seconds: float) -> None:
+def watch_status(
+    results_dir: str,
+    lease_seconds: float,
+    as_json: bool = False,
+    filters: Filters | None = None,
+) -> None:
     """Shows the status until nothing has been running for some seconds: a table that renews itself
-    in a terminal, elsewhere a line for each run whose state has changed."""
-    folder = Runs(results_dir, lease_seconds)
+    in a terminal, elsewhere a line for each run whose state has changed; as JSON, such a line."""
+    folder = Runs(results_dir, lease_seconds, filters)
+    is_table = sys.stdout.isatty() and not as_json
     shown: dict[str, str] = {}
     last_running = time.monotonic()
     quiet = QUIET_SECONDS
     while time.monotonic() - last_running < quiet:
         runs = folder.look()
-        if sys.stdout.isatty():
+        if is_table:
             print("\033[H\033[2J" + overview(runs), flush=True)
         for run in runs:
-            if not sys.stdout.isatty() and shown.get(run["run_id"]) != run["state"]:
-                printed = " ".join(word for word in _printed(run).values() if word)
-                print(f"{time.strftime('%H:%M:%S')} {printed}", flush=True)
+            if not is_table and shown.get(run["run_id"]) != run["state"]:
+                words = " ".join(word for word in _printed(run).values() if word)
+                line = json.dumps(run) if as_json else f"{time.strftime('%H:%M:%S')} {words}"
+                print(line, flush=True)
             shown[run["run_id"]] = run["state"]
         if any(run["state"] == "running" for run in runs):
             last_running = time.monotonic()

@@ -5,20 +5,26 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from functools import partial
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
 from charcmp.check import typed
-from charcmp.config import NOT_SCIENTIFIC
-from charcmp.grid import Grid, Job, single_values
+from charcmp.config import NOT_SCIENTIFIC, Config
+from charcmp.errors import UserError
+from charcmp.grid import Grid, Job, values_as_text
 from charcmp.plan import print_params, print_plan
 from charcmp.spec import warnings
 from charcmp.status import WATCH_SECONDS, print_status, run_status, watch_status
 
 EXIT_FAILED = 1
+# What is known of a run from its first second on: its progress note says it.
+STATUS_AXES = (
+    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
+    *("hidden_size", "seed", "epochs"),
+)
 
 
 def run_command(
@@ -44,9 +50,9 @@ def run_command(
         case "status":
             status(grid, as_json="json" in flags, watch="watch" in flags)
         case "report":
-            report(grid, formats, output)
+            report(grid, formats, output, published="published" in flags)
         case _:
-            raise AssertionError(command)
+            raise UserError(f"hydra.sweeper.command={command}: charcmp itself sets it")
 
 
 def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
@@ -151,31 +157,45 @@ def print_outcome(jobs: Sequence[Job]) -> None:
 
 
 def status(grid: Grid, as_json: bool, watch: bool) -> None:
-    """`charcmp status`: of the results folder that the overrides name."""
-    overrides = [override.input_line or "" for override in grid.given]
-    config = typed(grid.compose(overrides))
+    """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
+    axes, config = filters_of(grid, STATUS_AXES, "a status")
+    filters = None
+    if axes:
+        from charcmp.report.filters import Filters  # slow to import
+
+        filters = Filters(axes)
     if watch:
-        watch_status(config.results_dir, config.lease_seconds)
+        watch_status(config.results_dir, config.lease_seconds, as_json, filters)
     else:
-        print_status(config.results_dir, config.lease_seconds, as_json)
+        print_status(config.results_dir, config.lease_seconds, as_json, filters)
 
 
-def report(grid: Grid, formats: str = "", output: str = "") -> None:
+def report(grid: Grid, formats: str, output: str, published: bool) -> None:
     """`charcmp report`: of everything in the results folder, or of the part that overrides name."""
     from charcmp.report import FORMATS, Filters, make_report
 
+    axes, config = filters_of(grid, Filters.AXES, "a report")
+    wanted = formats.split(",") if formats else FORMATS
+    make_report(
+        config.results_dir, Filters(axes), output or None, formats=wanted, published=published
+    )
+
+
+def filters_of(grid: Grid, known: Collection[str], what: str) -> tuple[dict[str, set[str]], Config]:
+    """The axes that narrow a report or a status, and the configuration by the other overrides.
+
+    What does neither is noted on stderr.
+    """
     axes: dict[str, set[str]] = {}
     others = []
     for override in grid.given:
         key = override.key_or_group
-        if key in Filters.AXES:
-            axes[key] = {value.split("=", 1)[1].strip("'\"") for value in single_values(override)}
+        if key in known:
+            axes[key] = set(values_as_text(override))
             continue
         if not key.startswith("dataset."):
             others.append(override.input_line or "")
         if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
-            print(f"note: {override.input_line} does not narrow a report; what narrows it is "
-                  + ", ".join(Filters.AXES), file=sys.stderr)  # fmt: skip
-    results_dir = typed(grid.compose(others)).results_dir
-    wanted = formats.split(",") if formats else FORMATS
-    make_report(results_dir, Filters(axes), out=output or None, formats=wanted)
+            print(f"note: {override.input_line} does not narrow {what}; what narrows it is "
+                  + ", ".join(known), file=sys.stderr)  # fmt: skip
+    return axes, typed(grid.compose(others))

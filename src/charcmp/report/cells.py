@@ -15,6 +15,7 @@ from charcmp.cells import CELLS
 from charcmp.report import paper
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
+from charcmp.report.statistics import text_variance
 from charcmp.spec import canonical_json
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
@@ -47,7 +48,7 @@ class Cell:
     sd_over_seeds: float | None  # sample SD (n - 1)
     sd_chars: float | None  # of one run's test loss, mean over the seeds
     sd_blocks: float | None
-    block_length: int | None
+    block_lengths: list[int]  # characters; the seeds' own lengths may differ
     paper_nats: float | None
 
     @property
@@ -214,13 +215,13 @@ def unusual(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_the_papers(block: dict[str, Any]) -> bool:
-    """Whether a block of wp or lk was trained and tested as the paper did."""
+    """Whether a block is of wp or lk, trained and tested as the paper did."""
     return (
         not unusual(block)
         and "task" not in block
         and block["epochs"] == paper.EPOCHS
         and block["dataset.layout"] == "columns"
-        and block["dataset.split"] == paper.SPLITS[block["dataset"]]
+        and block["dataset.split"] == paper.SPLITS.get(block["dataset"])
     )
 
 
@@ -309,6 +310,8 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         shown = [run for run in runs if run.dropout == dropout]
     test = [run.test_nats_per_char for run in shown]
     losses = [run.losses for run in shown if run.losses is not None]
+    texts = [(text_variance(summary.block_means_RJ), summary.block_length) for summary in losses]
+    measured = [(text, length) for text, length in texts if text is not None]
 
     def mean(values: Iterable[float]) -> float | None:
         values = list(values)
@@ -331,7 +334,7 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         test_nats=statistics.fmean(test) if done else math.nan,
         sd_over_seeds=statistics.stdev(test) if done and len(test) > 1 else None,
         sd_chars=mean(summary.sd_chars for summary in losses),
-        sd_blocks=mean(summary.sd_blocks for summary in losses),
-        block_length=losses[0].block_length if losses else None,
+        sd_blocks=mean(text.se for text, _ in measured),
+        block_lengths=sorted({text.block_length * length for text, length in measured}),
         paper_nats=paper_nats,
     )

@@ -1,7 +1,10 @@
 """What is compared with what: families fixed beforehand, within a row of equal parameters.
 
-A family is one kind of comparison in one row of one block, so that a row added to a grid changes no
-verdict of another. Each difference has up to three estimates, which answer different questions:
+A family is one kind of comparison in all rows of a block. Its size is the number of pairs that the
+block's grid has, whether they have been run or not, so that runs and seeds added to one pair never
+change the multiplicity of the others. Under the paper's protocol the grid is the paper's: three
+cells, three depths, four budgets, and whatever was run beyond it. Each difference has up to three
+estimates, which answer different questions:
 
 text    would these very models keep their order on as much other text of this kind?
 seeds   would models of other seeds keep it on this same text?
@@ -13,16 +16,18 @@ from __future__ import annotations
 import itertools
 import statistics as pystatistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from charcmp.budget import BUDGETS
 from charcmp.report import paper
-from charcmp.report.cells import Cell, Column, Table, base_cell
+from charcmp.report.cells import Cell, Column, Table, base_cell, is_the_papers
 from charcmp.report.distances import Distances, prediction_distances
 from charcmp.report.statistics import (
     ALPHA,
+    NUM_RESAMPLES,
     Estimate,
     Floats,
     Judged,
@@ -40,7 +45,7 @@ FAMILIES = {
     "rnn": "LSTM and GRU against RNN",
     "layers": "deeper against shallower",
     "variants": "variant cells against their starting point",
-    "best": "each cell against the best of its row",
+    "best": "each model against the one with the lowest validation loss of its row",
 }
 PLANNED = ("lstm_gru", "rnn", "layers", "variants")  # `best` is chosen by the data
 
@@ -54,6 +59,16 @@ class Resampled:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """Two models of a row that a family compares, whether they have been run or not."""
+
+    family: str
+    row: str
+    a: Column
+    b: Column
+
+
+@dataclass(frozen=True)
 class Difference:
     """Cell a minus cell b of one row, in test nats per character."""
 
@@ -61,11 +76,11 @@ class Difference:
     row: str
     a: Cell
     b: Cell
-    text_variance: TextVariance | None  # None: a run without its losses
+    text_variance: TextVariance | None  # None: no losses kept, or a text of a single block
     resampled: Resampled | None
     seeds: Estimate | None
     text: Judged | None
-    both: Judged | None  # over seeds and, where the losses are there, text
+    both: Judged | None  # over seeds and text
 
     @property
     def nats(self) -> float:
@@ -75,6 +90,10 @@ class Difference:
     def judged(self) -> Judged | None:
         """The strongest statement that its runs allow."""
         return self.both or self.text
+
+    @property
+    def has_losses(self) -> bool:
+        return all(any(run.losses for run in cell.runs) for cell in (self.a, self.b))
 
     @property
     def seed_variance(self) -> float | None:
@@ -109,42 +128,75 @@ class Analysis:
 
     table: Table
     differences: list[Difference] = field(default_factory=list)
+    planned: list[Pair] = field(default_factory=list)  # that the grid has, run or not
     power: list[Power] = field(default_factory=list)
     distances: list[Distances] = field(default_factory=list)
 
     def of(self, family: str, row: str | None = None) -> list[Difference]:
         return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
+    def family_size(self, family: str) -> int:
+        """The number of comparisons that Holm's procedure counts; of `best`, in one row."""
+        if family == "best":
+            return len(all_columns(self.table)) - 1
+        return sum(one.family == family for one in self.planned)
+
+    @property
+    def num_places(self) -> int:
+        """Rows times depths of the grid: where the predictions of three cells are compared."""
+        rows, _, depths = grid_of(self.table)
+        return len(rows) * len(depths)
+
+    def missing(self, family: str) -> list[Pair]:
+        """The pairs of the grid that have not been run, or have diverged."""
+        run = {(one.row, one.a.column, one.b.column) for one in self.of(family)}
+        return [one for one in self.planned
+                if one.family == family and (one.row, one.a, one.b) not in run]  # fmt: skip
+
     def best(self, row: str) -> Cell | None:
-        """The cell with the lowest mean test loss of a row."""
-        return min(_done(self.table, row), key=lambda cell: cell.test_nats, default=None)
+        """The model of a row with the lowest mean validation loss.
+
+        Not test loss: the winner is reported on test, which would flatter it had test chosen it.
+        """
+        return _best(_done(self.table, row))
 
     def not_worse(self, row: str) -> list[Cell]:
-        """The best of a row and every cell that is not told from it after Holm."""
-        tied = [
-            one.a for one in self.of("best", row)
-            if one.nats == 0 or (one.judged is not None and not one.judged.rejected)
-        ]  # fmt: skip
-        best = self.best(row)
-        return sorted([best, *tied], key=lambda cell: cell.test_nats) if best else []
+        """The best of a row and every model that is not significantly worse, by test loss.
 
-    def family_size(self, family: str, row: str) -> int:
-        return len(self.of(family, row))
+        Only models with two or more seeds are compared; [] where no comparison with the best is
+        over seeds and text.
+        """
+        compared = [one for one in self.of("best", row) if one.both is not None]
+        if not compared:
+            return []
+        tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
+        return sorted([compared[0].b, *tied], key=lambda cell: cell.test_nats)
 
 
-def analyse(table: Table) -> Analysis:
-    """All comparisons of a block."""
+def _best(cells: Sequence[Cell]) -> Cell | None:
+    return min(cells, key=lambda cell: cell.val_nats, default=None)
+
+
+def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
+    """All comparisons of a block; the resamples are for show, nothing is judged by them."""
+    done = {(cell.row, *cell.column): cell for cell in table.done()}
+    planned = planned_pairs(table)
     pairs: list[tuple[str, str, Cell, Cell]] = []
     for row in table.rows:
-        cells = {cell.column: cell for cell in _done(table, row)}
-        pairs += [(family, row, cells[a], cells[b])
-                  for family in PLANNED for a, b in _planned(family, cells)]  # fmt: skip
-        best = min(cells.values(), key=lambda cell: cell.test_nats, default=None)
-        pairs += [("best", row, cell, best) for cell in cells.values()
+        pairs += [
+            (one.family, row, done[row, *one.a], done[row, *one.b]) for one in planned
+            if one.row == row and {(row, *one.a), (row, *one.b)} <= done.keys()
+        ]  # fmt: skip
+        cells = _done(table, row)
+        best = _best(cells)
+        pairs += [("best", row, cell, best) for cell in cells
                   if best is not None and cell is not best]  # fmt: skip
-    differences = _differences(pairs)
-    powers = [power for row in table.rows for power in _powers(row, differences)]
-    return Analysis(table, differences, powers, prediction_distances(table))
+    analysis = Analysis(table, planned=planned)
+    differences = _differences(pairs, analysis.family_size, num_resamples)
+    size = analysis.family_size("lstm_gru")
+    powers = [power for row in table.rows for power in _powers(row, differences, size)]
+    distances = prediction_distances(table, analysis.num_places)
+    return Analysis(table, differences, planned, powers, distances)
 
 
 def _done(table: Table, row: str) -> list[Cell]:
@@ -154,10 +206,62 @@ def _done(table: Table, row: str) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _planned(family: str, columns: Iterable[Column]) -> list[tuple[Column, Column]]:
-    """The pairs (a, b) of a family among the columns that a row has."""
-    columns = list(columns)
-    depths = sorted({layers for _, layers in columns})
+def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
+    """Rows, cells and depths of the block's grid of LSTM, GRU and RNN.
+
+    Under the paper's protocol the paper's, and whatever was run beyond it; else what was run.
+    """
+    seen = [place for place in table.cells if place[1] in paper.CELLS]
+    rows = [row for row in table.rows if row in {place[0] for place in seen}]
+    cells = list(paper.CELLS)
+    depths = {layers for _, _, layers in seen}
+    if is_the_papers(table.settings):
+        rows = list(dict.fromkeys([*rows, *BUDGETS]))
+        depths |= {layers for _, layers in paper.COLUMNS}
+    else:
+        cells = [cell for cell in cells if cell in {place[1] for place in seen}]
+    return rows, cells, sorted(depths)
+
+
+def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
+    """Rows, cells and depths in which variants were run; the paper has none."""
+    seen = [place for place in table.cells if place[1] not in paper.CELLS]
+    rows = {row for row, _, _ in seen}
+    return (
+        [row for row in table.rows if row in rows],
+        sorted({cell for _, cell, _ in seen}),
+        sorted({layers for _, _, layers in seen}),
+    )
+
+
+def all_columns(table: Table) -> set[Column]:
+    """Every model that a row of the block's grid has."""
+    return {
+        column
+        for _, cells, depths in (grid_of(table), _variants(table))
+        for column in itertools.product(cells, depths)
+    }
+
+
+def planned_pairs(table: Table) -> list[Pair]:
+    """Every pair of the planned families, run or not."""
+    rows, cells, depths = grid_of(table)
+    pairs = [
+        Pair(family, row, a, b)
+        for row in rows
+        for family in PLANNED
+        for a, b in _planned(family, cells, depths)
+    ]
+    return pairs + [
+        Pair("variants", row, (cell, layers), (starting_point(cell), layers))
+        for row, cell, layers in itertools.product(*_variants(table))
+    ]
+
+
+def _planned(
+    family: str, cells: Sequence[str], depths: Sequence[int]
+) -> list[tuple[Column, Column]]:
+    """The pairs (a, b) of a family of LSTM, GRU and RNN in a row of the grid."""
     pairs: list[tuple[Column, Column]] = []
     if family == "lstm_gru":
         pairs = [(("lstm", layers), ("gru", layers)) for layers in depths]
@@ -166,13 +270,10 @@ def _planned(family: str, columns: Iterable[Column]) -> list[tuple[Column, Colum
     elif family == "layers":
         pairs = [
             ((cell, deeper), (cell, shallower))
-            for cell in paper.CELLS
+            for cell in cells
             for shallower, deeper in itertools.combinations(depths, 2)
         ]
-    elif family == "variants":
-        variants = [column for column in columns if column[0] not in paper.CELLS]
-        pairs = [((cell, layers), (starting_point(cell), layers)) for cell, layers in variants]
-    return [(a, b) for a, b in pairs if a in columns and b in columns]
+    return [(a, b) for a, b in pairs if a[0] in cells and b[0] in cells]
 
 
 def starting_point(cell: str) -> str:
@@ -190,21 +291,28 @@ def _seed_variance(cell: Cell) -> float | None:
     return None if cell.sd_over_seeds is None else cell.sd_over_seeds**2
 
 
-def _differences(pairs: Sequence[tuple[str, str, Cell, Cell]]) -> list[Difference]:
-    """Estimates, judged family by family, in the order of the pairs."""
+def _differences(
+    pairs: Sequence[tuple[str, str, Cell, Cell]],
+    family_size: Callable[[str], int],
+    num_resamples: int,
+) -> list[Difference]:
+    """Estimates, judged family by family, in the order of the pairs.
+
+    A planned family has all rows of the block; the comparisons with the best are judged by row.
+    """
     means = {id(cell): block_means(cell) for _, _, *both in pairs for cell in both}
     series: dict[tuple[int, int], Floats] = {}
     for _, _, a, b in pairs:
         mean_a, mean_b = means[id(a)], means[id(b)]
         if mean_a is not None and mean_b is not None:
             series[id(a), id(b)] = mean_a - mean_b
-    texts = {key: text_variance(one) for key, one in series.items()}
-    resampled = _resampled(series, texts)
+    texts = {key: text for key, one in series.items() if (text := text_variance(one)) is not None}
+    resampled = _resampled(series, texts, num_resamples)
     made: dict[int, Difference] = {}
     families = defaultdict(list)
     for number, (family, row, _, _) in enumerate(pairs):
-        families[family, row].append(number)
-    for (family, row), numbers in families.items():
+        families[family, row if family == "best" else ""].append(number)
+    for (family, _), numbers in families.items():
         of_text: dict[int, Estimate] = {}
         of_seeds: dict[int, Estimate] = {}
         of_both: dict[int, Estimate] = {}
@@ -220,11 +328,13 @@ def _differences(pairs: Sequence[tuple[str, str, Cell, Cell]]) -> list[Differenc
                 of_text[number] = estimate(nats, from_text)
             if len(known) == 2:
                 of_seeds[number] = estimate(nats, known)
-                of_both[number] = estimate(nats, [*from_text, *known])
-        text_judged = dict(zip(of_text, judge(list(of_text.values())), strict=True))
-        both_judged = dict(zip(of_both, judge(list(of_both.values())), strict=True))
+                if from_text:
+                    of_both[number] = estimate(nats, [*from_text, *known])
+        size = family_size(family)
+        text_judged = dict(zip(of_text, judge(list(of_text.values()), size), strict=True))
+        both_judged = dict(zip(of_both, judge(list(of_both.values()), size), strict=True))
         for number in numbers:
-            _, _, a, b = pairs[number]
+            _, row, a, b = pairs[number]
             made[number] = Difference(
                 family=family,
                 row=row,
@@ -240,20 +350,22 @@ def _differences(pairs: Sequence[tuple[str, str, Cell, Cell]]) -> list[Differenc
 
 
 def _resampled(
-    series: dict[tuple[int, int], Floats], texts: dict[tuple[int, int], TextVariance]
+    series: dict[tuple[int, int], Floats],
+    texts: dict[tuple[int, int], TextVariance],
+    num_resamples: int,
 ) -> dict[tuple[int, int], Resampled]:
     """The bootstrap itself, for all differences of one block length at once."""
     found = {}
     for length in sorted({text.block_length for text in texts.values()}):
         keys = [key for key, text in texts.items() if text.block_length == length]
-        means_CN = resample([series[key] for key in keys], length)
+        means_CN = resample([series[key] for key in keys], length, num_resamples)
         lows, highs = np.percentile(means_CN, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=1)
         for key, sd, low, high in zip(keys, means_CN.std(axis=1), lows, highs, strict=True):
             found[key] = Resampled(float(sd), (float(low), float(high)))
     return found
 
 
-def _powers(row: str, differences: Sequence[Difference]) -> list[Power]:
+def _powers(row: str, differences: Sequence[Difference], family_size: int) -> list[Power]:
     """Of the pairs with several seeds where there are any, else of all."""
     pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
     powers = []
@@ -262,6 +374,6 @@ def _powers(row: str, differences: Sequence[Difference]) -> list[Power]:
             continue
         num_seeds = min(len(one.a.seeds), len(one.b.seeds))
         text, variance = one.text_variance.component, one.seed_variance or 0.0
-        detectable = detectable_with(num_seeds, text, variance, ALPHA / len(pairs))
+        detectable = detectable_with(num_seeds, text, variance, ALPHA / family_size)
         powers.append(Power(row, one.a.layers, num_seeds, detectable, abs(one.nats)))
     return powers

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from charcmp.budget import canonical_budget
 from charcmp.errors import UserError
 from charcmp.sources import safe_name
 
@@ -45,7 +46,7 @@ class Filters:
         "dataset.layout": str,
         "cell": str,
         "layers": _whole,
-        "budget": lambda value: value.replace("_", ""),
+        "budget": canonical_budget,
         "hidden_size": _whole,
         "seed": _whole,
         "dropout": _decimal,
@@ -57,6 +58,8 @@ class Filters:
         for axis, values in (axes or {}).items():
             try:
                 self.axes[axis] = {self.AXES[axis](value) for value in values}
+            except UserError:
+                raise
             except ValueError:
                 raise UserError(f"{axis}={','.join(sorted(values))}: not a number") from None
 
@@ -88,6 +91,14 @@ class Filters:
                 "dropout": f"{run.dropout:g}",
                 "epochs": str(run.epochs),
             }.items()
+        )
+
+    def admits_status(self, run: Mapping[str, Any]) -> bool:
+        """The same of a run that need not be finished, by what charcmp.status says of it."""
+        return self._admits_dataset(str(run["dataset"])) and all(
+            self._on(axis, str(run[axis]))
+            for axis in self.AXES
+            if axis in run and not axis.startswith("dataset")
         )
 
     def admits_row(self, name: str) -> bool:

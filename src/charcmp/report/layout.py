@@ -12,7 +12,7 @@ from charcmp.report import paper
 from charcmp.report.cells import Cell, Table, is_the_papers
 from charcmp.report.comparisons import Analysis, Power
 from charcmp.report.load import largest_state
-from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name
+from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, cell_label, name, training
 from charcmp.runs import RUNAWAY
 
 MISSING = "—"
@@ -20,6 +20,7 @@ MISSING = "—"
 # model loses 0.05 to 0.35 there.
 MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12
+ENOUGH_BLOCKS = 20  # to estimate a variance from
 
 
 @dataclass(frozen=True)
@@ -122,28 +123,39 @@ def column_label(column: tuple[str, int]) -> tuple[str, str]:
 
 def caption(analysis: Analysis, measure: Measure, bold: str) -> str:
     """What the table shows, and what its bold figures mean."""
-    return (
-        f"{analysis.table.heading}: {measure.title}; {bold}: not worse than the best of its row "
-        f"({_bold_rule(analysis)})"
-    )
+    return f"{analysis.table.heading}: {measure.title}; {_bold_rule(analysis, bold)}"
 
 
-def _bold_rule(analysis: Analysis) -> str:
-    judged = [one.both is not None for one in analysis.of("best") if one.judged is not None]
-    if not judged:
-        return "no test: one seed, and no losses kept"
-    over = (
-        "over seeds and text" if all(judged)
-        else "over seeds and text, where a cell has one seed over text alone" if any(judged)
-        else "over text alone, as there is one seed"
-    )  # fmt: skip
-    return f"Holm, 5 %, {over}"
+def _bold_rule(analysis: Analysis, bold: str) -> str:
+    """What is bold, or why nothing is."""
+    compared = analysis.of("best")
+    if not compared:
+        return "nothing to compare with"
+    if any(one.both is not None for one in compared):
+        return (
+            f"{bold}: not significantly worse than the model with the lowest mean validation loss "
+            "of its row (Holm, 5 %, over seeds and text); a model with one seed is not compared, "
+            "and where that best model has one, nothing in its row is"
+        )
+    if all(min(len(one.a.seeds), len(one.b.seeds)) < 2 for one in compared):
+        return "nothing is bold, as there is one seed: how much another would change is not known"
+    return "nothing is bold, as no comparison with the best is over seeds and text"
 
 
 def notes(analysis: Analysis) -> list[str]:
     """What must be known to read this block rightly."""
     table = analysis.table
-    return [*size_notes(table), *_power_notes(analysis), *remarks(table)]
+    order = (
+        f"The order of the models is that {training(table)}; another training, such as each model "
+        "at a learning rate of its own, may order them differently."
+    )
+    return [
+        *size_notes(table),
+        order,
+        *_power_notes(analysis),
+        *_few_blocks_notes(analysis),
+        *remarks(table),
+    ]
 
 
 def size_notes(table: Table) -> list[str]:
@@ -209,8 +221,8 @@ def _seeds_note(table: Table) -> str:
         said += " A 1 says nothing of how much a seed moves the loss."
     if 2 in counts:
         said += (
-            " Two seeds tell of their spread by one difference: that finds very large effects "
-            "only, and what is bold may be far from the best."
+            " Two seeds of each of two cells leave two degrees of freedom: only differences many "
+            "times their standard error are significant, and what is bold may be far from the best."
         )
     return said
 
@@ -226,13 +238,31 @@ def _power_notes(analysis: Analysis) -> list[str]:
         limits = ", ".join(f"{one.detectable:.4f} nats ({_depth(one)})" for one in powers)
         line = (
             f"{row}: with {of} a difference of LSTM and GRU below {limits} would usually be missed "
-            "(80 % power, Holm's first step)"
+            f"(80 % power, Holm's first step of {analysis.family_size('lstm_gru')} comparisons)"
         )
         if beyond := [one for one in powers if one.is_beyond]:
             line += "; smaller it came out with " + ", ".join(
                 f"{_depth(one)}: {one.difference:.4f}" for one in beyond
             )
         said.append(f"{line}.")
+    return said
+
+
+def _few_blocks_notes(analysis: Analysis) -> list[str]:
+    """Where the test text is too short, or its stretches too much alike, for good intervals."""
+    said = []
+    measured = [one.text_variance for one in analysis.differences if one.text_variance is not None]
+    fewest = min((text.num_blocks for text in measured), default=math.inf)
+    if fewest < ENOUGH_BLOCKS:
+        said.append(
+            f"The test text is as few as {fewest:.0f} blocks of the length that its dependence "
+            f"asks for; below {ENOUGH_BLOCKS}, standard errors and intervals over text are rough."
+        )
+    if any(one.text_variance is None and one.has_losses for one in analysis.differences):
+        said.append(
+            "The test text is a single block of characters, so there is no interval over text, and "
+            "nothing is significant: a longer text is needed."
+        )
     return said
 
 
@@ -296,14 +326,15 @@ def _diverged_notes(table: Table) -> list[str]:
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     """What the lines of standard deviations mean."""
     cells = [cell for table in tables for cell in table.done()]
-    lengths = sorted({cell.block_length for cell in cells if cell.block_length is not None})
+    lengths = sorted({length for cell in cells for length in cell.block_lengths})
     if not lengths:
         return []
-    of = " or ".join(map(str, lengths))
+    of = f"{lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")
     said = [
         "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
-        f"single characters (the paper's way) or blocks of {of} characters that never cross a "
-        "row of the split; in closed form, std/sqrt(n), the limit of infinitely many resamples. "
+        f"single characters (the paper's way) or blocks of {of} characters, as long as each "
+        "series' dependence asks for, that never cross a row of the split (cells.csv has the "
+        "lengths); in closed form, the limit of infinitely many resamples. "
         "It says how exactly this text measures one model, not how far another seed moves it, and "
         "not how exactly it measures a difference: all models meet the same text."
     ]

@@ -40,7 +40,7 @@ def make_report(
     filters: Filters | None = None,
     out: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
-    or_published: bool = True,
+    published: bool = False,
 ) -> None:
     """A report of the finished runs: written to a folder, the tables and verdicts also printed.
 
@@ -50,26 +50,31 @@ def make_report(
         out: where to write. `<results_dir>/report` unless given; a report of some of the runs goes
             into a folder of its own in it, so that it never takes the place of the full one.
         formats: which files, of FORMATS.
-        or_published: show the published runs where the folder has none.
+        published: report of the published runs instead, in a folder of its own in
+            `<results_dir>/report`.
 
     Raises:
         UserError: if there is no run to report of, a format is unknown, or the folder cannot be
-            written.
+            written or holds runs.
     """
     if unknown := [name for name in formats if name not in FORMATS]:
         raise UserError(f"--format {unknown[0]}: one or more of {', '.join(FORMATS)}")
-    if out is None and Path(results_dir).resolve().is_relative_to(PUBLISHED):
+    usual = Path(results_dir) / "report"
+    if out is None and usual.resolve().is_relative_to(PUBLISHED):
         raise UserError(
             f"results_dir={results_dir}: the place of the published runs; scripts/publish.py alone "
             "writes a report there (--output writes one elsewhere)"
         )
     filters = filters or Filters()
-    loaded = load(runs_dir(results_dir), or_published)
+    path = Path(out or (usual / "published" if published else usual) / filters.slug)
+    source = PUBLISHED if published else Path(results_dir)
+    _refuse_among_runs(path, source)
+    loaded = load(runs_dir(source))
     tables = make_tables(loaded.runs, filters)
     fill_tables = make_tables(loaded.runs, filters, "fill")
     if not (tables or fill_tables):
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
-    folder = RunFolder(Path(out or Path(results_dir) / "report" / filters.slug))
+    folder = RunFolder(path)
     folder.create()
     findings = find(tables, fill_tables)
     files = text_files(findings)
@@ -121,21 +126,28 @@ def _note(text: str) -> None:
     print(f"note: {text}")
 
 
-def load(folder: Path, or_published: bool) -> Loaded:
-    """The runs of a folder, or if wanted the published ones; complaints go to stderr.
+def _refuse_among_runs(out: Path, results_dir: Path) -> None:
+    """UserError if a report's files would lie beside or in the folders of runs."""
+    is_inside = out.resolve().is_relative_to(runs_dir(results_dir).resolve())
+    files = ("progress.json", "result.json")
+    if is_inside or any(any(out.glob(f"{where}{file}")) for file in files for where in ("", "*/")):
+        raise UserError(f"--output {out}: it holds runs; name another folder for the report")
+
+
+def load(folder: Path) -> Loaded:
+    """The runs of a folder; complaints go to stderr.
 
     Raises:
         UserError: if there is none.
     """
     loaded = load_runs(folder)
-    if or_published and not loaded.runs and not loaded.complaints and PUBLISHED.is_dir():
-        print(f"note: no finished run in {folder}: these are the published ones of {PUBLISHED}")
-        loaded = load_runs(PUBLISHED / "runs")
     for complaint in loaded.complaints:
         print(f"charcmp: {complaint}", file=sys.stderr)
     if not loaded.runs:
+        known = "; charcmp report --published shows the published runs" * PUBLISHED.is_dir()
         raise UserError(
             f"{folder}: no finished run; charcmp sweep experiment=demo trains some in minutes"
+            + known
         )
     return loaded
 

@@ -185,7 +185,7 @@ def _differences(analysis: Analysis) -> list[dict[str, Any]]:
         rows = []
         for one in analysis.of(family):
             texts = difference_row(analysis, one)
-            values: dict[str, float | None] = {"nats per character": one.nats}
+            values: dict[str, float | None] = {"nats per character (95 % interval)": one.nats}
             if one.judged is not None:
                 values["Holm's p"] = one.judged.p_holm
             rows.append({"budget": one.row, "cells": sorted({one.a.cell, one.b.cell}),

@@ -262,7 +262,7 @@ def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
         "sd_over_seeds": cell.sd_over_seeds,
         "sd_chars": cell.sd_chars,
         "sd_blocks": cell.sd_blocks,
-        "block_length": cell.block_length,
+        "block_length": " ".join(map(str, cell.block_lengths)),
         "paper_nats_per_char": cell.paper_nats,
         "difference": difference,
         "corpus_sha256": table.settings["corpus_sha256"],

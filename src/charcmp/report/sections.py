@@ -11,6 +11,7 @@ from charcmp.report.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.distances import Distances
 from charcmp.report.findings import Findings
 from charcmp.report.recommend import SAMPLING_NOTE
+from charcmp.report.statistics import Judged
 from charcmp.report.verdicts import needs
 from charcmp.report.wording import interval_text, name
 
@@ -21,11 +22,24 @@ QUESTIONS = (
     "where whole rows give a standard error larger by more than chance explains: the check.",
     "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
     "seeds and text: would models of other seeds keep it on other text? The two variances added, "
-    "degrees of freedom by Satterthwaite. Needs two seeds of each cell.",
-    "A family is one kind of comparison in one row. Intervals of 95 % are Holm-adjusted: each at "
-    "the level that Holm's procedure judged its difference at, so that it leaves out 0 exactly "
-    "where the difference is told from 0. The comparisons with the best cell of a row are no "
-    "family fixed beforehand, as the data choose it; they mark the table's bold figures, no more.",
+    "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
+    "Intervals are plain ones of 95 %, each for its own difference. p-values are adjusted by "
+    "Holm's procedure for the family, and those up to 0.05 are `significantly different (Holm, "
+    "5 %)`: so an interval may leave out 0 where the difference is not significant.",
+    "A family is one kind of comparison in all rows of a block. It has as many members as the "
+    "block's grid has pairs, whether they have been run or not (under the paper's protocol: three "
+    "cells, three depths, four budgets). The comparisons with the best model of a row are no "
+    "family fixed beforehand, as validation loss chooses it; Holm's procedure counts the models of "
+    "the row, and they mark the table's bold figures, no more.",
+)
+
+
+DISTANCE_NOTES = (
+    "Mean absolute difference of the probabilities given to the correct character at the sampled "
+    "test positions (10,000, or all of a shorter text).",
+    "The RNN is farther by: its mean distance from LSTM and GRU minus theirs, each distance of two "
+    "cells less the mean distance of two seeds of one of them (half the energy distance). Needs "
+    "two seeds of each cell; without them distances are not corrected, and nothing is decided.",
 )
 
 
@@ -70,8 +84,7 @@ def sections(findings: Findings) -> list[Section]:
                 Section(
                     f"{analysis.table.heading}: how alike they predict",
                     [distance_row(one) for one in distances],
-                    ("Mean absolute difference of the probabilities given to the correct character "
-                     "at the sampled test positions (10,000, or all of a shorter text).",),
+                    DISTANCE_NOTES,
                 )
             )  # fmt: skip
     found.append(Section("Which question each interval answers", [], QUESTIONS))
@@ -79,27 +92,30 @@ def sections(findings: Findings) -> list[Section]:
 
 
 def difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:
-    """A comparison, its interval, and what it would take to tell it from 0."""
+    """A comparison, its interval, and what it would take to find such a difference."""
     judged = one.judged
     row = {
         "budget": one.row,
         "difference": f"{name(one.a)} - {name(one.b)}",
-        "nats per character": interval_text(one.nats, judged),
+        "nats per character (95 % interval)": interval_text(one.nats, judged),
         "over": "" if judged is None else "seeds and text" if one.both else "text alone",
         "Holm's p": "" if judged is None else p_text(judged.p_holm),
+        "Holm, 5 %": "" if judged is None else significance_text(judged),
         "SE, text": "" if one.text is None else f"{one.text.estimate.se:.4f}",
         "SE, seeds": "" if one.seeds is None else f"{one.seeds.se:.4f}",
         "seeds": f"{len(one.a.seeds)}, {len(one.b.seeds)}",
         "block, check": check_text(one),
     }
-    if judged is not None and not judged.rejected:
-        size = analysis.family_size(one.family, one.row)
-        row["to tell it"] = (
-            needs(one, size) if one.both else "more seeds first" if one.seeds is None else ""
+    row["to find such a difference"] = ""
+    if judged is not None and not judged.significant:
+        row["to find such a difference"] = (
+            needs(one, analysis.family_size(one.family)) if one.both else "more seeds first"
         )
-    else:
-        row["to tell it"] = ""
     return row
+
+
+def significance_text(judged: Judged) -> str:
+    return ("" if judged.significant else "not ") + "significantly different"
 
 
 def p_text(p_value: float) -> str:
@@ -109,7 +125,7 @@ def p_text(p_value: float) -> str:
 def check_text(one: Difference) -> str:
     """`3300 chars; SE 0.0013 at 100, 0.0015 at 3300`"""
     if (text := one.text_variance) is None:
-        return "no losses"
+        return "one block of text: no variance" if one.has_losses else "no losses"
     unit = next(run.losses.block_length for run in one.a.runs if run.losses is not None)
     check = ", ".join(f"{se:.4f} at {length * unit:,}" for length, se in text.se_of_length.items())
     return f"{text.block_length * unit:,} characters; SE {check}"
@@ -123,9 +139,11 @@ def distance_row(one: Distances) -> dict[str, str]:
         "LSTM to GRU": f"{one.lstm_gru:.4f}",
         "LSTM to RNN": f"{one.lstm_rnn:.4f}",
         "GRU to RNN": f"{one.gru_rnn:.4f}",
-        "two seeds of a cell": "" if one.same_cell is None else f"{one.same_cell:.4f}",
-        "the RNN is farther by": interval_text(one.excess, one.judged),
-        "over": "seeds and text" if one.both else "text alone",
+        "two seeds of LSTM, GRU, RNN": ", ".join(
+            "—" if own is None else f"{own:.4f}" for own in one.within
+        ),
+        "the RNN is farther by (95 % interval)": interval_text(one.excess, one.judged),
+        "over": "seeds and text" if one.both else "text alone, not corrected",
         "seeds": str(one.num_seeds),
     }
 
@@ -142,6 +160,7 @@ def _difference_record(analysis: Analysis, one: Difference) -> dict[str, Any]:
         "block": analysis.table.heading,
         "dataset": analysis.table.dataset,
         "family": one.family,
+        "family_size": analysis.family_size(one.family),
         "budget": one.row,
         "cell_a": one.a.cell,
         "layers_a": one.a.layers,
@@ -166,16 +185,16 @@ def _difference_record(analysis: Analysis, one: Difference) -> dict[str, Any]:
         low, high = judged.interval if judged else (math.nan, math.nan)
         record |= {
             f"{kind}_p_holm": judged and judged.p_holm,
-            f"{kind}_low_holm": low,
-            f"{kind}_high_holm": high,
-            f"{kind}_told_from_0": judged and judged.rejected,
+            f"{kind}_significant": judged and judged.significant,
+            f"{kind}_low_95": low,
+            f"{kind}_high_95": high,
         }
     low, high = one.seeds.interval() if one.seeds else (math.nan, math.nan)
     return record | {
         "seeds_se": one.seeds and one.seeds.se,
         "seeds_df": one.seeds and one.seeds.df,
-        "seeds_low": low,
-        "seeds_high": high,
+        "seeds_low_95": low,
+        "seeds_high_95": high,
         "both_se": one.both and one.both.estimate.se,
         "both_df": one.both and one.both.estimate.df,
     }

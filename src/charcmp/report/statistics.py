@@ -4,7 +4,7 @@ Text: paired circular block bootstrap (Politis & Romano 1992) over the differenc
 blocks that a run keeps (losses.py). Blocks stay within a row of the split, wrapping round in it.
 The resampled mean averages independent draws, so its variance has a closed form; `resample` draws
 all the same, and a test holds one against the other. Seeds: Welch's t. Both: the variances add,
-degrees of freedom by Satterthwaite.
+degrees of freedom by Satterthwaite, but never more than the seeds have.
 
 Shape suffixes: R rows of the split, J base blocks of a row, K = R·J base blocks, C comparisons.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 Floats = NDArray[np.float64]
 
@@ -28,7 +28,8 @@ NUM_RESAMPLES = 10_000
 RESAMPLE_SEED = 1506_02078
 RESAMPLES_AT_ONCE = 500
 # Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a whole row.
-LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+LENGTHS = (1, *(factor * 2**power for power in range(20) for factor in (2, 3)))
+MIN_BLOCKS = 2  # fewer have no variance
 MIN_ROWS = 10  # fewer whole rows are too few blocks to estimate a variance from
 MANY_DF = 200  # from here on Student's t and the normal distribution give the same figures
 MAX_SEEDS = 1000
@@ -40,6 +41,7 @@ class Component:
 
     variance: float
     df: float
+    is_over_seeds: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,19 +63,31 @@ class TextVariance:
         return Component(self.variance, self.num_blocks - 1)
 
 
-def text_variance(series_RJ: Floats) -> TextVariance:
+def text_variance(series_RJ: Floats) -> TextVariance | None:
     """The variance of the mean of a series, by blocks as long as its dependence asks for.
+
+    None for a series of a single base block, which has no variance. Otherwise at least two blocks
+    are left, however strong the dependence.
 
     The length is the automatic one. The check: where whole rows give a standard error that is
     larger by more than chance explains (one-sided, 5 %), there is dependence that short blocks do
     not see, and whole rows are the blocks.
     """
     num_rows, row_length = series_RJ.shape
+    longest = series_RJ.size / MIN_BLOCKS
+    if longest < 1:
+        return None
     wanted = automatic_block_length(series_RJ)
-    longer = [length for length in LENGTHS if wanted <= length < row_length]
-    rule_length = chosen = min(longer, default=row_length)
-    lengths = sorted({1, rule_length, min(2 * rule_length, row_length), row_length})
-    se = {length: math.sqrt(block_variance(series_RJ, length)) for length in lengths}
+    possible = [length for length in LENGTHS if length < row_length and length <= longest]
+    if row_length <= longest:
+        possible.append(row_length)
+    long_enough = [length for length in possible if length >= wanted]
+    rule_length = chosen = min(long_enough, default=max(possible))
+    lengths = {1, rule_length, min(2 * rule_length, row_length), row_length}
+    se = {
+        length: math.sqrt(block_variance(series_RJ, length))
+        for length in sorted(lengths) if length <= longest
+    }  # fmt: skip
     if num_rows >= MIN_ROWS:
         tolerance = 1 + stats.norm.isf(0.05) / math.sqrt(2 * (num_rows - 1))
         if se[row_length] > tolerance * se[chosen]:
@@ -165,7 +179,7 @@ def seed_component(values: Sequence[float]) -> Component | None:
     """The variance of a mean over seeds; None for a single one."""
     if len(values) < 2:
         return None
-    return Component(float(np.var(values, ddof=1)) / len(values), len(values) - 1)
+    return Component(float(np.var(values, ddof=1)) / len(values), len(values) - 1, True)
 
 
 @dataclass(frozen=True)
@@ -181,53 +195,79 @@ class Estimate:
         """Two-sided, of no difference."""
         if self.se == 0:
             return float(self.difference == 0)
-        return float(2 * stats.t.sf(abs(self.difference) / self.se, self.df))
+        # scipy.special: stats.t gives the same, but slowly, and a simulation needs many
+        return float(2 * special.stdtr(self.df, -abs(self.difference) / self.se))
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
-        margin = float(stats.t.isf(alpha / 2, self.df)) * self.se
+        margin = float(special.stdtrit(self.df, 1 - alpha / 2)) * self.se
         return self.difference - margin, self.difference + margin
 
 
 def estimate(difference: float, components: Sequence[Component]) -> Estimate:
-    """Adds independent variances; degrees of freedom by Satterthwaite."""
+    """Adds independent variances; degrees of freedom by Satterthwaite, capped by the seeds'.
+
+    Two or three seeds sometimes lie close together by chance. Satterthwaite then takes the text's
+    many degrees of freedom, just where the seeds' variance is underestimated: without the cap,
+    p-values as small as Holm asks for come 2 to 5 times too often (scripts/simulate_coverage.py).
+    """
     variance = sum(part.variance for part in components)
     if variance == 0:
         return Estimate(difference, 0.0, min(part.df for part in components))
     df = variance**2 / sum(part.variance**2 / part.df for part in components)
+    if of_seeds := [part.df for part in components if part.is_over_seeds]:
+        df = min(df, sum(of_seeds))  # two cells: n_a + n_b - 2
     return Estimate(difference, math.sqrt(variance), df)
 
 
 @dataclass(frozen=True)
 class Judged:
-    """An estimate in its family: Holm's verdict, and the interval at the level it was judged at."""
+    """An estimate in its family.
+
+    The interval is a plain one of 95 %; only the p-value is adjusted for the family. So an interval
+    may leave out 0 where the difference is not significant.
+    """
 
     estimate: Estimate
     p_holm: float
-    interval: tuple[float, float]  # excludes 0 exactly where Holm rejects
-    rejected: bool
+    significant: bool  # Holm, 5 %
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.estimate.interval()
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the difference is told from 0, else 0."""
-        return int(math.copysign(1, self.estimate.difference)) if self.rejected else 0
+        """-1 or 1 where the difference is significant after Holm, else 0."""
+        return _sign(self.estimate.difference) if self.significant else 0
+
+    @property
+    def plain_sign(self) -> int:
+        """-1 or 1 where the plain 95 % interval leaves out 0, else 0."""
+        return _sign(self.estimate.difference) if self.estimate.p_value <= ALPHA else 0
 
 
-def judge(family: Sequence[Estimate], alpha: float = ALPHA) -> list[Judged]:
+def _sign(difference: float) -> int:
+    return int(math.copysign(1, difference))
+
+
+def judge(
+    family: Sequence[Estimate], family_size: int | None = None, alpha: float = ALPHA
+) -> list[Judged]:
     """Holm's step-down test of a family.
 
-    The i-th smallest p-value is judged at alpha / (m - i + 1) until one fails; that level holds for
-    all the rest. An interval at the level its difference was judged at agrees with the verdict.
+    Args:
+        family: the estimates that there are.
+        family_size: how many comparisons the family has; those without an estimate count as
+            p = 1, so that an estimate added later does not change the multiplicity of the others.
+        alpha: the family-wise error.
     """
+    size = max(len(family), family_size or 0)
     p_values = np.array([one.p_value for one in family])
-    order = np.argsort(p_values, kind="stable")
     judged: dict[int, Judged] = {}
-    p_holm, judged_at = 0.0, len(family)
-    for step, number in enumerate(order):
-        one = family[number]
-        p_holm = max(p_holm, min(1.0, float(p_values[number]) * (len(family) - step)))
-        rejected = p_holm <= alpha
-        judged[int(number)] = Judged(one, p_holm, one.interval(alpha / judged_at), rejected)
-        judged_at -= rejected
+    p_holm = 0.0
+    for step, number in enumerate(np.argsort(p_values, kind="stable")):
+        p_holm = max(p_holm, min(1.0, float(p_values[number]) * (size - step)))
+        judged[int(number)] = Judged(family[number], p_holm, p_holm <= alpha)
     return [judged[number] for number in range(len(family))]
 
 
@@ -240,7 +280,7 @@ def detectable_difference(se: float, df: float, alpha: float, power: float = POW
     critical = stats.t.isf(alpha / 2, df)
 
     def shortfall(shift: float) -> Any:
-        return stats.nct.sf(critical, df, shift) - power
+        return 1 - special.nctdtr(df, shift, critical) - power
 
     high = critical + stats.norm.ppf(power)
     while shortfall(high) < 0:
@@ -254,7 +294,7 @@ def detectable_with(
     """`detectable_difference` of two cells with so many seeds each, of one variance over seeds."""
     if num_seeds < 2:
         return detectable_difference(math.sqrt(text.variance), text.df, alpha)
-    of_seeds = Component(seed_variance / num_seeds, num_seeds - 1)
+    of_seeds = Component(seed_variance / num_seeds, num_seeds - 1, is_over_seeds=True)
     planned = estimate(0.0, [text, of_seeds, of_seeds])
     return detectable_difference(planned.se, planned.df, alpha)
 

@@ -1,20 +1,32 @@
 """The claims of Karpathy, Johnson & Fei-Fei 2015 as verdicts.
 
 A verdict speaks of seeds and text together, so a cell with one seed decides nothing. A claim is
-read as it was made, of every budget and depth: one comparison against it, told from 0 after Holm,
-is a counterexample.
+read as it was made, of every pair of the block's grid (comparisons.py), run or not:
+
+does not hold   at least one pair is significantly against it after Holm over the whole family, so
+                the chance of refuting a true claim is at most 5 %, however many pairs it has;
+holds           every pair of the grid has been run with seeds, and each is for it by its plain
+                95 % interval (an intersection-union test: it needs no Holm);
+undecided       anything else.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from charcmp.report.comparisons import Analysis, Difference
+from charcmp.report.comparisons import Analysis, Difference, Pair
 from charcmp.report.distances import Distances
 from charcmp.report.statistics import ALPHA, seeds_needed
-from charcmp.report.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION, interval_text, name
+from charcmp.report.wording import (
+    FEW_EPOCHS,
+    FEW_EPOCHS_CAUTION,
+    cell_label,
+    interval_text,
+    name,
+    training,
+)
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided with these runs"
 ENOUGH_SEEDS = 3
@@ -57,27 +69,43 @@ def _cautioned(verdict: Verdict, analysis: Analysis) -> Verdict:
 
 @dataclass(frozen=True)
 class _Tally:
-    """Differences sorted by what they say of a claim that wants all of them below 0."""
+    """Pairs of the grid sorted by what they say of a claim that wants all of them below 0."""
 
-    for_it: list[Difference]
-    against: list[Difference]
-    open: list[Difference]  # of several seeds, not told from 0
-    unseeded: list[Difference]  # a cell with one seed
+    for_it: list[Difference]  # the plain 95 % interval lies below 0
+    against: list[Difference]  # above 0, significant after Holm
+    open: list[Difference]  # the other ones with several seeds
+    unseeded: list[Difference]  # a cell with one seed, or no interval over text
+    missing: list[Pair]  # not run, or diverged
+
+    @property
+    def num_pairs(self) -> int:
+        return self.num_seeded + len(self.unseeded) + len(self.missing)
+
+    @property
+    def num_seeded(self) -> int:
+        return len(self.for_it) + len(self.against) + len(self.open)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every pair of the grid has been run with seeds."""
+        return self.num_seeded == self.num_pairs
 
     @property
     def verdict(self) -> str:
         if self.against:
             return FAILS
-        return UNDECIDED if self.open or self.unseeded else HOLDS
+        return HOLDS if self.num_pairs and len(self.for_it) == self.num_pairs else UNDECIDED
 
 
-def _tally(differences: Sequence[Difference]) -> _Tally:
-    tally = _Tally([], [], [], [])
+def _tally(differences: Sequence[Difference], missing: Sequence[Pair]) -> _Tally:
+    tally = _Tally([], [], [], [], list(missing))
     for one in differences:
         if one.both is None:
             tally.unseeded.append(one)
+        elif one.both.plain_sign == -1:
+            tally.for_it.append(one)
         else:
-            (tally.open, tally.against, tally.for_it)[one.both.sign].append(one)
+            (tally.against if one.both.sign == 1 else tally.open).append(one)
     return tally
 
 
@@ -91,50 +119,72 @@ def _named(differences: Sequence[Difference]) -> str:
     return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
-def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against") -> str:
+def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it") -> str:
     """What the comparisons say, counted, and the ones that matter by name."""
     parts = []
-    num_seeded = len(tally.for_it) + len(tally.against) + len(tally.open)
-    if num_seeded:
+    if tally.num_seeded:
+        counts = [f"{len(tally.for_it)} {for_it} (plain 95 % intervals)",
+                  f"{len(tally.against)} significantly {against} (Holm, 5 %)",
+                  f"{len(tally.open)} neither"]  # fmt: skip
         parts.append(
-            f"Of {_comparisons(num_seeded)} over seeds and text, {len(tally.for_it)} {for_it}, "
-            f"{len(tally.against)} {against}, {len(tally.open)} open."
+            f"Of the grid's {_comparisons(tally.num_pairs)}, {tally.num_seeded} "
+            f"{'has' if tally.num_seeded == 1 else 'have'} been run with several seeds: "
+            f"{', '.join(counts)}."
         )
-    for label, some in ((against, tally.against), ("open", tally.open)):
+        if len(tally.for_it) == tally.num_seeded < tally.num_pairs:
+            parts.append(f"All that have been run with several seeds are {for_it} so far.")
+    for label, some in ((f"significantly {against}", tally.against), ("neither", tally.open)):
         if some:
             parts.append(f"{label.capitalize()}: {_named(some)}.")
     if some := tally.unseeded:
         signs = [one.text.sign for one in some if one.text is not None]
         parts.append(
-            f"With one seed, {_comparisons(len(some))}: on this text these very models say "
-            f"{signs.count(-1)} {for_it}, {signs.count(1)} {against}, {signs.count(0)} open."
+            f"With one seed or no interval over text, {_comparisons(len(some))}, which decide "
+            f"nothing: on this text these very models are {signs.count(-1)} times "
+            f"significantly {for_it}, {signs.count(1)} "
+            f"times {against}, {len(some) - signs.count(-1) - signs.count(1)} times neither."
         )
-        if contrary := [one for one in some if one.text is not None and one.text.sign == 1]:
-            parts.append(f"{against.capitalize()}: {_named(contrary)}.")
+    if tally.missing:
+        parts.append(f"Not run: {_comparisons(len(tally.missing))} ({_pairs(tally.missing)}).")
     return " ".join(parts)
+
+
+def _pairs(missing: Sequence[Pair]) -> str:
+    """`LSTM 1 - RNN 1 at 130k; and 5 more`"""
+    shown = [
+        f"{cell_label(one.a[0])} {one.a[1]} - {cell_label(one.b[0])} {one.b[1]} at {one.row}"
+        for one in missing[:MOST_NAMED]
+    ]
+    more = len(missing) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
 
 
 def _comparisons(number: int) -> str:
     return f"{number} comparison{'s' * (number != 1)}"
 
 
-def _decided_by(tally: _Tally, family_size: Callable[[Difference], int]) -> str:
-    if tally.verdict != UNDECIDED:
-        return ""
+def _decided_by(tally: _Tally, family_size: int) -> str:
+    """What would decide an undecided claim."""
     parts = []
+    if tally.missing:
+        parts.append(
+            f"The {_comparisons(len(tally.missing))} of the grid that have not been run, with "
+            f"{ENOUGH_SEEDS} seeds of each cell."
+        )
     if tally.unseeded:
         fewest = min(len(cell.seeds) for one in tally.unseeded for cell in (one.a, one.b))
+        more = max(ENOUGH_SEEDS - fewest, 0)
         parts.append(
-            f"{ENOUGH_SEEDS - fewest} more seeds of every cell ({ENOUGH_SEEDS} in all) to begin "
-            "with: nothing is known of how much a seed moves these losses."
+            f"{more} more seeds of every cell ({ENOUGH_SEEDS} in all) to begin "
+            "with: nothing is known of how much a seed changes these losses."
         )
     for one in tally.open[:MOST_NAMED]:
-        parts.append(f"{name(one.a)} - {name(one.b)} at {one.row}: {needs(one, family_size(one))}.")
+        parts.append(f"{name(one.a)} - {name(one.b)} at {one.row}: {needs(one, family_size)}.")
     return " ".join(parts)
 
 
 def needs(one: Difference, family_size: int) -> str:
-    """How many more seeds would tell a difference of the size seen from 0, in words."""
+    """How many more seeds would find a difference of the size seen, at Holm's first step."""
     if one.text_variance is None or one.seed_variance is None:
         return "losses of the single characters are missing"
     have = min(len(one.a.seeds), len(one.b.seeds))
@@ -142,52 +192,64 @@ def needs(one: Difference, family_size: int) -> str:
         one.nats, one.text_variance.component, one.seed_variance, ALPHA / family_size
     )
     if needed is None:
-        return "more seeds cannot tell so small a difference on this text; more test text could"
+        return "more seeds cannot find so small a difference on this text; more test text could"
     if needed <= have:
-        return "these seeds would usually tell such a difference; a few more will"
+        return "so many seeds would usually find such a difference; a few more will"
     return f"about {needed - have} more seeds of each, if the difference is what it looks like"
 
 
-def _verdict(claim: str, analysis: Analysis, differences: Sequence[Difference]) -> Verdict | None:
-    if not differences:
-        return None
-    tally = _tally(differences)
-    decided_by = _decided_by(tally, lambda one: analysis.family_size(one.family, one.row))
-    return Verdict(claim, analysis.table.heading, tally.verdict, _evidence(tally), decided_by)
+def _verdict(claim: str, analysis: Analysis, tally: _Tally, family: str) -> Verdict:
+    open_still = tally.verdict == UNDECIDED
+    decided_by = _decided_by(tally, analysis.family_size(family)) if open_still else ""
+    return Verdict(claim, _scope(analysis), tally.verdict, _evidence(tally), decided_by)
+
+
+def _scope(analysis: Analysis) -> str:
+    return f"{analysis.table.heading}, {training(analysis.table)}"
 
 
 def _beats_rnn(analysis: Analysis) -> Verdict | None:
+    if not (differences := analysis.of("rnn")):
+        return None
     claim = "1. LSTM and GRU beat the RNN at equal parameters"
-    return _verdict(claim, analysis, analysis.of("rnn"))
+    return _verdict(claim, analysis, _tally(differences, analysis.missing("rnn")), "rnn")
+
+
+def _depths(analysis: Analysis, deeper: int, shallower: int) -> _Tally | None:
+    """The pairs of two depths, None if no such pair has been run."""
+    depths = (deeper, shallower)
+    run = [one for one in analysis.of("layers") if (one.a.layers, one.b.layers) == depths]
+    missing = [one for one in analysis.missing("layers") if (one.a[1], one.b[1]) == depths]
+    return _tally(run, missing) if run else None
 
 
 def _two_layers(analysis: Analysis) -> Verdict | None:
-    two = [one for one in analysis.of("layers") if (one.a.layers, one.b.layers) == (2, 1)]
-    return _verdict("2a. Two layers beat one", analysis, two)
+    if (tally := _depths(analysis, 2, 1)) is None:
+        return None
+    return _verdict("2a. Two layers beat one", analysis, tally, "layers")
 
 
 def _three_layers(analysis: Analysis) -> Verdict | None:
-    """Mixed holds where three layers win somewhere and lose elsewhere."""
-    three = [one for one in analysis.of("layers") if (one.a.layers, one.b.layers) == (3, 2)]
-    if not three:
+    """Mixed holds where three layers win somewhere and two elsewhere, both after Holm.
+
+    It does not hold where every pair of the grid is for the same depth by its plain interval.
+    """
+    if (tally := _depths(analysis, 3, 2)) is None:
         return None
-    tally = _tally(three)
-    if tally.for_it and tally.against:
+    seeded = [one.both for one in [*tally.for_it, *tally.against, *tally.open] if one.both]
+    if {-1, 1} <= {one.sign for one in seeded}:
         verdict = HOLDS
-    elif tally.open or tally.unseeded:
-        verdict = UNDECIDED
-    else:
+    elif tally.is_complete and {one.plain_sign for one in seeded} in ({-1}, {1}):
         verdict = FAILS
-    undecided = _Tally(tally.for_it, [], tally.open, tally.unseeded)
-    decided_by = ""
-    if verdict == UNDECIDED:
-        decided_by = _decided_by(undecided, lambda one: analysis.family_size("layers", one.row))
+    else:
+        verdict = UNDECIDED
+    open_still = verdict == UNDECIDED
     return Verdict(
         "2b. Between two and three layers it is mixed",
-        analysis.table.heading,
+        _scope(analysis),
         verdict,
         _evidence(tally, "for three layers", "for two"),
-        decided_by,
+        _decided_by(tally, analysis.family_size("layers")) if open_still else "",
     )
 
 
@@ -203,77 +265,105 @@ def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 
 def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
-    """Holds where at some budget and depth the LSTM wins on one corpus and the GRU on another."""
-    signs: dict[tuple[str, int], dict[str, int]] = defaultdict(dict)
-    parts, unseeded, seen = [], 0, set()
+    """Whether the LSTM wins on one corpus and the GRU on another at some budget and depth.
+
+    Holds where it is so, both after Holm; does not hold where one of the two wins every pair of
+    every grid by its plain interval.
+    """
+    signs: dict[tuple[str, int], set[int]] = defaultdict(set)
+    plain_signs: set[int] = set()
+    parts, num_unseeded, num_missing = [], 0, 0
     for analysis in analyses:
-        tally = _tally(analysis.of("lstm_gru"))
+        tally = _tally(analysis.of("lstm_gru"), analysis.missing("lstm_gru"))
+        num_unseeded += len(tally.unseeded)
+        num_missing += len(tally.missing)
         for one in analysis.of("lstm_gru"):
-            sign = one.both.sign if one.both is not None else 0
-            signs[one.row, one.a.layers][analysis.table.heading] = sign
-            seen.add(sign)
-        unseeded += len(tally.unseeded)
-        text_signs = [one.text.sign for one in tally.unseeded if one.text is not None]
-        both_signs = [one.both.sign for one in analysis.of("lstm_gru") if one.both is not None]
-        parts += [
-            f"{analysis.table.dataset}, {over}: LSTM ahead in {of.count(-1)}, GRU in "
-            f"{of.count(1)}, open {of.count(0)}"
-            for over, of in (("over seeds and text", both_signs),
-                             ("with one seed, on the text alone", text_signs)) if of
-        ]  # fmt: skip
+            if one.both is not None:
+                signs[one.row, one.a.layers].add(one.both.sign)
+                plain_signs.add(one.both.plain_sign)
+        parts.append(_corpus_text(analysis, tally))
     corpora = {analysis.table.dataset for analysis in analyses}
-    if any({-1, 1} <= set(of_corpus.values()) for of_corpus in signs.values()):
-        verdict, decided_by = HOLDS, ""
-    elif len(corpora) > 1 and seen in ({-1}, {1}):
-        verdict, decided_by = FAILS, ""
+    wanted = []
+    if any({-1, 1} <= of_place for of_place in signs.values()):
+        verdict = HOLDS
+    elif len(corpora) > 1 and not (num_unseeded or num_missing) and plain_signs in ({-1}, {1}):
+        verdict = FAILS
     else:
         verdict = UNDECIDED
-        wanted = []
         if len(corpora) == 1:
-            wanted.append("another corpus at the same settings")
-        if unseeded:
+            wanted.append("another corpus with the same settings")
+        if num_unseeded:
             wanted.append(f"{ENOUGH_SEEDS} seeds of LSTM and GRU")
-        decided_by = "; ".join(wanted) or "more seeds where it is open, or more corpora"
+        if num_missing:
+            wanted.append(f"the {_comparisons(num_missing)} of the grids that have not been run")
+        if not wanted:
+            wanted.append("more seeds where neither is ahead, or more corpora")
     return Verdict(
         "3. LSTM against GRU depends on the corpus",
-        " and ".join(sorted(corpora)) + f", {protocol}",
+        f"{' and '.join(sorted(corpora))}, {protocol}, {training(analyses[0].table)}",
         verdict,
         ". ".join(parts) + ".",
-        decided_by,
+        "; ".join(wanted),
     )
+
+
+def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
+    """`wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`"""
+    counted = []
+    both = [one.both.sign for one in analysis.of("lstm_gru") if one.both is not None]
+    text = [one.text.sign for one in tally.unseeded if one.text is not None]
+    for over, of in (
+        ("over seeds and text", both),
+        ("with one seed, on the text alone", text),
+    ):
+        if of:
+            counted.append(
+                f"{len(of)} {over} (Holm, 5 %): LSTM significantly ahead in {of.count(-1)}, GRU in "
+                f"{of.count(1)}, neither in {of.count(0)}"
+            )
+    counts = "; ".join(counted) or "none with an interval"
+    return f"{analysis.table.dataset}: of the grid's {_comparisons(tally.num_pairs)}, {counts}"
 
 
 def _predict_alike(analysis: Analysis) -> Verdict | None:
     if not (distances := analysis.distances):
         return None
-    signs = [one.both.sign if one.both else None for one in distances]
-    decided_by = ""
-    if -1 in signs:
+    judged = [one.both for one in distances if one.both is not None]
+    num_places = analysis.num_places
+    if any(one.sign == -1 for one in judged):
         verdict = FAILS
-    elif set(signs) == {1}:
+    elif len(judged) == num_places and all(one.plain_sign == 1 for one in judged):
         verdict = HOLDS
     else:
         verdict = UNDECIDED
-        decided_by = (
-            f"{ENOUGH_SEEDS} seeds of LSTM, GRU and RNN: two seeds of one cell also differ"
-            if None in signs
-            else "more seeds of the three cells where the interval contains 0"
-        )
+    wanted = []
+    if verdict == UNDECIDED:
+        if num_places > len(distances):
+            wanted.append(f"the other {num_places - len(distances)} budgets and depths of the grid")
+        if len(judged) < len(distances):
+            wanted.append(
+                f"{ENOUGH_SEEDS} seeds of LSTM, GRU and RNN: two seeds of one cell also differ"
+            )
+        if any(one.plain_sign != 1 for one in judged):
+            wanted.append("more seeds of the three cells where the interval contains 0")
     shown = "; ".join(map(_distance_text, distances[:MOST_NAMED]))
+    more = len(distances) - MOST_NAMED
     return Verdict(
         "4. LSTM and GRU predict alike, the RNN differently",
-        analysis.table.heading,
+        _scope(analysis),
         verdict,
-        f"Mean distance of the probabilities of the correct character. {shown}.",
-        decided_by,
+        f"Of the grid's {num_places} budgets and depths, {len(judged)} have been run with several "
+        f"seeds. Mean distance of the probabilities of the correct character. {shown}"
+        + (f"; and {more} more." if more > 0 else "."),
+        "; ".join(wanted),
     )
 
 
 def _distance_text(one: Distances) -> str:
     same = f", two seeds of one cell {one.same_cell:.4f}" if one.same_cell is not None else ""
-    over = "" if one.both else ", text alone"
+    less = " less the distances of two seeds of one cell" if one.both else ", text alone"
     return (
         f"{one.layers} layer{'s' * (one.layers > 1)} at {one.row}: LSTM to GRU {one.lstm_gru:.4f}, "
         f"to the RNN {one.lstm_rnn:.4f} and {one.gru_rnn:.4f}{same}; the RNN is farther by "
-        f"{interval_text(one.excess, one.judged)}{over}"
+        f"{interval_text(one.excess, one.judged)}{less}"
     )

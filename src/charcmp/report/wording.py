@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from charcmp.cells import cell_info
-from charcmp.report.cells import Cell, base_cell
+from charcmp.report.cells import Cell, Table, base_cell, is_the_papers
 from charcmp.report.statistics import Judged
 
 FEW_EPOCHS = 10
@@ -20,9 +20,16 @@ def cell_label(cell: str) -> str:
     return f"{cell_info(base).label} {cell.removeprefix(base)}".strip()
 
 
+def training(table: Table) -> str:
+    """Under which training the models are ranked: another one may order them differently."""
+    if is_the_papers(table.settings):
+        return "under the paper's protocol"
+    return f"under this training ({table.protocol})"
+
+
 def interval_text(nats: float, judged: Judged | None, digits: int = 4) -> str:
-    """`+0.0533 (+0.0496 to +0.0571)`, and what the interval leaves out."""
+    """`+0.0533 (+0.0496 to +0.0571)`, with the plain 95 % interval."""
     if judged is None:
-        return f"{nats:+.{digits}f} (no interval: one seed, losses not kept)"
+        return f"{nats:+.{digits}f} (no interval)"
     low, high = judged.interval
     return f"{nats:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"

@@ -39,15 +39,17 @@ def forest_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     panel.grid(axis="y", visible=False)
     panel.set_xlabel(f"difference of test losses ({NATS})\nleft of 0: the first is better")
     handles = [
-        Line2D([], [], color="black", marker="o", label="told from 0"),
-        Line2D([], [], color="black", marker="o", markerfacecolor="white", label="not told from 0"),
+        Line2D([], [], color="black", marker="o", label="significantly different (Holm, 5 %)"),
+        Line2D([], [], color="black", marker="o", markerfacecolor="white",
+               label="not significantly different"),
         Line2D([], [], color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
                label="these very models, other text"),
     ]  # fmt: skip
     legend(figure, handles)
     caption = (
-        f"{FAMILIES[family]}, 95 % intervals. Black: over seeds and text, Holm-adjusted within the "
-        "budget; with one seed, over text alone and so marked. Blue: resampled text, unadjusted."
+        f"{FAMILIES[family]}. Lines: plain 95 % intervals; filled: significantly different after "
+        "Holm over the family, so a line may leave out 0 where its point is not filled. Black: "
+        "over seeds and text; with one seed, over text alone and so marked. Blue: resampled text."
     )
     return Drawn(f"differences-{family.replace('_', '-')}", caption, figure)
 
@@ -56,8 +58,8 @@ def _forest_line(panel: Axes, y: float, one: Difference) -> None:
     if one.resampled is not None:
         panel.plot(one.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
                    solid_capstyle="butt")  # fmt: skip
-    told = one.judged is not None and one.judged.rejected
+    is_significant = one.judged is not None and one.judged.significant
     if one.judged is not None:
         panel.plot(one.judged.interval, (y, y), color="black", linewidth=1.2)
     panel.plot(one.nats, y, marker="o", color="black", markersize=5,
-               markerfacecolor="black" if told else "white")  # fmt: skip
+               markerfacecolor="black" if is_significant else "white")  # fmt: skip
