@@ -21,6 +21,7 @@ test text is 100 independent stretches, which is what the rule for blocks choose
 from __future__ import annotations
 
 import argparse
+import math
 from itertools import product
 from pathlib import Path
 
@@ -156,8 +157,9 @@ def made_up_run(
         positions_S=np.arange(size, dtype=np.uint32),
         nll_S=losses.astype(np.float16),
     )
+    nats = float(losses.mean())
     return Run(
-        run_id=f"{cell}-{layers}-s{seed}", status="done", dataset="made up",
+        schema_version=1, run_id=f"{cell}-{layers}-s{seed}", status="done", dataset="made up",
         corpus_sha256="0" * 64, corpus_note=None, num_symbols=num_symbols, layout="columns",
         split=[80.0, 10.0, 10.0], cell=cell, layers=layers, budget="50k", target_params=target,
         hidden_size=hidden_size, num_params=num_params(cell, layers, hidden_size, num_symbols),
@@ -165,7 +167,8 @@ def made_up_run(
         batch_size=100, unroll_steps=100, num_test_chars=size, seconds_train=1.0,
         chars_per_second=1.0, seconds_per_sampled_char=None, device="cpu", best_epoch=50,
         identity={}, train_nats_per_char=1.3, val_nats_per_char=val_nats,
-        test_nats_per_char=float(losses.mean()), losses=summary, folder=Path(),
+        test_nats_per_char=nats, test_perplexity=math.exp(nats),
+        test_bits_per_char=nats / math.log(2), losses=summary, folder=Path(),
     )  # fmt: skip
 
 
