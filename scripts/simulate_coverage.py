@@ -21,15 +21,14 @@ test text is 100 independent stretches, which is what the rule for blocks choose
 from __future__ import annotations
 
 import argparse
+import math
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.budget import num_params, solve_hidden_size, target_params
-from charcmp.records import Environment
 from charcmp.report import Filters
 from charcmp.report.cells import make_tables
 from charcmp.report.comparisons import PLANNED, analyse
@@ -158,25 +157,18 @@ def made_up_run(
         positions_S=np.arange(size, dtype=np.uint32),
         nll_S=losses.astype(np.float16),
     )
-    split, corpus = [80.0, 10.0, 10.0], "0" * 64
-    identity: dict[str, Any] = {
-        "protocol_version": 1, "corpus_sha256": corpus, "cell.name": cell, "layers": layers,
-        "hidden_size": hidden_size, "seed": seed, "dataset.layout": "columns",
-        "dataset.split": split,
-    }  # fmt: skip
     nats = float(losses.mean())
     return Run(
         schema_version=1, run_id=f"{cell}-{layers}-s{seed}", status="done", dataset="made up",
-        corpus_sha256=corpus, corpus_note=None, num_symbols=num_symbols, layout="columns",
-        split=split, cell=cell, layers=layers, budget="50k", target_params=target,
+        corpus_sha256="0" * 64, corpus_note=None, num_symbols=num_symbols, layout="columns",
+        split=[80.0, 10.0, 10.0], cell=cell, layers=layers, budget="50k", target_params=target,
         hidden_size=hidden_size, num_params=num_params(cell, layers, hidden_size, num_symbols),
         seed=seed, dropout=0.0, protocol_version=1, precision="float32", epochs=50,
         batch_size=100, unroll_steps=100, num_test_chars=size, seconds_train=1.0,
         chars_per_second=1.0, seconds_per_sampled_char=None, device="cpu", best_epoch=50,
-        identity=identity, train_nats_per_char=1.3, val_nats_per_char=val_nats,
-        test_nats_per_char=nats, test_perplexity=float(np.exp(nats)),
-        test_bits_per_char=nats / float(np.log(2)), losses=summary, history=[],
-        environment=Environment(), folder=Path(),
+        identity={}, train_nats_per_char=1.3, val_nats_per_char=val_nats,
+        test_nats_per_char=nats, test_perplexity=math.exp(nats),
+        test_bits_per_char=nats / math.log(2), losses=summary, folder=Path(),
     )  # fmt: skip
 
 

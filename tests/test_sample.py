@@ -232,7 +232,7 @@ SPOILED = {
     ),
     "more layers": (
         lambda run: replaced(run / "result.json", '"layers": 2', '"layers": 1000000000000'),
-        "do not fit together",
+        "result.json: layers: Expected int <= 1000",
     ),
     "code in the configuration": (
         lambda run: (run / "config.yaml").write_text("a: !!python/object/apply:os.abort []"),

@@ -179,7 +179,8 @@ def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
     """A checkpoint's place; CorruptFileError unless it is one that this run passes."""
     try:
         value = json.loads(text)
-        place = msgspec.convert(value, Place)
+        msgspec.convert(value, Place)
+        place = Place(**value)
     except (TypeError, ValueError, RecursionError, msgspec.ValidationError):
         raise CorruptFileError("place: not that of a run") from None
     done = place.epoch - 1

@@ -64,6 +64,9 @@ class Lease:
             if should_stop():
                 raise Interrupted(f"{self.path.parent.name}: interrupted before it began")
             waited = time.monotonic() - begun
+            if waited >= self.seconds and self.stamp() == stamp and self._is_empty():
+                # Its owner died before it had written its name. filelock keeps such a one for ever.
+                self.path.unlink(missing_ok=True)
             if waited >= patience and self.stamp() != stamp:
                 raise BusyError(
                     f"{self.path.parent.name}: {self.owner() or 'another process'} is training it"
@@ -123,6 +126,12 @@ class Lease:
                 f"{self.path}: of a sweep with another lease_seconds; all must have the same"
             ) from None
         return True
+
+    def _is_empty(self) -> bool:
+        try:
+            return self.path.lstat().st_size == 0
+        except OSError:
+            return False
 
     def stamp(self) -> int | None:
         """What every heartbeat changes; None where there is no owner."""

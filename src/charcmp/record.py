@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,13 @@ from omegaconf import OmegaConf
 from charcmp.checkpoint import Place
 from charcmp.config import protocol_version
 from charcmp.environment import describe
-from charcmp.records import SCHEMA_VERSION
+from charcmp.records import (
+    EARLIER,
+    MAX_ENVIRONMENT_BYTES,
+    SCHEMA_VERSION,
+    CorruptFileError,
+    read_json,
+)
 from charcmp.runs import RunFolder
 from charcmp.spec import RunSpec
 
@@ -76,11 +81,16 @@ def make_result(
 
 
 def describe_run(
-    spec: RunSpec, folder: RunFolder, device: torch.device, command: str | None = None
+    spec: RunSpec,
+    folder: RunFolder,
+    device: torch.device,
+    command: str | None = None,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Writes config.yaml and environment.json; earlier starts of the same run are kept in it.
 
-    `command` is the line that trains the run; None: this process's own.
+    `command` is the line that trains the run; None: this process's own. `say` hears of an earlier
+    environment.json that cannot be read.
     """
     resolved = OmegaConf.structured(spec.config)
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
@@ -91,10 +101,11 @@ def describe_run(
     if command is not None:
         environment["command"] = command
     try:
-        earlier = json.loads(folder.environment.read_text())
-        environment["earlier_starts"] = [*earlier.pop("earlier_starts", []), earlier]
-    except (OSError, ValueError, AttributeError):
-        pass  # the first start, or an unreadable note about an earlier one
+        if earlier := read_json(folder.environment, EARLIER, MAX_ENVIRONMENT_BYTES):
+            starts = earlier.pop("earlier_starts", [])
+            environment["earlier_starts"] = [*(starts if isinstance(starts, list) else []), earlier]
+    except CorruptFileError as error:
+        say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
     folder.write_json(folder.environment, environment)
 
 

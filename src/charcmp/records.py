@@ -244,6 +244,7 @@ class StoredConfig(Struct, frozen=True):
 RESULT = msgspec.json.Decoder(Result)
 HISTORY = msgspec.json.Decoder(Annotated[list[Epoch], Meta(max_length=1_000_000)])
 ENVIRONMENT = msgspec.json.Decoder(Environment)
+EARLIER = msgspec.json.Decoder(dict[str, Any])  # an environment.json as it is, to be kept
 PROGRESS = msgspec.json.Decoder(Progress)
 FAILURE = msgspec.json.Decoder(Failure)
 SPEEDS = msgspec.json.Decoder(dict[str, Annotated[float, Meta(gt=0)]])  # of a results folder

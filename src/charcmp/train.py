@@ -339,7 +339,7 @@ def train(
         say(f"note: {remark}")
     training = Training(spec, folder, step, should_stop, say)
     place = training.place
-    describe_run(spec, folder, device, command)
+    describe_run(spec, folder, device, command, say)
     folder.failure.unlink(missing_ok=True)
 
     status = "done"

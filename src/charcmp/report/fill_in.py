@@ -8,9 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from charcmp.report import escape
 from charcmp.report.cells import Cell, Table
 from charcmp.report.layout import MISSING, NO_RUN_NOTE, Line, remarks, size_notes
-from charcmp.report.render import cells_csv, latex_table, markdown_table, terminal_tables, wrapped
+from charcmp.report.render import (
+    cells_csv,
+    latex_table,
+    markdown_list,
+    markdown_table,
+    terminal_tables,
+    wrapped,
+)
 
 WHAT_IT_IS = (
     "fill-in perplexity on test text. Each byte is predicted from the text on both sides of it: "
@@ -82,8 +90,8 @@ def files(tables: Sequence[Table]) -> dict[str, str]:
         return {}
     markdown, latex = [], ["% \\usepackage{booktabs}\n"]
     for number, table in enumerate(tables, start=1):
-        markdown += [f"### {caption(table)}", markdown_table(table.columns, lines(table))]
-        markdown.append("\n".join(f"- {note}" for note in notes(table)))
+        markdown += [f"### {escape.markdown(caption(table))}"]
+        markdown += [markdown_table(table.columns, lines(table)), markdown_list(notes(table))]
         said = " ".join([f"{caption(table)}.", *notes(table)])
         label = f"tab:charcmp-fill-in-{number}"
         latex.append(latex_table(table.columns, lines(table), said, label))

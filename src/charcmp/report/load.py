@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from msgspec import structs
 
 from charcmp import records
@@ -30,8 +31,8 @@ class Run(Result, frozen=True, kw_only=True, eq=False):
     val_nats_per_char: float
     test_nats_per_char: float
     losses: LossSummary | None
-    history: list[Epoch]  # [] where the run keeps none
-    environment: Environment
+    history: list[Epoch] = msgspec.field(default_factory=list)  # [] where the run keeps none
+    environment: Environment = Environment()
     folder: Path
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
+from charcmp.report import escape
 from charcmp.report.cells import Cell, Column, Table
 from charcmp.report.comparisons import Analysis
 from charcmp.report.findings import Findings
@@ -34,20 +35,6 @@ from charcmp.report.verdicts import Verdict
 
 TERMINAL_WIDTH = 100
 COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
-LATEX_SPECIAL = str.maketrans(
-    {
-        **{char: f"\\{char}" for char in "&%$#_{}"},
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "—": "---",
-        "|": r"\textbar{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-# Not "_": between letters it stands for itself.
-MARKDOWN_SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*[]<>|&~$"})
 
 
 def terminal(findings: Findings) -> str:
@@ -137,17 +124,15 @@ def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
     for analysis in findings.analyses:
-        heading = analysis.table.heading  # begins with the name of a user's file
-        rest = caption(analysis, measure, "**bold**").removeprefix(heading)
-        parts.append(f"### {heading.translate(MARKDOWN_SPECIAL)}{rest}")
+        parts.append(f"### {escape.markdown(caption(analysis, measure, '**bold**'))}")
         parts.append(markdown_table(analysis.table.columns, table_lines(analysis, measure)))
-        parts.append("\n".join(f"- {note}" for note in notes(analysis)))
+        parts.append(markdown_list(notes(analysis)))
     parts.append("### Reading it")
     tables = findings.tables
     said = [*sd_notes(tables, measure), *general_notes(tables)]
-    parts.append("\n".join(f"- {note}" for note in said))
+    parts.append(markdown_list(said))
     if findings.comparisons:
-        frame = pd.DataFrame(comparison_rows(findings.comparisons))
+        frame = pd.DataFrame(comparison_rows(findings.comparisons)).map(escape.markdown)
         parts.append("### Against the paper, in nats per character")
         parts.append(
             frame.to_markdown(
@@ -159,13 +144,18 @@ def markdown(findings: Findings, measure: Measure) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def markdown_list(said: Sequence[str]) -> str:
+    return "\n".join(f"- {escape.markdown(note)}" for note in said)
+
+
 def markdown_table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
     rows = []
     for line in lines:
         texts = [f"**{text}**" if bold else text for text, bold in
                  zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
         rows.append([line.budget if line.label == "test" else "", line.label, *texts])
-    header = ["budget", "", *(" ".join(column_label(column)) for column in columns)]
+    labels = [escape.markdown(" ".join(column_label(column))) for column in columns]
+    header = ["budget", "", *labels]
     align = ("left", "left", *(["right"] * len(columns)))
     frame = pd.DataFrame(rows, columns=header)
     return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -193,22 +183,18 @@ def latex_table(columns: Sequence[Column], lines: Sequence[Line], text: str, lab
     )  # fmt: skip
     css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
            for line in lines]  # fmt: skip
-    styler = frame.style.hide(axis="index").format(_escaped)
-    styler = styler.format_index(_escaped, axis="columns")
+    styler = frame.style.hide(axis="index").format(escape.latex)
+    styler = styler.format_index(escape.latex, axis="columns")
     styled = styler.apply(lambda _: pd.DataFrame(css).to_numpy(), axis=None)
     return styled.to_latex(
         hrules=True,
         column_format="ll" + "r" * len(columns),
         multicol_align="c",
-        caption=_escaped(text),
+        caption=escape.latex(text),
         label=label,
         position="htbp",
         position_float="centering",
     )
-
-
-def _escaped(text: object) -> str:
-    return str(text).translate(LATEX_SPECIAL)
 
 
 def wide_csv(analyses: Sequence[Analysis], measure: Measure) -> str:
@@ -291,12 +277,12 @@ def statistics_markdown(sections: Sequence[Section]) -> str:
     """The statistics to read: one file."""
     parts = []
     for section in sections:
-        parts.append(f"### {section.title}")
+        parts.append(f"### {escape.markdown(section.title)}")
         if section.rows:
-            frame = pd.DataFrame(section.rows)
+            frame = pd.DataFrame(section.rows).map(escape.markdown)
             parts.append(frame.to_markdown(index=False, disable_numparse=True))
         if section.notes:
-            parts.append("\n".join(f"- {note}" for note in section.notes))
+            parts.append(markdown_list(section.notes))
     return "\n\n".join(parts) + "\n"
 
 
@@ -307,4 +293,4 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-    return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return frame.map(escape.csv).to_csv(index=False, float_format="%.6f", lineterminator="\n")
