@@ -177,7 +177,10 @@ def test_its_id(tiny_text: Path) -> None:
     """Told at a glance and by its hash; one run however its context is named."""
     lm, fill = tiny_spec(tiny_text), tiny_spec(tiny_text, task="fill")
     assert fill.run_id.startswith(f"tiny-fill-lstm-1x6-{fill.num_params}p-s0-")
-    assert fill.identity() == lm.identity() | {"task": "fill", "fill_context": 10}
+    assert fill.identity() == lm.identity() | {
+        **{"task": "fill", "fill_context": 10},
+        "protocol_version": 1,  # a contiguous text is scored whole for language models alone
+    }
     assert tiny_spec(tiny_text, task="fill", fill_context=10).run_id == fill.run_id
     other = tiny_spec(tiny_text, task="fill", fill_context=9)
     assert other.run_id.rpartition("-")[0] == fill.run_id.rpartition("-")[0]
@@ -350,6 +353,7 @@ def test_status_and_plan_keep_it_apart(filled: Path, charcmp: Charcmp) -> None:
     plan = charcmp(
         *("sweep", "--dry-run", "--no-cost", "task=fill", "cell=lstm,gru", "layers=1"),
         *("budget=50k", "dataset=text", f"dataset.path={filled / 'tiny.txt'}"),
+        *("batch_size=4", "unroll_steps=10"),
     )
     assert plan.stdout.count("tiny-fill-") == 2
 

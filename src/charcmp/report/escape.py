@@ -23,6 +23,8 @@ LATEX_SPECIAL = str.maketrans(
 # A link or picture, the end of a table's entry, and < where an HTML tag can begin (CommonMark 6.6):
 # elsewhere, as in "p < 0.05", it is only a sign.
 MARKDOWN_SPECIAL = re.compile(r"[\\\[|]|<(?=[A-Za-z/!?])")
+# In a name whatever could be markup at all. Not "_": between letters it stands for itself.
+MARKDOWN_IN_NAMES = str.maketrans({char: f"\\{char}" for char in "\\`*[]<>|&~$"})
 FORMULA = re.compile(r"[=+\-@\t\r]")  # makes a spreadsheet calculate what follows
 NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
 
@@ -33,6 +35,10 @@ def latex(text: object) -> str:
 
 def markdown(text: str) -> str:
     return MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
+
+
+def markdown_name(text: str) -> str:
+    return text.translate(MARKDOWN_IN_NAMES)
 
 
 def csv(value: object) -> object:

@@ -124,7 +124,9 @@ def markdown(findings: Findings, measure: Measure) -> str:
     """One file: a heading and a table for each block, notes as lists."""
     parts = []
     for analysis in findings.analyses:
-        parts.append(f"### {escape.markdown(caption(analysis, measure, '**bold**'))}")
+        heading = analysis.table.heading  # begins with the name of a user's file
+        rest = caption(analysis, measure, "**bold**").removeprefix(heading)
+        parts.append(f"### {escape.markdown_name(heading)}{escape.markdown(rest)}")
         parts.append(markdown_table(analysis.table.columns, table_lines(analysis, measure)))
         parts.append(markdown_list(notes(analysis)))
     parts.append("### Reading it")
