@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from report_runs import write_run
 
 from charcmp.cost import Speeds, makespan, shape_key
 from charcmp.slots import machine_key
@@ -39,23 +40,17 @@ def test_machines_and_vocabularies_tell_shapes_apart() -> None:
     assert len(keys) == 6
 
 
-def write_run(folder: Path, chars_per_second: float) -> None:
-    folder.mkdir(parents=True)
-    result = {"identity": IDENTITY, "num_symbols": 87, "chars_per_second": chars_per_second}
-    (folder / "result.json").write_text(json.dumps(result))
-    environment = {"device": "cpu", "device_name": "CPU", "threads": 1}
-    (folder / "environment.json").write_text(json.dumps(environment))
-
-
 def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
     key = shape_key(IDENTITY, 87, MACHINE)
     speeds = Speeds(tmp_path)
     assert speeds.find(key) is None
     speeds.add(key, 50.0)
     assert Speeds(tmp_path).find(key) == (50.0, "measured")
-    for i, speed in enumerate((100.0, 1000.0, 120.0)):
-        write_run(tmp_path / "runs" / str(i), speed)
-    (tmp_path / "runs" / "0" / "environment.json").write_text("[1")  # it just does not tell
+    environment = json.dumps({"device": "cpu", "device_name": "CPU", "threads": 1})
+    # The first one's environment does not tell where it ran.
+    for seed, (speed, text) in enumerate(((100, "[1"), (1000, environment), (120, environment))):
+        folder = write_run(tmp_path, cell="gru", layers=2, seed=seed, chars_per_second=speed)
+        (folder / "environment.json").write_text(text)
     assert Speeds(tmp_path).find(key) == (560.0, "finished runs")
     (tmp_path / "speeds.json").write_text("torn")
     assert Speeds(tmp_path).measured == {}
