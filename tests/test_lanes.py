@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,12 +95,14 @@ def test_a_lane_that_diverges_or_fails_leaves_the_others_alone(
     tiny_text: Path, tmp_path: Path
 ) -> None:
     jobs = make_jobs(tiny_text, tmp_path / "lanes", lr=1e30)
-    diverging, failing, *others = jobs
-    (failing.folder.path / "history.json").mkdir(parents=True)  # where it will want to write a file
-    run(jobs)
+    diverging, whole, *others = jobs
+    gone = replace(whole.spec.config.dataset, path=str(tmp_path / "gone.txt"))
+    spec = replace(whole.spec, config=replace(whole.spec.config, dataset=gone))
+    failing = replace(whole, spec=spec)
+    run([diverging, failing, *others])
     assert '"status": "diverged"' in diverging.folder.result.read_text()
     assert not failing.folder.result.exists()
-    assert "cannot be written" in failing.folder.failure_reason()
+    assert "gone.txt: no such file" in failing.folder.failure_reason()
     assert all('"status": "done"' in job.folder.result.read_text() for job in others)
 
 
