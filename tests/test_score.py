@@ -38,15 +38,20 @@ def test_the_test_split_scores_as_the_run_says(run: TrainedRun) -> None:
 
 
 def test_a_file_scores_as_the_evaluation_does(trained: Path, tmp_path: Path) -> None:
-    """A run with one row: its test text, as a file, is the same stream."""
+    """A run with one row: its warm-up and test text, as a file, are the same stream."""
     run = load_trained("mixed", str(trained))
-    splits = split_corpus(run.corpus(), "contiguous", [80, 10, 10], 1, 10)
-    symbols_N = np.append(splits.test.x_BC[0], splits.test.y_BC[0, -1])
+    splits = split_corpus(run.corpus(), "contiguous", [80, 10, 10], 1, 10, scored_whole=True)
+    test = splits.test
+    symbols_N = np.append(test.x_BC[0], test.y_BC[0, -1])
     file = tmp_path / "test.txt"
     file.write_bytes(bytes(run.vocabulary[symbol] for symbol in symbols_N))
     scores = score_file(run, file)
-    assert scores["num_chars"] == run.result.num_test_chars
-    assert scores["nats_per_char"] == pytest.approx(run.result.test_nats_per_char, abs=1e-6)
+    assert scores["num_chars"] == test.warm_up + run.result.num_test_chars
+    num_warm, warm_nats = stream_nats(run.model(), [symbols_N[: test.warm_up + 1]])
+    assert num_warm == test.warm_up
+    scored_nats = scores["num_chars"] * scores["nats_per_char"] - warm_nats
+    measured = scored_nats / run.result.num_test_chars
+    assert measured == pytest.approx(run.result.test_nats_per_char, abs=1e-5)
     assert scores["perplexity"] == pytest.approx(math.exp(scores["nats_per_char"]))
     assert scores["bits_per_char"] == pytest.approx(scores["nats_per_char"] / math.log(2))
 
