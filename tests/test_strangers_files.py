@@ -593,17 +593,17 @@ def test_a_strangers_configuration_moves_no_corpus(
 ) -> None:
     """What a run expects of the corpus is no reason to set this machine's copy aside."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("POOCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("CHARCMP_DATA", raising=False)
     from charcmp.sources import cache_dir
 
     cache_dir().mkdir(parents=True)
-    corpus = cache_dir() / "wp.txt"
+    corpus = cache_dir() / "tiny.txt"  # by the name of the run's dataset
     corpus.write_text("the user's own text")
     run = folders.copy(tmp_path, folders.finished)
-    config = "cell: {name: rnn}\ndataset: {name: wp, source: paper, path: null, num_chars: 1}\n"
+    config = "cell: {name: rnn}\ndataset: {name: tiny, source: paper, path: null, num_chars: 1}\n"
     (run / "config.yaml").write_text(config)
     trained = load_trained(run.name, str(tmp_path))
-    with pytest.raises(UserError, match="its corpus wp is another text now"):
+    with pytest.raises(UserError, match=r"tiny\.txt is another text than the run's"):
         trained.corpus()
     assert corpus.read_text() == "the user's own text"
 
