@@ -54,11 +54,15 @@ def make_lasting(essential: bool) -> None:
     sys.stderr = _lasting(sys.stderr, False)
 
 
-def _lasting(stream: Any, essential: bool) -> io.TextIOWrapper:
+def _lasting(stream: Any, essential: bool) -> Any:
     if stream is None:  # closed by the shell: charcmp train >&-
         return Path(os.devnull).open("w")
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # a buffer of whoever called main: it stays
+        return stream
     return io.TextIOWrapper(
-        io.BufferedWriter(LastingOutput(stream.fileno(), essential)),
+        io.BufferedWriter(LastingOutput(descriptor, essential)),
         encoding=stream.encoding,
         errors="backslashreplace",
         line_buffering=stream.line_buffering,

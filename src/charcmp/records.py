@@ -38,7 +38,8 @@ MAX_NATS = 700.0  # exp() of it is still a float
 
 Name = Annotated[str, Meta(max_length=200, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
-DatasetName = Annotated[str, Meta(min_length=1, max_length=1000)]  # a file's own name
+# A file's own name, without its folder: texts are looked for by it.
+DatasetName = Annotated[str, Meta(max_length=1000, pattern=r"\A[^/\0]+\Z")]
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Whole = Annotated[int, Meta(ge=0, le=1 << 40)]
 NonNegative = Annotated[float, Meta(ge=0)]
