@@ -53,18 +53,20 @@ def test_a_sweep_skips_what_is_done(charcmp: Charcmp, tiny_text: Path, tmp_path:
 
 
 def test_a_failing_run_does_not_stop_the_others(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID]
     plan = charcmp("sweep", "--dry-run", "--no-cost", *args).stdout
     victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
     runs = tmp_path / "work" / "results" / "runs"
-    (runs / victim / "history.json").mkdir(parents=True)  # where it will want to write a file
-    done = charcmp("sweep", *args)
-    assert done.returncode == 1
-    assert f"failed: {victim}: " in done.stdout
-    assert "cannot be written" in done.stdout
-    assert "3 of 4 runs finished, 1 failed" in done.stdout
+    sweep = start("sweep", *args)
+    wait_for((runs / victim / "owner").exists)  # it has begun; importing torch takes it a second
+    (runs / victim / "history.json").mkdir()  # where it will want to write a file
+    stdout, _ = sweep.communicate(timeout=120)
+    assert sweep.returncode == 1
+    assert f"failed: {victim}: " in stdout
+    assert "cannot be written" in stdout
+    assert "3 of 4 runs finished, 1 failed" in stdout
     (runs / victim / "history.json").rmdir()
     assert charcmp("sweep", *args).returncode == 0  # what is told at once may be tried at once
     assert len(results(tmp_path / "work" / "results")) == 4
