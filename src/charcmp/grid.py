@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from charcmp.check import typed
 from charcmp.config import Config
 from charcmp.errors import UserError
+from charcmp.literal import unescaped
 from charcmp.runs import RunFolder, runs_dir
 from charcmp.spec import RunSpec, resolve
 
@@ -102,4 +103,5 @@ def values_as_text(override: Override) -> list[str]:
     if override.is_sweep_override() and not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
     values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-    return [value.text if isinstance(value, QuotedString) else str(value) for value in values]
+    texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
+    return [unescaped(text) for text in texts]

@@ -42,6 +42,11 @@ def _in_hydras_grammar(path: str, is_there: bool = True) -> str:
     return quoted(path) if is_there else quoted(path, interpolate=True)
 
 
+def unescaped(text: str) -> str:
+    """A text in which `quoted` has kept `${x}` from being resolved, as it was."""
+    return re.sub(r"(?<!\\)(\\*)\1\\\$\{", r"\1${", text)
+
+
 def quoted(text: str, interpolate: bool = False) -> str:
     """A text as Hydra's grammar quotes it; `${x}` in it stands for itself unless told otherwise."""
     from hydra.core.override_parser.types import Quote, QuotedString
