@@ -18,6 +18,7 @@ from charcmp.budget import (
 )
 from charcmp.check import without_effect
 from charcmp.config import (
+    CONTIGUOUS_PROTOCOL_VERSION,
     NOT_SCIENTIFIC,
     OPTIMIZERS,
     CascadedGateConfig,
@@ -221,6 +222,7 @@ def split_of(spec: RunSpec) -> Splits:
         UserError: if it is too short for that.
     """
     config = spec.config
+    version = protocol_version(config.dataset.layout, config.task)
     return split_corpus(
         spec.corpus,
         config.dataset.layout,
@@ -228,7 +230,7 @@ def split_of(spec: RunSpec) -> Splits:
         spec.batch_size,
         spec.unroll_steps,
         min_chunks=1 if spec.right_context is None else 2,
-        scored_whole=config.task == "lm" and config.dataset.layout == "contiguous",
+        scored_whole=version >= CONTIGUOUS_PROTOCOL_VERSION,
     )
 
 
