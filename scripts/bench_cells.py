@@ -27,9 +27,9 @@ from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
 
-from charcmp.budget import solve_hidden_size, target_params
-from charcmp.memory import keep_freed_memory
-from charcmp.model import CharModel
+from charcmp.models.budget import solve_hidden_size, target_params
+from charcmp.models.language_model import CharModel
+from charcmp.training.device import keep_freed_memory
 
 T, B, V = 100, 100, 87
 CELLS = {

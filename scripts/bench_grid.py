@@ -33,15 +33,15 @@ from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
 
-from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
-from charcmp.corpus import corpus_from_bytes
-from charcmp.cost import makespan, run_seconds
-from charcmp.environment import device_name, set_up
-from charcmp.evaluate import Chunks
-from charcmp.memory import keep_freed_memory
-from charcmp.slots import available_cores, make_slots
-from charcmp.spec import RunSpec, resolve_with
-from charcmp.train import Step
+from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.spec import RunSpec, resolve_with
+from charcmp.data.chunks import Chunks
+from charcmp.data.corpus import corpus_from_bytes
+from charcmp.data.dataset import DatasetConfig
+from charcmp.sweeping.cost import makespan, run_seconds
+from charcmp.sweeping.slots import available_cores, make_slots
+from charcmp.training.device import device_name, keep_freed_memory, set_up
+from charcmp.training.step import Step
 
 CELLS, LAYERS = ("lstm", "rnn", "gru"), (1, 2, 3)
 BUDGETS = ("50k", "130k", "400k", "1300k")

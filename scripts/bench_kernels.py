@@ -22,7 +22,8 @@ from typing import Literal
 import torch
 from tabulate import tabulate
 
-from charcmp.cells import CELLS, cell_class, fused
+from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.registry import CELLS, cell_class
 
 V = 87
 Mode = Literal["always", "never"]

@@ -6,8 +6,8 @@ For each shape four loops over the same text take turns, one epoch each, single-
 process of its own:
   torch.nn       one-hot input, nn.LSTM / nn.RNN / nn.GRU, nn.Linear, clip_grad_value_, RMSprop
   bare           the same loop around charcmp's model
-  bare + memory  that with charcmp.memory.keep_freed_memory, as the trainer has it
-  charcmp        charcmp.train.train as a user runs it, progress notes and checkpoints included
+  bare + memory  that with charcmp.training.device.keep_freed_memory, as the trainer has it
+  charcmp        charcmp.training.train.train as a user runs it, with progress notes and checkpoints
 Printed: milliseconds per step (median over rounds of the mean over an epoch) and charcmp's time as
 a ratio to each; the last one is what the trainer itself costs.
 torch.nn's GRU is the reset-after one: the paper's form has no torch.nn module.
@@ -29,14 +29,15 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from charcmp.config import CellConfig, Config, DatasetConfig, LSTMConfig, RMSpropConfig
-from charcmp.corpus import split_corpus
-from charcmp.evaluate import to_chunks
-from charcmp.memory import keep_freed_memory
-from charcmp.model import CharModel
-from charcmp.runs import RunFolder
-from charcmp.spec import RunSpec, resolve
-from charcmp.train import train
+from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.spec import RunSpec, resolve
+from charcmp.data.chunks import to_chunks
+from charcmp.data.corpus import split_corpus
+from charcmp.data.dataset import DatasetConfig
+from charcmp.models.language_model import CharModel
+from charcmp.runs.folder import RunFolder
+from charcmp.training.device import keep_freed_memory
+from charcmp.training.train import train
 
 SHAPES = [("lstm", 1, 64), ("lstm", 2, 128), ("gru", 1, 77), ("rnn", 1, 141)]
 KINDS = ("torch.nn", "bare", "bare + memory", "charcmp")

@@ -18,9 +18,9 @@ from tabulate import tabulate
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from charcmp.cells import CELLS
-from charcmp.cells.fused import gru, lstm, rnn
-from charcmp.cells.fused.elementwise import BLOCK
+from charcmp.models.cells.fused import gru, lstm, rnn
+from charcmp.models.cells.fused.elementwise import BLOCK
+from charcmp.models.cells.registry import CELLS
 
 WITHOUT_PEEPHOLES = {"w_PH": None, "grad_w_BPH": None}
 PTX = {"loads": "ld.global", "stores": "st.global", "exponentials": "ex2.", "divisions": "div."}

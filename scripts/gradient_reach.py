@@ -26,12 +26,12 @@ import torch.nn.functional as F
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from charcmp.cells import CELLS
-from charcmp.cells.base import Cell
+from charcmp.data.chunks import Chunks
 from charcmp.errors import UserError
-from charcmp.evaluate import Chunks
-from charcmp.model import CharModel
-from charcmp.trained import TrainedRun, runs_with_weights
+from charcmp.inference.trained import TrainedRun, runs_with_weights
+from charcmp.models.cells.base import Cell
+from charcmp.models.cells.registry import CELLS
+from charcmp.models.language_model import CharModel
 
 STATES = ("h", "c")
 

@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from charcmp.cells.base import Cell
+from charcmp.data.chunks import Chunks
 from charcmp.errors import UserError
-from charcmp.evaluate import Chunks
 from charcmp.files import write_atomically
-from charcmp.model import CharModel
-from charcmp.trained import TrainedRun, runs_with_weights
+from charcmp.inference.trained import TrainedRun, runs_with_weights
+from charcmp.models.cells.base import Cell
+from charcmp.models.language_model import CharModel
 
 
 @torch.no_grad()

@@ -28,13 +28,13 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from charcmp.config import config_dir, register_schemas
+from charcmp.config.schema import config_dir, register_schemas
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
-from charcmp.grid import Grid, Job, make_job
-from charcmp.records import CorruptFileError, read_history
-from charcmp.report.sections import p_text
-from charcmp.report.statistics import Estimate, estimate, judge, seed_component
+from charcmp.report.analysis.intervals import Estimate, estimate, judge, seed_component
+from charcmp.report.writing.sections import p_text
+from charcmp.runs.result import CorruptFileError, read_history
+from charcmp.sweeping.grid import Grid, Job, make_job
 
 
 @dataclass(frozen=True)

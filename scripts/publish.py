@@ -27,12 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
-from charcmp.records import CorruptFileError
-from charcmp.report import FORMATS, make_report
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, num_series, pack, read_nll
-from charcmp.report.make import PUBLISHED
-from charcmp.runs import RunFolder, runs_dir
+from charcmp.report.make import FORMATS, PUBLISHED, make_report
+from charcmp.runs.folder import RunFolder, runs_dir
+from charcmp.runs.result import CorruptFileError
 
 # Keys that say where and how fast a run was computed, not what it is.
 MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")

@@ -28,13 +28,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.budget import num_params, solve_hidden_size, target_params
-from charcmp.report import Filters
-from charcmp.report.cells import make_tables
-from charcmp.report.comparisons import PLANNED, analyse
-from charcmp.report.load import Run
-from charcmp.report.losses import LossSummary
-from charcmp.report.statistics import (
+from charcmp.models.budget import num_params, solve_hidden_size, target_params
+from charcmp.report.analysis.comparisons import PLANNED, analyse
+from charcmp.report.analysis.intervals import (
     Component,
     Estimate,
     TextVariance,
@@ -42,7 +38,11 @@ from charcmp.report.statistics import (
     seed_component,
     text_variance,
 )
-from charcmp.report.verdicts import FAILS, HOLDS, verdicts
+from charcmp.report.analysis.verdicts import FAILS, HOLDS, verdicts
+from charcmp.report.filters import Filters
+from charcmp.report.load import Run
+from charcmp.report.losses import LossSummary
+from charcmp.report.tables import make_tables
 
 ROWS, BLOCKS = 100, 33
 TRUTH = 0.01  # nats per character

@@ -20,25 +20,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Charcmp, write_tiny_text
+from helpers.console import Charcmp, write_tiny_text
+from helpers.runs import losses, report_texts, write_run
+from helpers.training import tiny_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from report_runs import losses, report_texts, write_run
 from safetensors.numpy import load_file, save_file
-from test_train import tiny_spec
 
-from charcmp import records
-from charcmp.commands import train_one
+from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, UserError
-from charcmp.records import CorruptFileError
+from charcmp.files import canonical_json
+from charcmp.inference.score import score_file
+from charcmp.inference.trained import load_trained
+from charcmp.models.sampling import generate
 from charcmp.report.load import load_runs
 from charcmp.report.losses import pack
-from charcmp.runs import RunFolder
-from charcmp.sample import generate
-from charcmp.score import score_file
-from charcmp.spec import RunSpec, canonical_json
-from charcmp.status import print_status
-from charcmp.trained import load_trained
+from charcmp.runs import result as records
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import CorruptFileError
+from charcmp.runs.status import print_status
+from charcmp.training.attempt import train_one
 
 LEASE_SECONDS = 1.0
 SECONDS = 60  # that a case may take; a command that opens a pipe would wait for ever
@@ -524,7 +525,7 @@ def test_a_strangers_texts_are_escaped(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_spreadsheet_takes_no_text_for_a_formula() -> None:
-    from charcmp.report import escape
+    from charcmp.report.writing import escape
 
     texts = ["=1+1", "+cmd", "-1+2", "@x", "\t=1", "-0.05", "+0.05", "1e-5", "a=b", -0.5, None]
     assert [escape.csv(text) for text in texts] == [
@@ -594,7 +595,7 @@ def test_a_strangers_configuration_moves_no_corpus(
     """What a run expects of the corpus is no reason to set this machine's copy aside."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CHARCMP_DATA", raising=False)
-    from charcmp.sources import cache_dir
+    from charcmp.data.sources import cache_dir
 
     cache_dir().mkdir(parents=True)
     corpus = cache_dir() / "tiny.txt"  # by the name of the run's dataset

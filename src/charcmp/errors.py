@@ -1,4 +1,9 @@
-"""The ways a command ends early that are not our mistake."""
+"""The ways a command ends early that are not our mistake, and its exit status."""
+
+from __future__ import annotations
+
+EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
+EXIT_ALONE = 6  # of a run that shared a process: not its fault, perhaps; to be tried in its own
 
 
 class UserError(ValueError):
@@ -25,3 +30,13 @@ class StorageError(UserError):
 
 class Interrupted(Exception):
     """The run was asked to stop and has written a checkpoint; exit status 130."""
+
+
+def exit_status(error: UserError) -> int:
+    match error:
+        case BusyError():
+            return EXIT_BUSY
+        case StorageError():
+            return EXIT_STORAGE
+        case _:
+            return EXIT_USER_ERROR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import stat
@@ -140,3 +141,7 @@ def remove_leftovers(folder: Path) -> None:
     for beside in folder.glob(f"{BESIDE_PREFIX}*"):
         with contextlib.suppress(OSError):  # a stranger's folder of that name may stay
             beside.unlink(missing_ok=True)
+
+
+def canonical_json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charcmp.budget import canonical_budget
+from charcmp.data.sources import file_title, safe_name
 from charcmp.errors import UserError
-from charcmp.sources import file_title, safe_name
+from charcmp.models.budget import canonical_budget
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
@@ -93,7 +93,7 @@ class Filters:
         )
 
     def admits_status(self, run: Mapping[str, Any]) -> bool:
-        """The same of a run that need not be finished, by what charcmp.status says of it."""
+        """The same of a run that need not be finished, by what charcmp.runs.status says of it."""
         return self._admits_dataset(str(run["dataset"])) and all(
             self._on(axis, str(run[axis]))
             for axis in self.AXES

@@ -11,12 +11,12 @@ from typing import TypeVar
 import msgspec
 from msgspec import structs
 
-from charcmp import records
-from charcmp.cells import CELLS
-from charcmp.corpus import num_train_chars
-from charcmp.records import CorruptFileError, Environment, Epoch, Result
+from charcmp.data.corpus import num_train_chars
+from charcmp.models.cells.registry import CELLS
 from charcmp.report.losses import LossSummary, check_mean, num_series, read_losses
-from charcmp.runs import RunFolder
+from charcmp.runs import result as records
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import CorruptFileError, Environment, Epoch, Result
 
 Found = TypeVar("Found")
 

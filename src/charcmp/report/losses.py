@@ -22,7 +22,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from charcmp.records import CorruptFileError, Result, open_file, read_file
+from charcmp.runs.result import CorruptFileError, Result, open_file, read_file
 
 BLOCK_CHARS = 100
 NUM_SAMPLED = 10_000

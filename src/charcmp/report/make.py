@@ -10,13 +10,13 @@ from typing import IO
 
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
-from charcmp.report import fill_in
-from charcmp.report.cells import make_tables
+from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
-from charcmp.report.findings import Findings, find
-from charcmp.report.layout import MEASURES
 from charcmp.report.load import Loaded, load_runs
-from charcmp.report.render import (
+from charcmp.report.tables import make_tables
+from charcmp.report.writing import fill_in
+from charcmp.report.writing.layout import MEASURES
+from charcmp.report.writing.render import (
     cells_csv,
     claims_csv,
     comparison_csv,
@@ -27,8 +27,8 @@ from charcmp.report.render import (
     terminal,
     wide_csv,
 )
-from charcmp.report.sections import sections
-from charcmp.runs import RunFolder, runs_dir
+from charcmp.report.writing.sections import sections
+from charcmp.runs.folder import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
@@ -113,8 +113,8 @@ def _write_bytes(contents: bytes, file: IO[bytes]) -> None:
 
 def picture_files(findings: Findings) -> dict[str, bytes]:
     """The figures, and the page that shows them: name -> contents."""
-    from charcmp.report.figures import pictures  # slow to import
-    from charcmp.report.page import page
+    from charcmp.report.figures.pictures import pictures  # slow to import
+    from charcmp.report.writing.page import page
 
     drawn = pictures(findings.analyses, say=_note)
     files = {f"figures/{one.name}.svg": one.svg for one in drawn}

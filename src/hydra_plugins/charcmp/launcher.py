@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from charcmp.grid import Job
+    from charcmp.sweeping.grid import Job
 
 
 @dataclass
@@ -26,7 +26,7 @@ ConfigStore.instance().store(
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs by `charcmp train` in child processes; see charcmp.processes."""
+    """Runs jobs by `charcmp train` in child processes; see charcmp.sweeping.pool."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -37,7 +37,7 @@ class ProcessLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from charcmp.grid import make_job
+        from charcmp.sweeping.grid import make_job
 
         loader = self.hydra_context.config_loader
         jobs = [
@@ -54,7 +54,7 @@ class ProcessLauncher(Launcher):
 
     def launch_jobs(self, jobs: "list[Job]", fail_fast: bool = False) -> None:
         """Runs jobs whose configuration is already composed."""
-        from charcmp.processes import run_processes
+        from charcmp.sweeping.pool import run_processes
 
         sources = self.config.hydra.runtime.config_sources
         folders = [source.path for source in sources if source.provider == "command-line"]

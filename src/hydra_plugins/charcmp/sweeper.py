@@ -1,4 +1,4 @@
-"""Hydra's side of the commands over a grid: hands the overrides to charcmp.sweep."""
+"""Hydra's side of the commands over a grid: hands the overrides to charcmp.sweeping.sweep."""
 
 # No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ ConfigStore.instance().store(
 
 
 class GridSweeper(Sweeper):
-    """Expands the grid; what happens to it is charcmp.sweep's business."""
+    """Expands the grid; what happens to it is charcmp.sweeping.sweep's business."""
 
     def __init__(
         self,
@@ -53,9 +53,9 @@ class GridSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        from charcmp.commands import one_line_errors
-        from charcmp.grid import Grid
-        from charcmp.sweep import run_command
+        from charcmp.cli.one_line import one_line_errors
+        from charcmp.sweeping.grid import Grid
+        from charcmp.sweeping.sweep import run_command
 
         config = self.config
         assert self.hydra_context is not None

@@ -8,9 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from charcmp.report.comparisons import FAMILIES, Difference
+from charcmp.report.analysis.comparisons import FAMILIES, Difference
+from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
-from charcmp.report.wording import name
 
 
 def forest_figure(family: str, differences: Sequence[Difference]) -> Drawn:

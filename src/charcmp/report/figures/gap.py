@@ -7,7 +7,7 @@ from collections.abc import Callable
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from charcmp.report.cells import Table
+from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import (
     GREY,
     NATS,
@@ -21,7 +21,7 @@ from charcmp.report.figures.style import (
     style_of,
 )
 from charcmp.report.load import num_train_chars_of
-from charcmp.report.wording import name
+from charcmp.report.tables import Table
 
 
 def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:

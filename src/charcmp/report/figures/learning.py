@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from charcmp.records import Epoch
-from charcmp.report.cells import Table
+from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.style import GREY, NATS, Drawn, cells_of, legend, style_of
-from charcmp.report.wording import cell_label
+from charcmp.report.tables import Table
+from charcmp.runs.result import Epoch
 
 MAX_ACROSS = 4  # panels
 

@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from charcmp.report.cells import Cell, Table
 from charcmp.report.figures.style import (
     GREY,
     NATS,
@@ -20,6 +19,7 @@ from charcmp.report.figures.style import (
     legend_handles,
     style_of,
 )
+from charcmp.report.tables import Cell, Table
 
 
 def loss_figure(table: Table) -> Drawn:

@@ -9,7 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from charcmp.report.cells import Table
 from charcmp.report.figures.style import (
     GREY,
     RUN_GID,
@@ -21,6 +20,7 @@ from charcmp.report.figures.style import (
     number_layers,
     style_of,
 )
+from charcmp.report.tables import Table
 
 MIN_MODELS = 5
 MAX_PERPLEXITY = 30

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from charcmp.report.cells import CELL_ORDER, Cell, Table, base_cell
-from charcmp.report.wording import cell_label
+from charcmp.report.analysis.wording import cell_label
+from charcmp.report.tables import CELL_ORDER, Cell, Table, base_cell
 
 COLOURS = {"lstm": "#0072B2", "rnn": "#009E73", "gru": "#D55E00"}
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

@@ -1,0 +1,91 @@
+"""`charcmp data`: the corpora, and how to get them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from charcmp.cli.one_line import one_line_errors
+from charcmp.config.schema import config_dir
+from charcmp.data.dataset import DatasetConfig
+from charcmp.errors import (
+    UserError,
+)
+from charcmp.files import is_there
+
+DATA_USAGE = """\
+charcmp data                         the corpora: what is here, size, distinct bytes, sha256
+charcmp data fetch [wp] [lk]         download the paper's corpora into the cache folder
+charcmp data build-lk TREE [FOLDER]  make lk.txt from a Linux source tree, by the paper's recipe
+"""
+
+
+def data(args: list[str]) -> None:
+    """`charcmp data`."""
+    with one_line_errors():
+        match args:
+            case []:
+                list_data()
+            case ["fetch", *names]:
+                fetch_data(names or ["wp", "lk"])
+            case ["build-lk", tree, *rest] if len(rest) <= 1:
+                from charcmp.data import sources
+
+                folder = Path(rest[0]) if rest else sources.data_folders()[0]
+                print(
+                    f"wrote {sources.build_lk(Path(tree), folder)}, a stand-in for the paper's LK"
+                )
+            case ["--help"] | ["-h"]:
+                print(DATA_USAGE, end="")
+            case _:
+                raise UserError(f"data {' '.join(args)}: not understood; charcmp data --help")
+
+
+def builtin_datasets() -> dict[str, DatasetConfig]:
+    """The datasets of conf/dataset that name a text of their own."""
+    from omegaconf import OmegaConf
+
+    datasets = {}
+    for file in sorted((config_dir() / "dataset").glob("*.yaml")):
+        loaded = OmegaConf.load(file)
+        assert isinstance(loaded, DictConfig)
+        loaded.pop("defaults")
+        if loaded.source != "file":
+            datasets[file.stem] = DatasetConfig(**OmegaConf.to_container(loaded))  # type: ignore
+    return datasets
+
+
+def list_data() -> None:
+    from charcmp.data import sources
+
+    folder = sources.data_folders()[0]
+    if os.environ.get(sources.DATA_VARIABLE) and not is_there(folder, stat.S_ISDIR):
+        print(f"note: {sources.DATA_VARIABLE}={folder}: no such folder")
+    print(f"{'dataset':8} {'bytes':>10} {'distinct':>8}  sha256")
+    for name, dataset in builtin_datasets().items():
+        if dataset.source == "paper" and sources.find(name) is None:
+            print(
+                f"{name:8} not here: charcmp data fetch {name}, or {sources.DATA_VARIABLE}=folder"
+            )
+            continue
+        try:
+            corpus = sources.load_corpus(dataset)
+        except UserError as error:
+            print(f"{name:8} {error}")
+            continue
+        note = f"  ({corpus.note})" if corpus.note else ""
+        print(f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8}  {corpus.sha256}{note}")
+
+
+def fetch_data(names: list[str]) -> None:
+    from charcmp.data import sources
+
+    datasets = builtin_datasets()
+    for name in names:
+        if name not in datasets or datasets[name].source != "paper":
+            raise UserError(f"data fetch {name}: wp and lk can be fetched")
+        corpus = sources.load_corpus(datasets[name])
+        print(f"{name}: {corpus.num_chars:,} bytes, sha256 {corpus.sha256}")

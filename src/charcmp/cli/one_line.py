@@ -1,0 +1,104 @@
+"""What Hydra finds wrong with a command line, in one line and in this program's words.
+
+Hydra's own advice (`+key=value`, `--multirun`) leads nowhere here: no key can be added, and several
+values are for `charcmp sweep`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from charcmp.cli.output import fail
+from charcmp.config.rules import not_resolved, unknown_key
+from charcmp.errors import (
+    EXIT_INTERRUPTED,
+    Interrupted,
+    UserError,
+    exit_status,
+)
+
+# With it Hydra raises its errors, else it prints them and exits.
+TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
+# What a line is that Hydra answers with a plain ValueError, and what its message begins with.
+PLAIN_ERRORS = (
+    "Config group override must be",
+    "The --resolve flag",
+    "Only one of --",
+    "Exceeds the limit",
+)
+
+
+@contextmanager
+def in_one_line() -> Iterator[None]:
+    """Ends the program with one line for Hydra's errors; with HYDRA_FULL_ERROR=1, a traceback."""
+    if TRACEBACKS_VARIABLE in os.environ:
+        yield
+        return
+    os.environ[TRACEBACKS_VARIABLE] = "1"
+    usage_and_error, argparse.ArgumentParser.error = argparse.ArgumentParser.error, _parser_error  # type: ignore[method-assign]
+    try:
+        yield
+    except CompactHydraException as error:
+        fail(explain(error))
+    except OmegaConfBaseException as error:
+        fail(not_resolved(error))
+    except ValueError as error:
+        if not str(error).startswith(PLAIN_ERRORS):
+            raise
+        advice = "; charcmp train --help lists the choices" if "group" in str(error) else ""
+        fail(str(error).splitlines()[0] + advice)
+    finally:
+        argparse.ArgumentParser.error = usage_and_error  # type: ignore[method-assign]
+        del os.environ[TRACEBACKS_VARIABLE]
+
+
+def _parser_error(self: argparse.ArgumentParser, message: str) -> NoReturn:
+    fail(f"{message}; charcmp --help")
+
+
+def explain(error: CompactHydraException) -> str:
+    """One line for what Hydra says in several."""
+    lines = str(error).splitlines()
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: one of {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        if "=" not in error.override:
+            return f"{error.override}: not understood; keys are set by key=value"
+        if lines[0].startswith("LexerNoViableAlt"):
+            key, _, value = error.override.partition("=")
+            quoted = f"\"{key}='{value}'\""
+            return f"{error.override}: not understood; such characters need quotes: {quoted}"
+        return f"{error.override}: not understood ({lines[-2] if len(lines) > 1 else lines[0]})"
+    if several := re.match(
+        r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)'", lines[0]
+    ):
+        override = several[1] or several[2]
+        return f"{override} is several runs: charcmp sweep {override}"
+    if unknown := re.search(r"Could not override '(.*)'", lines[0]):
+        return unknown_key(unknown[1])
+    if merging := re.match(r"Error merging override (.*)", lines[0]):
+        return f"{merging[1]}: {str(error.__cause__).splitlines()[0]}"
+    return " ".join(" ".join(lines).split())
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """A user's mistake ends the program with one line; ours keeps its traceback."""
+    try:
+        yield
+    except UserError as error:
+        print(f"charcmp: {error}", file=sys.stderr)
+        sys.exit(exit_status(error))
+    except Interrupted as stop:
+        print(f"charcmp: {stop}; the same command goes on from there", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,70 @@
+"""Standard output and error that may go away: `charcmp train | head` trains on."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from charcmp.errors import EXIT_STORAGE, EXIT_USER_ERROR
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+def fail(message: str) -> NoReturn:
+    """Ends the program with one line, as for any mistake of a user's."""
+    print(f"charcmp: {message}", file=sys.stderr)
+    sys.exit(EXIT_USER_ERROR)
+
+
+class LastingOutput(io.FileIO):
+    """A file descriptor that becomes the null device once nothing can be written to it.
+
+    Args:
+        fd: of standard output or standard error; stays open.
+        essential: whether a command is of no use without it. If so, the failure ends the program
+            with one line.
+    """
+
+    def __init__(self, fd: int, essential: bool) -> None:
+        super().__init__(fd, "w", closefd=False)
+        self.essential = essential
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())
+            os.close(null)
+            is_reader_gone = isinstance(error, BrokenPipeError)
+            if self.fileno() == 1 and not is_reader_gone:
+                print(f"charcmp: standard output: {error.strerror}", file=sys.stderr)
+            if self.essential:
+                sys.exit(EXIT_STORAGE)
+            return len(memoryview(data).cast("B"))
+
+
+def make_lasting(essential: bool) -> None:
+    """Replaces sys.stdout and sys.stderr; what their encoding lacks is written as \\u79c1."""
+    sys.stdout = _lasting(sys.stdout, essential)
+    sys.stderr = _lasting(sys.stderr, False)
+
+
+def _lasting(stream: Any, essential: bool) -> Any:
+    if stream is None:  # closed by the shell: charcmp train >&-
+        return Path(os.devnull).open("w")
+    try:
+        descriptor = stream.fileno()
+    except OSError:  # a buffer of whoever called main: it stays
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(LastingOutput(descriptor, essential)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )

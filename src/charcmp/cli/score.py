@@ -1,0 +1,43 @@
+"""`charcmp score`: what a trained run thinks of a text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from charcmp.cli.one_line import one_line_errors
+
+SCORE_TOLERANCE = 0.01  # nats; another device or precision changes less
+
+
+def score(args: list[str]) -> None:
+    """`charcmp score`."""
+    from charcmp.cli.options import SCORE_USAGE, ScoreOptions, parse
+
+    if "--help" in args or "-h" in args:
+        print(SCORE_USAGE, end="")
+        return
+    with one_line_errors():
+        options = parse([arg for arg in args if arg != "--json"], ScoreOptions)
+        from charcmp.inference.score import score_file, score_split
+        from charcmp.inference.trained import load_trained
+
+        run = load_trained(options.run, options.results_dir, options.data_dir)
+        if options.split is not None:
+            scores = score_split(run, options.split, options.data_dir)
+        else:
+            assert options.file is not None
+            scores = score_file(run, Path(options.file), options.unknown_bytes == "skip")
+    if "--json" in args:
+        print(json.dumps(scores, indent=2))
+        return
+    print(
+        f"{scores['text']}: {scores['nats_per_char']:.4f} nats/char, perplexity "
+        f"{scores['perplexity']:.3f}, {scores['bits_per_char']:.3f} bits/char over "
+        f"{scores['num_chars']:,} characters, under {scores['run_id']}"
+    )
+    if scores.get("num_skipped"):
+        print(f"note: {scores['num_skipped']:,} bytes that its corpus does not have left out")
+    recorded = run.result.test_nats_per_char if options.split == "test" else None
+    if recorded is not None and abs(scores["nats_per_char"] - recorded) > SCORE_TOLERANCE:
+        print(f"note: its result.json says {recorded:.4f} nats/char: not of these weights and text")

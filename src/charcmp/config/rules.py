@@ -1,0 +1,228 @@
+"""Which values a run can have, and which of its options change nothing beside the others."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from charcmp.config.schema import (
+    OPTIMIZERS,
+    CellConfig,
+    Config,
+    OptimizerConfig,
+    SGDConfig,
+    cell_schema,
+    flatten,
+)
+from charcmp.data.corpus import PAPER_SIZE
+from charcmp.errors import UserError, require
+from charcmp.files import SAFE_NAME
+from charcmp.models.budget import MAX_HIDDEN_SIZE, NUM_STACKS
+from charcmp.models.cells.registry import check_activation
+
+RESETS = ("never", "epoch")
+MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
+
+Rule = tuple[Callable[[Any], object], str]  # whether a value will do, and what a user is told else
+
+
+def one_of(choices: Iterable[str], remark: str = "") -> Rule:
+    return (lambda value: value in choices), f"one of {', '.join(choices)}{remark}"
+
+
+def matching(pattern: str, wanted: str) -> Rule:
+    return re.compile(pattern).fullmatch, wanted
+
+
+def or_null(rule: Rule) -> Rule:
+    holds, wanted = rule
+    return (lambda value: value is None or holds(value)), f"{wanted}, or null"
+
+
+def whole_up_to(most: int) -> Rule:
+    return (lambda value: 1 <= value <= most), f"must be at least 1 and at most {most:,}"
+
+
+AT_LEAST_1: Rule = (lambda value: value >= 1, "must be at least 1")
+NOT_NEGATIVE: Rule = (lambda value: value >= 0, "must be 0 or more")
+POSITIVE: Rule = (lambda value: 0 < value < math.inf, "must be positive and finite")
+BELOW_1: Rule = (lambda value: 0 <= value < 1, "must be in [0, 1)")
+RULES: dict[str, Rule] = {
+    "task": one_of(NUM_STACKS),
+    "fill_context": or_null(AT_LEAST_1),
+    "cell.forget_bias": or_null((math.isfinite, "must be a finite number")),
+    "cell.open_bias": or_null((math.isfinite, "must be a finite number")),
+    "dataset.name": or_null(
+        (SAFE_NAME.fullmatch, "letters, digits, '_', '.' and '-' only, as it names folders")
+    ),
+    "dataset.layout": one_of(("columns", "contiguous")),
+    "dataset.split": (
+        lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
+        "three positive percentages that sum to 100",
+    ),
+    "optimizer.lr": POSITIVE,
+    "optimizer.schedule": one_of(("exponential", "cosine", "constant")),
+    "optimizer.lr_decay": (lambda factor: 0 < factor <= 1, "must be in (0, 1]"),
+    "optimizer.lr_decay_after": NOT_NEGATIVE,
+    "optimizer.warmup_epochs": NOT_NEGATIVE,
+    "optimizer.alpha": BELOW_1,
+    "optimizer.betas": (
+        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
+        "must be two, each in [0, 1)",
+    ),
+    "optimizer.momentum": BELOW_1,
+    "optimizer.weight_decay": (lambda d: 0 <= d < math.inf, "must be 0 or more and finite"),
+    "optimizer.eps": POSITIVE,
+    "layers": whole_up_to(MAX_LAYERS),
+    "hidden_size": or_null(whole_up_to(MAX_HIDDEN_SIZE)),
+    # Generators take no more bits than these: beyond, other seeds give the same numbers.
+    "seed": (lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)"),
+    "dropout": BELOW_1,
+    "epochs": AT_LEAST_1,
+    "batch_size": or_null(AT_LEAST_1),
+    "unroll_steps": or_null(AT_LEAST_1),
+    "clip": or_null(POSITIVE),
+    "clip_mode": one_of(("value", "norm")),
+    "reset_state": one_of(RESETS),
+    "patience": or_null(AT_LEAST_1),
+    "init": one_of(("uniform", "xavier", "orthogonal")),
+    "init_range": POSITIVE,
+    "precision": one_of(("float32", "tf32", "bf16"), "; the paper's is float32"),
+    "threads": or_null(whole_up_to(MAX_AT_ONCE)),
+    "jobs": or_null(whole_up_to(MAX_AT_ONCE)),
+    "jobs_per_gpu": matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),
+    "gpus": matching(r"all|\d+(,\d+)*", "all, or numbers as in gpus=0,1"),
+    "results_dir": (bool, "name a folder"),
+    "checkpoint_seconds": NOT_NEGATIVE,
+    "hang_seconds": POSITIVE,
+    "lease_seconds": POSITIVE,
+}
+
+
+def typed(cfg: DictConfig) -> Config:
+    """The configuration as dataclasses, checked; Hydra's own node is dropped.
+
+    Raises:
+        UserError: for a key that is not in the schema, or a value no run can have.
+    """
+    if "hydra" in cfg:
+        cfg = copy.copy(cfg)
+        with read_write(cfg), open_dict(cfg):
+            del cfg["hydra"]
+    try:
+        _check_keys(cfg, Config)
+        config = OmegaConf.to_object(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(not_resolved(error)) from None
+    assert isinstance(config, Config)
+    check(config)
+    return config
+
+
+def not_resolved(error: OmegaConfBaseException) -> str:
+    """One line for a value whose `${name}` leads nowhere, or to a value of another type."""
+    key = f"{error.full_key}: " if error.full_key else ""
+    return key + str(error).splitlines()[0]
+
+
+def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
+    """Hydra lets `+new=1` and `~old` through; here exactly the schema's keys must be given."""
+    given = {str(key) for key in cfg if not OmegaConf.is_missing(cfg, key)}
+    known = {f.name for f in fields(schema)}
+    if unknown := given - known:
+        raise UserError(unknown_key(prefix + min(unknown)))
+    if missing := known - given:
+        raise UserError(
+            f"missing key '{prefix}{min(missing)}': charcmp train --help lists the keys"
+        )
+    for key in known:
+        if is_dataclass(part := OmegaConf.get_type(cfg, key)):
+            assert isinstance(part, type)
+            _check_keys(cfg[key], part, f"{prefix}{key}.")
+
+
+def unknown_key(key: str) -> str:
+    """What is said of a key that there is not."""
+    part, _, option = key.rpartition(".")
+    known = [f.name for f in fields(Config)]
+    if part in known:
+        return f"unknown key '{key}': this {part} has no {option}"
+    alike = difflib.get_close_matches(key, known, n=1)
+    meant = f"; is it {alike[0]}?" if alike else ":"
+    return f"unknown key '{key}'{meant} charcmp train --help lists the keys"
+
+
+def check(config: Config) -> None:
+    """UserError for the first value that no run can have."""
+    check_cell(config.cell)
+    optimizer = config.optimizer
+    require(
+        OPTIMIZERS.get(optimizer.name) is type(optimizer),
+        f"optimizer.name={optimizer.name}: optimizer=... chooses, one of {', '.join(OPTIMIZERS)}",
+    )
+    for key, value in flatten(config).items():
+        if key in RULES:
+            holds, wanted = RULES[key]
+            require(bool(holds(value)), f"{key}={value}: {wanted}")
+    steps = config.unroll_steps or PAPER_SIZE
+    require(
+        config.task == "lm" or (config.fill_context or 1) <= steps,
+        f"fill_context={config.fill_context}: must be at most unroll_steps={steps}",
+    )
+    require(
+        optimizer.warmup_epochs < config.epochs,
+        f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
+    )
+    require(
+        not (isinstance(optimizer, SGDConfig) and optimizer.nesterov and optimizer.momentum == 0),
+        "optimizer.nesterov=true needs a momentum above 0",
+    )
+    require(
+        config.budget is None or config.hidden_size is None,
+        f"budget={config.budget} and hidden_size={config.hidden_size}: give one of them",
+    )
+
+
+def check_cell(cell: CellConfig) -> None:
+    """UserError for a cell that there is not, or an option that it does not have."""
+    check_activation(cell.name, cell.activation)
+    require(
+        type(cell) is cell_schema(cell.name),
+        f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
+    )
+
+
+def without_effect(config: Config) -> list[str]:
+    """A line for each option away from its default that changes nothing beside the others."""
+    optimizer, epochs = config.optimizer, config.epochs
+    lines = []
+    if config.task == "lm" and config.fill_context is not None:
+        lines.append(f"fill_context={config.fill_context}: task=lm does not use it")
+    for key in ("lr_decay", "lr_decay_after"):
+        value = getattr(optimizer, key)
+        if optimizer.schedule != "exponential" and value != getattr(OptimizerConfig, key):
+            lines.append(f"optimizer.{key}={value}: schedule={optimizer.schedule} does not use it")
+    if (
+        optimizer.schedule == "exponential"
+        and optimizer.lr_decay != OptimizerConfig.lr_decay
+        and optimizer.lr_decay_after >= epochs
+    ):
+        after = f"lr_decay_after={optimizer.lr_decay_after} of {epochs} epochs"
+        lines.append(f"optimizer.lr_decay={optimizer.lr_decay}: {after}")
+    if config.init != "uniform" and config.init_range != Config.init_range:
+        lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
+    if config.clip is None and config.clip_mode != Config.clip_mode:
+        lines.append(f"clip_mode={config.clip_mode}: clip is null")
+    if config.reset_state == "epoch" and epochs == 1:
+        lines.append("reset_state=epoch: there is one epoch")
+    if config.patience is not None and config.patience >= epochs:
+        lines.append(f"patience={config.patience}: {epochs} epochs are no more")
+    return [f"no effect: {line}" for line in lines]

@@ -1,0 +1,262 @@
+"""What one run is: a configuration and a corpus, the hidden size they lead to, and their id."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Any
+
+from charcmp.config.rules import without_effect
+from charcmp.config.schema import (
+    CONTIGUOUS_PROTOCOL_VERSION,
+    NOT_SCIENTIFIC,
+    OPTIMIZERS,
+    CascadedGateConfig,
+    Config,
+    flatten,
+    protocol_version,
+)
+from charcmp.data.corpus import (
+    PAPER_SIZE,
+    Corpus,
+    Splits,
+    fitting_sizes,
+    num_train_chars,
+    split_corpus,
+)
+from charcmp.data.sources import load_corpus, safe_name
+from charcmp.files import canonical_json
+from charcmp.models.budget import (
+    budget_label,
+    canonical_budget,
+    num_params,
+    solve_hidden_size,
+    target_params,
+)
+
+DEFAULT_BUDGET = "50k"
+WARN_DEVIATION_PERCENT = 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class RunSpec:
+    """One cell of a grid, fully resolved."""
+
+    config: Config
+    corpus: Corpus
+    hidden_size: int
+    num_params: int
+    target_params: int  # num_params itself where a hidden size was asked for, not a budget
+    budget: str  # its name where it has one, else the target as digits
+    chosen_sizes: str | None = None  # a note on batch and steps where the text is short for 100
+
+    @property
+    def deviation_percent(self) -> float:
+        return 100 * (self.num_params - self.target_params) / self.target_params
+
+    @property
+    def batch_size(self) -> int:
+        assert self.config.batch_size is not None  # resolve_with has chosen it
+        return self.config.batch_size
+
+    @property
+    def unroll_steps(self) -> int:
+        assert self.config.unroll_steps is not None
+        return self.config.unroll_steps
+
+    @property
+    def right_context(self) -> int | None:
+        """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
+        config = self.config
+        return None if config.task == "lm" else config.fill_context or self.unroll_steps
+
+    @property
+    def run_id(self) -> str:
+        """`wp-lstm-2x84-130k-s0-1f3a9c2e`: a readable prefix and a hash of the identity.
+
+        `wp-fill-lstm-...` where the task is not that of a language model.
+        """
+        config = self.config
+        cell, layers, num_symbols = config.cell.name, config.layers, self.corpus.num_symbols
+        label = budget_label(cell, layers, self.hidden_size, num_symbols, config.task)
+        parts = (
+            config.dataset.name or safe_name(self.corpus.name),
+            *([] if config.task == "lm" else [config.task]),
+            config.cell.name,
+            f"{config.layers}x{self.hidden_size}",
+            label or f"{self.num_params}p",
+            f"s{config.seed}",
+            hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:8],
+        )
+        return "-".join(parts)
+
+    def row(self) -> dict[str, Any]:
+        """Which row of which table the run counts in, and as what."""
+        config = self.config
+        return {
+            "dataset": self.corpus.name,
+            "task": config.task,
+            "budget": self.budget,
+            "cell": config.cell.name,
+            "layers": config.layers,
+            "hidden_size": self.hidden_size,
+            "seed": config.seed,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """The scientific configuration, without what stands at its default, and the corpus.
+
+        An option added later, at its default, leaves the ids of today's runs as they are.
+        """
+        config = self.config
+        defaults = DEFAULTS | OPTIMIZER_DEFAULTS[config.optimizer.name]
+        identity = {
+            key: value
+            for key, value in flatten(config).items()
+            if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
+        }
+        if config.init != "uniform":
+            identity.pop("init_range", None)  # it changes nothing: not another run
+        identity.pop("fill_context", None)
+        if self.right_context is not None:
+            identity["fill_context"] = self.right_context  # however it came about
+        return identity | {
+            "protocol_version": protocol_version(config.dataset.layout, config.task),
+            "corpus_sha256": self.corpus.sha256,
+            "cell.name": config.cell.name,
+            "layers": config.layers,
+            "hidden_size": self.hidden_size,
+            "seed": config.seed,
+            "dataset.layout": config.dataset.layout,
+            "dataset.split": [float(part) for part in config.dataset.split],
+        }
+
+
+# What an identity may leave out: a key at its default, options of cells and optimisers included.
+DEFAULTS = flatten(Config(cell=CascadedGateConfig())) | {
+    "optimizer.name": "rmsprop",
+    "batch_size": PAPER_SIZE,  # however they came about
+    "unroll_steps": PAPER_SIZE,
+}
+# Each optimiser has defaults of its own. Leaving them out keeps ids apart, since every name but
+# rmsprop's stays in.
+OPTIMIZER_DEFAULTS = {
+    name: {
+        key: value
+        for key, value in flatten(optimizer(), "optimizer.").items()
+        if key != "optimizer.name"
+    }
+    for name, optimizer in OPTIMIZERS.items()
+}
+
+
+def resolve(config: Config) -> RunSpec:
+    """Loads the corpus and solves for the hidden size.
+
+    Raises:
+        UserError: if the corpus cannot be had or no hidden size meets the budget.
+    """
+    return resolve_with(config, load_corpus(config.dataset, config.data_dir))
+
+
+def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
+    """`resolve` for a corpus that is at hand."""
+    cell, layers = config.cell.name, config.layers
+    config, chosen = _with_sizes(config, corpus)
+    size = resolve_size(config, corpus.num_symbols)
+    count = num_params(cell, layers, size.hidden_size, corpus.num_symbols, config.task)
+    return RunSpec(config, corpus, size.hidden_size, count, size.target_params, size.budget, chosen)
+
+
+def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
+    """The configuration with numbers for batch and steps, and a note on them where it takes one."""
+    given = config.batch_size, config.unroll_steps
+    if config.dataset.layout == "columns" or config.task == "fill":
+        batch, steps = (size or PAPER_SIZE for size in given)
+        return replace(config, batch_size=batch, unroll_steps=steps), None
+    num_chars = int(corpus.num_chars * Fraction(str(config.dataset.split[0])) / 100)
+    batch, steps = fitting_sizes(num_chars, *given)
+    config = replace(config, batch_size=batch, unroll_steps=steps)
+    if (batch, steps) == tuple(size or PAPER_SIZE for size in given):
+        return config, None
+    return config, (
+        f"batch_size={batch} unroll_steps={steps}: {corpus.name} has {num_chars:,} characters to "
+        f"train on, and these leave {num_chars // (batch * steps)} updates an epoch"
+    )
+
+
+@dataclass(frozen=True)
+class Size:
+    hidden_size: int
+    target_params: int
+    budget: str
+
+
+def resolve_size(config: Config, num_symbols: int) -> Size:
+    """The hidden size a configuration asks for, by budget or directly."""
+    cell, layers, task = config.cell.name, config.layers, config.task
+    if config.hidden_size is not None:
+        hidden_size = config.hidden_size
+        label = budget_label(cell, layers, hidden_size, num_symbols, task)
+        target = (
+            target_params(label, num_symbols)
+            if label
+            else num_params(cell, layers, hidden_size, num_symbols, task)
+        )
+        return Size(hidden_size, target, label or str(target))
+    budget = canonical_budget(config.budget or DEFAULT_BUDGET)
+    target = target_params(budget, num_symbols)
+    return Size(solve_hidden_size(cell, layers, target, num_symbols, task), target, budget)
+
+
+def split_of(spec: RunSpec) -> Splits:
+    """The run's corpus, cut into training, validation and test text.
+
+    Raises:
+        UserError: if it is too short for that.
+    """
+    config = spec.config
+    version = protocol_version(config.dataset.layout, config.task)
+    return split_corpus(
+        spec.corpus,
+        config.dataset.layout,
+        config.dataset.split,
+        spec.batch_size,
+        spec.unroll_steps,
+        min_chunks=1 if spec.right_context is None else 2,
+        scored_whole=version >= CONTIGUOUS_PROTOCOL_VERSION,
+    )
+
+
+def warnings(spec: RunSpec) -> list[str]:
+    """What a user should know before a run: options without effect, a budget that is missed."""
+    missed = deviation_warning(spec)
+    notes = (spec.chosen_sizes, _left_out(spec), missed)
+    return [*without_effect(spec.config), *filter(None, notes)]
+
+
+def _left_out(spec: RunSpec) -> str | None:
+    """A note where more than one percent of the training text fills no whole chunk."""
+    dataset, num_chars = spec.config.dataset, spec.corpus.num_chars
+    share = int(num_chars * Fraction(str(dataset.split[0])) / 100)
+    used = num_train_chars(
+        num_chars, dataset.layout, dataset.split, spec.batch_size, spec.unroll_steps
+    )
+    if dataset.layout == "columns" or used >= 0.99 * share:
+        return None
+    return (
+        f"the last {share - used:,} of {share:,} training characters of {spec.corpus.name} fill no "
+        "whole chunk of the batch and are left out"
+    )
+
+
+def deviation_warning(spec: RunSpec) -> str | None:
+    """A line for a budget that the solver misses by more than two percent."""
+    if math.fabs(spec.deviation_percent) <= WARN_DEVIATION_PERCENT:
+        return None
+    return (
+        f"budget {spec.budget}: the closest model, hidden size {spec.hidden_size}, has "
+        f"{spec.num_params:,} parameters, {spec.deviation_percent:+.1f} % off the target"
+    )

@@ -1,0 +1,74 @@
+"""A stream of text cut into chunks, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from charcmp.data.corpus import Stream
+from charcmp.models.fill_in import NOTHING
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A stream on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B).
+
+    For a fill-in model x is longer, see windows.
+    """
+
+    x_KTB: Tensor
+    y_KTB: Tensor
+    warm_up: int = 0  # as of Stream
+    num_scored: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.x_KTB)
+
+    @property
+    def num_chars(self) -> int:
+        """Characters that count."""
+        return self.y_KTB.numel() if self.num_scored is None else self.num_scored
+
+    def scored(self, nll_KTB: Tensor) -> Tensor:
+        """What counts of a number for each character, (num_chars,), row after row."""
+        nll_BC = nll_KTB.permute(2, 0, 1).flatten(1)
+        return nll_BC[:, self.warm_up :].flatten()[: self.num_chars]
+
+    def __getitem__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
+        """x and y, int64 (T, B), of the chunk whose number is in a tensor (1) on the device."""
+        x_1TB, y_1TB = (part.index_select(0, chunk) for part in (self.x_KTB, self.y_KTB))
+        return x_1TB[0].long(), y_1TB[0].long()
+
+
+def to_chunks(
+    stream: Stream, unroll_steps: int, device: torch.device, right_context: int | None = None
+) -> Chunks:
+    """Lays a stream out so that each chunk is one contiguous copy.
+
+    `right_context` is that of a fill-in model, None for a language model.
+    """
+
+    def cut(rows_BC: Tensor) -> Tensor:
+        B = rows_BC.shape[0]
+        rows_BKT = rows_BC.reshape(B, -1, unroll_steps)
+        return rows_BKT.permute(1, 2, 0).contiguous().to(device)
+
+    y_KTB = cut(torch.tensor(stream.y_BC))
+    if right_context is None:
+        x_KTB = cut(torch.tensor(stream.x_BC))
+    else:
+        x_KTB = windows(stream, unroll_steps, right_context).to(device)
+    return Chunks(x_KTB, y_KTB, stream.warm_up, stream.num_scored)
+
+
+def windows(stream: Stream, unroll_steps: int, right_context: int) -> Tensor:
+    """What a FillModel reads of each chunk, int16 (K, W, B): see its `forward`."""
+    assert 1 <= right_context <= unroll_steps
+    text_BC = np.concatenate([stream.x_BC[:, :1], stream.y_BC], axis=1).astype(np.int16)
+    beyond_BR = np.full((len(text_BC), right_context), NOTHING, dtype=np.int16)
+    text = torch.tensor(np.concatenate([text_BC, beyond_BR], axis=1))
+    windows_BKW = text.unfold(1, unroll_steps + 1 + right_context, unroll_steps)
+    return windows_BKW.permute(1, 2, 0).contiguous()

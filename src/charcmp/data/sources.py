@@ -1,0 +1,274 @@
+"""Where corpora come from: downloaded, found in a folder, a file of one's own, or Python itself."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import random
+import re
+import stat
+import sysconfig
+from functools import lru_cache
+from pathlib import Path
+
+from charcmp.data.corpus import Corpus, corpus_from_bytes
+from charcmp.data.dataset import DatasetConfig
+from charcmp.errors import UserError
+from charcmp.files import is_there, read_error, read_text, write_atomically
+
+DATA_VARIABLE = "CHARCMP_DATA"
+PYSRC_MAX_BYTES = 2_000_000
+DOWNLOAD_TIMEOUT_SECONDS = 20
+BUILT_BY = "charcmp data build-lk"
+# A character takes some six bytes of memory: the file, its symbols, and inputs and targets twice,
+# in the order of the text and on the device. Below 2^31, so that 32-bit positions reach everywhere.
+MAX_TEXT_BYTES = 2_000_000_000
+MEMORY_PER_CHAR = 8
+MAX_RECORD_BYTES = 1 << 16  # of lk.json
+MAX_NAME = 80  # characters
+
+
+def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
+    """Finds, fetches or builds the text of a dataset and encodes it.
+
+    Raises:
+        UserError: if it cannot be had, or is not what the dataset says it is.
+    """
+    if dataset.path and "\0" in dataset.path:
+        raise UserError(f"dataset.path={dataset.path!r}: no file can have this name")
+    path = os.path.realpath(dataset.path) if dataset.path else None
+    where = str(data_folders(data_dir)[0])
+    return _load(dataset.source, dataset.name, path, where, _frozen(dataset))
+
+
+def _frozen(dataset: DatasetConfig) -> tuple[str | None, int | None, int | None, str]:
+    return dataset.url, dataset.num_chars, dataset.num_symbols, json.dumps(dataset.stand_ins)
+
+
+@lru_cache(maxsize=16)
+def _load(
+    source: str,
+    name: str | None,
+    path: str | None,
+    data_dir: str | None,
+    expected: tuple[str | None, int | None, int | None, str],
+) -> Corpus:
+    if source == "pydocs":
+        return corpus_from_bytes(name or source, pydocs())
+    if source == "pysrc":
+        return corpus_from_bytes(name or source, pysrc())
+    if source == "file":
+        if path is None:
+            raise UserError("dataset=text needs a file: dataset.path=my.txt")
+        return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
+    if source != "paper":
+        raise UserError(f"dataset.source={source}: one of paper, file, pydocs, pysrc")
+    url, num_chars, num_symbols, stand_ins = expected
+    assert name is not None
+    file = Path(path) if path else find_or_fetch(name, data_dir, url)
+    text = read_file(file)
+    note = judge(file, text, num_chars, num_symbols, json.loads(stand_ins))
+    return corpus_from_bytes(name, text, note)
+
+
+def file_title(path: str | Path) -> str:
+    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
+    title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                    for char in Path(path).stem)  # fmt: skip
+    return title[:MAX_NAME].strip() or "text"
+
+
+def safe_name(stem: str) -> str:
+    """A text's name as it may stand in a run id and in the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"
+
+
+def read_file(path: Path) -> bytes:
+    """A text; UserError if it cannot be had, or is larger than this machine can train on."""
+    return read_text(path, max_text_bytes())
+
+
+def max_text_bytes() -> int:
+    """The largest text that this machine has memory for, MAX_TEXT_BYTES at most."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(MAX_TEXT_BYTES, memory // MEMORY_PER_CHAR)
+
+
+def cache_dir() -> Path:
+    """Where downloads are kept: the user's cache folder."""
+    import pooch
+
+    return Path(pooch.os_cache("charcmp"))
+
+
+def data_folders(data_dir: str | None = None) -> list[Path]:
+    """Where corpora are looked for: data_dir= or $CHARCMP_DATA where given, then the cache."""
+    named = data_dir or os.environ.get(DATA_VARIABLE)
+    return [*([Path(named)] if named else []), cache_dir()]
+
+
+def find(name: str, data_dir: str | None = None) -> Path | None:
+    """The corpus's file, if it is on this machine."""
+    for folder in data_folders(data_dir):
+        file = folder / f"{name}.txt"
+        if is_there(file):
+            return file
+    return None
+
+
+def find_or_fetch(name: str, data_dir: str | None, url: str | None) -> Path:
+    """The corpus's file, downloaded into the cache folder if it is not here yet."""
+    if (file := find(name, data_dir)) is not None:
+        return file
+    if url is None:
+        raise UserError(f"dataset {name}: {name}.txt is not in {data_dir or 'the data folder'}")
+    return fetch(name, url)
+
+
+def fetch(name: str, url: str) -> Path:
+    """Downloads with a progress bar; nothing half-finished is ever left under the final name."""
+    import logging
+
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    try:
+        file = pooch.retrieve(
+            url,
+            known_hash=None,  # size and number of symbols decide: see judge()
+            fname=f"{name}.txt",
+            path=cache_dir(),
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=DOWNLOAD_TIMEOUT_SECONDS),
+        )
+    except (requests.RequestException, OSError) as error:
+        raise UserError(
+            f"{name}.txt is not here and could not be downloaded ({type(error).__name__}). "
+            f"Get it from {url} and name its folder in {DATA_VARIABLE} or data_dir=; "
+            "or use dataset=pydocs, which needs no network"
+        ) from None
+    return Path(file)
+
+
+def judge(
+    file: Path,
+    text: bytes,
+    num_chars: int | None,
+    num_symbols: int | None,
+    stand_ins: dict[str, str],
+) -> str | None:
+    """Decides whether a file is the corpus: by size and number of distinct bytes.
+
+    A known stand-in (by its sha256, or by the record that `charcmp data build-lk` leaves beside its
+    file) is accepted too.
+
+    Returns:
+        What a reader must know about it, or None.
+
+    Raises:
+        UserError: if it is neither. A bad file in the cache is set aside, to be fetched anew.
+    """
+    sha256 = hashlib.sha256(text).hexdigest()
+    if sha256 in stand_ins:
+        return f"stand-in: {stand_ins[sha256]}"
+    if (note := built_note(file.with_suffix(".json"), sha256)) is not None:
+        return f"stand-in: {note}"
+    found = (len(text), len(set(text)))
+    if found == (num_chars, num_symbols):
+        return None
+    advice = "get it again, or use it as dataset=text dataset.path=..."
+    if cache_dir() in file.parents:
+        with contextlib.suppress(OSError):  # a cache that may not be written
+            file.replace(file.with_suffix(".txt.bad"))
+            advice = "set aside; the next command fetches it again"
+    raise UserError(
+        f"{file}: {found[0]:,} bytes with {found[1]} distinct ones, but the corpus has "
+        f"{num_chars:,} with {num_symbols}: truncated or altered; {advice}"
+    )
+
+
+def built_note(record_file: Path, sha256: str) -> str | None:
+    """What `charcmp data build-lk` recorded of the text with this sha256; None if it did not."""
+    try:
+        record = json.loads(read_text(record_file, MAX_RECORD_BYTES))
+    except (UserError, ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("sha256") != sha256:
+        return None
+    note = record.get("note")
+    return note if isinstance(note, str) and note.isprintable() else None
+
+
+def shuffled_sources(root: Path, patterns: tuple[str, ...], seed: int = 0) -> list[Path]:
+    """Files below `root` that match: sorted by relative path, shuffled, always the same way."""
+    files = sorted(
+        {file for pattern in patterns for file in root.rglob(pattern) if file.is_file()},
+        key=lambda file: file.relative_to(root).as_posix(),
+    )
+    random.Random(seed).shuffle(files)
+    return files
+
+
+def pydocs() -> bytes:
+    """The prose of Python's own language reference, as `help()` shows it."""
+    from pydoc_data.topics import topics
+
+    return "\n".join(topics[key] for key in sorted(topics)).encode()
+
+
+def pysrc() -> bytes:
+    """Python's standard library, files in a fixed shuffled order, its first 2 million bytes."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    skipped = {
+        "site-packages",
+        "dist-packages",
+        "test",
+        "tests",
+        "idlelib",
+        "lib2to3",
+        "__pycache__",
+    }
+    text = bytearray()
+    for file in shuffled_sources(root, ("*.py",)):
+        if skipped.isdisjoint(file.relative_to(root).parts):
+            text += file.read_bytes()
+        if len(text) >= PYSRC_MAX_BYTES:
+            break
+    if not text:
+        raise UserError(f"pysrc: no .py files below {root}")
+    return bytes(text[:PYSRC_MAX_BYTES])
+
+
+def build_lk(tree: Path, folder: Path) -> Path:
+    """Makes lk.txt by the paper's recipe: all *.c and *.h of a Linux tree's kernel/, shuffled.
+
+    Writes lk.txt and, beside it, lk.json that says what it is.
+
+    Raises:
+        UserError: if `tree` is not a kernel tree or `folder` cannot be written.
+    """
+    root = tree / "kernel"
+    if not is_there(root, stat.S_ISDIR):
+        raise UserError(f"{tree}: no kernel/ folder in it; name the root of a Linux source tree")
+    try:
+        files = shuffled_sources(root, ("*.c", "*.h"))
+    except OSError as error:  # a folder that may not be searched
+        raise read_error(root, error) from None
+    if not files:
+        raise UserError(f"{root}: no .c or .h files in it")
+    text = b"".join(map(read_file, files))
+    record = {
+        "note": f"kernel/ of a Linux tree, {len(files)} files, shuffled; built by {BUILT_BY}",
+        "sha256": hashlib.sha256(text).hexdigest(),
+        "num_files": len(files),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror}") from None
+    described = json.dumps(record, indent=2) + "\n"
+    write_atomically(folder / "lk.json", lambda opened: opened.write(described.encode()))
+    write_atomically(folder / "lk.txt", lambda opened: opened.write(text))
+    return folder / "lk.txt"

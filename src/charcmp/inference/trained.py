@@ -1,0 +1,316 @@
+"""A finished run's model to use: found by name, read as plain data.
+
+Nothing in a run's folder can execute: weights are safetensors, configuration and result are read
+as YAML and JSON, and no interpolation in them is resolved. No torch before `model()`.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from charcmp.config.schema import CONTIGUOUS_PROTOCOL_VERSION
+from charcmp.data.corpus import Corpus, Symbols, split_corpus
+from charcmp.data.dataset import DatasetConfig
+from charcmp.data.sources import data_folders, load_corpus
+from charcmp.errors import UserError
+from charcmp.files import is_there
+from charcmp.models.budget import NUM_STACKS, num_params
+from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
+from charcmp.runs.result import (
+    CorruptFileError,
+    Result,
+    StoredConfig,
+    open_file,
+    printable,
+    read_config,
+    read_environment,
+)
+from charcmp.runs.status import run_status
+
+if TYPE_CHECKING:
+    from charcmp.data.chunks import Chunks
+    from charcmp.models.language_model import CharModel
+
+MAX_NAMED = 8  # runs or bytes that a message names
+MAX_LOADED_PARAMS = 1 << 32
+MAX_HEADER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRun:
+    """A run with a result, and the bytes that its symbols stand for."""
+
+    folder: RunFolder
+    result: Result
+    config: StoredConfig
+    vocabulary: bytes
+
+    @property
+    def run_id(self) -> str:
+        return self.result.run_id
+
+    @property
+    def task(self) -> str:
+        return self.result.task
+
+    @property
+    def right_context(self) -> int | None:
+        """Bytes that a fill-in model reads beyond a chunk's edge; None for a language model."""
+        if self.task == "lm":
+            return None
+        context = self.result.identity["fill_context"]
+        assert isinstance(context, int)  # Result checks it
+        return context
+
+    def encode(self, text: bytes) -> Symbols:
+        """Bytes as symbols.
+
+        Raises:
+            UserError: names the bytes that the run's corpus does not have.
+        """
+        bytes_N = np.frombuffer(text, dtype=np.uint8)
+        is_known_N = np.isin(bytes_N, list(self.vocabulary))
+        if not is_known_N.all():
+            unknown = np.unique(bytes_N[~is_known_N])
+            names = " ".join(f"0x{byte:02x}" for byte in unknown[:MAX_NAMED])
+            more = ", ..." if len(unknown) > MAX_NAMED else ""
+            raise UserError(f"{names}{more}: not among the {len(self.vocabulary)} bytes of "
+                            f"{self.run_id}'s corpus")  # fmt: skip
+        return np.searchsorted(list(self.vocabulary), bytes_N).astype(np.uint8)
+
+    def known(self, text: bytes) -> bytes:
+        """A text without the bytes that the run's corpus does not have."""
+        return text.translate(None, bytes(set(range(256)) - set(self.vocabulary)))
+
+    def corpus(self, data_dir: str | None = None) -> Corpus:
+        """The corpus that the run was trained on.
+
+        Raises:
+            UserError: if it is not here, or is not the same any more.
+        """
+        return _corpus(self.folder, self.result, self.config, data_dir)
+
+    def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
+        """The train, val or test text, on the CPU, in the rows and chunks that the run read it in.
+
+        Raises:
+            UserError: if the corpus is not here or has changed.
+        """
+        import torch
+
+        from charcmp.data.chunks import to_chunks
+
+        result = self.result
+        sizes = result.batch_size, result.unroll_steps
+        scored_whole = result.protocol_version >= CONTIGUOUS_PROTOCOL_VERSION
+        splits = split_corpus(
+            self.corpus(data_dir), result.layout, result.split, *sizes, scored_whole=scored_whole
+        )
+        stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
+        device = torch.device("cpu")
+        return to_chunks(stream, result.unroll_steps, device, self.right_context)
+
+    def model(self) -> CharModel:
+        """The run's model with its best weights, on the CPU, dropout off.
+
+        Sets torch to one thread: the products of a single stream are too small to share out (two
+        threads had a tenth of the speed on a busy machine).
+
+        Raises:
+            UserError: if weights and configuration do not fit together.
+        """
+        import torch
+        from safetensors.torch import load_file
+
+        from charcmp.models.fill_in import make_model
+
+        options = dict(self.config.cell)
+        cell, layers = str(options.pop("name")), self.result.layers
+        try:
+            weights = load_file(self.folder.best)
+            num_symbols, hidden_size = weights["decoder.weight"].shape
+            hidden_size //= NUM_STACKS[self.task]
+            count = sum(weight.numel() for weight in weights.values())
+            # Before anything is built by numbers that are not the weights' own.
+            wanted = num_params(cell, layers, hidden_size, num_symbols, self.task)
+            if count != wanted:
+                raise ValueError(f"{count:,} weights for {wanted:,} parameters")
+            if num_symbols != len(self.vocabulary):
+                raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
+            model = make_model(
+                self.right_context, cell, layers, hidden_size, num_symbols, **options
+            )
+            model.load_state_dict(weights)
+            for name, weight in weights.items():
+                if weight.dtype != torch.float32 or not weight.isfinite().all():
+                    raise ValueError(f"{name}: not all of it finite float32")
+        except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            reason = printable(str(error).partition("\n")[0])[:200]
+            raise UserError(
+                f"{self.folder.best}: weights and configuration do not fit together ({reason})"
+            ) from None
+        torch.set_num_threads(1)
+        return model.eval()
+
+
+def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> TrainedRun:
+    """The finished run called `name`: see `find_run`.
+
+    Raises:
+        UserError: if there is no such run, it has no weights (not finished, diverged, published
+            without them), or its files are damaged.
+    """
+    folder = RunFolder(find_run(name, results_dir))
+    try:
+        result = folder.read_result()
+    except CorruptFileError as error:
+        raise UserError(str(error)) from None
+    if result is None:
+        if not (folder.config.exists() or folder.failure.exists()):
+            raise UserError(f"run={name}: {folder.path} is not a run's folder")
+        status = run_status(folder)
+        if status["state"] == "failed":
+            raise UserError(f"run={name}: failed, and so has no weights: {status['reason']}")
+        raise UserError(
+            f"run={name}: {status['state']}, not finished; charcmp status shows how far it is"
+        )
+    if result.status == "diverged":
+        raise UserError(f"run={name}: diverged, and so has no weights")
+    if not folder.best.exists():
+        raise UserError(
+            f"run={name}: no {folder.best.name} in {folder.path} (published runs come without)"
+        )
+    try:
+        config = read_config(folder.config)
+        if (weights := open_file(folder.best, max_weight_bytes(result))) is not None:
+            weights.close()  # read by its path, now that it is known to be a file of such a size
+    except CorruptFileError as error:
+        raise UserError(str(error)) from None
+    if config is None:
+        raise UserError(f"run={name}: no {folder.config.name} in {folder.path}")
+    return TrainedRun(folder, result, config, _vocabulary(folder, result, config, data_dir))
+
+
+def max_weight_bytes(result: Result) -> int:
+    """The most that the file of weights has: float32, names and shapes."""
+    return 4 * min(result.num_params, MAX_LOADED_PARAMS) + MAX_HEADER_BYTES
+
+
+def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:
+    """Finished language models of a results folder whose ids match one of the patterns (`*-gru-*`).
+
+    Raises:
+        UserError: if there is none, or a run's files are damaged.
+    """
+    folder = runs_dir(results_dir)
+    paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    names = [path.name for path in paths if RunFolder(path).best.is_file()]
+    runs = [load_trained(name, str(results_dir)) for name in names]
+    if not (models := [run for run in runs if run.task == "lm"]):
+        raise UserError(f"{folder}: no language model with weights matches {' '.join(patterns)}")
+    return models
+
+
+def find_run(name: str, results_dir: str) -> Path:
+    """The folder of a run: its id, a beginning that no other finished run's id has, or else a path.
+
+    Raises:
+        UserError: if there is none, or several ids begin so.
+    """
+    folder = runs_dir(results_dir)
+    is_folder = is_there(folder, stat.S_ISDIR)  # glob fails on too long a name
+    ids = sorted(path.name for path in folder.glob("*") if path.is_dir()) if is_folder else []
+    matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
+    if len(matches) > 1:
+        states = {run_id: run_status(RunFolder(folder / run_id))["state"] for run_id in matches}
+        done = [run_id for run_id in matches if states[run_id] == "done"]
+        if len(done) != 1:
+            shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]
+            listed = ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
+            which = "finished runs" if done else "runs, none of them finished,"
+            raise UserError(f"run={name}: {len(shown)} {which} begin so: {listed}")
+        matches = done
+    if matches:
+        return folder / matches[0]
+    if is_there(Path(name), stat.S_ISDIR):
+        return Path(name)
+    raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
+
+
+def _vocabulary(
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
+) -> bytes:
+    """The sorted bytes, from the weights' metadata; for runs older than that, from the corpus."""
+    try:
+        with safe_open(folder.best, framework="np") as weights:
+            stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
+        if stored is None:
+            return _corpus(folder, result, config, data_dir).vocabulary
+        vocabulary = bytes.fromhex(stored)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder.best}: unreadable ({printable(str(error))[:200]})") from None
+    except UserError as error:
+        raise UserError(f"{folder.best}: of a version that stored no vocabulary; {error}") from None
+    except ValueError:
+        raise UserError(f"{folder.best}: its vocabulary is no hexadecimal number") from None
+    if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
+        raise UserError(f"{folder.best}: its vocabulary is not sorted")
+    return vocabulary
+
+
+def _corpus(
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
+) -> Corpus:
+    """The corpus a run's files name, if it is here: a run's files cause no download, and whether it
+    is the right text, its sha256 says."""
+    run_id, stored = result.run_id, config.dataset
+    if stored is None:
+        raise UserError(f"{run_id}: its configuration names no corpus")
+    if stored.source in ("pydocs", "pysrc"):
+        corpus = load_corpus(DatasetConfig(name=stored.source, source=stored.source))
+        if corpus.sha256 != result.corpus_sha256:
+            raise UserError(
+                f"{run_id}: {stored.source} of this Python is another text than the run's"
+            )
+        return corpus
+    places = _places(folder, result, config, data_dir)
+    files = [file for file in places if is_there(file)]
+    if not files:
+        tried = ", ".join(map(str, places))
+        raise UserError(
+            f"{run_id}: its text is not here; looked for {tried}; data_dir= names its folder"
+        )
+    for file in files:
+        dataset = DatasetConfig(name=result.dataset, source="file", path=str(file))
+        if (corpus := load_corpus(dataset)).sha256 == result.corpus_sha256:
+            return corpus
+    raise UserError(
+        f"{run_id}: {files[0]} is another text than the run's, whose sha256 begins with "
+        f"{result.corpus_sha256[:8]}; data_dir= names the folder of the right one"
+    )
+
+
+def _places(
+    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
+) -> list[Path]:
+    """Where a run's text may be: where the run read it, by the same path from here, or in a folder
+    of data by its name. A published run's files name no folder."""
+    try:
+        start = read_environment(folder.environment).working_dir
+    except CorruptFileError:
+        start = None
+    starts = [*([Path(start)] if start else []), Path()]
+    path = config.dataset and config.dataset.path
+    places = [begin / path for begin in starts if path]
+    name = f"{result.dataset}.txt"
+    if data_dir is None and config.data_dir:
+        places += [begin / config.data_dir / name for begin in starts]
+    places += [where / name for where in data_folders(data_dir)]
+    return list(dict.fromkeys(places))

@@ -1,0 +1,122 @@
+"""The solver: which hidden size meets a parameter budget. No torch; counts are exact all the same.
+
+A model is a stack of L recurrent layers of equal width H over one-hot symbols (V of them) and a
+decoder Linear(H, V); one that fills in has two such stacks and a decoder Linear(2H, V). Karpathy,
+Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the 1-layer LSTM with 64, 128,
+256 and 512 units, and every other model takes the H that comes closest.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_info
+
+# Names of the paper's rows (names, not numbers: 50k on War and Peace is 44,823 parameters) and the
+# hidden size of the 1-layer LSTM whose count each one is.
+BUDGETS = {"50k": 64, "130k": 128, "400k": 256, "1300k": 512}
+
+# What a model can be trained to do, and how many stacks of layers it has for it: a language model
+# reads forward only, a fill-in model both ways.
+NUM_STACKS = {"lm": 1, "fill": 2}
+
+MAX_HIDDEN_SIZE = 1 << 20
+
+# 60000, 60_000, 20k, 1.3M, 1e6, and Hydra's way to write that, 1000000.0.
+NUMBER = re.compile(
+    r"(?P<number>\d[\d_]{0,17}(\.\d{1,18})?(e\+?\d\d?)?)(?P<unit>[km]?)", re.A | re.I
+)
+UNITS = {"": 1, "k": 1000, "m": 1_000_000}
+
+
+def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm") -> int:
+    """Parameters of the built model, to the parameter."""
+    num_stacks = NUM_STACKS[task]
+    info = cell_info(cell)
+    first = info.num_params(num_symbols, hidden_size)
+    above = info.num_params(hidden_size, hidden_size)
+    decoder = num_symbols * (num_stacks * hidden_size + 1)
+    return num_stacks * (first + (layers - 1) * above) + decoder
+
+
+def canonical_budget(budget: str) -> str:
+    """A budget as tables call it: one of the names (`130K` is 130k), else its digits (`20k` 20000).
+
+    Raises:
+        UserError: for what is neither a name nor a whole number of parameters.
+    """
+    if (name := budget.lower()) in BUDGETS:
+        return name
+    if written := NUMBER.fullmatch(budget):
+        count = Decimal(written["number"].replace("_", "")) * UNITS[written["unit"].lower()]
+        if count > 0 and count == int(count):
+            return str(int(count))
+    raise UserError(
+        f"budget={budget}: neither a named budget ({', '.join(BUDGETS)}) "
+        "nor a whole number of parameters such as 60000, 60k or 1.5M"
+    )
+
+
+def target_params(budget: str, num_symbols: int) -> int:
+    """The number of parameters that a budget stands for on a vocabulary of `num_symbols`.
+
+    One number for all tasks: the named ones are the language model's counts.
+
+    Args:
+        budget: as canonical_budget reads it.
+
+    Raises:
+        UserError: for anything else.
+    """
+    budget = canonical_budget(budget)
+    if budget in BUDGETS:
+        return num_params("lstm", 1, BUDGETS[budget], num_symbols)
+    return int(budget)
+
+
+def solve_hidden_size(
+    cell: str, layers: int, target: int, num_symbols: int, task: str = "lm"
+) -> int:
+    """The H whose count is closest to `target`; of two equally close, the smaller.
+
+    Raises:
+        UserError: if `target` is smaller than the count at H = 1, or absurdly large.
+    """
+
+    def count(hidden_size: int) -> int:
+        return num_params(cell, layers, hidden_size, num_symbols, task)
+
+    if target < count(1):
+        kind = "" if task == "lm" else f", task={task},"
+        raise UserError(
+            f"budget={target}: no hidden size meets it; {layers}-layer {cell}{kind} on "
+            f"{num_symbols} symbols has {count(1):,} parameters at hidden_size=1"
+        )
+    low, high = 1, 2  # the count grows with H: find low with count(low) <= target < count(low + 1)
+    while count(high) <= target:
+        low, high = high, 2 * high
+        if high > MAX_HIDDEN_SIZE:
+            raise UserError(f"budget={target}: larger than any model this program can build")
+    while high - low > 1:
+        middle = (low + high) // 2
+        if count(middle) <= target:
+            low = middle
+        else:
+            high = middle
+    return low if target - count(low) <= count(high) - target else high
+
+
+def budget_label(
+    cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm"
+) -> str | None:
+    """The named budget that this hidden size is the solution of, if it is one of them."""
+    for name in BUDGETS:
+        target = target_params(name, num_symbols)
+        smallest = num_params(cell, layers, 1, num_symbols, task)
+        if target >= smallest and hidden_size == solve_hidden_size(
+            cell, layers, target, num_symbols, task
+        ):
+            return name
+    return None

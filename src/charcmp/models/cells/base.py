@@ -1,0 +1,89 @@
+"""What every recurrent layer offers, and the input product that all of them share.
+
+Shape suffixes here and in the cells: T steps, B batch, I inputs, H hidden units, G gate sums,
+S state vectors (1 for h; 2 for h and c), P peephole vectors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from charcmp.models.cells.activations import ACTIVATIONS
+
+
+class Trace(NamedTuple):
+    """What a cell's reference computes on the way through a chunk."""
+
+    h_TBH: Tensor
+    state_SBH: Tensor  # after the last step
+    gates: dict[str, Tensor]  # values of every gate by its letter, each (T, B, H); none in an RNN
+
+
+class Cell(nn.Module):
+    """One recurrent layer over a whole chunk.
+
+    Subclasses hold their weights in `self.weights`, a torch.nn recurrent module of one layer, so
+    that names, shapes and gate order are torch's: weight_ih_l0 (G·H, I), weight_hh_l0 (G·H, H) and
+    two biases (G·H). `forward` may run that module or equations of its own over the same weights.
+    """
+
+    num_states: ClassVar[int] = 1
+    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
+    weights: nn.RNNBase
+    one_hot_II: Tensor
+
+    def __init__(self, weights: nn.RNNBase, activation: str = "tanh") -> None:
+        super().__init__()
+        self.weights = weights
+        self.input_size = weights.input_size
+        self.hidden_size = weights.hidden_size
+        self.activation_name = activation
+        self.activation = ACTIVATIONS[activation]
+        self.in_cudnn = activation in self.cudnn_activations  # a GPU then runs `weights`
+        # For layers that read symbols: row v is the one-hot vector of symbol v. A gather from it
+        # makes the dense input without the device synchronisation of F.one_hot.
+        self.register_buffer("one_hot_II", torch.eye(self.input_size), persistent=False)
+
+    def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the layer over T steps.
+
+        Args:
+            x: symbols (T, B), int64, read as one-hot vectors; or features (T, B, I).
+            state_SBH: the state before the first step.
+
+        Returns:
+            h of every step (T, B, H) and the state after the last (S, B, H).
+        """
+        raise NotImplementedError
+
+    def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
+        """The equations, a step at a time, as slowly as they read; autograd differentiates them."""
+        raise NotImplementedError
+
+    def set_initial_values(self) -> None:
+        """Overwrites, after the general initialisation, what an option of the cell asks for."""
+
+    def dense_input(self, x: Tensor) -> Tensor:
+        """Features (T, B, I) as they are; symbols (T, B) as one-hot vectors."""
+        return x if x.is_floating_point() else F.embedding(x, self.one_hot_II)
+
+    def input_sums(self, x: Tensor, both_biases: bool = True) -> Tensor:
+        """W x + b + b' for every step, (T, B, G·H); without b' if not `both_biases`.
+
+        For symbols the product with a one-hot vector is a column of W: a gather, which on a CPU
+        saves a third of a narrow model's arithmetic.
+        """
+        weight_ih, _, bias_ih, bias_hh = self.weights.parameters()
+        bias = bias_ih + bias_hh if both_biases else bias_ih
+        if x.is_floating_point():
+            return F.linear(x, weight_ih, bias)
+        return F.embedding(x, weight_ih.t() + bias)
+
+    def per_gate(self, name: str) -> tuple[Tensor, ...]:
+        """The weight of this name ("weight_ih", "bias_hh", ...) cut into one part for each sum."""
+        parameter = self.weights.get_parameter(f"{name}_l0")
+        return parameter.split(self.hidden_size)

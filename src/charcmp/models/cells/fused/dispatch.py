@@ -1,0 +1,67 @@
+"""The sequences as a CUDA device should run them: one Triton kernel between two matrix products.
+
+A step of a small recurrent layer is a product or two and a handful of element-wise operations. On a
+GPU each torch call is a kernel that costs some microseconds however little it does, so here all
+element-wise work between two products is one kernel: rnn.py, gru.py and lstm.py hold the kernels
+and the autograd Functions that launch them, elementwise.py what they share. The equations are those
+of the cell's own file; so are the results, to rounding.
+
+Everything is launched on the current stream, over buffers whose shapes depend on T, B and H alone,
+and nothing waits for the device: after one step has compiled the kernels, a step can be captured
+as a CUDA graph.
+
+Triton is optional. Nothing here imports it before `fused_on` is asked about a CUDA tensor, or a
+test or benchmark has set `mode`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# auto: on a CUDA device where Triton works, for what cuDNN does not have. always (also on a CPU,
+# for Triton's interpreter) and never are for tests and benchmarks.
+mode: Literal["auto", "always", "never"] = "auto"
+
+
+def fused_on(x: Tensor, in_cudnn: bool = False) -> bool:
+    """Whether a layer with input x is to run by its fused form.
+
+    Args:
+        x: the input, for its device.
+        in_cudnn: whether cuDNN has the layer's equations.
+    """
+    if mode != "auto":
+        return mode == "always"
+    return x.is_cuda and not in_cudnn and why_not(x.device) is None
+
+
+@cache
+def why_not(device: torch.device) -> str | None:
+    """Why the kernels do not run on this CUDA device, in one line; None if they do.
+
+    The first call on a device compiles and runs one: Triton also needs a C compiler and a GPU that
+    it supports.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed (pip install 'charcmp[triton]')"
+    try:
+        from charcmp.models.cells.fused.rnn import FusedRNN
+
+        one = torch.ones(1, 1, 1, device=device)
+        float(FusedRNN.apply(one, one[0], one[0], "tanh"))
+    except Exception as error:  # whatever it is, the run can do without
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"Triton does not work here ({reason})"
+    return None
+
+
+def remark(device: torch.device, in_cudnn: bool) -> str | None:
+    """What a user should know before training there a layer that cuDNN has or has not."""
+    if device.type == "cuda" and not in_cudnn and (reason := why_not(device)):
+        return f"{reason}: this cell runs by separate torch calls, each a kernel"
+    return None

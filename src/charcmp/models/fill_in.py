@@ -1,0 +1,95 @@
+"""The fill-in model: each byte predicted from the text on both sides of it.
+
+As a language model a bidirectional network would see the answer. Here two separate stacks, one
+reading forward and one backward, meet only in the decoder: layers that see each other would pass on
+what the other side has read. For the target y_t, the character after x_t, the decoder gets
+
+    the forward stack's top h after    ..., x_{t-1}, x_t
+    the backward stack's top h after   ..., y_{t+2}, y_{t+1}
+
+so the targets are the language model's, character by character, but y_t alone is hidden from its
+prediction. The two directions are Schuster & Paliwal's (1997).
+
+The forward stack's state is carried from chunk to chunk, as in the language model. The backward one
+starts from a zero state R characters beyond each chunk's right edge: the right context. It stays
+within the targets of its row: the last chunk of a row has no right context, since what follows in
+the text belongs to another part of the split or to another row. So nothing is read in training but
+what a language model trains on. R is at most T: a chunk has all of its context or none.
+
+Shape suffixes: T steps of a chunk, R of right context, W = T + 1 + R, K chunks, B rows, C columns,
+V vocabulary, H hidden units, L layers, S state vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charcmp.models.language_model import CharModel, make_stack
+
+NOTHING = -1  # in the place of right context where the stream has ended
+
+
+class FillModel(CharModel):
+    """A CharModel with a second stack that reads backward; state and `cells` are the forward one's.
+
+    Args:
+        right_context: R, at least 1.
+        others: as of CharModel.
+    """
+
+    def __init__(
+        self,
+        right_context: int,
+        cell: str,
+        layers: int,
+        hidden_size: int,
+        num_symbols: int,
+        dropout: float = 0.0,
+        **cell_options: Any,
+    ) -> None:
+        super().__init__(cell, layers, hidden_size, num_symbols, dropout, **cell_options)
+        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
+        self.backward_cells = nn.ModuleList(cells)
+        self.decoder = nn.Linear(2 * hidden_size, num_symbols)
+        self.right_context = right_context
+
+    def forward(self, x_WB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for each of y, the characters 1 to T of x.
+
+        Args:
+            x_WB: symbols, int64: the T characters that a language model would read, the last
+                target, R more; NOTHING in all of the R where the stream has ended.
+            state_LSBH: the forward stack's state before the first step; see `zero_state`.
+
+        Returns:
+            Logits (T, B, V) and the forward stack's state after T steps (L, S, B, H).
+        """
+        T = len(x_WB) - 1 - self.right_context
+        h_TBH, new_state_LSBH = self.run_stack(self.cells, x_WB[:T], state_LSBH)
+        both_TBH = torch.cat([h_TBH, self._read_backward(x_WB[2:], T)], dim=2)
+        return self.decoder(self._drop(both_TBH)), new_state_LSBH
+
+    def _read_backward(self, right: Tensor, T: int) -> Tensor:
+        """Top h (T, B, H) of the backward stack: at step t, all of `right` from t on is read."""
+        y_TB, context_RB = right[: T - 1], right[T - 1 :]
+        is_text_B1 = (context_RB[0] != NOTHING).unsqueeze(1)
+        h_RBH, state_LSBH = self.run_stack(
+            self.backward_cells, context_RB.clamp_min(0).flip(0), self.zero_state(right.shape[1])
+        )
+        # As if from here, where there is no context: tensors of one shape serve every chunk.
+        state_LSBH = state_LSBH.where(is_text_B1, 0)
+        h_TBH = h_RBH[-1:].where(is_text_B1, 0)
+        if T > 1:
+            h, _ = self.run_stack(self.backward_cells, y_TB.flip(0), state_LSBH)
+            h_TBH = torch.cat([h_TBH, h])
+        return h_TBH.flip(0)
+
+
+def make_model(right_context: int | None, *sizes: Any, **options: Any) -> CharModel:
+    """A CharModel, or with a right context a FillModel; the other arguments are those of both."""
+    if right_context is None:
+        return CharModel(*sizes, **options)
+    return FillModel(right_context, *sizes, **options)

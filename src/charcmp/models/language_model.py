@@ -1,0 +1,102 @@
+"""The language model: recurrent layers over one-hot symbols, a linear decoder on the top one.
+
+Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S state vectors.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charcmp.models.cells.base import Cell
+from charcmp.models.cells.registry import cell_class
+from charcmp.models.initialization import draw
+
+
+class CharModel(nn.Module):
+    """L layers of one cell, dropout between and above them (never on the recurrence), a decoder."""
+
+    def __init__(
+        self,
+        cell: str,
+        layers: int,
+        hidden_size: int,
+        num_symbols: int,
+        dropout: float = 0.0,
+        **cell_options: Any,
+    ) -> None:
+        super().__init__()
+        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
+        self.cells = nn.ModuleList(cells)
+        self.in_cudnn = cells[0].in_cudnn
+        self.state_shape = (layers, cells[0].num_states)
+        self.hidden_size = hidden_size
+        self.decoder = nn.Linear(hidden_size, num_symbols)
+        self.dropout = dropout
+        self.generator: torch.Generator | None = None  # of the dropout; None: the device's own
+
+    def forward(self, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits for the character after each of x.
+
+        Args:
+            x_TB: symbols, int64.
+            state_LSBH: the state before the first step; see `zero_state`.
+
+        Returns:
+            Logits (T, B, V) and the state after the last step (L, S, B, H).
+        """
+        h_TBH, state_LSBH = self.run_stack(self.cells, x_TB, state_LSBH)
+        return self.decoder(self._drop(h_TBH)), state_LSBH
+
+    def run_stack(
+        self, cells: nn.ModuleList, x_TB: Tensor, state_LSBH: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """h of the top layer at every step (T, B, H), and the state after the last."""
+        h: Tensor = x_TB
+        states = []
+        for layer, (cell, state_SBH) in enumerate(zip(cells, state_LSBH, strict=True)):
+            if layer > 0:
+                h = self._drop(h)
+            h, new_state_SBH = cell(h, state_SBH)
+            states.append(new_state_SBH)
+        return h, torch.stack(states)
+
+    def _drop(self, h_TBH: Tensor) -> Tensor:
+        """F.dropout, but from a generator of the model's own: runs that share a process do not
+        disturb each other's draws."""
+        if not self.training or self.dropout == 0:
+            return h_TBH
+        keep = torch.empty_like(h_TBH).bernoulli_(1 - self.dropout, generator=self.generator)
+        return h_TBH * keep.div_(1 - self.dropout)
+
+    def zero_state(self, batch_size: int) -> Tensor:
+        """A state of zeros (L, S, B, H) on the model's device."""
+        shape = (*self.state_shape, batch_size, self.hidden_size)
+        return self.decoder.weight.new_zeros(shape)
+
+    @torch.no_grad()
+    def initialize(self, init_range: float, seed: int, init: str = "uniform") -> None:
+        """Draws every parameter (see initialization.py), then what an option of the cell sets.
+
+        Args:
+            init_range: of init="uniform"; the others have none.
+            seed: the weights depend on it alone.
+            init: uniform | xavier | orthogonal.
+        """
+        draw(self, init, init_range, seed)
+        for cell in self.modules():
+            if isinstance(cell, Cell):
+                cell.set_initial_values()
+
+
+def make_stack(
+    cell: str, layers: int, hidden_size: int, num_symbols: int, **cell_options: Any
+) -> list[Cell]:
+    """Layers of equal width, the first one over symbols."""
+    make = cell_class(cell)
+    return [
+        make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
+        for layer in range(layers)
+    ]

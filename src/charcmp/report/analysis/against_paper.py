@@ -1,0 +1,82 @@
+"""The report's losses against the paper's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+if TYPE_CHECKING:
+    from charcmp.report.tables import Table
+from charcmp.report.paper import table1
+
+MIN_FOR_CORRELATION = 3  # the ranks of two numbers always agree or disagree wholly
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ours against the paper's, over the cells that both have."""
+
+    of: str
+    num_cells: int
+    num_cells_paper: int
+    mean_difference: float  # ours - paper's, nats per character
+    mean_absolute_difference: float
+    spearman: float | None  # rank correlation; None for fewer than three cells
+
+
+def compare(tables: Sequence[Table]) -> list[Comparison]:
+    """A line per block that has cells in common with the paper, and one over both corpora.
+
+    Blocks of other settings (other epochs, say) are never pooled: there is one line over both
+    corpora for each setting. Of several blocks of a corpus in it, the fullest counts.
+    """
+    lines = []
+    pooled: dict[str, dict[str, Table]] = {}
+    for table in tables:
+        if not _pairs([table]):
+            continue
+        lines.append(_comparison(table.heading, [table]))
+        of_dataset = pooled.setdefault(table.protocol, {})
+        rival = of_dataset.get(table.dataset)
+        if rival is None or len(_pairs([table])) > len(_pairs([rival])):
+            of_dataset[table.dataset] = table
+    for protocol, of_dataset in pooled.items():
+        both = f"both corpora, {protocol}"
+        lines.append(_comparison(both, list(of_dataset.values()), len(table1())))
+    return lines
+
+
+def _pairs(tables: Sequence[Table]) -> list[tuple[float, float]]:
+    return [
+        (cell.test_nats, cell.paper_nats)
+        for table in tables
+        for cell in table.done()
+        if cell.paper_nats is not None
+    ]
+
+
+def _comparison(of: str, tables: Sequence[Table], num_cells_paper: int | None = None) -> Comparison:
+    pairs = pd.DataFrame(_pairs(tables), columns=["ours", "paper"])
+    difference = pairs["ours"] - pairs["paper"]
+    if num_cells_paper is None:
+        num_cells_paper = sum(dataset == tables[0].dataset for dataset, *_ in table1())
+    return Comparison(
+        of=of,
+        num_cells=len(pairs),
+        num_cells_paper=num_cells_paper,
+        mean_difference=float(difference.mean()),
+        mean_absolute_difference=float(difference.abs().mean()),
+        spearman=spearman(pairs["ours"], pairs["paper"]),
+    )
+
+
+def spearman(a: pd.Series[float], b: pd.Series[float]) -> float | None:
+    """Rank correlation, ties at their mean rank; None where it says nothing."""
+    if len(a) < MIN_FOR_CORRELATION:
+        return None
+    correlation = float(a.rank().corr(b.rank()))
+    return None if math.isnan(correlation) else correlation  # all of one rank

@@ -1,0 +1,379 @@
+"""What is compared with what: families fixed beforehand, within a row of equal parameters.
+
+A family is one kind of comparison in all rows of a block. Its size is the number of pairs that the
+block's grid has, whether they have been run or not, so that runs and seeds added to one pair never
+change the multiplicity of the others. Under the paper's protocol the grid is the paper's: three
+cells, three depths, four budgets, and whatever was run beyond it. Each difference has up to three
+estimates, which answer different questions:
+
+text    would these very models keep their order on as much other text of this kind?
+seeds   would models of other seeds keep it on this same text?
+both    would models of other seeds keep it on other text? Needs two seeds of each cell.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics as pystatistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from charcmp.models.budget import BUDGETS
+from charcmp.report import paper
+from charcmp.report.analysis.distances import Distances, prediction_distances
+from charcmp.report.analysis.intervals import (
+    ALPHA,
+    NUM_RESAMPLES,
+    Estimate,
+    Floats,
+    Judged,
+    TextVariance,
+    detectable_with,
+    estimate,
+    judge,
+    resample,
+    seed_component,
+    text_variance,
+)
+from charcmp.report.tables import Cell, Column, Table, base_cell, is_the_papers
+
+FAMILIES = {
+    "lstm_gru": "LSTM against GRU",
+    "rnn": "LSTM and GRU against RNN",
+    "layers": "deeper against shallower",
+    "variants": "variant cells against their starting point",
+    "best": "each model against the one with the lowest validation loss of its row",
+}
+PLANNED = ("lstm_gru", "rnn", "layers", "variants")  # `best` is chosen by the data
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """What the drawn resamples of the text give, to hold against the closed form."""
+
+    sd: float
+    interval: tuple[float, float]  # percentiles, 95 %
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models of a row that a family compares, whether they have been run or not."""
+
+    family: str
+    row: str
+    a: Column
+    b: Column
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Cell a minus cell b of one row, in test nats per character."""
+
+    family: str
+    row: str
+    a: Cell
+    b: Cell
+    text_variance: TextVariance | None  # None: no losses kept, or a text of a single block
+    resampled: Resampled | None
+    seeds: Estimate | None
+    text: Judged | None
+    both: Judged | None  # over seeds and text
+
+    @property
+    def nats(self) -> float:
+        return self.a.test_nats - self.b.test_nats
+
+    @property
+    def judged(self) -> Judged | None:
+        """The strongest statement that its runs allow."""
+        return self.both or self.text
+
+    @property
+    def has_losses(self) -> bool:
+        return all(any(run.losses for run in cell.runs) for cell in (self.a, self.b))
+
+    @property
+    def seed_variance(self) -> float | None:
+        """Of one run, mean over the two cells; None where one of them has a single seed."""
+        parts = [_seed_variance(cell) for cell in (self.a, self.b)]
+        known = [part for part in parts if part is not None]
+        return pystatistics.fmean(known) if len(known) == 2 else None
+
+
+@dataclass(frozen=True)
+class Power:
+    """What seeds could have told of LSTM against GRU of one depth (80 % power, Holm's first step).
+
+    Of one depth, not of a row: seeds move three gated layers up to five times as much as one.
+    """
+
+    row: str
+    layers: int
+    num_seeds: int  # of the cell that has fewer
+    detectable: float  # nats; with one seed, what the text alone would hide
+    difference: float  # |LSTM - GRU| as it came out
+
+    @property
+    def is_beyond(self) -> bool:
+        """Whether the difference is smaller than what could have been told."""
+        return self.difference < self.detectable
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A block with its statistics."""
+
+    table: Table
+    differences: list[Difference] = field(default_factory=list)
+    planned: list[Pair] = field(default_factory=list)  # that the grid has, run or not
+    power: list[Power] = field(default_factory=list)
+    distances: list[Distances] = field(default_factory=list)
+
+    def of(self, family: str, row: str | None = None) -> list[Difference]:
+        return [one for one in self.differences if one.family == family and row in (None, one.row)]
+
+    def family_size(self, family: str) -> int:
+        """The number of comparisons that Holm's procedure counts; of `best`, in one row."""
+        if family == "best":
+            return len(all_columns(self.table)) - 1
+        return sum(one.family == family for one in self.planned)
+
+    @property
+    def num_places(self) -> int:
+        """Rows times depths of the grid: where the predictions of three cells are compared."""
+        rows, _, depths = grid_of(self.table)
+        return len(rows) * len(depths)
+
+    def missing(self, family: str) -> list[Pair]:
+        """The pairs of the grid that have not been run, or have diverged."""
+        run = {(one.row, one.a.column, one.b.column) for one in self.of(family)}
+        return [one for one in self.planned
+                if one.family == family and (one.row, one.a, one.b) not in run]  # fmt: skip
+
+    def best(self, row: str) -> Cell | None:
+        """The model of a row with the lowest mean validation loss.
+
+        Not test loss: the winner is reported on test, which would flatter it had test chosen it.
+        """
+        return _best(_done(self.table, row))
+
+    def not_worse(self, row: str) -> list[Cell]:
+        """The best of a row and every model that is not significantly worse, by test loss.
+
+        Only models with two or more seeds are compared; [] where no comparison with the best is
+        over seeds and text.
+        """
+        compared = [one for one in self.of("best", row) if one.both is not None]
+        if not compared:
+            return []
+        tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
+        return sorted([compared[0].b, *tied], key=lambda cell: cell.test_nats)
+
+
+def _best(cells: Sequence[Cell]) -> Cell | None:
+    return min(cells, key=lambda cell: cell.val_nats, default=None)
+
+
+def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
+    """All comparisons of a block; the resamples are for show, nothing is judged by them."""
+    done = {(cell.row, *cell.column): cell for cell in table.done()}
+    planned = planned_pairs(table)
+    pairs: list[tuple[str, str, Cell, Cell]] = []
+    for row in table.rows:
+        pairs += [
+            (one.family, row, done[row, *one.a], done[row, *one.b]) for one in planned
+            if one.row == row and {(row, *one.a), (row, *one.b)} <= done.keys()
+        ]  # fmt: skip
+        cells = _done(table, row)
+        best = _best(cells)
+        pairs += [("best", row, cell, best) for cell in cells
+                  if best is not None and cell is not best]  # fmt: skip
+    analysis = Analysis(table, planned=planned)
+    differences = _differences(pairs, analysis.family_size, num_resamples)
+    size = analysis.family_size("lstm_gru")
+    powers = [power for row in table.rows for power in _powers(row, differences, size)]
+    distances = prediction_distances(table, analysis.num_places)
+    return Analysis(table, differences, planned, powers, distances)
+
+
+def _done(table: Table, row: str) -> list[Cell]:
+    return [
+        cell for column in table.columns
+        if (cell := table.cells.get((row, *column))) is not None and cell.is_done
+    ]  # fmt: skip
+
+
+def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
+    """Rows, cells and depths of the block's grid of LSTM, GRU and RNN.
+
+    Under the paper's protocol the paper's, and whatever was run beyond it; else what was run.
+    """
+    seen = [place for place in table.cells if place[1] in paper.CELLS]
+    rows = [row for row in table.rows if row in {place[0] for place in seen}]
+    cells = list(paper.CELLS)
+    depths = {layers for _, _, layers in seen}
+    if is_the_papers(table.settings):
+        rows = list(dict.fromkeys([*rows, *BUDGETS]))
+        depths |= {layers for _, layers in paper.COLUMNS}
+    else:
+        cells = [cell for cell in cells if cell in {place[1] for place in seen}]
+    return rows, cells, sorted(depths)
+
+
+def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
+    """Rows, cells and depths in which variants were run; the paper has none."""
+    seen = [place for place in table.cells if place[1] not in paper.CELLS]
+    rows = {row for row, _, _ in seen}
+    return (
+        [row for row in table.rows if row in rows],
+        sorted({cell for _, cell, _ in seen}),
+        sorted({layers for _, _, layers in seen}),
+    )
+
+
+def all_columns(table: Table) -> set[Column]:
+    """Every model that a row of the block's grid has."""
+    return {
+        column
+        for _, cells, depths in (grid_of(table), _variants(table))
+        for column in itertools.product(cells, depths)
+    }
+
+
+def planned_pairs(table: Table) -> list[Pair]:
+    """Every pair of the planned families, run or not."""
+    rows, cells, depths = grid_of(table)
+    pairs = [
+        Pair(family, row, a, b)
+        for row in rows
+        for family in PLANNED
+        for a, b in _planned(family, cells, depths)
+    ]
+    return pairs + [
+        Pair("variants", row, (cell, layers), (starting_point(cell), layers))
+        for row, cell, layers in itertools.product(*_variants(table))
+    ]
+
+
+def _planned(
+    family: str, cells: Sequence[str], depths: Sequence[int]
+) -> list[tuple[Column, Column]]:
+    """The pairs (a, b) of a family of LSTM, GRU and RNN in a row of the grid."""
+    pairs: list[tuple[Column, Column]] = []
+    if family == "lstm_gru":
+        pairs = [(("lstm", layers), ("gru", layers)) for layers in depths]
+    elif family == "rnn":
+        pairs = [((cell, layers), ("rnn", layers)) for cell in ("lstm", "gru") for layers in depths]
+    elif family == "layers":
+        pairs = [
+            ((cell, deeper), (cell, shallower))
+            for cell in cells
+            for shallower, deeper in itertools.combinations(depths, 2)
+        ]
+    return [(a, b) for a, b in pairs if a[0] in cells and b[0] in cells]
+
+
+def starting_point(cell: str) -> str:
+    """What a variant is held against: one of the three with options, itself; others, the LSTM."""
+    return base_cell(cell) if base_cell(cell) in paper.CELLS else "lstm"
+
+
+def block_means(cell: Cell) -> Floats | None:
+    """Mean nats of each base block over the seeds of a cell, (R, J)."""
+    losses = [run.losses.block_means_RJ for run in cell.runs if run.losses is not None]
+    return np.mean(losses, axis=0) if losses else None
+
+
+def _seed_variance(cell: Cell) -> float | None:
+    return None if cell.sd_over_seeds is None else cell.sd_over_seeds**2
+
+
+def _differences(
+    pairs: Sequence[tuple[str, str, Cell, Cell]],
+    family_size: Callable[[str], int],
+    num_resamples: int,
+) -> list[Difference]:
+    """Estimates, judged family by family, in the order of the pairs.
+
+    A planned family has all rows of the block; the comparisons with the best are judged by row.
+    """
+    means = {id(cell): block_means(cell) for _, _, *both in pairs for cell in both}
+    series: dict[tuple[int, int], Floats] = {}
+    for _, _, a, b in pairs:
+        mean_a, mean_b = means[id(a)], means[id(b)]
+        if mean_a is not None and mean_b is not None:
+            series[id(a), id(b)] = mean_a - mean_b
+    texts = {key: text for key, one in series.items() if (text := text_variance(one)) is not None}
+    resampled = _resampled(series, texts, num_resamples)
+    made: dict[int, Difference] = {}
+    families = defaultdict(list)
+    for number, (family, row, _, _) in enumerate(pairs):
+        families[family, row if family == "best" else ""].append(number)
+    for (family, _), numbers in families.items():
+        of_text: dict[int, Estimate] = {}
+        of_seeds: dict[int, Estimate] = {}
+        of_both: dict[int, Estimate] = {}
+        for number in numbers:
+            _, _, a, b = pairs[number]
+            text = texts.get((id(a), id(b)))
+            nats = a.test_nats - b.test_nats
+            seeds = [seed_component([run.test_nats_per_char for run in cell.runs])
+                     for cell in (a, b)]  # fmt: skip
+            known = [part for part in seeds if part is not None]
+            from_text = [text.component] if text is not None else []
+            if from_text:
+                of_text[number] = estimate(nats, from_text)
+            if len(known) == 2:
+                of_seeds[number] = estimate(nats, known)
+                if from_text:
+                    of_both[number] = estimate(nats, [*from_text, *known])
+        size = family_size(family)
+        text_judged = dict(zip(of_text, judge(list(of_text.values()), size), strict=True))
+        both_judged = dict(zip(of_both, judge(list(of_both.values()), size), strict=True))
+        for number in numbers:
+            _, row, a, b = pairs[number]
+            made[number] = Difference(
+                family=family,
+                row=row,
+                a=a,
+                b=b,
+                text_variance=texts.get((id(a), id(b))),
+                resampled=resampled.get((id(a), id(b))),
+                seeds=of_seeds.get(number),
+                text=text_judged.get(number),
+                both=both_judged.get(number),
+            )
+    return [made[number] for number in range(len(pairs))]
+
+
+def _resampled(
+    series: dict[tuple[int, int], Floats],
+    texts: dict[tuple[int, int], TextVariance],
+    num_resamples: int,
+) -> dict[tuple[int, int], Resampled]:
+    """The bootstrap itself, for all differences of one block length at once."""
+    found = {}
+    for length in sorted({text.block_length for text in texts.values()}):
+        keys = [key for key, text in texts.items() if text.block_length == length]
+        means_CN = resample([series[key] for key in keys], length, num_resamples)
+        lows, highs = np.percentile(means_CN, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=1)
+        for key, sd, low, high in zip(keys, means_CN.std(axis=1), lows, highs, strict=True):
+            found[key] = Resampled(float(sd), (float(low), float(high)))
+    return found
+
+
+def _powers(row: str, differences: Sequence[Difference], family_size: int) -> list[Power]:
+    """Of the pairs with several seeds where there are any, else of all."""
+    pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
+    powers = []
+    for one in [one for one in pairs if one.both is not None] or pairs:
+        if one.text_variance is None:
+            continue
+        num_seeds = min(len(one.a.seeds), len(one.b.seeds))
+        text, variance = one.text_variance.component, one.seed_variance or 0.0
+        detectable = detectable_with(num_seeds, text, variance, ALPHA / family_size)
+        powers.append(Power(row, one.a.layers, num_seeds, detectable, abs(one.nats)))
+    return powers

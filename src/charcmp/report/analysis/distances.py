@@ -1,0 +1,194 @@
+"""Claim 4 as a number: how far apart the predictions of two cells are, within a row and a depth.
+
+The distance d of two models is the mean absolute difference of the probabilities that they give the
+correct character at the sampled positions (losses.py); of two cells, the mean over pairs of seeds.
+Two seeds of one cell are apart as well, and the more a cell's seeds are, the farther it lies from
+every other cell. So the claim is judged by energy distances (Székely & Rizzo 2013), halved to stay
+in units of d:
+
+    e(a, b) = d(a, b) - d(a, a') / 2 - d(b, b') / 2,
+
+a' another seed of a. It is 0 on average for two cells that predict alike, up to their seeds. The
+claim holds where LSTM and GRU lie closer to each other than to the RNN:
+(e(lstm, rnn) + e(gru, rnn)) / 2 > e(lstm, gru).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charcmp.report.analysis.intervals import Component, Estimate, Floats, Judged, estimate, judge
+from charcmp.report.tables import Cell, Table
+
+MIN_SEGMENTS = 20  # of the test text, resampled as wholes
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Of the three cells at one budget and depth, in probability (0 to 1)."""
+
+    row: str
+    layers: int
+    num_seeds: int  # the fewest of the three cells
+    lstm_gru: float
+    lstm_rnn: float
+    gru_rnn: float
+    within: tuple[float | None, float | None, float | None]  # two seeds of LSTM, GRU, RNN
+    text: Judged  # of `excess`, these very models
+    both: Judged | None  # None: a cell with one seed, so that `excess` is not corrected for seeds
+
+    @property
+    def excess(self) -> float:
+        """How much farther the RNN is: its mean distance from the two, minus theirs.
+
+        Of energy distances where all three cells have two seeds, else of plain ones.
+        """
+        return self.judged.estimate.difference
+
+    @property
+    def same_cell(self) -> float | None:
+        """Two seeds of one cell, mean over the cells that have them."""
+        known = [one for one in self.within if one is not None]
+        return fmean(known) if known else None
+
+    @property
+    def judged(self) -> Judged:
+        return self.both or self.text
+
+
+def prediction_distances(table: Table, family_size: int) -> list[Distances]:
+    """Wherever a row has all three cells at a depth, with their sampled losses.
+
+    Args:
+        table: the block.
+        family_size: the rows times depths of its grid.
+    """
+    places: list[tuple[str, int, _Measured]] = []
+    for row in table.rows:
+        for layers in sorted({layers for _, layers in table.columns}):
+            cells = [table.cells.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
+            of_cells = [probabilities(cell) for cell in cells if cell is not None and cell.is_done]
+            if len(of_cells) == 3 and all(len(of_cell) for of_cell in of_cells):
+                first = next(run.losses for run in cells[0].runs if run.losses)  # type: ignore
+                segments = segment_of(first.positions_S, first.num_chars, first.num_rows)
+                if len(np.unique(segments)) > 1:
+                    places.append((row, layers, _Measured(of_cells, segments)))
+    texts = judge([one.text() for *_, one in places], family_size)
+    several = [number for number, (*_, one) in enumerate(places) if one.num_seeds > 1]
+    judged = judge([places[number][2].both() for number in several], family_size)
+    both = dict(zip(several, judged, strict=True))
+    return [
+        Distances(
+            row=row,
+            layers=layers,
+            num_seeds=one.num_seeds,
+            lstm_gru=float(one.between[0, 1].mean()),
+            lstm_rnn=float(one.between[0, 2].mean()),
+            gru_rnn=float(one.between[1, 2].mean()),
+            within=(one.within(0), one.within(1), one.within(2)),
+            text=texts[number],
+            both=both.get(number),
+        )
+        for number, (row, layers, one) in enumerate(places)
+    ]
+
+
+def probabilities(cell: Cell) -> list[Floats]:
+    """Of each seed that keeps its losses, (S,)."""
+    return [run.losses.probabilities_S for run in cell.runs if run.losses is not None]
+
+
+def segment_of(positions_S: NDArray[np.uint32], num_chars: int, num_rows: int) -> NDArray[np.int64]:
+    """The stretch of text, within one row of the split, that each position lies in."""
+    per_row = -(-MIN_SEGMENTS // num_rows)
+    segments_S: NDArray[np.int64] = positions_S.astype(np.int64) * (num_rows * per_row) // num_chars
+    return segments_S
+
+
+# How much each distance counts in the excess; `_WITHIN` only where all three cells have two seeds.
+_BETWEEN = {(0, 1): -1.0, (0, 2): 0.5, (1, 2): 0.5}
+_WITHIN = (0.25, 0.25, -0.5)
+
+
+class _Measured:
+    """Distances of the models of LSTM, GRU and RNN (0, 1, 2) by pairs of seeds."""
+
+    def __init__(self, cells: Sequence[Sequence[Floats]], segments_S: NDArray[np.int64]) -> None:
+        self.cells = cells
+        self.num_seeds = min(map(len, cells))
+        self.segments_S = segments_S
+        self.between: dict[tuple[int, int], Floats] = {}  # mean over positions, by pair of seeds
+        self.excess_S = np.zeros(len(segments_S))  # mean over pairs of seeds, by position
+        self.is_corrected = self.num_seeds > 1
+        for i, j in itertools.combinations_with_replacement(range(3), 2):
+            matrix = np.zeros((len(cells[i]), len(cells[j])))
+            total_S = np.zeros(len(segments_S))
+            for a, b in np.ndindex(matrix.shape):
+                if i != j or a != b:
+                    distance_S = np.abs(cells[i][a] - cells[j][b])
+                    matrix[a, b] = distance_S.mean()
+                    total_S += distance_S
+            self.between[i, j] = matrix
+            if i != j:
+                self.excess_S += _BETWEEN[i, j] * total_S / matrix.size
+            elif self.is_corrected:
+                self.excess_S += _WITHIN[i] * total_S / (len(matrix) * (len(matrix) - 1))
+
+    def within(self, cell: int, kept: NDArray[np.int64] | None = None) -> float | None:
+        """Mean distance of two seeds of a cell; None for a single seed."""
+        matrix = self.between[cell, cell]
+        if kept is not None and len(kept) > 1:
+            matrix = matrix[np.ix_(kept, kept)]
+        n = len(matrix)
+        return float(matrix.sum()) / (n * (n - 1)) if n > 1 else None
+
+    def excess(self, kept: Sequence[NDArray[np.int64]]) -> float:
+        """With the seeds that are kept of each cell.
+
+        Where a single seed is kept of two, the distance of the two stands in for that of a pair.
+        """
+        excess = sum(
+            weight * float(self.between[i, j][np.ix_(kept[i], kept[j])].mean())
+            for (i, j), weight in _BETWEEN.items()
+        )
+        if self.is_corrected:
+            excess += sum(
+                weight * (self.within(i, kept[i]) or 0.0) for i, weight in enumerate(_WITHIN)
+            )
+        return excess
+
+    def text_component(self) -> Component:
+        """Stretches of the test text resampled as wholes, in closed form (a ratio of sums)."""
+        sums = np.bincount(self.segments_S, self.excess_S - self.excess_S.mean())
+        num_segments = len(np.unique(self.segments_S))
+        size = len(self.excess_S)
+        variance = float(sums @ sums) / size**2 * num_segments / (num_segments - 1)
+        return Component(variance, num_segments - 1)
+
+    def seed_components(self) -> list[Component]:
+        """Jackknife over the seeds of each cell."""
+        every = [np.arange(len(cell)) for cell in self.cells]
+        parts = []
+        for number, seeds in enumerate(every):
+            without = [
+                self.excess([*every[:number], np.delete(seeds, i), *every[number + 1 :]])
+                for i in seeds
+            ]
+            n = len(seeds)
+            parts.append(Component((n - 1) * float(np.var(without)), n - 1, is_over_seeds=True))
+        return parts
+
+    def text(self) -> Estimate:
+        return estimate(self._all(), [self.text_component()])
+
+    def both(self) -> Estimate:
+        return estimate(self._all(), [self.text_component(), *self.seed_components()])
+
+    def _all(self) -> float:
+        return self.excess([np.arange(len(cell)) for cell in self.cells])

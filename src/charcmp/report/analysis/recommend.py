@@ -1,0 +1,148 @@
+"""What to take for one's own text, at each budget."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from charcmp.report.analysis.comparisons import Analysis, Difference
+from charcmp.report.analysis.wording import (
+    FEW_EPOCHS,
+    FEW_EPOCHS_CAUTION,
+    cell_label,
+    interval_text,
+    name,
+    training,
+)
+from charcmp.report.tables import Cell
+
+SAMPLING_NOTE = (
+    "Sampling times are of one character after another on one thread of the run's CPU; runs of "
+    "before they were recorded have none. One step reads nearly every weight once, so at equal "
+    "parameters the arithmetic is equal; deeper models take more steps in a row."
+)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to take at one budget of one block: the model with the lowest validation loss."""
+
+    heading: str
+    training: str
+    row: str
+    take: Cell
+    runner_up: Difference | None  # by validation loss
+    tied: list[Cell]  # the others with seeds that are not significantly worse
+    rivals: list[Cell]  # all others of the row, diverged ones too
+    seconds_train: float  # of one run, mean over seeds
+    microseconds_per_char: float  # in training
+    microseconds_to_sample: float | None  # a character; None where no run recorded it
+    devices: list[str]
+
+    @property
+    def quickest(self) -> Cell:
+        """Of the models that do not differ significantly."""
+        return min([self.take, *self.tied], key=seconds_train)
+
+    def text(self) -> str:
+        take = self.take
+        said = [
+            f"At {self.row} take {cell_label(take.cell)}, {take.layers} "
+            f"layer{'s' * (take.layers > 1)} ({take.hidden_size} units, {take.num_params:,} "
+            f"parameters): {take.test_nats:.3f} test nats per character {self.training}, and the "
+            "lowest validation loss."
+        ]
+        said += self._rivals_text()
+        said += self._diverged_text()
+        said.append(
+            f"Training took {self.seconds_train:,.0f} s a run, {self.microseconds_per_char:.1f} µs "
+            f"a character ({', '.join(self.devices)})."
+        )
+        if self.microseconds_to_sample is not None:
+            said.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
+        if take.runs[0].epochs < FEW_EPOCHS:
+            said.append(FEW_EPOCHS_CAUTION)
+        if len(take.seeds) == 1:
+            said.append(
+                "It has one seed, so nothing is known of how much another seed would change its "
+                "loss or the order of the models."
+            )
+        return " ".join(said)
+
+    def _rivals_text(self) -> list[str]:
+        """The next model, those with a lower test loss, those that do not differ significantly."""
+        if (next_one := self.runner_up) is None:
+            return ["Nothing else was trained at this budget."]
+        if next_one.both:
+            by = f"{interval_text(next_one.nats, next_one.both)} test nats over seeds and text"
+        else:
+            has_one_seed = 1 in map(len, (next_one.a.seeds, next_one.b.seeds))
+            why = "one of the two has one seed" if has_one_seed else "their losses give no interval"
+            by = f"{next_one.nats:+.4f} test nats; not compared, as {why}"
+        said = [f"Next by validation loss, {name(next_one.a)}: {by}."]
+        if lower := [one for one in self.rivals
+                     if one.is_done and one.test_nats < self.take.test_nats]:  # fmt: skip
+            named = ", ".join(f"{name(one)} ({one.test_nats:.4f})" for one in lower)
+            said.append(
+                f"Lower mean test loss than its {self.take.test_nats:.4f}: {named}; the choice is "
+                "by validation."
+            )
+        if self.tied:
+            said.append(f"Not significantly worse: {', '.join(map(name, self.tied))}.")
+            if self.quickest is not self.take:
+                said.append(
+                    f"Of these {name(self.quickest)} trains quickest "
+                    f"({seconds_train(self.quickest):,.0f} s against {self.seconds_train:,.0f} s)."
+                )
+        return said
+
+    def _diverged_text(self) -> list[str]:
+        named = [f"{name(one)}: {diverged_text(one)}"
+                 for one in (self.take, *self.rivals) if one.num_diverged]  # fmt: skip
+        return [f"Diverged: {'; '.join(named)}."] if named else []
+
+
+def diverged_text(cell: Cell) -> str:
+    """`1 of 3 seeds diverged`"""
+    if len(cell.dropout_candidates) > 1:
+        return f"{cell.num_diverged} runs diverged, over all dropouts"
+    total = cell.num_diverged + (len(cell.seeds) if cell.is_done else 0)
+    return f"{cell.num_diverged} of {total} seeds diverged"
+
+
+def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
+    """One for each row that has a finished model."""
+    found = []
+    for analysis in analyses:
+        table = analysis.table
+        for row in table.rows:
+            if (best := analysis.best(row)) is None:
+                continue
+            sampling = [
+                run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
+            ]
+            speed = sum(run.chars_per_second for run in best.runs) / len(best.runs)
+            of_row = [table.cells.get((row, *column)) for column in table.columns]
+            found.append(
+                Recommendation(
+                    heading=table.heading,
+                    training=training(table),
+                    row=row,
+                    take=best,
+                    runner_up=min(
+                        analysis.of("best", row), key=lambda one: one.a.val_nats, default=None
+                    ),
+                    tied=[cell for cell in analysis.not_worse(row) if cell is not best],
+                    rivals=[cell for cell in of_row if cell is not None and cell is not best],
+                    seconds_train=seconds_train(best),
+                    microseconds_per_char=1e6 / speed if speed else float("nan"),
+                    microseconds_to_sample=1e6 * statistics.mean(sampling) if sampling else None,
+                    devices=sorted({run.device for run in best.runs}),
+                )
+            )
+    return found
+
+
+def seconds_train(cell: Cell) -> float:
+    return sum(run.seconds_train for run in cell.runs) / len(cell.runs)

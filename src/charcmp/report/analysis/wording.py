@@ -1,0 +1,35 @@
+"""How cells and differences are named, in every table, figure and sentence."""
+
+from __future__ import annotations
+
+from charcmp.models.cells.registry import cell_info
+from charcmp.report.analysis.intervals import Judged
+from charcmp.report.tables import Cell, Table, base_cell, is_the_papers
+
+FEW_EPOCHS = 10
+FEW_EPOCHS_CAUTION = "So few epochs rank how fast the models learn, not how well they end."
+
+
+def name(cell: Cell) -> str:
+    """`LSTM 2`, `LSTM (forget_bias=1.0) 2`"""
+    return f"{cell_label(cell.cell)} {cell.layers}"
+
+
+def cell_label(cell: str) -> str:
+    base = base_cell(cell)
+    return f"{cell_info(base).label} {cell.removeprefix(base)}".strip()
+
+
+def training(table: Table) -> str:
+    """Under which training the models are ranked: another one may order them differently."""
+    if is_the_papers(table.settings):
+        return "under the paper's protocol"
+    return f"under this training ({table.protocol})"
+
+
+def interval_text(nats: float, judged: Judged | None, digits: int = 4) -> str:
+    """`+0.0533 (+0.0496 to +0.0571)`, with the plain 95 % interval."""
+    if judged is None:
+        return f"{nats:+.{digits}f} (no interval)"
+    low, high = judged.interval
+    return f"{nats:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"

@@ -1,0 +1,89 @@
+"""The figures: SVG and PNG, the same bytes for the same runs and library versions."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from charcmp.report.analysis.comparisons import PLANNED, Analysis
+from charcmp.report.figures.forest import forest_figure
+from charcmp.report.figures.gap import gap_figure
+from charcmp.report.figures.learning import learning_figure
+from charcmp.report.figures.loss import loss_figure
+from charcmp.report.figures.models import models_figure
+from charcmp.report.figures.style import STYLE, Drawn
+
+PNG_DPI = 130
+MAX_SLUG = 50  # characters of a file's name
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, drawn."""
+
+    name: str  # of its files, without suffix
+    caption: str
+    heading: str  # of the block it is of
+    dataset: str
+    row: str | None  # the budget it is of; None for all of the block
+    svg: bytes
+    png: bytes
+
+
+def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[Picture]:
+    """All figures that the runs can give; `say` hears of what is left out, and why."""
+    found = []
+    with mpl.rc_context(STYLE):
+        for analysis in analyses:
+            table = analysis.table
+            for drawn in _drawn(analysis, say):
+                found.append(
+                    Picture(
+                        name=f"{_slug(table.heading)}-{drawn.name}",
+                        caption=f"{table.heading}: {drawn.caption}",
+                        heading=table.heading,
+                        dataset=table.dataset,
+                        row=drawn.row,
+                        svg=_saved(drawn.figure, "svg"),
+                        png=_saved(drawn.figure, "png"),
+                    )
+                )
+    return found
+
+
+def _slug(heading: str) -> str:
+    """A block's heading as the beginning of a file's name."""
+    slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+    if len(slug) <= MAX_SLUG and heading.isascii():  # of other letters nothing is left
+        return slug
+    return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _drawn(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
+    table = analysis.table
+    if not table.done():
+        return
+    yield loss_figure(table)
+    for row in table.rows:
+        if (curves := learning_figure(table, row)) is not None:
+            yield curves
+    for family in PLANNED:
+        if differences := analysis.of(family):
+            yield forest_figure(family, differences)
+    if (gaps := gap_figure(table, say)) is not None:
+        yield gaps
+    if (map_ := models_figure(table, say)) is not None:
+        yield map_

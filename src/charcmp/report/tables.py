@@ -1,0 +1,340 @@
+"""Runs to tables: what may stand in one block, which row a run counts in, what a cell shows."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from charcmp.files import canonical_json
+from charcmp.models.budget import BUDGETS, num_params, solve_hidden_size, target_params
+from charcmp.models.cells.registry import CELLS
+from charcmp.report import paper
+from charcmp.report.analysis.intervals import text_variance
+from charcmp.report.filters import Filters
+from charcmp.report.load import Run
+
+CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
+DATASET_ORDER = ("wp", "lk")
+# What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
+# identity tells blocks apart.
+WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
+DEFAULT_SPLIT = [80.0, 10.0, 10.0]
+Column = tuple[str, int]  # a cell with its options, and the number of layers
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a table: the mean over the seeds, at the dropout that did best on validation."""
+
+    row: str
+    target_params: int
+    cell: str  # with its options: Run.variant
+    layers: int
+    hidden_size: int
+    num_params: int
+    status: str  # done | diverged: every run of it
+    runs: list[Run]  # that the figures are of, by seed
+    num_diverged: int  # other runs of the cell, at whatever dropout
+    dropout: float
+    dropout_candidates: list[float]
+    train_nats: float
+    val_nats: float
+    test_nats: float
+    sd_over_seeds: float | None  # sample SD (n - 1)
+    sd_chars: float | None  # of one run's test loss, mean over the seeds
+    sd_blocks: float | None
+    block_lengths: list[int]  # characters; the seeds' own lengths may differ
+    paper_nats: float | None
+
+    @property
+    def column(self) -> Column:
+        return self.cell, self.layers
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.seed for run in self.runs]
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [run.run_id for run in self.runs]
+
+    @property
+    def deviation_percent(self) -> float:
+        return 100 * (self.num_params - self.target_params) / self.target_params
+
+    @property
+    def is_done(self) -> bool:
+        return self.status == "done"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A block: runs that differ only in cell (with its options), layers, size, seed and dropout."""
+
+    heading: str
+    settings: dict[str, Any]  # all that its runs have in common
+    corpus_note: str | None
+    rows: dict[str, int]  # name -> target parameters, ascending
+    columns: list[Column]
+    cells: dict[tuple[str, str, int], Cell]  # by (row, *column); a missing cell is not in it
+
+    @property
+    def dataset(self) -> str:
+        return str(self.settings["dataset"])
+
+    @property
+    def task(self) -> str:
+        return str(self.settings.get("task", "lm"))
+
+    @property
+    def protocol(self) -> str:
+        """The heading, up to the corpus."""
+        return _heading(self.settings).removeprefix(f"{self.dataset}, ")
+
+    @property
+    def epochs(self) -> int:
+        return int(self.settings["epochs"])
+
+    @property
+    def layout(self) -> str:
+        return str(self.settings["dataset.layout"])
+
+    def done(self) -> list[Cell]:
+        return [cell for cell in self.cells.values() if cell.is_done]
+
+    def paper_nats(self, row: str, cell: str, layers: int) -> float | None:
+        return paper.figure(self.dataset, self.layout, row, cell, layers)
+
+
+def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
+    """One table for each group of runs that may be compared, all of one task."""
+    runs = [run for run in runs if run.task == task]
+    rows = {
+        sha256: row_targets(of_corpus)
+        for sha256, of_corpus in _grouped(runs, lambda run: run.corpus_sha256).items()
+    }
+    admitted = [run for run in runs if filters.admits(run)]
+    groups = list(_grouped(admitted, lambda run: canonical_json(settings(run))).values())
+    groups.sort(key=lambda group: _block_order(group[0]))
+    headings = block_headings([settings(group[0]) for group in groups])
+    tables = [
+        make_table(heading, group, rows[group[0].corpus_sha256], filters)
+        for heading, group in zip(headings, groups, strict=True)
+    ]
+    return [table for table in tables if table.cells]
+
+
+def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
+    groups = defaultdict(list)
+    for run in runs:
+        groups[key(run)].append(run)
+    return groups
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What every run of a block has in common, by the names of the configuration."""
+    return {
+        key: value
+        for key, value in run.identity.items()
+        if key not in WITHIN_A_BLOCK and not key.startswith("cell.")
+    } | {
+        "dataset": run.dataset,
+        "corpus_sha256": run.corpus_sha256,
+        "dataset.layout": run.layout,
+        "dataset.split": [float(part) for part in run.split],
+        "protocol_version": run.protocol_version,
+        "num_test_chars": run.num_test_chars,
+        "precision": run.precision,
+        "epochs": run.epochs,
+        "batch_size": run.batch_size,
+        "unroll_steps": run.unroll_steps,
+    }
+
+
+def _block_order(run: Run) -> tuple[Any, ...]:
+    names = [*DATASET_ORDER, run.dataset]
+    settled = canonical_json(settings(run))
+    return names.index(run.dataset), run.dataset, run.layout, -run.epochs, len(settled), settled
+
+
+def block_headings(blocks: list[dict[str, Any]]) -> list[str]:
+    """`wp, 50 epochs`: what a block is, and whatever else tells it from the paper's protocol.
+
+    What is still the same then is told apart by the first of corpus, test length and protocol
+    version that differ.
+    """
+    headings = [_heading(block) for block in blocks]
+    full = []
+    for heading, block in zip(headings, blocks, strict=True):
+        alike = [other for name, other in zip(headings, blocks, strict=True) if name == heading]
+        parts = [heading]
+        for key, text in {
+            "protocol_version": f"protocol {block['protocol_version']}",
+            "corpus_sha256": f"text {block['corpus_sha256'][:8]}",
+            "num_test_chars": f"{block['num_test_chars']:,} test characters",
+        }.items():
+            if any(other[key] != block[key] for other in alike):
+                parts.append(text)
+        full.append(", ".join(parts))
+    return full
+
+
+def _heading(block: dict[str, Any]) -> str:
+    parts = [block["dataset"]]
+    if block.get("task") == "fill":
+        parts.append("fill-in")
+    if block["dataset.layout"] != "columns":
+        parts.append(block["dataset.layout"])
+    parts.append(f"{block['epochs']} epoch" + ("s" if block["epochs"] != 1 else ""))
+    if block["dataset.split"] != paper.SPLITS.get(block["dataset"], DEFAULT_SPLIT):
+        parts.append("split " + "/".join(f"{part:g}" for part in block["dataset.split"]))
+    parts += [f"{key}={value}" for key, value in sorted(unusual(block).items())]
+    return ", ".join(parts)
+
+
+# Settings that every block has. Others are in an identity only where they are not at the default.
+ALWAYS = (
+    *("dataset", "corpus_sha256", "dataset.layout", "dataset.split", "protocol_version"),
+    *("num_test_chars", "epochs", "task"),
+)
+USUAL = {"precision": "float32", "batch_size": 100, "unroll_steps": 100}
+
+
+def unusual(block: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a block that are not the paper's, `epochs` apart."""
+    return {
+        key: value
+        for key, value in block.items()
+        if key not in ALWAYS and USUAL.get(key, ...) != value
+    }
+
+
+def is_the_papers(block: dict[str, Any]) -> bool:
+    """Whether a block is of wp or lk, trained and tested as the paper did."""
+    return (
+        not unusual(block)
+        and "task" not in block
+        and block["epochs"] == paper.EPOCHS
+        and block["dataset.layout"] == "columns"
+        and block["dataset.split"] == paper.SPLITS.get(block["dataset"])
+    )
+
+
+def row_targets(runs: Sequence[Run]) -> dict[str, int]:
+    """The rows that runs of one corpus can count in: name -> target parameters.
+
+    The named budgets, and every number that one of the runs was asked to meet.
+    """
+    rows = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
+    for run in runs:
+        if run.budget.isdecimal() and run.target_params not in rows.values():
+            rows[str(run.target_params)] = run.target_params
+    return rows
+
+
+@cache
+def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) -> int | None:
+    if target < num_params(cell, layers, 1, num_symbols, task):
+        return None
+    return solve_hidden_size(cell, layers, target, num_symbols, task)
+
+
+def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
+    """The rows whose target the solver meets with the run's size; else one of the run's own."""
+    return {
+        name: target
+        for name, target in rows.items()
+        if _solution(run.cell, run.layers, target, run.num_symbols, run.task) == run.hidden_size
+    } or {str(run.num_params): run.num_params}
+
+
+def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters: Filters) -> Table:
+    """The table of a block's runs."""
+    runs_of_cell = defaultdict(list)
+    used: dict[str, int] = {}
+    for run in runs:
+        for row, target in rows_of(run, rows).items():
+            if filters.admits_row(row):
+                used[row] = target
+                runs_of_cell[row, run.variant, run.layers].append(run)
+    common = settings(runs[0])
+    is_lm = "task" not in common  # the paper has language models alone
+
+    def paper_nats(row: str, cell: str, layers: int) -> float | None:
+        layout = common["dataset.layout"]
+        return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
+
+    cells = {
+        place: make_cell(place[0], used[place[0]], of_cell, paper_nats(*place))
+        for place, of_cell in runs_of_cell.items()
+    }
+    columns = {(cell, layers) for _, cell, layers in cells}
+    if is_lm and common["dataset"] in paper.SPLITS:
+        columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
+    return Table(
+        heading,
+        common,
+        runs[0].corpus_note,
+        dict(sorted(used.items(), key=lambda item: item[1])),
+        sorted(columns, key=_column_order),
+        cells,
+    )
+
+
+def base_cell(cell: str) -> str:
+    """The cell without its options."""
+    return cell.partition("(")[0]
+
+
+def _column_order(column: Column) -> tuple[int, str, int]:
+    cell, layers = column
+    return CELL_ORDER.index(base_cell(cell)), cell, layers
+
+
+def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:
+    """What a cell shows of its runs: several seeds, perhaps several dropouts."""
+    done = _grouped((run for run in runs if run.status == "done"), lambda run: run.dropout)
+    if done:
+        dropout = min(
+            sorted(done),
+            key=lambda value: statistics.fmean(run.val_nats_per_char for run in done[value]),
+        )
+        shown = sorted(done[dropout], key=lambda run: run.seed)
+    else:
+        dropout = min(run.dropout for run in runs)
+        shown = [run for run in runs if run.dropout == dropout]
+    test = [run.test_nats_per_char for run in shown]
+    losses = [run.losses for run in shown if run.losses is not None]
+    texts = [(text_variance(summary.block_means_RJ), summary.block_length) for summary in losses]
+    measured = [(text, length) for text, length in texts if text is not None]
+
+    def mean(values: Iterable[float]) -> float | None:
+        values = list(values)
+        return statistics.fmean(values) if values else None
+
+    return Cell(
+        row=row,
+        target_params=target,
+        cell=runs[0].variant,
+        layers=runs[0].layers,
+        hidden_size=runs[0].hidden_size,
+        num_params=runs[0].num_params,
+        status="done" if done else "diverged",
+        runs=shown,
+        num_diverged=sum(run.status == "diverged" for run in runs),
+        dropout=dropout,
+        dropout_candidates=sorted(done or {run.dropout for run in runs}),
+        train_nats=statistics.fmean(run.train_nats_per_char for run in shown) if done else math.nan,
+        val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
+        test_nats=statistics.fmean(test) if done else math.nan,
+        sd_over_seeds=statistics.stdev(test) if done and len(test) > 1 else None,
+        sd_chars=mean(summary.sd_chars for summary in losses),
+        sd_blocks=mean(text.se for text, _ in measured),
+        block_lengths=sorted({text.block_length * length for text, length in measured}),
+        paper_nats=paper_nats,
+    )

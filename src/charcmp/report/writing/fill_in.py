@@ -1,0 +1,102 @@
+"""The fill-in models' tables, apart from the language models', in every format.
+
+Nothing is judged here: no family of comparisons was fixed for these models, and the paper has none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from charcmp.report.tables import Cell, Table
+from charcmp.report.writing import escape
+from charcmp.report.writing.layout import MISSING, NO_RUN_NOTE, Line, remarks, size_notes
+from charcmp.report.writing.render import (
+    cells_csv,
+    latex_table,
+    markdown_list,
+    markdown_table,
+    terminal_tables,
+    wrapped,
+)
+
+WHAT_IT_IS = (
+    "fill-in perplexity on test text. Each byte is predicted from the text on both sides of it: "
+    "not to be compared with the figures of language models, which do not see what follows"
+)
+# Columns of cells.csv that are the paper's, or of the language models' tables.
+NOT_OF_FILL_IN = ("paper_nats_per_char", "difference")
+
+
+def caption(table: Table) -> str:
+    return f"{table.heading}: {WHAT_IT_IS}"
+
+
+def lines(table: Table) -> list[Line]:
+    """Under each budget's nats their perplexity, spread and number of seeds."""
+    found = []
+    for row in table.rows:
+        cells = [table.cells.get((row, *column)) for column in table.columns]
+
+        def values(
+            of_cell: Callable[[Cell], float | None], cells: Sequence[Cell | None] = cells
+        ) -> list[float | str | None]:
+            return [of_cell(cell) if cell and cell.is_done else None for cell in cells]
+
+        nats: list[float | str | None] = [
+            "diverged" if cell and not cell.is_done else value
+            for cell, value in zip(cells, values(lambda cell: cell.test_nats), strict=True)
+        ]
+        found += [
+            Line(row, "test", nats, ".3f", MISSING),
+            Line(row, "perplexity", values(lambda cell: math.exp(cell.test_nats)), ".3f"),
+            Line(row, "SD, blocks", values(lambda cell: cell.sd_blocks), ".4f"),
+            Line(row, "SD, seeds", values(lambda cell: cell.sd_over_seeds), ".4f"),
+            Line(row, "seeds", values(lambda cell: len(cell.seeds)), "d"),
+        ]
+    return [line for line in found if line.label == "test" or any(map(_is_there, line.values))]
+
+
+def _is_there(value: float | str | None) -> bool:
+    return value is not None
+
+
+def notes(table: Table) -> list[str]:
+    """What must be known to read the table rightly."""
+    context = table.settings["fill_context"]
+    return [
+        "test: nats per character; perplexity: their exponential; SDs are of the nats.",
+        "Two stacks, one reading forward, one backward, joined in the decoder alone; the backward "
+        f"one starts {context:,} characters beyond the chunk's edge, at the end of a row at the "
+        "edge itself.",
+        *size_notes(table),
+        *remarks(table),
+        NO_RUN_NOTE,
+    ]
+
+
+def terminal(tables: Sequence[Table]) -> str:
+    """At most 110 columns wide, as the other tables."""
+    parts = []
+    for table in tables:
+        parts += [wrapped([caption(table)]), *terminal_tables(table.columns, lines(table))]
+        parts.append(wrapped(notes(table)))
+    return "\n\n".join(parts)
+
+
+def files(tables: Sequence[Table]) -> dict[str, str]:
+    """By name; none where there are no such models, so that nothing is said of them."""
+    if not tables:
+        return {}
+    markdown, latex = [], ["% \\usepackage{booktabs}\n"]
+    for number, table in enumerate(tables, start=1):
+        markdown += [f"### {escape.markdown(caption(table))}"]
+        markdown += [markdown_table(table.columns, lines(table)), markdown_list(notes(table))]
+        said = " ".join([f"{caption(table)}.", *notes(table)])
+        label = f"tab:charcmp-fill-in-{number}"
+        latex.append(latex_table(table.columns, lines(table), said, label))
+    return {
+        "fill_in.csv": cells_csv(tables, without=NOT_OF_FILL_IN),
+        "fill_in.md": "\n\n".join(markdown) + "\n",
+        "fill_in.tex": "\n".join(latex),
+    }

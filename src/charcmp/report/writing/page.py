@@ -1,0 +1,269 @@
+"""The report as one HTML page that opens from disk: nothing in it is fetched from anywhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from charcmp.report.analysis.comparisons import FAMILIES, Analysis
+from charcmp.report.analysis.findings import Findings
+from charcmp.report.analysis.recommend import SAMPLING_NOTE
+from charcmp.report.analysis.wording import cell_label
+from charcmp.report.figures.pictures import Picture
+from charcmp.report.figures.style import RUN_GID
+from charcmp.report.load import Run
+from charcmp.report.tables import Cell, Column, Table
+from charcmp.report.writing import fill_in
+from charcmp.report.writing.layout import MEASURES, caption, column_label, general_notes, notes
+from charcmp.report.writing.render import comparison_rows
+from charcmp.report.writing.sections import QUESTIONS, difference_row, distance_row
+
+TEMPLATE = Path(__file__).parent / "template"
+
+
+def page(findings: Findings, pictures: Sequence[Picture]) -> str:
+    """The whole page; every text in it is escaped, whatever a run is called."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined
+    )
+    environment.filters["json"] = json.dumps
+    analyses = findings.analyses
+    shown = _shown_runs(analyses)
+    tables = [*findings.tables, *findings.fill_tables]
+    dataset_of = {table.heading: table.dataset for table in tables}
+    datasets = list(dict.fromkeys(dataset_of.values()))
+    tips, fill_tips = (
+        {run.run_id: _tip(run) for one in of for cell in one.cells.values() for run in cell.runs}
+        for of in (findings.tables, findings.fill_tables)
+    )
+    return environment.get_template("page.html").render(
+        css=Markup((TEMPLATE / "page.css").read_text()),
+        js=Markup((TEMPLATE / "page.js").read_text()),
+        datasets=datasets,
+        num_runs=len(tips),
+        num_fill_runs=len(fill_tips),
+        axes=_axes(tables, datasets),
+        blocks=[_block(analysis) for analysis in analyses],
+        general_notes=general_notes(findings.tables),
+        against_paper=comparison_rows(findings.comparisons),
+        claims=findings.claims,
+        advice=[
+            {"heading": one.heading, "dataset": dataset_of[one.heading], "budget": one.row,
+             "text": one.text()}
+            for one in findings.advice
+        ],
+        sampling_note=SAMPLING_NOTE,
+        pictures=[
+            {"dataset": one.dataset, "row": one.row, "caption": one.caption, "svg": inline(one)}
+            for one in pictures
+        ],
+        questions=QUESTIONS,
+        differences=[group for analysis in analyses for group in _differences(analysis)],
+        runs=[_run_row(analysis, cell, run) for analysis, cell, run in shown],
+        runs_json=_script_json(tips | fill_tips),
+        fill_blocks=[_fill_block(table) for table in findings.fill_tables],
+    )  # fmt: skip
+
+
+def _script_json(value: Any) -> Markup:
+    """JSON that cannot end the script element it stands in."""
+    return Markup(json.dumps(value, indent=0).replace("<", "\\u003c").replace("&", "\\u0026"))
+
+
+def _shown_runs(analyses: Sequence[Analysis]) -> list[tuple[Analysis, Cell, Run]]:
+    return [
+        (analysis, cell, run)
+        for analysis in analyses for cell in analysis.table.cells.values() for run in cell.runs
+    ]  # fmt: skip
+
+
+def _axes(
+    tables: Sequence[Table], datasets: Sequence[str]
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What the filter offers: (axis, [(value, label)])."""
+    budgets: dict[str, int] = {}
+    columns: dict[str, None] = {}
+    for table in tables:
+        budgets |= table.rows
+        columns |= dict.fromkeys(cell for cell, _ in table.columns)
+    ordered = sorted(budgets, key=lambda name: budgets[name])
+    return [
+        ("dataset", [(name, name) for name in datasets]),
+        ("budget", [(name, name) for name in ordered]),
+        ("cell", [(cell, cell_label(cell)) for cell in columns]),
+    ]
+
+
+def _block(analysis: Analysis) -> dict[str, Any]:
+    table = analysis.table
+    return _table(table, partial(_entry, analysis)) | {
+        "caption": caption(analysis, MEASURES[0], "bold").removeprefix(f"{table.heading}: "),
+        "notes": notes(analysis),
+    }
+
+
+def _fill_block(table: Table) -> dict[str, Any]:
+    return _table(table, partial(_fill_entry, table)) | {
+        "caption": fill_in.WHAT_IT_IS,
+        "notes": fill_in.notes(table),
+    }
+
+
+def _table(table: Table, entry: Callable[[str, Column], dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "heading": table.heading,
+        "dataset": table.dataset,
+        "columns": [
+            {"cell": column[0], "label": " ".join(column_label(column))} for column in table.columns
+        ],
+        "rows": [
+            {
+                "budget": row,
+                "params": target,
+                "cells": [entry(row, column) for column in table.columns],
+            }
+            for row, target in table.rows.items()
+        ],
+    }
+
+
+def _entry(analysis: Analysis, row: str, column: Column) -> dict[str, Any]:
+    """What stands in one place of a block's table."""
+    cell = analysis.table.cells.get((row, *column))
+    entry = _place(cell, column)
+    if cell is None or not cell.is_done:
+        return entry
+    lines = _seed_lines(cell)
+    if cell.paper_nats is not None:
+        difference = cell.test_nats - cell.paper_nats
+        lines += [f"paper {cell.paper_nats:.3f}", f"({difference:+.3f})"]
+    return entry | {"lines": lines, "best": cell in analysis.not_worse(row)}
+
+
+def _fill_entry(table: Table, row: str, column: Column) -> dict[str, Any]:
+    cell = table.cells.get((row, *column))
+    entry = _place(cell, column)
+    if cell is None or not cell.is_done:
+        return entry
+    return entry | {"lines": [f"perplexity {math.exp(cell.test_nats):.3f}", *_seed_lines(cell)]}
+
+
+def _place(cell: Cell | None, column: Column) -> dict[str, Any]:
+    """A cell's loss, and what leads to its runs."""
+    entry: dict[str, Any] = {
+        "cell": column[0], "value": "", "text": "—", "lines": [], "runs": "", "best": False
+    }  # fmt: skip
+    if cell is None:
+        return entry
+    entry["runs"] = " ".join(cell.run_ids)
+    if not cell.is_done:
+        return entry | {"text": "diverged"}
+    return entry | {"value": cell.test_nats, "text": f"{cell.test_nats:.3f}"}
+
+
+def _seed_lines(cell: Cell) -> list[str]:
+    seeds = len(cell.seeds)
+    lines = [f"{seeds} seed{'s' * (seeds > 1)}"]
+    if cell.sd_over_seeds is not None:
+        lines.append(f"SD {cell.sd_over_seeds:.4f}")
+    return lines
+
+
+def _differences(analysis: Analysis) -> list[dict[str, Any]]:
+    """The sortable tables of comparisons and of distances."""
+    heading, dataset = analysis.table.heading, analysis.table.dataset
+    groups = []
+    for family, title in FAMILIES.items():
+        rows = []
+        for one in analysis.of(family):
+            texts = difference_row(analysis, one)
+            values: dict[str, float | None] = {"nats per character (95 % interval)": one.nats}
+            if one.judged is not None:
+                values["Holm's p"] = one.judged.p_holm
+            rows.append({"budget": one.row, "cells": sorted({one.a.cell, one.b.cell}),
+                         "entries": [(text, values.get(key)) for key, text in texts.items()],
+                         "labels": list(texts)})  # fmt: skip
+        if rows:
+            groups.append({"title": f"{heading}: {title}", "dataset": dataset, "rows": rows,
+                           "labels": rows[0]["labels"]})  # fmt: skip
+    if analysis.distances:
+        texts_of = [distance_row(one) for one in analysis.distances]
+        rows = [
+            {"budget": one.row, "cells": ["gru", "lstm", "rnn"],
+             "entries": [(text, None) for text in texts.values()]}
+            for one, texts in zip(analysis.distances, texts_of, strict=True)
+        ]  # fmt: skip
+        groups.append({"title": f"{heading}: how alike they predict (mean absolute difference of "
+                       "probabilities)", "dataset": dataset, "rows": rows,
+                       "labels": list(texts_of[0])})  # fmt: skip
+    return groups
+
+
+def _run_row(analysis: Analysis, cell: Cell, run: Run) -> dict[str, Any]:
+    def number(value: float, form: str) -> tuple[float | str, str]:
+        return (value, format(value, form)) if math.isfinite(value) else ("", "")
+
+    return {
+        "id": run.run_id,
+        "heading": analysis.table.heading,
+        "dataset": run.dataset,
+        "budget": cell.row,
+        "params": cell.target_params,
+        "cell": cell.cell,
+        "label": cell_label(cell.cell),
+        "numbers": [
+            number(run.layers, "d"),
+            number(run.hidden_size, "d"),
+            number(run.num_params, ","),
+            number(run.seed, "d"),
+            number(run.dropout, "g"),
+            number(run.best_epoch or math.nan, ".0f"),
+            number(run.train_nats_per_char, ".4f"),
+            number(run.val_nats_per_char, ".4f"),
+            number(run.test_nats_per_char, ".4f"),
+            number(run.seconds_train, ",.0f"),
+        ],
+    }
+
+
+def _tip(run: Run) -> dict[str, str]:
+    """What hovering a run says of it."""
+    others = ", ".join(
+        f"{key}={value}" for key, value in sorted(run.identity.items())
+        if key not in ("corpus_sha256", "protocol_version", "hidden_size", "cell.name", "layers",
+                       "seed", "dropout", "epochs")
+    )  # fmt: skip
+    return {
+        "configuration": (
+            f"{run.dataset}: cell={run.variant}, layers={run.layers}, "
+            f"hidden_size={run.hidden_size} ({run.num_params:,} parameters), seed={run.seed}, "
+            f"dropout={run.dropout:g}, epochs={run.epochs}, {others}"
+        ),
+        "command": run.environment.command,
+    }
+
+
+def inline(picture: Picture) -> Markup:
+    """The figure's SVG as a part of the page: ids its own, runs marked for hovering."""
+    text = picture.svg.decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(rf'id="{RUN_GID}([^"]+)"', _marked, text)
+    prefix = f"{picture.name}-"
+    text = re.sub(r'\bid="', f'id="{prefix}', text)
+    text = re.sub(r'href="#', f'href="#{prefix}', text)
+    text = re.sub(r"url\(#", f"url(#{prefix}", text)
+    label = escape(picture.caption)
+    return Markup(text.replace("<svg ", f'<svg role="group" aria-label="{label}" ', 1))
+
+
+def _marked(found: re.Match[str]) -> str:
+    runs = found[1].replace("+", " ")
+    return f'data-runs="{runs}" tabindex="0" role="button" aria-label="{runs}"'

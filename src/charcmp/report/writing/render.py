@@ -1,0 +1,298 @@
+"""Tables as text: terminal, Markdown, LaTeX (booktabs) and CSV."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+from tabulate import SEPARATING_LINE, tabulate
+
+from charcmp.report.analysis.against_paper import Comparison
+from charcmp.report.analysis.comparisons import Analysis
+from charcmp.report.analysis.findings import Findings
+from charcmp.report.analysis.recommend import SAMPLING_NOTE
+from charcmp.report.analysis.verdicts import Verdict
+from charcmp.report.tables import Cell, Column, Table
+from charcmp.report.writing import escape
+from charcmp.report.writing.layout import (
+    MEASURES,
+    Line,
+    Measure,
+    caption,
+    column_label,
+    general_notes,
+    notes,
+    sd_notes,
+    table_lines,
+)
+from charcmp.report.writing.sections import Section, difference_records
+
+TERMINAL_WIDTH = 100
+COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
+
+
+def terminal(findings: Findings) -> str:
+    """The nats and what is to be known of them, at most 110 columns wide; what to take is last."""
+    measure = MEASURES[0]
+    parts: list[str] = []
+    for analysis in findings.analyses:
+        parts.append(wrapped([caption(analysis, measure, "*")]))
+        parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
+        parts.append(wrapped(notes(analysis)))
+    tables = findings.tables
+    parts.append(wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
+    if findings.comparisons:
+        parts.append("Against the paper, in nats per character")
+        parts.append(_comparison_table(findings.comparisons))
+    if findings.claims:
+        parts.append("The paper's claims")
+        parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
+                  for one in findings.claims]  # fmt: skip
+    parts.append("What to take")
+    parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
+    parts.append(wrapped([SAMPLING_NOTE]))
+    return "\n\n".join(parts)
+
+
+def terminal_tables(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
+    """One table, or several where the columns have no room side by side."""
+    return [_terminal_table(columns, lines, indices) for indices in _abreast(columns)]
+
+
+def _abreast(columns: Sequence[Column]) -> list[list[int]]:
+    """Indices of the columns to print side by side: whole cells, as many as there is room for."""
+    chunks: list[list[int]] = [[]]
+    for _, of_cell in groupby(range(len(columns)), lambda i: columns[i][0]):
+        indices = list(of_cell)
+        if chunks[-1] and len(chunks[-1]) + len(indices) > COLUMNS_ABREAST:
+            chunks.append([])
+        chunks[-1] += indices
+    return chunks
+
+
+def _terminal_table(columns: Sequence[Column], lines: Sequence[Line], indices: list[int]) -> str:
+    labels = [[*cell.split(), layers] for cell, layers in map(column_label, columns)]
+    height = max(len(labels[i]) for i in indices)
+    header = ["\n" * (height - 1) + "budget", ""]
+    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in indices]
+    rows: list[list[str] | str] = []
+    for line in lines:
+        texts = [f"*{text}" if bold else text for text, bold in
+                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
+        if line.label == "test" and rows:
+            rows.append(SEPARATING_LINE)
+        first = line.budget if line.label == "test" else ""
+        rows.append([first, line.label, *(texts[i] for i in indices)])
+    align = ["left", "left", *(["right"] * len(indices))]
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def wrapped(said: list[str]) -> str:
+    return "\n".join(
+        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for note in said
+    )
+
+
+def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """The summary against the paper, as text."""
+    return [
+        {
+            "": line.of,
+            "cells": f"{line.num_cells} of {line.num_cells_paper}",
+            "mean difference": f"{line.mean_difference:+.3f}",
+            "mean |difference|": f"{line.mean_absolute_difference:.3f}",
+            "Spearman's rank correlation": "" if line.spearman is None else f"{line.spearman:.2f}",
+        }
+        for line in comparisons
+    ]
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> str:
+    rows = comparison_rows(comparisons)
+    align = ["left", "right", "right", "right", "right"]
+    return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def markdown(findings: Findings, measure: Measure) -> str:
+    """One file: a heading and a table for each block, notes as lists."""
+    parts = []
+    for analysis in findings.analyses:
+        heading = analysis.table.heading  # begins with the name of a user's file
+        rest = caption(analysis, measure, "**bold**").removeprefix(heading)
+        parts.append(f"### {escape.markdown_name(heading)}{escape.markdown(rest)}")
+        parts.append(markdown_table(analysis.table.columns, table_lines(analysis, measure)))
+        parts.append(markdown_list(notes(analysis)))
+    parts.append("### Reading it")
+    tables = findings.tables
+    said = [*sd_notes(tables, measure), *general_notes(tables)]
+    parts.append(markdown_list(said))
+    if findings.comparisons:
+        frame = pd.DataFrame(comparison_rows(findings.comparisons)).map(escape.markdown)
+        parts.append("### Against the paper, in nats per character")
+        parts.append(
+            frame.to_markdown(
+                index=False,
+                disable_numparse=True,
+                colalign=("left", "right", "right", "right", "right"),
+            ).replace("|difference|", r"\|difference\|")
+        )
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_list(said: Sequence[str]) -> str:
+    return "\n".join(f"- {escape.markdown(note)}" for note in said)
+
+
+def markdown_table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
+    rows = []
+    for line in lines:
+        texts = [f"**{text}**" if bold else text for text, bold in
+                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
+        rows.append([line.budget if line.label == "test" else "", line.label, *texts])
+    labels = [escape.markdown(" ".join(column_label(column))) for column in columns]
+    header = ["budget", "", *labels]
+    align = ("left", "left", *(["right"] * len(columns)))
+    frame = pd.DataFrame(rows, columns=header)
+    return frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
+    """A table environment for each block, its notes in the caption; needs booktabs."""
+    parts = ["% \\usepackage{booktabs}\n"]
+    for number, analysis in enumerate(analyses, start=1):
+        table = analysis.table
+        said = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
+        text = " ".join([f"{caption(analysis, measure, 'bold')}.", *said])
+        label = f"tab:charcmp-{measure.name}-{number}"
+        parts.append(latex_table(table.columns, table_lines(analysis, measure), text, label))
+    return "\n".join(parts)
+
+
+def latex_table(columns: Sequence[Column], lines: Sequence[Line], text: str, label: str) -> str:
+    """One table environment; `text` is its caption."""
+    labels = [("", "budget"), ("", ""), *map(column_label, columns)]
+    frame = pd.DataFrame(
+        [[line.budget if line.label == "test" else "", line.label, *line.texts()]
+         for line in lines],
+        columns=pd.MultiIndex.from_tuples(labels),
+    )  # fmt: skip
+    css = [["", "", *("textbf:--rwrap;" if bold else "" for bold in line.is_bold())]
+           for line in lines]  # fmt: skip
+    styler = frame.style.hide(axis="index").format(escape.latex)
+    styler = styler.format_index(escape.latex, axis="columns")
+    styled = styler.apply(lambda _: pd.DataFrame(css).to_numpy(), axis=None)
+    return styled.to_latex(
+        hrules=True,
+        column_format="ll" + "r" * len(columns),
+        multicol_align="c",
+        caption=escape.latex(text),
+        label=label,
+        position="htbp",
+        position_float="centering",
+    )
+
+
+def wide_csv(analyses: Sequence[Analysis], measure: Measure) -> str:
+    """The lines of all blocks; a column for each cell and depth that occurs."""
+    rows = []
+    for analysis in analyses:
+        table = analysis.table
+        columns = [" ".join(map(str, column)) for column in table.columns]
+        for line in table_lines(analysis, measure):
+            start: dict[str, Any] = {"block": table.heading, "budget": line.budget}
+            values = dict(zip(columns, map(_csv_value, line.values), strict=True))
+            rows.append(start | {"line": line.label} | values)
+    return _csv(pd.DataFrame(rows))
+
+
+def _csv_value(value: float | str | None) -> str | None:
+    return f"{value:.6f}" if isinstance(value, float) else value and str(value)
+
+
+def cells_csv(tables: Sequence[Table], without: Sequence[str] = ()) -> str:
+    """One line per cell, in nats, with all that is known of it; `without` some of the columns."""
+    return _csv(pd.DataFrame([
+        _cell_record(table, table.cells[row, *column])
+        for table in tables for row in table.rows for column in table.columns
+        if (row, *column) in table.cells
+    ]).drop(columns=list(without)))  # fmt: skip
+
+
+def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
+    nats, bits = cell.test_nats, MEASURES[2].of_nats(cell.test_nats)
+    difference = None if cell.paper_nats is None else nats - cell.paper_nats
+    return {
+        "block": table.heading,
+        "dataset": table.dataset,
+        "layout": table.layout,
+        "epochs": table.epochs,
+        "budget": cell.row,
+        "target_params": cell.target_params,
+        "cell": cell.cell,
+        "layers": cell.layers,
+        "hidden_size": cell.hidden_size,
+        "num_params": cell.num_params,
+        "deviation_percent": cell.deviation_percent,
+        "status": cell.status,
+        "num_seeds": len(cell.seeds) if cell.is_done else 0,
+        "seeds": " ".join(map(str, cell.seeds)),
+        "num_diverged": cell.num_diverged,
+        "dropout": f"{cell.dropout:g}",
+        "dropout_candidates": " ".join(f"{value:g}" for value in cell.dropout_candidates),
+        "train_nats_per_char": cell.train_nats,
+        "val_nats_per_char": cell.val_nats,
+        "test_nats_per_char": nats,
+        "test_perplexity": MEASURES[1].of_nats(nats),
+        "test_bits_per_char": bits,
+        "sd_over_seeds": cell.sd_over_seeds,
+        "sd_chars": cell.sd_chars,
+        "sd_blocks": cell.sd_blocks,
+        "block_length": " ".join(map(str, cell.block_lengths)),
+        "paper_nats_per_char": cell.paper_nats,
+        "difference": difference,
+        "corpus_sha256": table.settings["corpus_sha256"],
+        "settings": json.dumps(table.settings, sort_keys=True),
+        "seconds_train": statistics.fmean(run.seconds_train for run in cell.runs),
+        "run_ids": " ".join(cell.run_ids),
+    }
+
+
+def differences_csv(analyses: Sequence[Analysis]) -> str:
+    """One line per comparison, with all that is known of it."""
+    return _csv(pd.DataFrame(difference_records(analyses)))
+
+
+def claims_csv(verdicts: Sequence[Verdict]) -> str:
+    """One line per claim and block; only its header where the runs speak of none."""
+    columns = list(Verdict.__dataclass_fields__)
+    return _csv(pd.DataFrame([asdict(one) for one in verdicts], columns=columns))
+
+
+def statistics_markdown(sections: Sequence[Section]) -> str:
+    """The statistics to read: one file."""
+    parts = []
+    for section in sections:
+        parts.append(f"### {escape.markdown(section.title)}")
+        if section.rows:
+            frame = pd.DataFrame(section.rows).map(escape.markdown)
+            parts.append(frame.to_markdown(index=False, disable_numparse=True))
+        if section.notes:
+            parts.append(markdown_list(section.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_csv(comparisons: Sequence[Comparison]) -> str:
+    """The summary against the paper; only its header where there is nothing to compare."""
+    columns = list(Comparison.__dataclass_fields__)
+    return _csv(pd.DataFrame([asdict(line) for line in comparisons], columns=columns))
+
+
+def _csv(frame: pd.DataFrame) -> str:
+    return frame.map(escape.csv).to_csv(index=False, float_format="%.6f", lineterminator="\n")

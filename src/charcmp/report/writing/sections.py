@@ -1,0 +1,200 @@
+"""The statistics as rows to print: claims, differences by family, checks, distances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from charcmp.report.analysis.comparisons import FAMILIES, Analysis, Difference
+from charcmp.report.analysis.distances import Distances
+from charcmp.report.analysis.findings import Findings
+from charcmp.report.analysis.intervals import Judged
+from charcmp.report.analysis.recommend import SAMPLING_NOTE
+from charcmp.report.analysis.verdicts import needs
+from charcmp.report.analysis.wording import interval_text, name
+
+QUESTIONS = (
+    "text: would these very models keep their order on as much other text of this kind? Paired "
+    "circular block bootstrap over the same test characters; blocks stay within a row of the "
+    "split. Their length is the automatic one (Politis & White 2004, Patton 2009), or a whole row "
+    "where whole rows give a standard error larger by more than chance explains: the check.",
+    "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
+    "seeds and text: would models of other seeds keep it on other text? The two variances added, "
+    "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
+    "Intervals are plain ones of 95 %, each for its own difference. p-values are adjusted by "
+    "Holm's procedure for the family, and those up to 0.05 are `significantly different (Holm, "
+    "5 %)`: so an interval may leave out 0 where the difference is not significant.",
+    "A family is one kind of comparison in all rows of a block. It has as many members as the "
+    "block's grid has pairs, whether they have been run or not (under the paper's protocol: three "
+    "cells, three depths, four budgets). The comparisons with the best model of a row are no "
+    "family fixed beforehand, as validation loss chooses it; Holm's procedure counts the models of "
+    "the row, and they mark the table's bold figures, no more.",
+)
+
+
+DISTANCE_NOTES = (
+    "Mean absolute difference of the probabilities given to the correct character at the sampled "
+    "test positions (10,000, or all of a shorter text).",
+    "The RNN is farther by: its mean distance from LSTM and GRU minus theirs, each distance of two "
+    "cells less the mean distance of two seeds of one of them (half the energy distance). Needs "
+    "two seeds of each cell; without them distances are not corrected, and nothing is decided.",
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table to print, with what must be known of it."""
+
+    title: str
+    rows: list[dict[str, str]]
+    notes: tuple[str, ...] = ()
+
+
+def sections(findings: Findings) -> list[Section]:
+    """All of them, in reading order."""
+    found = [
+        Section(
+            "What to take",
+            [],
+            (*(f"{one.heading}. {one.text()}" for one in findings.advice), SAMPLING_NOTE),
+        ),
+        Section(
+            "The paper's claims",
+            [
+                {
+                    "claim": one.claim,
+                    "runs": one.scope,
+                    "verdict": one.verdict,
+                    "evidence": one.evidence,
+                    "what would decide it": one.decided_by,
+                }
+                for one in findings.claims
+            ],
+        ),
+    ]
+    for analysis in findings.analyses:
+        for family, title in FAMILIES.items():
+            if of_family := analysis.of(family):
+                rows = [difference_row(analysis, one) for one in of_family]
+                found.append(Section(f"{analysis.table.heading}: {title}", rows))
+        if distances := analysis.distances:
+            found.append(
+                Section(
+                    f"{analysis.table.heading}: how alike they predict",
+                    [distance_row(one) for one in distances],
+                    DISTANCE_NOTES,
+                )
+            )  # fmt: skip
+    found.append(Section("Which question each interval answers", [], QUESTIONS))
+    return found
+
+
+def difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:
+    """A comparison, its interval, and what it would take to find such a difference."""
+    judged = one.judged
+    row = {
+        "budget": one.row,
+        "difference": f"{name(one.a)} - {name(one.b)}",
+        "nats per character (95 % interval)": interval_text(one.nats, judged),
+        "over": "" if judged is None else "seeds and text" if one.both else "text alone",
+        "Holm's p": "" if judged is None else p_text(judged.p_holm),
+        "Holm, 5 %": "" if judged is None else significance_text(judged),
+        "SE, text": "" if one.text is None else f"{one.text.estimate.se:.4f}",
+        "SE, seeds": "" if one.seeds is None else f"{one.seeds.se:.4f}",
+        "seeds": f"{len(one.a.seeds)}, {len(one.b.seeds)}",
+        "block, check": check_text(one),
+    }
+    row["to find such a difference"] = ""
+    if judged is not None and not judged.significant:
+        row["to find such a difference"] = (
+            needs(one, analysis.family_size(one.family)) if one.both else "more seeds first"
+        )
+    return row
+
+
+def significance_text(judged: Judged) -> str:
+    return ("" if judged.significant else "not ") + "significantly different"
+
+
+def p_text(p_value: float) -> str:
+    return "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"
+
+
+def check_text(one: Difference) -> str:
+    """`3300 chars; SE 0.0013 at 100, 0.0015 at 3300`"""
+    if (text := one.text_variance) is None:
+        return "one block of text: no variance" if one.has_losses else "no losses"
+    unit = next(run.losses.block_length for run in one.a.runs if run.losses is not None)
+    check = ", ".join(f"{se:.4f} at {length * unit:,}" for length, se in text.se_of_length.items())
+    return f"{text.block_length * unit:,} characters; SE {check}"
+
+
+def distance_row(one: Distances) -> dict[str, str]:
+    """Claim 4 at one budget and depth."""
+    return {
+        "budget": one.row,
+        "layers": str(one.layers),
+        "LSTM to GRU": f"{one.lstm_gru:.4f}",
+        "LSTM to RNN": f"{one.lstm_rnn:.4f}",
+        "GRU to RNN": f"{one.gru_rnn:.4f}",
+        "two seeds of LSTM, GRU, RNN": ", ".join(
+            "—" if own is None else f"{own:.4f}" for own in one.within
+        ),
+        "the RNN is farther by (95 % interval)": interval_text(one.excess, one.judged),
+        "over": "seeds and text" if one.both else "text alone, not corrected",
+        "seeds": str(one.num_seeds),
+    }
+
+
+def difference_records(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
+    """Every number of every comparison, for differences.csv."""
+    return [
+        _difference_record(analysis, one) for analysis in analyses for one in analysis.differences
+    ]
+
+
+def _difference_record(analysis: Analysis, one: Difference) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "block": analysis.table.heading,
+        "dataset": analysis.table.dataset,
+        "family": one.family,
+        "family_size": analysis.family_size(one.family),
+        "budget": one.row,
+        "cell_a": one.a.cell,
+        "layers_a": one.a.layers,
+        "num_seeds_a": len(one.a.seeds),
+        "cell_b": one.b.cell,
+        "layers_b": one.b.layers,
+        "num_seeds_b": len(one.b.seeds),
+        "difference_nats_per_char": one.nats,
+    }
+    text = one.text_variance
+    record |= {
+        "text_block_base_blocks": text and text.block_length,
+        "text_block_by_rule": text and text.rule_length,
+        "text_se_check": text
+        and " ".join(f"{length}:{se:.6f}" for length, se in text.se_of_length.items()),
+        "text_se": text and text.se,
+        "text_se_resampled": one.resampled and one.resampled.sd,
+        "text_low_resampled": one.resampled and one.resampled.interval[0],
+        "text_high_resampled": one.resampled and one.resampled.interval[1],
+    }
+    for kind, judged in (("text", one.text), ("both", one.both)):
+        low, high = judged.interval if judged else (math.nan, math.nan)
+        record |= {
+            f"{kind}_p_holm": judged and judged.p_holm,
+            f"{kind}_significant": judged and judged.significant,
+            f"{kind}_low_95": low,
+            f"{kind}_high_95": high,
+        }
+    low, high = one.seeds.interval() if one.seeds else (math.nan, math.nan)
+    return record | {
+        "seeds_se": one.seeds and one.seeds.se,
+        "seeds_df": one.seeds and one.seeds.df,
+        "seeds_low_95": low,
+        "seeds_high_95": high,
+        "both_se": one.both and one.both.estimate.se,
+        "both_df": one.both and one.both.estimate.df,
+    }

@@ -1,0 +1,208 @@
+"""A run on disk. The files are the truth: whoever wants a run's state reads its folder.
+
+    results/runs/<run id>/
+        config.yaml           the resolved configuration
+        environment.json      versions, device, commit, corpus, command
+        progress.json         which row it counts in and how far it is, rewritten every second
+        checkpoint.pt         all that resuming needs
+        history.json          losses of every epoch
+        best.safetensors      the weights that the test loss is of; in its metadata `vocabulary`,
+                              the bytes that symbols 0, 1, ... stand for, in hexadecimal
+        test_nll.npy          nats of every test character, float32, row by row
+        result.json           written last: the run is finished
+        failure.json          why the last attempt ended without a result
+        log.txt               what a run of a sweep printed
+        owner                 host and process at work on it, with a heartbeat (lease.py)
+
+No torch here, so that tables and status can be made without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import stat
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charcmp.errors import BusyError, UserError
+from charcmp.files import remove_leftovers, write_atomically, write_error
+from charcmp.runs import result as records
+from charcmp.runs.lease import LEASE_SECONDS, Lease
+from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
+
+# Of the largest element of a state: memory cells that forget stay below a hundred, beyond this some
+# only count.
+RUNAWAY = 1000.0
+VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: the folder; need not exist.
+        lease_seconds: after how long without a heartbeat its owner counts as dead.
+    """
+
+    def __init__(self, path: Path, lease_seconds: float = LEASE_SECONDS) -> None:
+        self.path = path
+        self.lease = Lease(path / "owner", lease_seconds)
+        self.result = path / "result.json"
+        self.checkpoint = path / "checkpoint.pt"
+        self.history = path / "history.json"
+        self.best = path / "best.safetensors"
+        self.test_nll = path / "test_nll.npy"
+        self.config = path / "config.yaml"
+        self.environment = path / "environment.json"
+        self.progress = path / "progress.json"
+        self.failure = path / "failure.json"
+        self.log = path / "log.txt"
+
+    def create(self) -> None:
+        """Makes the folder; UserError if the results folder cannot be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); results_dir=... chooses "
+                "another folder"
+            ) from None
+        self._make_way()
+
+    def _make_way(self) -> None:
+        """Sets aside what stands where the run writes its files but is no file.
+
+        Appending to a log that is a link would write elsewhere, renaming onto a folder would fail
+        when the training is over.
+        """
+        own = [value for value in vars(self).values() if isinstance(value, Path)]
+        for file in {*own, self.lease.path} - {self.path}:
+            with contextlib.suppress(OSError, UserError):  # else writing it tells why it cannot
+                if not stat.S_ISREG(file.lstat().st_mode):
+                    aside = self.set_aside(file)
+                    print(f"charcmp: {file}: not a file; kept as {aside.name}", file=sys.stderr)
+
+    @contextmanager
+    def leased(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
+        """Holds the run for this process; see Lease.acquire for what it raises."""
+        self.lease.acquire(should_stop)
+        try:
+            remove_leftovers(self.path)
+            yield
+        finally:
+            self.lease.release()
+
+    def write(self, file: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
+        """Replaces a file of the run: whole or not at all.
+
+        Raises:
+            LostLeaseError: if this process held the run and holds it no longer.
+            UserError, StorageError: if it cannot be written.
+        """
+        if self.lease.is_held:
+            self.lease.check()
+        write_atomically(file, write, flush)
+
+    def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
+        indent = 2 if flush else None
+        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+        # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
+        contents = text.encode(errors="replace")
+        self.write(file, lambda opened: opened.write(contents), flush)
+
+    def write_npy(self, file: Path, array: NDArray[Any]) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        self.write(file, lambda opened: opened.write(buffer.getvalue()))
+
+    def read_result(self) -> Result | None:
+        """The result, None where there is none.
+
+        Raises:
+            CorruptFileError: if the file is there but is no complete result.
+        """
+        return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
+
+    def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
+        """The result; one that is corrupt or another run's is told of and set aside."""
+        try:
+            result = self.read_result()
+            if result is not None and result.run_id != self.path.name:
+                raise CorruptFileError(f"{self.result}: of another run, {result.run_id}")
+        except CorruptFileError as error:
+            aside = self.set_aside(self.result)
+            say(f"{error}; kept as {aside.name}, the run is finished again")
+            return None
+        return result
+
+    def set_aside(self, file: Path) -> Path:
+        """Renames a file that cannot be used; nothing is deleted."""
+        number = 1
+        while os.path.lexists(aside := file.with_name(f"{file.name}.bad-{number}")):
+            number += 1
+        try:
+            file.replace(aside)
+        except OSError as error:
+            raise write_error(file, error) from None
+        return aside
+
+    def read_progress(self) -> Progress:
+        """The last progress note; an empty one where there is none that can be read."""
+        try:
+            note = records.read_json(self.progress, records.PROGRESS, records.MAX_PROGRESS_BYTES)
+        except CorruptFileError:  # the next one replaces it, a second later
+            note = None
+        return note or Progress()
+
+    def write_progress(self, note: dict[str, Any]) -> None:
+        """Replaces the progress note; not flushed, since a lost one costs nothing."""
+        self.write_json(self.progress, note, flush=False)
+
+    def read_failure(self) -> Failure | None:
+        """Why the last attempt ended without a result; None where no attempt failed."""
+        try:
+            return records.read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
+        except CorruptFileError:
+            return Failure("no reason that can be read")
+
+    def failure_reason(self) -> str:
+        """The same, in one line."""
+        failure = self.read_failure() or Failure("no result and no reason recorded")
+        return f"{failure.line} (log: {self.log})"
+
+    def write_failure(self, reason: str, detail: str = "", retry: bool = False) -> None:
+        """Records why there is no result.
+
+        Args:
+            reason: one line.
+            detail: a traceback or the end of a log.
+            retry: whether the next sweep may try again unasked: what failed cost nothing.
+        """
+        self.write_json(
+            self.failure,
+            {"reason": reason, "detail": detail, "retry": retry, "time": time.time()},
+        )
+
+    def record_death(self, reason: str, detail: str = "") -> None:
+        """Records, from outside, why a run ended that could not do so itself; not if it could,
+        nor if somebody has taken it up again."""
+        with contextlib.suppress(BusyError), self.leased():
+            if self.read_failure() is None and not self.result.exists():
+                self.write_failure(reason, detail)
+
+
+def runs_dir(results_dir: str | Path) -> Path:
+    return Path(results_dir) / "runs"

@@ -1,0 +1,359 @@
+"""What is read back from a run's folder, checked here and nowhere else.
+
+A run's folder may come from a stranger, or from a disk that failed. Each file has a record that
+says which keys it has, of which types and in which ranges; msgspec decodes into it and refuses the
+rest. Files that are no plain files (a folder, a pipe, a link that leads elsewhere) or larger than
+such a file can be are not even opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, TypeVar
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from charcmp.files import SAFE_NAME
+from charcmp.models.budget import MAX_HIDDEN_SIZE, num_params
+from charcmp.models.cells.registry import CELLS
+
+SCHEMA_VERSION = 1
+
+# Largest size of a file, bytes. A real one is far smaller: a result has 2 KB, an epoch 250 bytes.
+MAX_RESULT_BYTES = 1 << 20
+MAX_HISTORY_BYTES = 1 << 26
+MAX_ENVIRONMENT_BYTES = 1 << 24
+MAX_FAILURE_BYTES = 1 << 22
+MAX_PROGRESS_BYTES = 1 << 16
+MAX_SPEEDS_BYTES = 1 << 24
+MAX_CONFIG_BYTES = 1 << 16  # PyYAML needs half a second for it
+
+MAX_MESSAGE = 500  # characters: a message may quote what it found
+MAX_NATS = 700.0  # exp() of it is still a float
+
+Name = Annotated[str, Meta(max_length=200, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
+Text = Annotated[str, Meta(max_length=1000)]
+# A file's own name, without its folder: texts are looked for by it.
+DatasetName = Annotated[str, Meta(max_length=1000, pattern=r"\A[^/\0]+\Z")]
+Count = Annotated[int, Meta(ge=1, le=1 << 40)]
+Whole = Annotated[int, Meta(ge=0, le=1 << 40)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Nats = Annotated[float, Meta(ge=0, le=MAX_NATS)]
+Percent = Annotated[float, Meta(ge=0, le=100)]
+# Budgets stay below what the solver can meet with any cell (budget.MAX_HIDDEN_SIZE).
+Params = Annotated[int, Meta(ge=1, le=10**12)]
+Scalar = str | int | float | bool | None
+Record = TypeVar("Record")
+
+
+def printable(text: str) -> str:
+    """Text of a stranger's file, without what could steer a terminal."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+class CorruptFileError(ValueError):
+    """A file of a run is there but cannot be what it should be; the message is one safe line."""
+
+    def __init__(self, message: str) -> None:
+        text = printable(message)
+        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}...")
+
+
+class Result(Struct, frozen=True, kw_only=True):
+    """A result.json: the run is finished. Losses that do not exist are None."""
+
+    schema_version: int
+    protocol_version: Annotated[int, Meta(ge=1, le=1_000_000)]
+    status: Literal["done", "diverged"]
+    run_id: Name
+    dataset: DatasetName
+    corpus_sha256: Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_.-]{64}\Z")]
+    corpus_note: Text | None
+    num_symbols: Annotated[int, Meta(ge=1, le=256)]
+    layout: Literal["columns", "contiguous"]
+    split: Annotated[list[Percent], Meta(min_length=3, max_length=3)]
+    cell: Name
+    layers: Annotated[int, Meta(ge=1, le=1000)]
+    budget: Name
+    hidden_size: Annotated[int, Meta(ge=1, le=MAX_HIDDEN_SIZE)]
+    num_params: Annotated[int, Meta(ge=1, le=1 << 53)]
+    target_params: Params
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    dropout: Annotated[float, Meta(ge=0, lt=1)]
+    precision: Literal["float32", "tf32", "bf16"]
+    epochs: Count
+    epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
+    batch_size: Count
+    unroll_steps: Count
+    identity: Annotated[
+        dict[Annotated[str, Meta(max_length=100)], Scalar | list[Scalar]], Meta(max_length=100)
+    ]
+    best_epoch: Count | None
+    train_nats_per_char: Nats | None
+    val_nats_per_char: Nats | None
+    test_nats_per_char: Nats | None
+    test_perplexity: NonNegative | None
+    test_bits_per_char: NonNegative | None
+    num_test_chars: Count
+    seconds_train: NonNegative
+    chars_per_second: NonNegative
+    seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
+    device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
+    git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
+    git_dirty: bool | None = None
+
+    def __post_init__(self) -> None:
+        """What one key alone cannot tell; msgspec makes a ValueError its own."""
+        if self.schema_version != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema version {self.schema_version}, but {SCHEMA_VERSION} is read here"
+            )
+        # Notes and options are shown in terminals.
+        for text in _texts([self.dataset, self.corpus_note, self.identity]):
+            if not text.isprintable() or len(text) > 1000:
+                raise ValueError(f"with control characters or too long: {text[:100]!r}")
+        self._check_identity()
+        self._check_losses()
+        if self.cell in CELLS:
+            sizes = self.cell, self.layers, self.hidden_size, self.num_symbols, self.task
+            if self.num_params != (count := num_params(*sizes)):
+                raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
+
+    @property
+    def task(self) -> Literal["lm", "fill"]:
+        """What the model was trained to do, a key of budget.NUM_STACKS.
+
+        Language models' identities do not say: it is the default.
+        """
+        return "fill" if self.identity.get("task") == "fill" else "lm"
+
+    def _check_identity(self) -> None:
+        said = {
+            "protocol_version": self.protocol_version,
+            "corpus_sha256": self.corpus_sha256,
+            "cell.name": self.cell,
+            "layers": self.layers,
+            "hidden_size": self.hidden_size,
+            "seed": self.seed,
+            "dataset.layout": self.layout,
+            "dataset.split": self.split,
+        }
+        for key, value in said.items():
+            if self.identity.get(key) != value:
+                raise ValueError(f"identity: {key} is {self.identity.get(key)!r}, not {value!r}")
+        if self.identity.get("task", "fill") != "fill":
+            raise ValueError(f"identity: task is {self.identity['task']!r}")
+        if self.task == "fill":
+            context = self.identity.get("fill_context")
+            if type(context) is not int or not 1 <= context <= self.unroll_steps:
+                raise ValueError(f"fill_context is {context!r}")
+
+    def _check_losses(self) -> None:
+        if self.status == "diverged":
+            return
+        for key in (
+            *("best_epoch", "train_nats_per_char", "val_nats_per_char", "test_nats_per_char"),
+            *("test_perplexity", "test_bits_per_char"),
+        ):
+            if getattr(self, key) is None:
+                raise ValueError(f"{key} is null, though the run did not diverge")
+
+
+class Epoch(Struct, frozen=True):
+    """One entry of history.json."""
+
+    epoch: Count
+    train_nats_per_char: Nats
+    val_nats_per_char: Nats
+    largest_state: NonNegative = 0.0  # of the state that training carried; runs before it: 0
+
+
+class CorpusRecord(Struct, frozen=True):
+    """Of environment.json."""
+
+    num_chars: Count | None = None
+
+
+class Environment(Struct, frozen=True):
+    """What readers need of an environment.json."""
+
+    device: str | None = None
+    device_name: str | None = None
+    threads: Whole | None = None
+    lanes: Count = 1
+    corpus: CorpusRecord = CorpusRecord()
+    command: Annotated[str, Meta(max_length=1 << 20)] = ""
+    working_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
+
+
+class Progress(Struct, frozen=True, omit_defaults=True):
+    """A progress.json: which row the run counts in and how far it is."""
+
+    dataset: Text | None = None
+    task: Text | None = None
+    budget: Text | None = None
+    cell: Text | None = None
+    layers: Whole | None = None
+    hidden_size: Whole | None = None
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] | None = None
+    epoch: Whole | None = None
+    epochs: Whole | None = None
+    fraction: Annotated[float, Meta(ge=0, le=1)] | None = None
+    chars_per_second: NonNegative | None = None
+    seconds_left: Annotated[float, Meta(ge=0, le=1e12)] | None = None
+    best_val_nats_per_char: Nats | None = None
+    time: float | None = None
+
+
+class Failure(Struct, frozen=True):
+    """A failure.json: why the last attempt ended without a result."""
+
+    reason: str
+    retry: bool = False  # whether the next sweep may try again unasked
+
+    @property
+    def line(self) -> str:
+        """The reason as it may be shown in a terminal."""
+        return printable(self.reason[:MAX_MESSAGE])
+
+
+class StoredDataset(Struct, frozen=True):
+    """What a config.yaml says of the corpus, as far as it is needed to find it again."""
+
+    source: Literal["paper", "file", "pydocs", "pysrc"]
+    name: DatasetName | None = None
+    path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
+
+
+class StoredConfig(Struct, frozen=True):
+    """What readers need of a config.yaml."""
+
+    cell: dict[str, Scalar]
+    dataset: StoredDataset | None = None
+    data_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.cell.get("name"), str):
+            raise ValueError("cell: without a name")
+
+
+RESULT = msgspec.json.Decoder(Result)
+HISTORY = msgspec.json.Decoder(Annotated[list[Epoch], Meta(max_length=1_000_000)])
+ENVIRONMENT = msgspec.json.Decoder(Environment)
+EARLIER = msgspec.json.Decoder(dict[str, Any])  # an environment.json as it is, to be kept
+PROGRESS = msgspec.json.Decoder(Progress)
+FAILURE = msgspec.json.Decoder(Failure)
+SPEEDS = msgspec.json.Decoder(dict[str, Annotated[float, Meta(gt=0)]])  # of a results folder
+
+
+def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
+    """A file of a run, open for reading; None where there is none.
+
+    Raises:
+        CorruptFileError: if it is no plain file, larger than that, or cannot be read.
+    """
+    # O_NOFOLLOW: a link may lead out of the folder. O_NONBLOCK: opening a pipe would wait.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(file, flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = "a symbolic link" if file.is_symlink() else error.strerror
+        raise CorruptFileError(f"{file}: {reason}") from None
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_size <= max_bytes:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(found.st_mode):
+        raise CorruptFileError(
+            f"{file}: {found.st_size:,} bytes, more than the {max_bytes:,} that it can have"
+        )
+    kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
+    raise CorruptFileError(f"{file}: {kind}, not a file")
+
+
+def read_file(file: Path, max_bytes: int) -> bytes | None:
+    """The contents of `open_file`."""
+    if (opened := open_file(file, max_bytes)) is None:
+        return None
+    with opened:
+        try:
+            return opened.read(max_bytes)  # no more, even if it grows meanwhile
+        except OSError as error:
+            raise CorruptFileError(f"{file}: {error.strerror}") from None
+
+
+def read_json(file: Path, decoder: msgspec.json.Decoder[Record], max_bytes: int) -> Record | None:
+    """A file of a run as its record; None where there is none.
+
+    Raises:
+        CorruptFileError: if the file is there but is not such a record.
+    """
+    if (contents := read_file(file, max_bytes)) is None:
+        return None
+    try:
+        return decoder.decode(contents)
+    except msgspec.ValidationError as error:
+        raise CorruptFileError(f"{file}: {_reason(error)}") from None
+    except ValueError as error:  # UnicodeDecodeError, too
+        raise CorruptFileError(f"{file}: not valid JSON ({error})") from None
+    except RecursionError:
+        raise CorruptFileError(f"{file}: nested too deeply") from None
+
+
+def read_history(file: Path) -> list[Epoch]:
+    """A history.json, the epochs 1, 2, ... in order; [] where there is none."""
+    history = read_json(file, HISTORY, MAX_HISTORY_BYTES) or []
+    if any(entry.epoch != number for number, entry in enumerate(history, start=1)):
+        raise CorruptFileError(f"{file}: not epochs 1, 2, ... in order")
+    return history
+
+
+def read_environment(file: Path) -> Environment:
+    """An environment.json; one that says nothing where there is none."""
+    return read_json(file, ENVIRONMENT, MAX_ENVIRONMENT_BYTES) or Environment()
+
+
+def read_config(file: Path) -> StoredConfig | None:
+    """A config.yaml; None where there is none.
+
+    Raises:
+        CorruptFileError: if the file is there but is not a run's configuration.
+    """
+    if (contents := read_file(file, MAX_CONFIG_BYTES)) is None:
+        return None
+    try:
+        loaded = yaml.safe_load(contents)
+    except Exception as error:  # PyYAML's constructors fail in many ways, RecursionError among them
+        raise CorruptFileError(f"{file}: unreadable ({type(error).__name__})") from None
+    return as_record(loaded, StoredConfig, file, "not the configuration of a run")
+
+
+def as_record(value: Any, kind: type[Record], file: Path, what: str) -> Record:
+    """Plain data as a record; CorruptFileError, which says `what` it is not, if it is none."""
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise CorruptFileError(f"{file}: {what} ({_reason(error)})") from None
+
+
+def _reason(error: Exception) -> str:
+    """msgspec's message, with the place first: `hidden_size: Expected int, got str`."""
+    text, _, place = str(error).replace("`", "").partition(" - at $")
+    text = text.replace("Object missing required field ", "without ")
+    return f"{place.lstrip('.')}: {text}" if place else text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _texts(part)

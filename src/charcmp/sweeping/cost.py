@@ -1,0 +1,206 @@
+"""What runs will cost in time: told by finished runs, by an earlier estimate, or measured."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from charcmp.data.corpus import Stream
+from charcmp.files import canonical_json, write_atomically
+from charcmp.runs import result as records
+from charcmp.runs.result import CorruptFileError
+from charcmp.sweeping.slots import machine_key
+
+if TYPE_CHECKING:
+    from charcmp.config.spec import RunSpec
+    from charcmp.sweeping.grid import Job
+    from charcmp.sweeping.slots import Slot
+
+WARM_UP_STEPS = 2
+MAX_STEPS = 20
+MAX_SECONDS = 2.0  # per shape, after which fewer than MAX_STEPS do: a step of a large model is long
+EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
+# An assumption that only orders runs while nothing is known: a core's float operations per second.
+ASSUMED_FLOPS = 30e9
+FLOPS_PER_PARAM = 6  # forward and backward, per character
+# What a step's time depends on, beside sizes and machine.
+SHAPE_KEYS = ("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time that a run takes in one slot, and how that is known."""
+
+    seconds: float  # of the whole run
+    seconds_left: float  # of what its last attempt has left to do
+    source: str  # finished runs | measured | assumed
+
+
+def shape_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
+    """What runs of equal speed have in common: sizes, cell and machine; a run id's first half."""
+    keys = {key: value for key, value in identity.items() if key.startswith("cell.")}
+    keys |= {key: identity[key] for key in ("layers", "hidden_size")}
+    keys |= {key: identity[key] for key in SHAPE_KEYS if key in identity}
+    return canonical_json(keys | {"num_symbols": num_symbols, "machine": machine})
+
+
+class Speeds:
+    """Characters per second by shape, as far as a results folder tells."""
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.file = Path(results_dir) / "speeds.json"
+        self.measured: dict[str, float] = _read_speeds(self.file)
+        speeds: dict[str, list[float]] = {}
+        for path in (Path(results_dir) / "runs").glob("*/result.json"):
+            if (told := _told_by(path)) is not None:
+                speeds.setdefault(told[0], []).append(told[1])
+        self.finished = {key: statistics.median(values) for key, values in speeds.items()}
+
+    def find(self, key: str) -> tuple[float, str] | None:
+        """(characters per second, how it is known) of a shape."""
+        for speeds, source in ((self.finished, "finished runs"), (self.measured, "measured")):
+            if key in speeds:
+                return speeds[key], source
+        return None
+
+    def add(self, key: str, chars_per_second: float) -> None:
+        self.measured[key] = chars_per_second
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.measured, indent=2)
+        write_atomically(self.file, lambda file: file.write(text.encode()), flush=False)
+
+
+def _read_speeds(file: Path) -> dict[str, float]:
+    try:
+        return records.read_json(file, records.SPEEDS, records.MAX_SPEEDS_BYTES) or {}
+    except CorruptFileError:
+        return {}  # an estimate's cache: without it, shapes are measured again
+
+
+def _told_by(result_file: Path) -> tuple[str, float] | None:
+    """Shape and speed of a finished run; None if its files do not tell."""
+    try:
+        result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
+        environment = records.read_environment(result_file.with_name("environment.json"))
+    except CorruptFileError:
+        return None
+    if result is None or environment.device_name is None or not result.chars_per_second:
+        return None  # a run that diverged in its first epoch has no speed
+    threads = environment.threads if environment.device == "cpu" else None
+    machine = machine_key(environment.device_name, threads, environment.lanes)
+    return shape_key(result.identity, result.num_symbols, machine), result.chars_per_second
+
+
+def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
+    """Training and evaluations of a whole run."""
+    config, num_chars = spec.config, spec.corpus.num_chars
+    train, val, test = (num_chars * percent / 100 for percent in config.dataset.split)
+    evaluated = config.epochs * val + test
+    return (config.epochs * train + EVALUATION_SHARE * evaluated) / chars_per_second
+
+
+def estimate(
+    jobs: Sequence[Job], slots: Sequence[Slot], measure: bool = False
+) -> dict[Job, Estimate]:
+    """The time that each job takes in a slot.
+
+    Args:
+        jobs: of one sweep, at least one.
+        slots: what the runs will have of the machine.
+        measure: whether shapes that nothing tells of are measured, or only assumed.
+    """
+    machine = slots[0].key
+    speeds = Speeds(jobs[0].spec.config.results_dir)
+    keys = {
+        job: shape_key(job.spec.identity(), job.spec.corpus.num_symbols, machine) for job in jobs
+    }
+    if measure:
+        unknown = {keys[job]: job.spec for job in jobs if speeds.find(keys[job]) is None}
+        measure_shapes(unknown, speeds, slots)
+    estimates = {}
+    for job in jobs:
+        assumed = ASSUMED_FLOPS / (FLOPS_PER_PARAM * job.spec.num_params), "assumed"
+        chars_per_second, source = speeds.find(keys[job]) or assumed
+        seconds = run_seconds(job.spec, chars_per_second)
+        estimates[job] = Estimate(seconds, seconds * (1 - job.fraction_done()), source)
+    return estimates
+
+
+def longest_first(jobs: Sequence[Job], estimates: dict[Job, Estimate]) -> list[Job]:
+    """The order of launch: the last runs to end are then short ones, and no slot idles for long."""
+    return sorted(jobs, key=lambda job: -estimates[job].seconds_left)
+
+
+def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Slot]) -> None:
+    """Measures shapes as many side by side as runs will be: on a CPU in processes, on one GPU, in a
+    process of its own, in lanes."""
+    if not specs:
+        return
+    on_cpu = slots[0].threads is not None
+    with ProcessPoolExecutor(len(slots) if on_cpu else 1, mp_context=get_context("spawn")) as pool:
+        if on_cpu:
+            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
+        else:
+            measured = iter(
+                pool.submit(measure_in_lanes, [*specs.values()], slots[0].lanes).result()
+            )
+        shown = tqdm(measured, total=len(specs), desc="measuring shapes", disable=None, leave=False)
+        for key, chars_per_second in zip(specs, shown, strict=True):
+            speeds.add(key, chars_per_second)
+
+
+def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
+    """`measure_speed` of several shapes at a time on one GPU."""
+    import torch
+
+    def measure(spec: RunSpec) -> float:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            return measure_speed(spec, None)
+
+    with ThreadPoolExecutor(num_lanes) as lanes:
+        return list(lanes.map(measure, specs))
+
+
+def measure_speed(spec: RunSpec, threads: int | None) -> float:
+    """Characters per second of training steps on symbols drawn at random, in this process."""
+    from charcmp.data.chunks import to_chunks
+    from charcmp.training.device import prepare
+    from charcmp.training.step import Step
+
+    config = spec.config
+    device = prepare(config, threads)
+    shape = (spec.batch_size, 2 * spec.unroll_steps)
+    drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
+    drawn = Stream(drawn_BC, drawn_BC)
+    step = Step(spec, device, to_chunks(drawn, spec.unroll_steps, device, spec.right_context))
+    for _ in range(WARM_UP_STEPS):
+        step()
+    step.loss_sum.item()  # waits for a GPU
+    num_steps = 0
+    begun = time.perf_counter()
+    while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
+        step()
+        step.loss_sum.item()
+        num_steps += 1
+    num_chars = num_steps * spec.batch_size * spec.unroll_steps
+    return num_chars / (time.perf_counter() - begun)
+
+
+def makespan(seconds: Iterable[float], num_slots: int) -> float:
+    """When the last of the runs ends, launched in this order as slots become free."""
+    ends = [0.0] * num_slots
+    for duration in seconds:
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)

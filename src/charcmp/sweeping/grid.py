@@ -1,0 +1,107 @@
+"""A grid of runs, expanded from overrides: one job for each of its cells."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.types import Override, QuotedString
+from omegaconf import DictConfig
+
+from charcmp.config.literal import unescaped
+from charcmp.config.rules import typed
+from charcmp.config.schema import Config
+from charcmp.config.spec import RunSpec, resolve
+from charcmp.errors import UserError
+from charcmp.runs.folder import RunFolder, runs_dir
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One cell of the grid: the overrides that name it, what they resolve to, where it lives."""
+
+    overrides: list[str]
+    spec: RunSpec
+    folder: RunFolder
+    variant: str = ""  # its name, where the experiment has variants
+
+    def fraction_done(self) -> float:
+        """How much of the run its attempts so far have done, 0 to 1."""
+        return self.folder.read_progress().fraction or 0.0
+
+
+def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:
+    spec = resolve(typed(cfg))
+    path = runs_dir(spec.config.results_dir) / spec.run_id
+    return Job(overrides, spec, RunFolder(path, spec.config.lease_seconds), variant)
+
+
+class Grid:
+    """The cross product that overrides span; axes they do not name come from the experiment.
+
+    Where the experiment has variants, the grid is one such product for each: a variant changes
+    what it names of the experiment's axes, and the command line what it names of both.
+    """
+
+    def __init__(
+        self,
+        given: Sequence[Override],
+        default_axes: Sequence[Override],
+        compose: Callable[[list[str]], DictConfig],
+        variants: Mapping[str, Sequence[Override]] | None = None,
+    ) -> None:
+        self.given = given
+        self.default_axes = default_axes
+        self.compose = compose
+        self.variants = variants or {"": []}
+
+    def points(self) -> list[tuple[str, list[str]]]:
+        """The variant and the overrides of every cell."""
+        points = []
+        for name, overrides in self.variants.items():
+            variant = _without(overrides, self.given)
+            rest = _without(self.default_axes, [*self.given, *variant])
+            axes = [*rest, *variant, *self.given]
+            points += [
+                (name, list(point)) for point in itertools.product(*map(single_values, axes))
+            ]
+        return points
+
+    def configs(self) -> list[Config]:
+        return [typed(self.compose(overrides)) for _, overrides in self.points()]
+
+    def jobs(self) -> list[Job]:
+        """The runs of the grid, each once, however many of its cells lead to it."""
+        jobs: dict[str, Job] = {}
+        for variant, overrides in self.points():
+            job = make_job(overrides, self.compose(overrides), variant)
+            jobs.setdefault(job.spec.run_id, job)
+        return list(jobs.values())
+
+
+def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
+    """The axes that others do not name; a hidden size stands for a budget."""
+    keys = {override.key_or_group for override in named}
+    if "hidden_size" in keys:
+        keys.add("budget")
+    return [axis for axis in axes if axis.key_or_group not in keys]
+
+
+def single_values(override: Override) -> list[str]:
+    """The single overrides that a sweep over one key stands for."""
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: a grid needs values, as in {key}=1,2")
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
+
+
+def values_as_text(override: Override) -> list[str]:
+    """The values that an override gives to its key, without the quotes of Hydra's grammar."""
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
+    return [unescaped(text) for text in texts]

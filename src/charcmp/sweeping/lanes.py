@@ -1,0 +1,124 @@
+"""Lanes: several runs at once in one process, a thread and a CUDA stream for each.
+
+A small model leaves most of a GPU idle, and processes only take turns on it. The sweep sends runs
+down a pipe to one process per GPU and hears how each ended; see children.py for its side. A lane
+that fails or diverges leaves the others alone. What breaks the whole process (a CUDA error, a
+kill) is nobody's verdict: the sweep runs what was in it again, each in a process of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from charcmp.config.schema import Config
+from charcmp.errors import EXIT_ALONE, EXIT_INTERRUPTED, Interrupted, UserError, exit_status
+from charcmp.training.attempt import train_one
+from charcmp.training.stop import StopRequest
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Order:
+    """One run for a lane."""
+
+    config: Config
+    log: Path
+    command: str  # that trains the same run alone, for its record
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How it ended: what the exit status of a process of its own would have been."""
+
+    log: Path
+    code: int
+
+
+def work(connection: Connection) -> None:
+    """What the process does: orders in, endings out, until the pipe is closed or a signal comes."""
+    should_stop = StopRequest()
+    endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
+    streams = Streams()
+    lanes: set[threading.Thread] = set()
+    is_open = True
+    while is_open or lanes:
+        try:
+            if connection.poll(POLL_SECONDS) and is_open:
+                order = connection.recv()
+                lane = threading.Thread(target=_run, args=(order, should_stop, streams, endings))
+                lane.start()
+                lanes.add(lane)
+            while not endings.empty():
+                connection.send(endings.get())
+        except (EOFError, OSError):  # the sweep is gone
+            is_open = False
+        lanes = {lane for lane in lanes if lane.is_alive()}
+        is_open = is_open and not should_stop()
+    while not endings.empty():
+        connection.send(endings.get())
+
+
+class Streams:
+    """A CUDA stream for each lane, used again by the next: what is cached for it stays useful."""
+
+    def __init__(self) -> None:
+        self.idle: queue.SimpleQueue[AbstractContextManager[object]] = queue.SimpleQueue()
+
+    def take(self) -> AbstractContextManager[object]:
+        import torch
+
+        try:
+            return self.idle.get_nowait()
+        except queue.Empty:
+            cuda = torch.cuda.is_available()
+            return torch.cuda.stream(torch.cuda.Stream()) if cuda else nullcontext()
+
+
+def _run(
+    order: Order,
+    should_stop: Callable[[], bool],
+    streams: Streams,
+    endings: queue.SimpleQueue[Ending],
+) -> None:
+    """One run, in a thread."""
+    import torch
+
+    stream = streams.take()
+    with order.log.open("a", buffering=1) as log:
+
+        def say(line: str) -> None:
+            print(line, file=log)
+
+        try:
+            with stream:
+                train_one(order.config, should_stop, say, order.command)
+            code = 0  # or diverged: the result says so
+        except torch.OutOfMemoryError:
+            say("charcmp: out of the GPU's memory beside other runs; next alone")
+            code = EXIT_ALONE
+        except torch.AcceleratorError as error:  # after it, nothing in this process can go on
+            say(f"charcmp: {error}")
+            print(f"{order.log}: {error}", file=sys.stderr, flush=True)
+            os._exit(EXIT_ALONE)
+        except Interrupted as stop:
+            say(f"charcmp: {stop}")
+            code = EXIT_INTERRUPTED
+        except UserError as error:
+            say(f"charcmp: {error}")
+            code = exit_status(error)
+        except Exception as error:
+            log.write(traceback.format_exc())
+            say(f"charcmp: {type(error).__name__}: {error}")
+            code = 1
+    streams.idle.put(stream)
+    endings.put(Ending(order.log, code))

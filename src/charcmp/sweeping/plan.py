@@ -1,0 +1,127 @@
+"""What a grid would be, without training it: hidden sizes, parameter counts, states, costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from charcmp.config.spec import resolve_size, split_of, warnings
+from charcmp.data.sources import find, load_corpus
+from charcmp.models.budget import num_params
+from charcmp.runs.status import duration, run_status
+from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
+from charcmp.sweeping.grid import Grid, Job
+from charcmp.sweeping.slots import Slot, make_slots
+
+
+def print_plan(grid: Grid, with_cost: bool = True) -> None:
+    """`charcmp sweep --dry-run`: the runs in the order of their launch, and what they will cost."""
+    jobs = grid.jobs()
+    states = {job: _plan_state(job) for job in jobs}
+    left = [job for job in jobs if states[job] not in ("done", "diverged")]
+    look_ahead(left)
+    estimates: dict[Job, Estimate] = {}
+    if left:
+        slots = make_slots(left[0].spec.config)
+        estimates = estimate(left, slots, measure=with_cost)
+        left = longest_first(left, estimates)
+    ordered = [*left, *(job for job in jobs if job not in estimates)]
+    rows = [_plan_row(job, states[job]) for job in ordered]
+    if with_cost:
+        for row, job in zip(rows, ordered, strict=True):
+            cost = estimates.get(job)
+            row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
+    print(tabulate(rows, headers="keys", disable_numparse=True))
+    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
+    if left and with_cost:
+        print_costs(left, estimates, slots)
+
+
+def look_ahead(jobs: Sequence[Job]) -> None:
+    """Prints each note on the runs to come once.
+
+    Raises:
+        UserError: if a text is too short for one of them: before anything is started or promised.
+    """
+    for job in jobs:
+        split_of(job.spec)
+    for note in sorted({note for job in jobs for note in warnings(job.spec)}):
+        print(f"note: {note}")
+
+
+def _plan_state(job: Job) -> str:
+    state = str(run_status(job.folder)["state"])
+    return "new" if state == "waiting" else state
+
+
+def _plan_row(job: Job, state: str) -> dict[str, str]:
+    spec, config = job.spec, job.spec.config
+    return {
+        "run": spec.run_id,
+        **({"variant": job.variant} if job.variant else {}),
+        "state": state,
+        "dataset": spec.corpus.name,
+        "task": config.task,
+        "cell": config.cell.name,
+        "layers": str(config.layers),
+        "budget": spec.budget,
+        "hidden": str(spec.hidden_size),
+        "params": f"{spec.num_params:,}",
+        "off %": f"{spec.deviation_percent:+.2f}",
+        "seed": str(config.seed),
+        "dropout": f"{config.dropout:g}",
+        "epochs": str(config.epochs),
+    }
+
+
+def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slot]) -> None:
+    """Time by row of the tables, and in all for these slots."""
+    by_row: dict[str, list[float]] = {}
+    for job in left:
+        task = "" if job.spec.config.task == "lm" else f" {job.spec.config.task}"
+        row = f"{job.spec.corpus.name}{task} {job.spec.budget}"
+        by_row.setdefault(row, []).append(estimates[job].seconds_left)
+    for row, seconds in by_row.items():
+        print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
+    whole = makespan((estimates[job].seconds_left for job in left), len(slots))
+    share = f", threads={slots[0].threads}" if slots[0].threads else ""
+    print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")
+
+
+def print_params(grid: Grid, as_json: bool) -> None:
+    """`charcmp params`: the solver's table. Where a corpus is not here, by its known vocabulary."""
+    rows: list[dict[str, Any]] = []
+    for config in grid.configs():
+        dataset, cell, layers = config.dataset, config.cell.name, config.layers
+        if (
+            dataset.source == "paper"
+            and not dataset.path
+            and not find(str(dataset.name), config.data_dir)
+        ):
+            name, num_symbols = dataset.name, dataset.num_symbols
+        else:
+            corpus = load_corpus(dataset, config.data_dir)
+            name, num_symbols = corpus.name, corpus.num_symbols
+        assert num_symbols is not None
+        size = resolve_size(config, num_symbols)
+        count = num_params(cell, layers, size.hidden_size, num_symbols, config.task)
+        row = {
+            "dataset": name,
+            "task": config.task,
+            "cell": cell,
+            "layers": layers,
+            "budget": size.budget,
+            "hidden_size": size.hidden_size,
+            "num_params": count,
+            "target_params": size.target_params,
+            "deviation_percent": round(100 * (count / size.target_params - 1), 3),
+        }
+        if row not in rows:  # seeds do not matter here
+            rows.append(row)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))

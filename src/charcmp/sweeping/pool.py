@@ -1,0 +1,246 @@
+"""Runs in child processes, as many at once as there are slots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections import deque
+from collections.abc import Sequence
+from types import FrameType
+
+import msgspec
+from tqdm import tqdm
+
+from charcmp.errors import (
+    EXIT_ALONE,
+    EXIT_BUSY,
+    EXIT_INTERRUPTED,
+    EXIT_STORAGE,
+    Interrupted,
+    StorageError,
+)
+from charcmp.runs.folder import RunFolder
+from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess
+from charcmp.sweeping.cost import estimate, longest_first
+from charcmp.sweeping.grid import Job
+from charcmp.sweeping.slots import Slot, make_slots
+
+POLL_SECONDS = 0.2
+STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM
+BUSY_SECONDS = 5.0  # before a run that another process is at work on is looked at again
+LOG_LINES = 30
+
+
+def run_processes(
+    jobs: Sequence[Job],
+    extra_args: Sequence[str] = (),
+    fail_fast: bool = False,
+    slots: Sequence[Slot] | None = None,
+) -> None:
+    """Runs every job as `charcmp train` does; a job that fails leaves the others alone.
+
+    Args:
+        jobs: launched in the order of `longest_first`.
+        extra_args: for every child, before its overrides.
+        fail_fast: whether the first failure ends the others, too, with checkpoints.
+        slots: shares of the machine; None: as the first job's configuration says.
+
+    Raises:
+        Interrupted: after SIGINT or SIGTERM, when all children have written their checkpoints.
+        StorageError: when nothing can be written any more; children have ended.
+    """
+    config = jobs[0].spec.config
+    Pool(jobs, slots or make_slots(config), extra_args, fail_fast).run()
+
+
+class Pool:
+    """The jobs of a sweep on this machine: waiting, running, over."""
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        slots: Sequence[Slot],
+        extra_args: Sequence[str],
+        fail_fast: bool,
+    ) -> None:
+        self.config = jobs[0].spec.config
+        self.estimates = estimate(jobs, slots)
+        self.free = deque(slots)
+        self.num_jobs = len(jobs)
+        self.waiting = deque(longest_first(jobs, self.estimates))
+        self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
+        self.alone: set[Job] = set()  # what failed with others in one process
+        self.running: list[Child] = []
+        self.lanes: dict[str, LaneProcess] = {}
+        self.extra_args = extra_args
+        self.fail_fast = fail_fast
+        for job in self.waiting:
+            if not job.fraction_done():  # for charcmp status; a run that began knows better
+                left = {"seconds_left": self.estimates[job].seconds_left}
+                job.folder.write_progress(msgspec.to_builtins(job.folder.read_progress()) | left)
+        self.total = sum(estimate.seconds for estimate in self.estimates.values())
+        self.done = 0.0  # seconds of the total
+        self.num_done = self.num_failed = 0
+        self.stop = False
+        self.stop_reason: Interrupted | StorageError | None = None
+        self.bar = tqdm(
+            total=1.0,
+            # What earlier attempts did counts as done, not as speed.
+            initial=self._seconds_done(jobs) / self.total,
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
+            disable=not self.config.progress or None,
+            mininterval=1.0,
+        )
+
+    def run(self) -> None:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+        try:
+            while (self.waiting or self.running) and not self.stop:
+                while self.free and (job := self._next_job()) is not None:
+                    self._start(job)
+                time.sleep(POLL_SECONDS)
+                for child in list(self.running):
+                    if (code := child.poll()) is None:
+                        child.watch(self.config.hang_seconds)
+                    else:
+                        self._reap(child, code)
+                self._show()
+        finally:
+            self.bar.close()
+            lanes = [lanes.process for lanes in self.lanes.values()]
+            _stop_all([child.process for child in self.running] + lanes)
+        if self.stop_reason is not None:
+            raise self.stop_reason
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        left = len(self.waiting) + len(self.running)
+        self.stop_reason = Interrupted(f"sweep interrupted with {left} runs unfinished")
+        self.stop = True
+
+    def _next_job(self) -> Job | None:
+        """Takes the first job that no other process is at work on: a second sweep, or what is left
+        of one that was killed a moment ago."""
+        for job in self.waiting:
+            if time.monotonic() >= self.not_before.get(job, 0.0) and job.folder.lease.is_free():
+                self.waiting.remove(job)
+                return job
+        return None
+
+    def _start(self, job: Job) -> None:
+        """Starts a run in the first free slot."""
+        if job.folder.result.exists():  # by another sweep, meanwhile
+            self.done += self.estimates[job].seconds
+            self.num_done += 1
+            return
+        job.folder.create()
+        slot = self.free[0]
+        child: Child
+        # How a GPU multiplies is set for a whole process.
+        is_odd = job.spec.config.precision != self.config.precision
+        if slot.lanes == 1 or is_odd or job in self.alone:
+            child = OwnProcess(job, slot, self.extra_args)
+        else:
+            child = InLane(job, slot, self._lanes(slot), self.extra_args)
+        self.running.append(child)
+        self.free.popleft()
+
+    def _lanes(self, slot: Slot) -> LaneProcess:
+        """The process of a slot's lanes: one for all slots of a GPU."""
+        gpu = str(slot.environment)
+        lanes = self.lanes.get(gpu)
+        if lanes is None or lanes.process.poll() is not None:
+            lanes = self.lanes[gpu] = LaneProcess(slot)
+        return lanes
+
+    def _reap(self, child: Child, code: int) -> None:
+        """Draws the conclusion from a run that has ended."""
+        self.running.remove(child)
+        self.free.append(child.slot)
+        name, folder = child.job.spec.run_id, child.job.folder
+        if code == EXIT_BUSY:
+            self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
+            self.waiting.append(child.job)
+        elif code == EXIT_ALONE and child.job not in self.alone:
+            tqdm.write(f"{name}: the process that it shared has failed; it goes on alone")
+            self.alone.add(child.job)
+            self.waiting.appendleft(child.job)
+        elif code == EXIT_STORAGE:
+            self.stop_reason = storage_error(folder)
+            self.stop = True
+        elif code == EXIT_INTERRUPTED:  # asked to stop by somebody else than us
+            self.num_failed += 1
+            tqdm.write(f"{name}: interrupted")
+        elif folder.result.exists():
+            self.done += self.estimates[child.job].seconds
+            self.num_done += 1
+            tqdm.write(last_lines(folder, 1) or f"{name}: finished")
+        else:
+            self.done += self.estimates[child.job].seconds
+            self.num_failed += 1
+            folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
+            tqdm.write(f"{name}: failed: {folder.failure_reason()}")
+            self.stop = self.stop or self.fail_fast
+
+    def _show(self) -> None:
+        unfinished = [*self.waiting, *(child.job for child in self.running)]
+        self.bar.n = min(1.0, (self.done + self._seconds_done(unfinished)) / self.total)
+        failed = f", {self.num_failed} failed" if self.num_failed else ""
+        self.bar.set_postfix_str(
+            f"{self.num_done}/{self.num_jobs} runs done, {len(self.running)} running{failed}"
+        )
+
+    def _seconds_done(self, jobs: Sequence[Job]) -> float:
+        return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
+
+
+def _reason(child: Child, code: int) -> str:
+    """How a run ended, in one line."""
+    if child.hung:
+        seconds = child.job.spec.config.hang_seconds
+        return f"hung: no progress for {seconds:g} s (hang_seconds=...), ended by the sweep"
+    if code < 0:
+        name = signal.Signals(-code).name
+        return f"killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
+    return last_lines(child.job.folder, 1) or f"exit status {code}"
+
+
+def last_lines(folder: RunFolder, number: int) -> str:
+    """The end of a run's log."""
+    try:
+        lines = folder.log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-number:])
+
+
+def storage_error(folder: RunFolder) -> StorageError:
+    """Why a child could not write, by trying it: where the disk is full, so is its log."""
+    try:
+        with tempfile.TemporaryFile(dir=folder.path) as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = error.strerror
+    else:
+        reason = "disk full or read-only a moment ago"
+    return StorageError(
+        f"{folder.path}: cannot be written ({reason}); earlier files are intact, the same command "
+        "goes on when there is space"
+    )
+
+
+def _stop_all(running: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in running:
+        process.terminate()
+    deadline = time.monotonic() + STOP_SECONDS
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

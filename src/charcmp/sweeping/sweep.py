@@ -1,0 +1,200 @@
+"""Commands over a grid: what is left of it is launched and summed up, or only told of."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence, Set
+from functools import partial
+from typing import Any
+
+from hydra.plugins.launcher import Launcher
+
+from charcmp.config.rules import typed
+from charcmp.config.schema import NOT_SCIENTIFIC, Config
+from charcmp.errors import UserError
+from charcmp.runs.status import WATCH_SECONDS, print_status, run_status, watch_status
+from charcmp.sweeping.grid import Grid, Job, values_as_text
+from charcmp.sweeping.plan import look_ahead, print_params, print_plan
+
+EXIT_FAILED = 1
+# What is known of a run from its first second on: its progress note says it.
+STATUS_AXES = (
+    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
+    *("hidden_size", "seed", "epochs"),
+)
+
+
+def run_command(
+    command: str,
+    grid: Grid,
+    flags: Set[str],
+    launcher: Launcher,
+    formats: str = "",
+    output: str = "",
+) -> None:
+    """A command of the console over a grid; its flags without dashes (cli.FLAGS).
+
+    `formats` and `output` are options of a report; empty for the usual.
+    """
+    match command:
+        case "sweep" if "dry-run" in flags:
+            print_plan(grid, with_cost="no-cost" not in flags)
+        case "sweep":
+            launch = partial(launch_jobs, launcher, fail_fast="fail-fast" in flags)
+            run(grid, launch, retry_failed="retry-failed" in flags)
+        case "params":
+            print_params(grid, as_json="json" in flags)
+        case "status":
+            status(grid, as_json="json" in flags, watch="watch" in flags)
+        case "report":
+            report(grid, formats, output, published="published" in flags)
+        case _:
+            raise UserError(f"hydra.sweeper.command={command}: charcmp itself sets it")
+
+
+def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
+    """Runs jobs by our launcher, or by another, which composes each from its overrides."""
+    if (run_jobs := getattr(launcher, "launch_jobs", None)) is not None:
+        run_jobs(jobs, fail_fast)
+        return
+    if fail_fast:
+        print(f"note: --fail-fast has no effect with {type(launcher).__name__}")
+    try:
+        launcher.launch([job.overrides for job in jobs], 0)
+    except Exception as error:  # some launchers stop watching when the first job fails
+        reason = " ".join(str(error).split())[:200]
+        print(f"note: {type(launcher).__name__} has stopped watching: {reason}")
+        print("note: jobs may go on: charcmp status --watch; later, the same command runs the rest")
+    record_deaths(jobs)
+
+
+def record_deaths(jobs: Sequence[Job]) -> None:
+    """Notes what ended without a word, killed or out of memory: it has no result and holds its
+    lease, but its heart has stopped."""
+    silent = {
+        job: job.folder.lease.stamp()
+        for job in jobs
+        if not job.folder.result.exists() and job.folder.lease.owner() is not None
+    }
+    deadline = time.monotonic() + max((job.folder.lease.seconds for job in silent), default=0) + 1
+    while silent and time.monotonic() < deadline:
+        for job, stamp in list(silent.items()):
+            if job.folder.lease.is_free():
+                job.folder.record_death("ended without a word; the launcher's own logs may say why")
+                del silent[job]
+            elif job.folder.lease.stamp() != stamp:
+                del silent[job]  # it lives
+        time.sleep(WATCH_SECONDS)
+
+
+def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = False) -> None:
+    """`charcmp sweep`: launches what is not done; exit status 1 if something is not in the end.
+
+    Args:
+        grid: the runs.
+        launch: runs jobs and returns when none of them is running.
+        retry_failed: whether to try again what failed in an earlier sweep.
+    """
+    jobs = grid.jobs()
+    unfinished = [job for job in jobs if job.folder.usable_result() is None]
+    left = [job for job in unfinished if retry_failed or not _failed_for_good(job)]
+    look_ahead(left)
+    for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
+                        for job in jobs if job.spec.corpus.note}):  # fmt: skip
+        print(f"note: {note}")
+    num_held = len(unfinished) - len(left)
+    held = f", {num_held} failed before (--retry-failed tries again)" if num_held else ""
+    print(
+        f"{len(jobs)} runs: {len(jobs) - len(unfinished)} finished before, {len(left)} to do{held}"
+    )
+    if left:
+        queue(left)
+        launch(left)
+    print_outcome(jobs)
+
+
+def _failed_for_good(job: Job) -> bool:
+    failure = job.folder.read_failure()
+    return failure is not None and not failure.retry
+
+
+def queue(jobs: Sequence[Job]) -> None:
+    """Leaves a note in the folder of each run that is to come, for whoever asks for the status.
+
+    Raises:
+        UserError: if the results folder cannot be written.
+    """
+    for job in jobs:
+        job.folder.create()
+        if not job.folder.progress.exists():
+            note = {"epoch": 0, "epochs": job.spec.config.epochs, "fraction": 0.0}
+            job.folder.write_progress(job.spec.row() | note)
+
+
+def print_outcome(jobs: Sequence[Job]) -> None:
+    """How a sweep ended; exit status 1 if a run has no result."""
+    counts: Counter[str] = Counter()
+    for job in jobs:
+        state = run_status(job.folder)["state"]
+        counts[state] += 1
+        if state == "failed":
+            print(f"failed: {job.spec.run_id}: {job.folder.failure_reason()}")
+        elif state != "done":
+            print(f"{state}: {job.spec.run_id}")
+    num_finished = counts["done"] + counts["diverged"]
+    others = [f"{counts['diverged']} of them diverged"] if counts["diverged"] else []
+    others += [f"{n} {state}" for state, n in counts.items() if state not in ("done", "diverged")]
+    print(
+        ", ".join([f"{num_finished} of {len(jobs)} runs finished", *others])
+        + "; charcmp report makes the tables"
+    )
+    if num_finished < len(jobs):
+        sys.exit(EXIT_FAILED)
+
+
+def status(grid: Grid, as_json: bool, watch: bool) -> None:
+    """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
+    axes, config = filters_of(grid, STATUS_AXES, "a status")
+    filters = None
+    if axes:
+        from charcmp.report.filters import Filters  # slow to import
+
+        filters = Filters(axes)
+    if watch:
+        watch_status(config.results_dir, config.lease_seconds, as_json, filters)
+    else:
+        print_status(config.results_dir, config.lease_seconds, as_json, filters)
+
+
+def report(grid: Grid, formats: str, output: str, published: bool) -> None:
+    """`charcmp report`: of everything in the results folder, or of the part that overrides name."""
+    from charcmp.report.filters import Filters
+    from charcmp.report.make import FORMATS, make_report
+
+    axes, config = filters_of(grid, Filters.AXES, "a report")
+    wanted = formats.split(",") if formats else FORMATS
+    make_report(
+        config.results_dir, Filters(axes), output or None, formats=wanted, published=published
+    )
+
+
+def filters_of(grid: Grid, known: Collection[str], what: str) -> tuple[dict[str, set[str]], Config]:
+    """The axes that narrow a report or a status, and the configuration by the other overrides.
+
+    What does neither is noted on stderr.
+    """
+    axes: dict[str, set[str]] = {}
+    others = []
+    for override in grid.given:
+        key = override.key_or_group
+        if key in known:
+            axes[key] = set(values_as_text(override))
+            continue
+        if not key.startswith("dataset."):
+            others.append(override.input_line or "")
+        if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
+            print(f"note: {override.input_line} does not narrow {what}; what narrows it is "
+                  + ", ".join(known), file=sys.stderr)  # fmt: skip
+    return axes, typed(grid.compose(others))

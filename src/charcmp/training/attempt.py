@@ -1,0 +1,72 @@
+"""An attempt at a run: its folder is leased, it is trained, a failure is recorded."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from charcmp.config.schema import Config
+from charcmp.errors import (
+    BusyError,
+    Interrupted,
+    StorageError,
+    UserError,
+)
+from charcmp.runs.result import Result
+
+
+def train_one(
+    config: Config,
+    should_stop: Callable[[], bool],
+    say: Callable[[str], None] = print,
+    command: str | None = None,
+) -> Result:
+    """Trains a run, or goes on with it; returns its result.
+
+    A failure that is the run's own is recorded in its folder. Arguments: as of
+    charcmp.training.train.train.
+    """
+    from charcmp.config.spec import resolve, warnings
+    from charcmp.runs.folder import RunFolder, runs_dir
+    from charcmp.training.device import require_memory
+
+    spec = resolve(config)
+    require_memory(spec)
+    for warning in warnings(spec):
+        say(f"note: {warning}")
+    if spec.corpus.note:
+        say(f"note: {spec.corpus.name} is a {spec.corpus.note}")
+    folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
+    folder.create()
+    with folder.leased(should_stop):
+        result = folder.usable_result(say)
+        if result is None:
+            from charcmp.training.train import train
+
+            say(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
+            try:
+                result = msgspec.convert(train(spec, folder, should_stop, say, command), Result)
+            except (Interrupted, BusyError, StorageError):
+                raise
+            except UserError as error:
+                folder.write_failure(str(error), retry=True)
+                raise
+            except Exception as error:
+                folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+                raise
+    say(summary_line(result, folder.path))
+    return result
+
+
+def summary_line(result: Result, path: Path) -> str:
+    if result.status == "diverged":
+        why = "a loss was not finite, or far above that of guessing"
+        return f"{result.run_id}: diverged ({why}); recorded in {path}"
+    return (
+        f"{result.run_id}: test {result.test_nats_per_char:.4f} nats/char, perplexity "
+        f"{result.test_perplexity:.3f}, {result.test_bits_per_char:.3f} bits/char "
+        f"(best epoch {result.best_epoch}); {path}"
+    )

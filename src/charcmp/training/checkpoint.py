@@ -1,0 +1,221 @@
+"""All that the rest of a run depends on, in one file, and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import IO, TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import torch
+from msgspec import Meta
+from torch import Tensor
+
+from charcmp.config.schema import Config
+from charcmp.config.spec import RunSpec
+from charcmp.files import canonical_json
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import CorruptFileError, open_file
+
+if TYPE_CHECKING:
+    from charcmp.training.step import Step
+
+CHECKPOINT_FORMAT = 1
+# What every checkpoint has; those of before it was kept have no rng_device.
+KEYS = {"format", "identity", "model", "optimizer", "state", "loss_sum", "best", "rng", "place"}
+LOSSES = {"train_nats_per_char", "val_nats_per_char"}
+
+
+@dataclass
+class Place:
+    """Where a run is: the part of a checkpoint that is not tensors."""
+
+    epoch: Annotated[int, Meta(ge=1)] = 1
+    chunk: Annotated[int, Meta(ge=0)] = 0
+    best_epoch: Annotated[int, Meta(ge=0)] = 0
+    best_val: Annotated[float, Meta(ge=0)] = math.inf
+    seconds_train: Annotated[float, Meta(ge=0)] = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def is_over(self, config: Config) -> bool:
+        """Whether training ends before `epoch`: all are done, or the best lies `patience` back."""
+        epochs_since_best = self.epoch - 1 - self.best_epoch
+        return self.epoch > config.epochs or epochs_since_best >= (config.patience or math.inf)
+
+
+def save_checkpoint(
+    spec: RunSpec, folder: RunFolder, step: Step, place: Place, best: dict[str, Tensor]
+) -> None:
+    """All that the rest of the run depends on, in one file."""
+    checkpoint = {
+        "format": CHECKPOINT_FORMAT,
+        "identity": canonical_json(spec.identity()),
+        "model": step.model.state_dict(),
+        "optimizer": step.optimizer.state_dict(),
+        "state": step.state_LSBH,
+        "loss_sum": step.loss_sum,
+        "best": best,
+        "rng": step.generator.get_state(),
+        "rng_device": step.generator.device.type,
+        "place": json.dumps(asdict(place)),
+    }
+    folder.write(folder.checkpoint, lambda file: torch.save(checkpoint, file))
+
+
+def load_checkpoint(
+    spec: RunSpec, folder: RunFolder, step: Step, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """The run's checkpoint; one that cannot be used is set aside and the run redone.
+
+    Args:
+        spec, folder: of the run.
+        step: that the checkpoint has to fit.
+        say: hears of one that cannot be used.
+    """
+    try:
+        if (opened := open_file(folder.checkpoint, max_bytes(step))) is None:
+            return None
+        with opened:
+            _check_archive(opened)
+            checkpoint = torch.load(opened, map_location="cpu", weights_only=True)
+        _check(checkpoint, spec, step)
+    except Exception as error:  # torch.load fails in as many ways as files break
+        aside = folder.set_aside(folder.checkpoint)
+        reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
+        reason = reason.removeprefix(f"{folder.checkpoint}: ")
+        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}, the run starts anew")
+        return None
+    return dict(checkpoint)
+
+
+def max_bytes(step: Step) -> int:
+    """The most that a step's checkpoint can have.
+
+    Weights, the best ones and two averages of each in the optimiser; the carried state; room for
+    names, a generator's state and the record of a million epochs.
+    """
+    num_bytes = sum(weight.nbytes for weight in step.parameters)
+    return 4 * num_bytes + step.state_LSBH.nbytes + (1 << 28)
+
+
+def _check_archive(opened: IO[bytes]) -> None:
+    """CorruptFileError for what torch.save does not write, and for what unpacks to more than it is.
+
+    torch's older format names the size of each tensor's memory before it has been read.
+    """
+    with zipfile.ZipFile(opened) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise CorruptFileError("compressed, as no checkpoint is")
+    opened.seek(0)
+
+
+def _check(checkpoint: Any, spec: RunSpec, step: Step) -> None:
+    """CorruptFileError unless every part of a checkpoint is what `restore` puts back."""
+    missing = KEYS - checkpoint.keys() if isinstance(checkpoint, dict) else KEYS
+    if missing:
+        raise CorruptFileError(f"without {', '.join(sorted(missing))}")
+    if checkpoint["format"] != CHECKPOINT_FORMAT:
+        raise CorruptFileError("of another format")
+    if checkpoint["identity"] != canonical_json(spec.identity()):
+        raise CorruptFileError("of another configuration")
+    model = step.model.state_dict()
+    _check_tensors("model", checkpoint["model"], model)
+    _check_tensors(
+        "state and loss_sum",
+        {key: checkpoint[key] for key in ("state", "loss_sum", "rng")},
+        {"state": step.state_LSBH, "loss_sum": step.loss_sum, "rng": None},
+    )
+    if checkpoint.get("rng_device", "cpu") == step.generator.device.type:
+        torch.Generator(step.generator.device).set_state(checkpoint["rng"])  # fails if it is none
+    _check_optimizer(checkpoint["optimizer"], step)
+    place = _check_place(checkpoint["place"], spec, step)
+    _check_tensors("best", checkpoint["best"], model if place.best_epoch else {})
+
+
+def _check_tensors(what: str, found: Any, wanted: Mapping[str, Tensor | None]) -> None:
+    """CorruptFileError unless the tensors are finite, of these names, shapes and types.
+
+    None: of whatever shape and type.
+    """
+    if not isinstance(found, dict) or found.keys() != wanted.keys():
+        raise CorruptFileError(f"{what}: not the tensors of this run")
+    for name, value in found.items():
+        like = wanted[name]
+        if not isinstance(value, Tensor) or value.layout != torch.strided:
+            raise CorruptFileError(f"{what}: {name} is no tensor")
+        if like is not None and (value.shape != like.shape or value.dtype != like.dtype):
+            raise CorruptFileError(f"{what}: {name} is of another shape or type")
+        if not value.isfinite().all():
+            raise CorruptFileError(f"{what}: {name} is not finite")
+
+
+def _check_optimizer(found: Any, step: Step) -> None:
+    """CorruptFileError unless an optimiser's state is that of this step's parameters.
+
+    Nothing is there before the first step.
+    """
+    state = found.get("state") if isinstance(found, dict) else None
+    if not isinstance(state, dict) or not isinstance(found.get("param_groups"), list):
+        raise CorruptFileError("optimizer: not the state of an optimiser")
+    if not state:
+        return
+    if state.keys() != set(range(len(step.parameters))):
+        raise CorruptFileError("optimizer: not of this run's parameters")
+    kept = step.kept_by_optimizer()
+    for number, parameter in enumerate(step.parameters):
+        values = state[number]
+        if not isinstance(values, dict) or values.keys() != kept.keys():
+            raise CorruptFileError("optimizer: keeps other values than this one")
+        likes = {name: parameter if kept[name] else None for name in kept}
+        tensors = {name: value for name, value in values.items() if value is not None}
+        _check_tensors("optimizer", tensors, {name: likes[name] for name in tensors})
+        if any(not kept[name] and value.numel() != 1 for name, value in tensors.items()):
+            raise CorruptFileError("optimizer: counts its steps otherwise")
+
+
+def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
+    """A checkpoint's place; CorruptFileError unless it is one that this run passes."""
+    try:
+        value = json.loads(text)
+        msgspec.convert(value, Place)
+        place = Place(**value)
+    except (TypeError, ValueError, RecursionError, msgspec.ValidationError):
+        raise CorruptFileError("place: not that of a run") from None
+    done = place.epoch - 1
+    if (
+        place.epoch > spec.config.epochs + 1
+        or place.chunk > len(step.chunks)
+        or place.best_epoch > done
+        or [entry.get("epoch") for entry in place.history] != [*range(1, done + 1)]
+        or not all(entry.keys() >= LOSSES for entry in place.history)
+        or (done > 0) != (place.best_epoch > 0)
+    ):
+        raise CorruptFileError("place: not one of this run")
+    return place
+
+
+def restore(step: Step, checkpoint: dict[str, Any]) -> tuple[Place, dict[str, Tensor]]:
+    """Puts a checkpoint's tensors back in place; returns the rest of it."""
+    device = step.loss_sum.device
+    step.model.load_state_dict(checkpoint["model"])
+    # Its options are the configuration's, which is the same: never a stranger's.
+    options = [dict(group) for group in step.optimizer.param_groups]
+    step.optimizer.load_state_dict(
+        {
+            "state": checkpoint["optimizer"]["state"],
+            "param_groups": step.optimizer.state_dict()["param_groups"],
+        }
+    )
+    for group, given in zip(step.optimizer.param_groups, options, strict=True):
+        group |= given  # loading made copies: of the rate, too
+    step.state_LSBH.copy_(checkpoint["state"])
+    step.loss_sum.copy_(checkpoint["loss_sum"])
+    if checkpoint.get("rng_device", "cpu") == device.type:  # else another device's draws
+        step.generator.set_state(checkpoint["rng"])
+    best = {key: value.to(device) for key, value in checkpoint["best"].items()}
+    place = Place(**json.loads(checkpoint["place"]))
+    step.chunk.fill_(place.chunk % len(step.chunks))  # behind an epoch's last comes the first
+    return place, best

@@ -1,0 +1,116 @@
+"""The device that a run trains on: chosen, named, set up; the memory that it needs at least."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from charcmp.config.schema import Config
+from charcmp.config.spec import RunSpec
+from charcmp.errors import UserError, require
+from charcmp.training.precision import set_precision
+
+BYTES_PER_PARAM = 8  # a weight and its gradient
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
+BYTES_KEPT = 2_000_000_000
+
+
+def keep_freed_memory() -> None:
+    """Lets glibc keep what is freed instead of giving it back to the system after every step.
+
+    A step allocates and frees the same tens of megabytes each time; by default glibc returns them,
+    and the system hands them out again page by page, zeroed: a fifth of the time of a 2-layer LSTM
+    of 128 units (LOG.md). Elsewhere than on Linux with glibc this does nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2)
+        mallopt(M_TRIM_THRESHOLD, BYTES_KEPT)
+        mallopt(M_TOP_PAD, 1 << 26)
+
+
+def require_memory(spec: RunSpec) -> None:
+    """UserError for a model that this machine cannot hold, whatever the rest of a run needs."""
+    if not hasattr(os, "sysconf"):
+        return
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    needs = BYTES_PER_PARAM * spec.num_params
+    require(
+        needs <= has,
+        f"{spec.num_params:,} parameters (hidden size {spec.hidden_size:,}): weights and gradients "
+        f"alone are {needs / 1e9:,.0f} GB, and this machine has {has / 1e9:,.0f} GB; "
+        "a smaller hidden_size= or budget= fits",
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device called auto, cpu, cuda or cuda:N.
+
+    Raises:
+        UserError: if there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"device={name}: one of auto, cpu, cuda, cuda:0, cuda:1, ...") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"device={name}: this torch ({torch.__version__}) finds no CUDA device; "
+                "device=cpu trains without one"
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise UserError(f"device={name}: only {torch.cuda.device_count()} CUDA devices here")
+    elif device.type != "cpu":
+        raise UserError(f"device={name}: only cpu and cuda are supported")
+    return device
+
+
+def set_up(device: torch.device, precision: str) -> None:
+    """Makes a GPU this thread's own, and tells this process how to multiply.
+
+    Raises:
+        UserError: if the device cannot multiply so.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
+    set_precision(device, precision)
+
+
+def prepare(config: Config, threads: int | None) -> torch.device:
+    """The configuration's device, with this process set up to train on it.
+
+    Args:
+        config: of the run.
+        threads: how many a CPU works with; None: as torch has it.
+
+    Raises:
+        UserError: if there is no such device here, or it cannot multiply as asked.
+    """
+    device = resolve_device(config.device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    keep_freed_memory()
+    set_up(device, config.precision)
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """What the hardware calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+
+
+def cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,77 @@
+"""The circumstances of a run: versions, device, commit, command, folder; no host."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from charcmp import __version__
+from charcmp.data.corpus import Corpus
+from charcmp.sweeping.slots import num_lanes
+from charcmp.training.device import device_name
+
+
+def git_state() -> dict[str, Any]:
+    """Commit of the checkout that this code runs from, and whether its code differs from it."""
+    package = Path(__file__).resolve().parents[1]
+    top = package.parents[1]
+
+    def git(*args: str) -> str:
+        done = subprocess.run(["git", "-C", str(top), *args], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel") or "/") != top:
+            return {"git_commit": None, "git_dirty": None}
+        return {
+            "git_commit": git("rev-parse", "HEAD") or None,
+            "git_dirty": bool(git("status", "--porcelain", "--", "src", "conf")),
+        }
+    except OSError:  # no git on this machine
+        return {"git_commit": None, "git_dirty": None}
+
+
+def command_line() -> str:
+    """The command as typed: Hydra's own view of sys.argv lacks the subcommand."""
+    words = sys.orig_argv
+    for index, word in enumerate(words):
+        if Path(word).name == "charcmp" or word.endswith("charcmp/__main__.py"):
+            return shlex.join(["charcmp", *words[index + 1 :]])
+    return shlex.join(words)
+
+
+def optional_version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
+    """The record kept beside a run."""
+    packages = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "safetensors")
+    return {
+        "charcmp": __version__,
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in packages},
+        "triton": optional_version("triton"),
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
+        "lanes": num_lanes(),
+        **git_state(),
+        "corpus": corpus.record(),
+        "command": command_line(),
+        "working_dir": str(Path.cwd()),  # where the configuration's paths begin; not published
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,74 @@
+"""Losses of a model on text: one number per character, from a zero state, dropout off.
+
+Shape suffixes: K chunks, T steps, B rows, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from charcmp.data.chunks import Chunks
+from charcmp.models.language_model import CharModel
+from charcmp.training.cuda_graph import Replayed
+from charcmp.training.precision import multiplying
+
+
+class Evaluation:
+    """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
+
+    def __init__(
+        self,
+        model: CharModel,
+        chunks: Chunks,
+        capture: bool = True,
+        precision: str = "float32",
+    ) -> None:
+        K, T, B = chunks.y_KTB.shape
+        self.model, self.chunks = model, chunks
+        self.state_LSBH = model.zero_state(B)
+        device = self.state_LSBH.device
+        self.nll_KTB = torch.empty(K, T, B, device=device)
+        self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
+        changed = [self.state_LSBH, self.nll_KTB, self.chunk]
+        work = multiplying(self._score_chunk, precision)
+        self.replay = Replayed(work, device, lambda: changed, capture=capture)
+
+    def _score_chunk(self) -> None:
+        x_TB, y_TB = self.chunks[self.chunk]
+        logits_TBV, state_LSBH = self.model(x_TB, self.state_LSBH)
+        nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="none")
+        self.nll_KTB.index_copy_(0, self.chunk, nll.view(1, *y_TB.shape))
+        self.state_LSBH.copy_(state_LSBH)
+        self.chunk += 1
+
+    @torch.no_grad()
+    def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:
+        """Nats of every character that counts, float32 (N,), row after row of the stream.
+
+        The state is carried over the whole stream.
+
+        `before_chunk` may end it by an exception.
+        """
+        was_training = self.model.training
+        self.model.eval()
+        self.state_LSBH.zero_()
+        self.chunk.zero_()
+        for _ in range(len(self.chunks)):
+            before_chunk()
+            self.replay()
+        self.model.train(was_training)
+        return self.chunks.scored(self.nll_KTB)
+
+
+def losses(model: CharModel, chunks: Chunks) -> Tensor:
+    """Nats of every character, once: see Evaluation."""
+    return Evaluation(model, chunks, capture=False)()
+
+
+def mean_loss(nll: Tensor) -> float:
+    """Mean nats per character, summed in float64."""
+    return float(nll.double().mean())

@@ -1,0 +1,92 @@
+"""Optimiser, learning-rate schedule, clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from charcmp.config.schema import (
+    AdagradConfig,
+    AdamConfig,
+    AdamWConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
+
+
+def learning_rate(optimizer: OptimizerConfig, epoch: int, epochs: int) -> float:
+    """The rate in an epoch counted from 1, the same throughout the epoch.
+
+    exponential: lr · lr_decay^max(0, epoch − lr_decay_after), the paper's. cosine: half a period,
+    from lr in the first epoch towards 0 behind the last (Loshchilov & Hutter 2017, without
+    restarts). Of w warm-up epochs, the first has lr/(w+1), the next 2·lr/(w+1), and so on; cosine
+    begins behind them, exponential counts them.
+    """
+    warmup = optimizer.warmup_epochs
+    if epoch <= warmup:
+        return optimizer.lr * epoch / (warmup + 1)
+    if optimizer.schedule == "cosine":
+        fraction = (epoch - 1 - warmup) / (epochs - warmup)
+        return optimizer.lr * (1 + math.cos(math.pi * fraction)) / 2
+    if optimizer.schedule == "constant":
+        return optimizer.lr
+    return optimizer.lr * optimizer.lr_decay ** max(0, epoch - optimizer.lr_decay_after)
+
+
+def is_capturable(config: OptimizerConfig) -> bool:
+    """Whether the optimiser's step can be part of a CUDA graph.
+
+    torch has no such form of Adagrad and SGD: they read the rate on the host.
+    """
+    return isinstance(config, RMSpropConfig | AdamConfig)  # AdamW's is an AdamConfig
+
+
+def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
+    """Where the rate of the epoch stands, for an optimiser to read at every step.
+
+    On a GPU where the optimiser reads it there, in the parameters' type: its kernels for many
+    tensors at once take no other. Else in float64, on the CPU.
+    """
+    if device.type == "cuda" and is_capturable(config):
+        return torch.tensor(config.lr, dtype=torch.float32, device=device)
+    return torch.tensor(config.lr, dtype=torch.float64)
+
+
+def make_optimizer(
+    config: OptimizerConfig, parameters: Sequence[nn.Parameter], lr: Tensor
+) -> torch.optim.Optimizer:
+    """torch.optim's optimiser of that name; it reads its rate from `rate_tensor` at every step."""
+    options: dict[str, Any] = {"lr": lr, "foreach": parameters[0].is_cuda}
+    capturable: dict[str, Any] = {"capturable": parameters[0].is_cuda}
+    match config:
+        case RMSpropConfig(alpha=alpha, eps=eps):
+            # torch adds eps outside the root and starts the average at 0, as the paper's code does.
+            return torch.optim.RMSprop(parameters, alpha=alpha, eps=eps, **options, **capturable)
+        case AdamWConfig(betas=[beta1, beta2], eps=eps, weight_decay=decay):  # is an AdamConfig
+            options |= {"betas": (beta1, beta2), "eps": eps, "weight_decay": decay}
+            return torch.optim.AdamW(parameters, **options, **capturable)
+        case AdamConfig(betas=[beta1, beta2], eps=eps):
+            options |= {"betas": (beta1, beta2), "eps": eps}
+            return torch.optim.Adam(parameters, **options, **capturable)
+        case AdagradConfig(eps=eps):
+            return torch.optim.Adagrad(parameters, eps=eps, **options)
+        case SGDConfig(momentum=momentum, nesterov=nesterov):
+            return torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **options)
+    raise AssertionError(f"{config}: config.check lets no other through")
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], mode: str, limit: float) -> None:
+    """Clips in place, without waiting for the device.
+
+    value: each element to [-limit, limit], the paper's code. norm: all gradients together, as one
+    vector Δw, to Δw · limit/‖Δw‖ where ‖Δw‖ exceeds the limit (Pascanu, Mikolov & Bengio 2013).
+    """
+    if mode == "value":
+        torch.nn.utils.clip_grad_value_(parameters, limit)
+    else:
+        torch.nn.utils.clip_grad_norm_(parameters, limit)

@@ -1,0 +1,146 @@
+"""What a run writes down about itself: its configuration, its progress, its result."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from charcmp.config.schema import protocol_version
+from charcmp.config.spec import RunSpec
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import (
+    EARLIER,
+    MAX_ENVIRONMENT_BYTES,
+    SCHEMA_VERSION,
+    CorruptFileError,
+    read_json,
+)
+from charcmp.training.checkpoint import Place
+from charcmp.training.environment import describe
+
+
+def make_result(
+    spec: RunSpec,
+    place: Place,
+    status: str,
+    test_nats: float | None,
+    num_test_chars: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """What result.json says, all but the speed. Losses that do not exist are null."""
+    config = spec.config
+    best = place.history[place.best_epoch - 1] if place.best_epoch else None
+    environment = describe(device, spec.corpus)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "protocol_version": protocol_version(config.dataset.layout, config.task),
+        "status": status,
+        "run_id": spec.run_id,
+        "task": config.task,
+        "dataset": spec.corpus.name,
+        "corpus_sha256": spec.corpus.sha256,
+        "corpus_note": spec.corpus.note,
+        "num_symbols": spec.corpus.num_symbols,
+        "layout": config.dataset.layout,
+        "split": list(config.dataset.split),
+        "cell": config.cell.name,
+        "layers": config.layers,
+        "budget": spec.budget,
+        "hidden_size": spec.hidden_size,
+        "num_params": spec.num_params,
+        "target_params": spec.target_params,
+        "seed": config.seed,
+        "dropout": config.dropout,
+        "precision": config.precision,
+        "epochs": config.epochs,
+        "patience": config.patience,
+        "epochs_trained": len(place.history),  # fewer with patience, or if the run diverged
+        "unroll_steps": spec.unroll_steps,
+        "batch_size": spec.batch_size,
+        "identity": spec.identity(),
+        "best_epoch": place.best_epoch or None,
+        "train_nats_per_char": best and best["train_nats_per_char"],  # mean over that epoch
+        "val_nats_per_char": best and best["val_nats_per_char"],
+        "test_nats_per_char": test_nats,
+        "test_perplexity": test_nats and math.exp(test_nats),
+        "test_bits_per_char": test_nats and test_nats / math.log(2),
+        "num_test_chars": num_test_chars,
+        "seconds_train": round(place.seconds_train, 3),
+        "device": environment["device"],
+        "device_name": environment["device_name"],
+        "git_commit": environment["git_commit"],
+        "git_dirty": environment["git_dirty"],
+    }
+
+
+def describe_run(
+    spec: RunSpec,
+    folder: RunFolder,
+    device: torch.device,
+    command: str | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Writes config.yaml and environment.json; earlier starts of the same run are kept in it.
+
+    `command` is the line that trains the run; None: this process's own. `say` hears of an earlier
+    environment.json that cannot be read.
+    """
+    resolved = OmegaConf.structured(spec.config)
+    resolved.budget, resolved.hidden_size = None, spec.hidden_size
+    header = f"# {spec.run_id}\n"
+    text = header + OmegaConf.to_yaml(resolved)
+    folder.write(folder.config, lambda file: file.write(text.encode()))
+    environment = describe(device, spec.corpus)
+    if command is not None:
+        environment["command"] = command
+    try:
+        if earlier := read_json(folder.environment, EARLIER, MAX_ENVIRONMENT_BYTES):
+            starts = earlier.pop("earlier_starts", [])
+            environment["earlier_starts"] = [*(starts if isinstance(starts, list) else []), earlier]
+    except CorruptFileError as error:
+        say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
+    folder.write_json(folder.environment, environment)
+
+
+def note_progress(
+    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_chunk: int
+) -> None:
+    """For whoever watches from outside: how far the run is."""
+    chunks_done = (place.epoch - 1) * num_chunks + place.chunk
+    chunks_left = spec.config.epochs * num_chunks - chunks_done
+    folder.write_progress(
+        spec.row()
+        | {
+            "epoch": place.epoch,
+            "epochs": spec.config.epochs,
+            "fraction": chunks_done / (spec.config.epochs * num_chunks),
+            "chars_per_second": chunks_done * chars_per_chunk / max(place.seconds_train, 1e-9),
+            "seconds_left": place.seconds_train * chunks_left / max(chunks_done, 1),
+            "best_val_nats_per_char": place.best_val if place.best_epoch else None,
+            "time": time.time(),
+        }
+    )
+
+
+@contextmanager
+def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
+    """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        yield lambda entry: None
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch) as board:
+
+        def note(entry: dict[str, float]) -> None:
+            for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
+                board.add_scalar(key, entry[key], int(entry["epoch"]))
+
+        yield note

@@ -1,0 +1,129 @@
+"""One training step over tensors that exist before it, and the text that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from charcmp.config.spec import RunSpec, split_of
+from charcmp.data.chunks import Chunks, to_chunks
+from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.fill_in import make_model
+from charcmp.training.cuda_graph import Replayed
+from charcmp.training.optim import (
+    clip_gradients,
+    is_capturable,
+    make_optimizer,
+    rate_tensor,
+)
+from charcmp.training.precision import multiplying
+
+
+class Step:
+    """One training step over tensors that exist before it, captured as a graph on a GPU.
+
+    Nothing in it reads a number back from the device; where it is in the text is a number there.
+    """
+
+    def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
+        config = spec.config
+        options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
+        model = make_model(
+            spec.right_context,
+            config.cell.name,
+            config.layers,
+            spec.hidden_size,
+            spec.corpus.num_symbols,
+            config.dropout,
+            **options,
+        )
+        model.initialize(config.init_range, config.seed, config.init)
+        self.model = model.to(device)
+        # What is left to draw is dropout.
+        self.generator = torch.Generator(device).manual_seed(config.seed)
+        self.model.generator = self.generator
+        self.parameters = list(self.model.parameters())
+        self.lr = rate_tensor(config.optimizer, device)
+        self.options = config.optimizer
+        self.optimizer = make_optimizer(config.optimizer, self.parameters, self.lr)
+        self.clip, self.clip_mode = config.clip, config.clip_mode
+        self.chunks = chunks
+        self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
+        self.state_LSBH = self.model.zero_state(spec.batch_size)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+        for parameter in self.parameters:
+            parameter.grad = torch.zeros_like(parameter)
+        self.is_capturable = is_capturable(config.optimizer)
+        work = multiplying(self._compute, config.precision)
+        self.replay = Replayed(work, device, self._changed, self.generator)
+
+    def __call__(self) -> None:
+        """Trains on the next chunk; behind the last comes the first."""
+        self.replay()
+        if not self.is_capturable:
+            self.optimizer.step()
+
+    def _compute(self) -> None:
+        x_TB, y_TB = self.chunks[self.chunk]
+        logits_TBV, state_LSBH = self.model(x_TB, self.state_LSBH)
+        # Mean over the batch, sum over the steps: clip and eps both refer to this scale. [code]
+        loss = (
+            F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="sum")
+            / x_TB.shape[1]
+        )
+        self.optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        if self.clip is not None:
+            clip_gradients(self.parameters, self.clip_mode, self.clip)
+        if self.is_capturable:
+            self.optimizer.step()
+        # Carried from chunk to chunk and across epochs; no gradient flows back. [code]
+        self.state_LSBH.copy_(state_LSBH.detach())
+        self.loss_sum += loss.detach()
+        self.chunk.add_(1).remainder_(len(self.chunks))
+
+    def kept_by_optimizer(self) -> dict[str, bool]:
+        """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
+        probe = torch.nn.Parameter(torch.zeros(2, 3))
+        probe.grad = torch.zeros_like(probe)
+        optimizer = make_optimizer(self.options, [probe], rate_tensor(self.options, probe.device))
+        optimizer.step()
+        return {
+            name: isinstance(value, Tensor) and value.shape == probe.shape
+            for name, value in optimizer.state[probe].items()
+        }
+
+    def _changed(self) -> list[Tensor]:
+        """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
+        kept = [
+            value
+            for parameter in self.parameters
+            for value in self.optimizer.state[parameter].values()
+            if self.is_capturable
+        ]
+        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *kept]
+
+
+def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
+    """The run's text for training, validation and test, on the device.
+
+    Raises:
+        UserError: if it is too short for that.
+    """
+    splits = split_of(spec)
+    return [
+        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
+        for stream in (splits.train, splits.val, splits.test)
+    ]
+
+
+def remarks(step: Step, device: torch.device) -> Iterator[str]:
+    """What of the step is slower on this device than it could be."""
+    if device.type == "cuda" and not step.is_capturable:
+        yield f"{type(step.optimizer).__name__} works outside the CUDA graph, launch by launch"
+    if remark := fused.remark(device, step.model.in_cudnn):
+        yield remark

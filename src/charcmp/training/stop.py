@@ -1,0 +1,43 @@
+"""What asks a run to stop: a signal, or the end of the sweep that started it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
+
+
+class StopRequest:
+    """Turns signals and the death of the parent sweep into an answer to `should_stop`.
+
+    Where a scheduler's worker has its own answer to SIGUSR1 or SIGUSR2 (submitit requeues the job
+    there), it is given after the checkpoint is written: see `pass_on`.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self.parent = int(os.environ.get(PARENT_VARIABLE, "0"))
+        self.scheduler: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return  # in some launchers' workers; only a main thread may answer signals
+        for signum in (signal.SIGUSR1, signal.SIGUSR2):
+            if callable(handler := signal.getsignal(signum)):
+                self.scheduler[signum] = handler
+        for stopping in (signal.SIGINT, signal.SIGTERM, *self.scheduler):
+            signal.signal(stopping, self._on_signal)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self.requested = signum
+
+    def __call__(self) -> bool:
+        return self.requested is not None or (self.parent != 0 and os.getppid() != self.parent)
+
+    def pass_on(self) -> None:
+        """Lets the scheduler's own handler answer, which may end the process."""
+        if self.requested in self.scheduler:
+            self.scheduler[self.requested](self.requested, None)

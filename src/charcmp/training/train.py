@@ -1,0 +1,257 @@
+"""One run, from configuration to result: the whole protocol, top to bottom.
+
+Shape suffixes: T steps of a chunk, B batch rows, V vocabulary, L layers, S state vectors, H hidden.
+Marks: [code] read in the author's published char-rnn, [paper] Karpathy, Johnson & Fei-Fei 2015.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from tqdm import tqdm
+
+from charcmp.config.spec import RunSpec
+from charcmp.errors import Interrupted
+from charcmp.models.sampling import seconds_per_char
+from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
+from charcmp.sweeping.slots import num_lanes
+from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
+from charcmp.training.cuda_graph import Late
+from charcmp.training.device import prepare
+from charcmp.training.evaluate import Evaluation, mean_loss
+from charcmp.training.optim import (
+    learning_rate,
+)
+from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
+from charcmp.training.step import Step, cut_corpus, remarks
+
+TICK_SECONDS = 1.0
+# A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
+# The paper's code gives up at three times its first loss, which is about ln V. [code]
+EXPLODED = 3.0
+
+
+class Training:
+    """A run under way: where it is, its best weights so far, and the signs of life it gives.
+
+    Begins at the run's checkpoint where there is one.
+    """
+
+    def __init__(
+        self,
+        spec: RunSpec,
+        folder: RunFolder,
+        step: Step,
+        should_stop: Callable[[], bool],
+        say: Callable[[str], None],
+    ) -> None:
+        config = spec.config
+        self.spec, self.folder, self.step = spec, folder, step
+        self.should_stop, self.say = should_stop, say
+        self.place = Place()
+        self.best: dict[str, Tensor] = {}  # weights of the best epoch
+        if (checkpoint := load_checkpoint(spec, folder, step, say)) is not None:
+            self.place, self.best = restore(step, checkpoint)
+            say(f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}")
+        self.chars_per_chunk = spec.batch_size * spec.unroll_steps
+        chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
+        self.bar = tqdm(
+            total=config.epochs * len(step.chunks) * self.chars_per_chunk,
+            initial=chunks_done * self.chars_per_chunk,
+            unit="char",
+            unit_scale=True,
+            desc=spec.run_id,
+            disable=not config.progress or None,  # None: where it is not a terminal
+        )
+        self.loss_sum: Late[int] = Late(step.loss_sum)
+        self.clock = time.perf_counter()
+        self.last_tick = self.last_checkpoint = time.monotonic()
+
+    def train_epoch(self, lr: float) -> float:
+        """Trains on what is left of the epoch; returns its mean loss in nats per character.
+
+        Raises:
+            Interrupted: if `should_stop` said so, with a checkpoint written.
+        """
+        step, place = self.step, self.place
+        step.lr.fill_(lr)
+        if self.spec.config.reset_state == "epoch" and place.chunk == 0:
+            step.state_LSBH.zero_()
+        self.clock = time.perf_counter()
+        while place.chunk < len(step.chunks):
+            step()
+            place.chunk += 1
+            self.bar.update(self.chars_per_chunk)
+            stop = self.should_stop()
+            if not stop and time.monotonic() - self.last_tick < TICK_SECONDS:
+                continue
+            so_far = self._tick(stop)
+            if so_far is not None and not math.isfinite(so_far):
+                break  # the sum stays so: no need to finish the epoch
+        loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
+        place.seconds_train += time.perf_counter() - self.clock
+        return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
+
+    def _tick(self, stop: bool) -> float | None:
+        """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
+        step, place, config = self.step, self.place, self.spec.config
+        self.last_tick = time.monotonic()
+        told = self.loss_sum.read(place.chunk)
+        is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
+        if stop or is_due:
+            step.loss_sum.item()  # waits for the device
+        place.seconds_train += time.perf_counter() - self.clock
+        if stop or is_due:
+            self.save()
+        if stop:
+            raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
+        self.note_progress()
+        self.clock = time.perf_counter()
+        if told is None:
+            return None
+        loss_sum, num_chunks = told
+        so_far = loss_sum / (num_chunks * self.spec.unroll_steps)
+        self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
+        return so_far
+
+    def validate(self, evaluation: Evaluation) -> float:
+        """The mean loss on the validation text.
+
+        Raises:
+            Interrupted: if `should_stop` said so, with a checkpoint written.
+        """
+        try:
+            return mean_loss(evaluation(self.between_chunks))
+        except Interrupted:
+            self.save()  # the epoch's last chunk is done; what remains of it is this evaluation
+            raise
+
+    def between_chunks(self) -> None:
+        """In evaluations, which are long on long texts: ends if asked to, gives a sign of life."""
+        if self.should_stop():
+            raise Interrupted(f"{self.spec.run_id}: interrupted while evaluating")
+        if time.monotonic() - self.last_tick >= TICK_SECONDS:
+            self.last_tick = time.monotonic()
+            self.note_progress()
+
+    def end_epoch(self, lr: float, train_nats: float, val_nats: float) -> dict[str, float]:
+        """Keeps the weights if they are the best, and goes on to the next; returns its record."""
+        step, place, config = self.step, self.place, self.spec.config
+        if val_nats < place.best_val:
+            place.best_val, place.best_epoch = val_nats, place.epoch
+            self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
+        entry = {
+            "epoch": place.epoch,
+            "lr": lr,
+            "train_nats_per_char": train_nats,
+            "val_nats_per_char": val_nats,
+            "largest_state": float(step.state_LSBH.abs().max()),
+            "seconds_train": round(place.seconds_train, 3),
+        }
+        place.history.append(entry)
+        self.bar.clear()
+        where = f"epoch {place.epoch}/{config.epochs}"
+        self.say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
+        place.epoch, place.chunk = place.epoch + 1, 0
+        step.loss_sum.zero_()
+        self.note_progress()
+        since = time.monotonic() - self.last_checkpoint
+        if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
+            self.save()
+        return entry
+
+    def test(self, evaluation: Evaluation) -> float:
+        """The test loss, once, of the weights that did best on validation; writes both. [code]"""
+        spec, folder = self.spec, self.folder
+        self.step.model.load_state_dict(self.best)
+        nll_N = evaluation(self.between_chunks).cpu()
+        folder.write_npy(folder.test_nll, nll_N.numpy())
+        weights = save_safetensors(
+            {key: value.contiguous().cpu() for key, value in self.best.items()},
+            {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
+        )
+        folder.write(folder.best, lambda file: file.write(weights))
+        return mean_loss(nll_N)
+
+    def save(self) -> None:
+        save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)
+        self.last_checkpoint = time.monotonic()
+
+    def note_progress(self) -> None:
+        note_progress(
+            self.spec, self.folder, self.place, len(self.step.chunks), self.chars_per_chunk
+        )
+
+
+def train(
+    spec: RunSpec,
+    folder: RunFolder,
+    should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = print,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Trains a run, or goes on with it from its checkpoint, and writes its result.
+
+    Args:
+        spec: what to train.
+        folder: where it lives; created and locked by the caller.
+        should_stop: asked after every step; a true answer ends the run with a checkpoint.
+        say: receives lines for the user.
+        command: what environment.json names as the run's command; None: this process's.
+
+    Returns:
+        The contents of result.json; its status is `done`, or `diverged` if the training or the
+        validation loss of an epoch was not finite or above EXPLODED times ln V.
+
+    Raises:
+        Interrupted: if `should_stop` said so.
+        UserError: if the corpus is too short, the device absent or a file cannot be written.
+    """
+    config = spec.config
+    device = prepare(config, config.threads)
+    train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
+    step = Step(spec, device, train_chunks)
+    validation, test = (
+        Evaluation(step.model, part, precision=config.precision)
+        for part in (val_chunks, test_chunks)
+    )
+    for remark in remarks(step, device):
+        say(f"note: {remark}")
+    training = Training(spec, folder, step, should_stop, say)
+    place = training.place
+    describe_run(spec, folder, device, command, say)
+    folder.failure.unlink(missing_ok=True)
+
+    status = "done"
+    highest = EXPLODED * math.log(spec.corpus.num_symbols)
+    with training.bar, tensorboard(folder, place) as note_epoch:
+        while not place.is_over(config):
+            lr = learning_rate(config.optimizer, place.epoch, config.epochs)
+            train_nats = training.train_epoch(lr)
+            val_nats = training.validate(validation)
+            if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
+                status = "diverged"
+                break
+            note_epoch(training.end_epoch(lr, train_nats, val_nats))
+    if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
+        say(
+            f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
+            "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
+        )
+
+    test_nats = training.test(test) if status == "done" else None
+    folder.write_json(folder.history, place.history)
+    result = make_result(spec, place, status, test_nats, test_chunks.num_chars, device)
+    chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
+    result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
+    # In others' company a time would say nothing; a fill-in model does not generate text.
+    if status == "done" and config.task == "lm" and num_lanes() == 1:
+        on_cpu = step.model.cpu().eval()  # the last that it is used for
+        result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
+    folder.write_json(folder.result, result)
+    return result

@@ -1,0 +1,333 @@
+"""The command line: what it prints, and one clear line for everything that can be wrong."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora
+from helpers.runs import write_run
+
+
+def one_line(error: str) -> str:
+    assert "Traceback" not in error
+    lines = [line for line in error.splitlines() if line.startswith("charcmp: ")]
+    assert len(lines) == 1, error
+    return lines[0]
+
+
+def test_help_is_quick_and_needs_no_torch(charcmp: Charcmp) -> None:
+    assert "charcmp sweep" in charcmp("--help").stdout
+    started = charcmp("train", "--help")
+    assert started.returncode == 0
+    assert "gru_reset_after" in started.stdout
+    code = "import sys; sys.argv=['charcmp', 'train', '--cfg', 'job']\n"
+    code += "from charcmp.cli.main import main; main(); assert 'torch' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_the_paper_is_the_default(charcmp: Charcmp) -> None:
+    shown = charcmp("train", "--cfg", "job").stdout
+    assert shown == charcmp("train", "experiment=paper", "--cfg", "job").stdout
+    for line in ("epochs: 50", "batch_size: null", "unroll_steps: null", "clip: 5.0", "lr: 0.002"):
+        assert line in shown
+
+
+@needs_corpora
+def test_params_of_the_whole_grid(charcmp: Charcmp) -> None:
+    rows = json.loads(charcmp("params", "--json", CHARCMP_DATA=str(REAL_DATA)).stdout)
+    assert len(rows) == 72
+    assert set(rows[0]) == {
+        *("dataset", "task", "cell", "layers", "budget", "hidden_size", "num_params"),
+        *("target_params", "deviation_percent"),
+    }
+    assert max(abs(row["deviation_percent"]) for row in rows) < 2
+    assert rows[0]["num_params"] == rows[0]["target_params"] == 44_823
+
+
+def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
+    shown = charcmp("params", "dataset=wp", "budget=50k", "cell=gru", "layers=2", "--json")
+    row = json.loads(shown.stdout)[0]
+    assert (row["hidden_size"], row["num_params"], row["target_params"]) == (53, 44_448, 44_823)
+    assert row["deviation_percent"] == pytest.approx(-0.837, abs=1e-3)
+
+
+def test_params_of_any_number(charcmp: Charcmp) -> None:
+    table = charcmp("params", "dataset=wp", "cell=rnn", "layers=1,2", "budget=60000").stdout
+    assert len(table.splitlines()) == 4
+    assert "60,000" in table
+
+
+def test_data_lists_what_is_there(charcmp: Charcmp) -> None:
+    lines = charcmp("data", CHARCMP_DATA="").stdout.splitlines()
+    assert any(re.match(r"pysrc +2,000,000 +\d+  [0-9a-f]{64}$", line) for line in lines)
+    assert any(line.startswith("wp ") and "charcmp data fetch wp" in line for line in lines)
+
+
+BAD = {
+    "cell": (["cell=elman"], "cell=elman: one of gru, gru_reset_after, lstm", "rnn"),
+    "dataset": (["dataset=bible"], "dataset=bible: one of lk, pydocs", "wp"),
+    "key": (["layer=2"], "unknown key 'layer'; is it layers?", "--help lists the keys"),
+    "added key": (["+layer=2"], "unknown key 'layer'; is it layers?", ""),
+    "added to a group": (["+optimizer.momentum=0.9"], "unknown key 'optimizer.momentum'", ""),
+    "added to a cell": (["cell=gru", "+cell.forget_bias=1"], "key 'cell.forget_bias'", ""),
+    "deleted key": (["~epochs"], "missing key 'epochs'", "--help lists the keys"),
+    "deleted choice": (["~cell"], "missing key 'cell'", "--help lists the keys"),
+    "no cell": (["cell=null"], "cell needs a choice", "--help lists them"),
+    "type": (["layers=two"], "layers=two: Value 'two'", "converted to Integer"),
+    "option of another cell": (["cell=rnn", "cell.forget_bias=1"], "no forget_bias", ""),
+    "option of a variant": (["cell.open_bias=1"], "this cell has no open_bias", ""),
+    "activation": (["cell.activation=relu"], "cell.activation=relu: lstm has tanh, softsign", ""),
+    "no activation": (["cell=gru_reset_after", "cell.activation=softsign"], "has tanh", ""),
+    "bias": (["cell.forget_bias=nan"], "forget_bias=nan: must be a finite number, or null", ""),
+    "init": (["init=zeros"], "init=zeros: one of uniform, xavier, orthogonal", ""),
+    "init_range": (["init_range=inf"], "init_range=inf: must be positive", "finite"),
+    "zero layers": (["layers=0"], "layers=0: must be at least 1", ""),
+    "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
+    "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
+    "split": (["dataset.split=[80,10]"], "three positive percentages", ""),
+    "precision": (["precision=int4"], "one of float32, tf32, bf16", "the paper's is float32"),
+    "tf32 on a CPU": (["precision=tf32"], "precision=tf32: only GPUs have it", "for the cpu"),
+    "both sizes": (["budget=50k", "hidden_size=64"], "give one of them", ""),
+    "budget": (["budget=lots"], "neither a named budget", "60000"),
+    "small budget": (["budget=60"], "budget=60: no hidden size meets it", "hidden_size=1"),
+    "device": (["device=tpu"], "device=tpu", "auto, cpu, cuda"),
+    "a name that is a path": (["dataset.name=../x"], "dataset.name=../x: letters", "names folders"),
+    "no results folder": (["results_dir="], "results_dir=: name a folder", ""),
+    "unknown name of a cell": (["cell.name=elman"], "unknown cell 'elman': one of rnn", ""),
+    "name of another cell": (["cell.name=gru"], "the cell is chosen by cell=gru", ""),
+    "optimizer": (["optimizer=lion"], "optimizer=lion: one of adagrad", "adamw"),
+    "name of another optimizer": (["optimizer=adam", "optimizer.name=sgd"], "name=sgd: ", "adamw"),
+    "option of another optimizer": (["optimizer=sgd", "optimizer.alpha=1"], "has no alpha", ""),
+    "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
+    "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
+    "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
+    "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
+    "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),
+    "reset state": (["reset_state=chunk"], "reset_state=chunk: one of never, epoch", ""),
+    "clip mode": (["clip_mode=global"], "clip_mode=global: one of value, norm", ""),
+    "clip": (["clip=inf"], "clip=inf: must be positive and finite, or null", ""),
+    "patience": (["patience=0"], "patience=0: must be at least 1", ""),
+    "no path": (["dataset=text"], "dataset.path=my.txt", ""),
+    "several runs": (["layers=1,2"], "layers=1,2 is several runs: charcmp sweep layers=1,2", ""),
+    "a range of runs": (["seed=range(0,3)"], "is several runs: charcmp sweep seed=range(0,3)", ""),
+    "no value": (["layers"], "layers: not understood; keys are set by key=value", ""),
+    "grammar": (["clip=["], "clip=[: not understood", "at input '['"),
+    "flag": (["--dryrun"], "train has no --dryrun", ""),
+    "flag of another command": (["--json"], "train has no --json", ""),
+    "unknown name": (["layers=${x}"], "layers: Interpolation key 'x' not found", ""),
+    "unknown name in a part": (["cell.activation=${x}"], "cell.activation: Interpolation", ""),
+    "itself": (["layers=${layers}"], "layers: ", "interpolation"),
+    "name of another type": (["layers=${cell}"], "layers: ", ""),
+    "no such variable": (["progress=${oc.env:NOT_SET}"], "progress: ", "'NOT_SET' not found"),
+    "choice by a number": (["cell=1"], "Got int", "--help lists the choices"),
+    "choice by a number, experiment": (["experiment=1"], "Got int", "--help lists the choices"),
+    "no experiment": (["experiment=null"], "experiment needs a choice", "--help lists them"),
+    "empty experiment": (["experiment="], "experiment needs a choice", "--help lists them"),
+    "no hydra": (["hydra=null"], "Got NoneType", "--help lists the choices"),
+    "resolve": (["--resolve"], "The --resolve flag can only be used in conjunction", ""),
+    "nothing to print": (["--cfg"], "argument --cfg/-c: expected one argument", "--help"),
+    "something else to print": (["--cfg", "x"], "invalid choice: 'x'", "--help"),
+    "short flag": (["-x"], "train has no -x", ""),
+    "rerun": (["--experimental-rerun", "x"], "train has no --experimental-rerun", ""),
+    "seed twice the same": (["seed=4294967296"], "seed=4294967296: must be in [0, 2^32)", ""),
+    "huge seed": (["seed=18446744073709551616"], "must be in [0, 2^32)", ""),
+    "negative seed": (["seed=-1"], "seed=-1: must be in [0, 2^32)", ""),
+    "huge model": (["hidden_size=1000000"], "1,000,0", "weights and gradients alone are"),
+    "larger still": (["hidden_size=1048577"], "at least 1 and at most 1,048,576, or null", ""),
+    "many layers": (["layers=1001"], "layers=1001: must be at least 1 and at most 1,000", ""),
+    "many threads": (["threads=1000000000"], "threads=1000000000: must be at least 1 and", ""),
+    "endless budget": (["budget=" + "9" * 5000], "Exceeds the limit (4300 digits)", ""),
+    "letters": (["optimizer.lr=私"], "such characters need quotes", "optimizer.lr='私'"),
+    "config folder": (["--config-dir=/no/such"], "/no/such' not found", ""),
+}
+
+
+@pytest.mark.parametrize(("overrides", "complaint", "advice"), BAD.values(), ids=list(BAD))
+def test_bad_overrides(
+    charcmp: Charcmp, tiny_text: Path, overrides: list[str], complaint: str, advice: str
+) -> None:
+    text = [] if any("dataset=" in o for o in overrides) else ["dataset=text"]
+    path = [f"dataset.path={tiny_text}"] if text else []
+    tiny = [o for o in TINY if not o.startswith("hidden_size")]
+    done = charcmp("train", *text, *path, *tiny, *overrides)
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert complaint in line
+    assert advice in line
+
+
+def test_hydras_own_traceback_when_asked_for(charcmp: Charcmp) -> None:
+    done = charcmp("train", "cell=elman", HYDRA_FULL_ERROR="1")
+    assert "Traceback" in done.stderr
+    assert "MissingConfigException" in done.stderr
+
+
+@pytest.mark.skipif(
+    subprocess.run(["nvidia-smi"], capture_output=True, shell=True).returncode == 0,
+    reason="this machine has a CUDA device",
+)
+def test_cuda_asked_for_and_absent(charcmp: Charcmp, tiny_text: Path) -> None:
+    done = charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "device=cuda")
+    assert done.returncode == 2
+    assert "finds no CUDA device; device=cpu" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "the file is empty"),
+        (b"aaaaaaaaaaaaaaaaaaaa", "a single distinct byte"),
+        (b"abc" * 50, "at least 1,000 are needed"),
+        (None, "a folder, not a file"),
+    ],
+)
+def test_texts_that_cannot_be_used(
+    charcmp: Charcmp, tmp_path: Path, content: bytes | None, complaint: str
+) -> None:
+    path = tmp_path / "bad.txt"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    for command in ("train", "sweep"):
+        done = charcmp(
+            command, "dataset=text", f"dataset.path={path}", "hidden_size=4", "layers=1", "cell=rnn"
+        )
+        assert done.returncode != 0
+        if command == "train":
+            assert complaint in one_line(done.stderr)
+        else:
+            assert complaint in done.stdout + done.stderr
+
+
+TEXTS = {
+    "binary": bytes(range(256)) * 16,
+    "japanese": "私はその人を常に先生と呼んでいた。".encode() * 80,
+    "one long line": b"never a line end " * 250,
+    "crlf": b"one line\r\nand another one\r\n" * 150,
+}
+
+
+@pytest.mark.parametrize("content", TEXTS.values(), ids=list(TEXTS))
+def test_texts_that_must_simply_work(charcmp: Charcmp, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a path with spaces" / "it's, mine = 100%.txt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    quoted = str(path).replace("'", r"\'")
+    done = charcmp("train", "dataset=text", f"dataset.path='{quoted}'", "cell=rnn", *TINY)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "work" / "results" / "runs").iterdir()
+    assert run.name.startswith("it-s-mine-100-rnn-1x8-")
+    assert json.loads((run / "result.json").read_text())["status"] == "done"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_results_folder_not_writable(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o500)
+    text = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={closed}"]
+    done = charcmp("train", *text, *TINY)
+    assert done.returncode == 2
+    assert "cannot be written (Permission denied); results_dir=" in one_line(done.stderr)
+
+
+def test_results_folder_that_is_a_file(charcmp: Charcmp, tiny_text: Path) -> None:
+    for command in ("train", "sweep"):
+        text = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tiny_text}"]
+        done = charcmp(command, *text, *TINY, "cell=rnn", "layers=1")
+        assert done.returncode == 2
+        assert "cannot be written (Not a directory)" in one_line(done.stderr)
+
+
+def test_no_network_and_no_file(charcmp: Charcmp) -> None:
+    unreachable = "dataset.url=http://127.0.0.1:9/wp.txt"
+    started = time.monotonic()
+    done = charcmp("train", "dataset=wp", unreachable, CHARCMP_DATA="")
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert "CHARCMP_DATA" in line
+    assert "dataset=pydocs" in line
+    assert time.monotonic() - started < 60
+
+
+def test_unknown_command(charcmp: Charcmp) -> None:
+    done = charcmp("trian")
+    assert done.returncode == 2
+    assert "unknown command 'trian'" in one_line(done.stderr)
+
+
+def test_every_option_of_a_cell_in_one_deep_run(charcmp: Charcmp, tiny_text: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1", "layers=7"]
+    options = ["activation=softsign", "open_bias=3", "forget_bias=1"]
+    cell = ["cell=lstm_cascaded_gate", *(f"cell.{option}" for option in options)]
+    done = charcmp("train", *text, *cell, "init=orthogonal", "init_range=0.2")
+    assert done.returncode == 0, done.stderr
+    assert "note: no effect: init_range=0.2: init=orthogonal does not use it" in done.stdout
+
+
+def test_selecting_a_dropout_is_not_one_run(charcmp: Charcmp) -> None:
+    done = charcmp("train", "dropout=select")
+    assert done.returncode == 2
+    assert "charcmp sweep dropout=select" in one_line(done.stderr)
+
+
+BAD_OF_OTHERS = {
+    "report's flags": (["report", "--out", "x"], "has no --out", "--published, --format, --output"),
+    "report without a value": (["report", "--format="], "--format needs a value", ""),
+    "report's format": (["report", "--format", "pdf"], "--format pdf: one or more of csv", ""),
+    "report among the runs": (["report", "--output", "R/runs"], "--output R/runs: it holds", ""),
+    "report in a run": (["report", "--output", "R/runs/x"], "--output R/runs/x: it holds", ""),
+    "report of nothing": (
+        ["report", "results_dir=TYPO"],
+        "TYPO/runs: no finished run",
+        "published",
+    ),
+    "report's filter": (
+        ["report", "layers=two"],
+        "layers=two: Value 'two'",
+        "converted to Integer",
+    ),
+    "report's budget": (["report", "budget=lots"], "budget=lots: neither a named budget", ""),
+    "report's interval": (["report", "seed=interval(0,1)"], "a list of values, as in 1,2", ""),
+    "status of nothing": (["status", "results_dir=TYPO"], "TYPO/runs: no runs; charcmp sweep", ""),
+    "status's filter": (["status", "cell=gru"], "none of the 1 runs is one of cell=gru", ""),
+    "status's value": (["status", "seed=${x}"], "seed=${x}: not a number", ""),
+    "status's flag": (["status", "--dry-run"], "status has no --dry-run", "--json, --watch"),
+    "a grid over groups": (["params", "cell=gru,1"], "Got int", "lists the choices"),
+    "a grid over names": (["params", "dataset=wp", "layers=1,${x}"], "layers: Interpolation", ""),
+    "a grid over an interval": (["params", "layers=interval(1,2)"], "a grid needs values", ""),
+    "a sweeper's own key": (["status", "hydra.sweeper.command=x"], "charcmp itself sets it", ""),
+    "a flag and a word": (["params", "dataset=wp", "--cfg", "x"], "invalid choice: 'x'", ""),
+    "data's words": (["data", "fetch-all"], "data fetch-all: not understood", "data --help"),
+    "data's flags": (["data", "--json"], "data --json: not understood", "data --help"),
+    "lanes": (["lanes", "x"], "lanes is a sweep's own command", ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint", "advice"), BAD_OF_OTHERS.values(), ids=list(BAD_OF_OTHERS)
+)
+def test_bad_lines_of_the_other_commands(
+    charcmp: Charcmp, tmp_path: Path, args: list[str], complaint: str, advice: str
+) -> None:
+    write_run(tmp_path / "work" / "R", 1.5)
+    reads_runs = args[0] in ("report", "status") and "results_dir=TYPO" not in args
+    done = charcmp(*args, *(["results_dir=R"] if reads_runs else []))
+    assert done.returncode == 2
+    line = one_line(done.stderr)
+    assert complaint in line
+    assert advice in line
+    assert not (tmp_path / "work" / "TYPO").exists()
+
+
+def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:
+    for args in (["--cfg", "job", "seed=3"], ["seed=3", "--cfg", "job", "layers=2"]):
+        shown = charcmp("train", "gpus=0,1", *args)
+        assert shown.returncode == 0, shown.stderr
+        assert "\nseed: 3\n" in shown.stdout

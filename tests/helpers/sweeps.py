@@ -1,0 +1,74 @@
+"""What a sweep leaves behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.spec import resolve
+from charcmp.data.dataset import DatasetConfig
+from charcmp.runs.folder import RunFolder, runs_dir
+from charcmp.sweeping.grid import Job
+from charcmp.sweeping.pool import run_processes
+from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.sweep import queue
+from helpers.console import TINY
+from helpers.training import TIMES
+
+
+def results(folder: Path) -> dict[str, dict]:
+    """Every result of a results folder, times aside, with what the weights and losses hash to."""
+    found = {}
+    for run in sorted((folder / "runs").iterdir()):
+        result = json.loads((run / "result.json").read_text())
+        for key in TIMES:
+            result.pop(key, None)  # no sampling time from lanes
+        result["weights"] = hash((run / "best.safetensors").read_bytes())
+        result["losses"] = hash((run / "test_nll.npy").read_bytes())
+        found[run.name] = result
+    return found
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes in which a sweep trains; it starts others, such as git, for a moment."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "faulthandler" in line]
+
+
+LANES = [Slot("CPU", 1, {}, 3)] * 3
+
+
+def make_jobs(
+    text: Path, results_dir: Path, epochs: int = 3, lr: float = 2e-3, device: str = "cpu"
+) -> list[Job]:
+    """Five runs, and the command line that means the same to `charcmp train`."""
+    jobs = []
+    for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
+        config = Config(
+            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            dataset=DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
+            optimizer=RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
+            **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 4, "unroll_steps": 10},
+            **{"device": device, "threads": 1, "progress": False, "checkpoint_seconds": 0.0},
+            seed=seed,
+            epochs=epochs,
+            results_dir=str(results_dir),
+        )
+        given = [
+            *("dataset=text", f"dataset.path={text}", *TINY[:1], *TINY[2:], f"epochs={epochs}"),
+            *(f"cell={cell}", f"seed={seed}", f"optimizer.lr={config.optimizer.lr}"),
+            *("layers=2", "dropout=0.2", f"results_dir={results_dir}", "checkpoint_seconds=0"),
+        ]
+        spec = resolve(config)
+        folder = RunFolder(runs_dir(results_dir) / spec.run_id)
+        jobs.append(Job(given, spec, folder))
+    return jobs
+
+
+def run(jobs: list[Job], slots: list[Slot] = LANES) -> None:
+    queue(jobs)
+    run_processes(jobs, slots=slots)

@@ -1,0 +1,53 @@
+"""Small specifications to train in this process, and what comes of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from charcmp.config.schema import (
+    CellConfig,
+    Config,
+    LSTMConfig,
+    RMSpropConfig,
+)
+from charcmp.config.spec import RunSpec, resolve
+from charcmp.data.dataset import DatasetConfig
+from charcmp.runs.folder import RunFolder
+
+TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
+
+
+def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:
+    config = Config(
+        cell=LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell),
+        dataset=DatasetConfig(source="file", path=str(text), layout="contiguous"),
+        optimizer=RMSpropConfig(name="rmsprop"),
+        hidden_size=6,
+        epochs=3,
+        batch_size=4,
+        unroll_steps=10,
+        device="cpu",
+        threads=1,
+        progress=False,
+    )
+    return resolve(replace(config, **changes))
+
+
+def folder_of(tmp_path: Path, name: str) -> RunFolder:
+    folder = RunFolder(tmp_path / name)
+    folder.create()
+    return folder
+
+
+def without_times(result: dict) -> dict:
+    return {key: value for key, value in result.items() if key not in TIMES}
+
+
+def history_of(folder: RunFolder) -> list[dict]:
+    return [without_times(entry) for entry in json.loads(folder.history.read_text())]
+
+
+def quiet(line: str) -> None:
+    pass

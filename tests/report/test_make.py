@@ -1,0 +1,235 @@
+"""The report's files and what is printed; what is wrong in a folder of runs is named."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.runs import NUM_TEST_CHARS, losses, report_texts, write_run
+
+from charcmp.errors import UserError
+from charcmp.report import make
+from charcmp.report.losses import pack
+from charcmp.report.make import make_report
+
+# What is printed and written.
+
+
+def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report_texts(small_grid)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "wp, 50 epochs: test nats per character; nothing is bold, as there is one"
+    )
+    del lines[1]  # the caption goes on
+    assert lines[2].split() == [c for c in ("LSTM", "RNN", "GRU") for _ in range(3)]
+    assert lines[3].split() == ["budget", *"123" * 3]
+    assert lines[5].split() == [
+        "50k",
+        "test",
+        "1.450",
+        "—",
+        "—",
+        "—",
+        "1.445",
+        "—",
+        "1.400",
+        "—",
+        "—",
+    ]
+    assert lines[6].split() == (
+        ["paper", "1.449", "1.442", "1.540", "1.446", "1.401", "1.396", "1.398", "1.373", "1.472"]
+    )
+    assert lines[7].split() == ["difference", "+0.001", "+0.044", "+0.002"]
+    assert [line.split()[:2] for line in lines[8:10]] == [["SD,", "characters"], ["SD,", "blocks"]]
+    assert lines[10].split() == ["seeds", "1", "1", "1"]
+    assert lines[12].split() == ["130k", "test", "—", "—", "—", "—", "—", "—", "—", "—", "1.300"]
+    assert max(len(line) for line in lines if "written to" not in line) <= 110
+    text = " ".join(" ".join(lines).split())
+    assert "Not there yet: LSTM 2 at 50k" in text
+    assert "What to take wp, 50 epochs. At 50k take GRU, 1 layer" in text
+    assert "One seed per cell" in text
+    assert "not re-read from the PDF" in text
+    assert "as long as each series' dependence asks for" in text
+
+
+def test_the_files(small_grid: Path) -> None:
+    report_texts(small_grid)
+    report = small_grid / "report"
+    rows = [[text.strip() for text in line.strip("|").split("|")]
+            for line in (report / "table_perplexity.md").read_text().splitlines()
+            if line.startswith("|")]  # fmt: skip
+    assert rows[0] == ["budget", "", *(f"{c} {n}" for c in ("LSTM", "RNN", "GRU") for n in "123")]
+    assert rows[2] == ["50k", "test", "4.263", "—", "—", "—", "4.240", "—", "4.057", "—", "—"]
+    assert rows[4][2] == f"{math.exp(1.45) - math.exp(1.449):+.3f}"
+    bits = (report / "table_bits.tex").read_text()
+    assert r"\multicolumn{3}{c}{LSTM} & \multicolumn{3}{c}{RNN} & \multicolumn{3}{c}{GRU}" in bits
+    assert rf"50k & test & {1.45 / math.log(2):.3f} & --- & --- & --- & 2.084 & ---" in bits
+    assert f"{1.4004 / math.log(2):.3f}" in bits
+    assert "textbf" not in bits
+    assert all(rule in bits for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
+    assert r"Fei-Fei 2015, Table 1" in bits
+    assert r"Johnson \& Fei-Fei" in bits
+    wide = pd.read_csv(report / "table_nats.csv")
+    assert wide.loc[0, "lstm 1"] == 1.45
+    assert pd.isna(wide.loc[0, "lstm 2"])
+    cells = pd.read_csv(report / "cells.csv").set_index(["budget", "cell", "layers"])
+    assert list(cells["num_seeds"]) == [1, 1, 1, 1]
+    lstm = cells.loc["50k", "lstm", 1]
+    assert lstm["difference"] == pytest.approx(0.001)
+    assert lstm["test_perplexity"] == pytest.approx(math.exp(1.45), abs=1e-6)
+    assert lstm["deviation_percent"] == 0
+    assert not any(file.name.startswith(".") for file in report.iterdir())
+
+
+def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
+    code = (
+        "import sys; from charcmp.report import make_report; "
+        f"make_report({str(small_grid)!r}, formats=['csv', 'md', 'tex']); "
+        "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); "
+        f"make_report({str(small_grid)!r}); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_a_thousand_runs_in_seconds(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        np.save(tmp_path / f"{number}.npy", losses(1.4, num_chars=330_000, seed=number))
+    grid = itertools.product(
+        ("wp", "lk"), ("50k", "130k", "400k", "1300k"), ("lstm", "gru", "rnn"), (1, 2, 3), range(14)
+    )
+    for number, (dataset, budget, cell, layers, seed) in enumerate(grid):
+        model = {"dataset": dataset, "budget": budget, "cell": cell, "layers": layers}
+        nats = 1.4 + 0.01 * rng.standard_normal()
+        folder = write_run(tmp_path, nats, seed=seed, num_test_chars=330_000, **model)
+        os.link(tmp_path / f"{number % 8}.npy", folder / "test_nll.npy")
+    assert number > 1000
+    start = time.process_time()  # not the wall's: the neighbours of a test are none of its business
+    report_texts(tmp_path)
+    assert time.process_time() - start < 15
+
+
+def test_many_columns_are_printed_in_parts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nlls = [losses(1.4), losses(1.4)]
+    for cell in ("lstm", "rnn", "gru", "gru_reset_after"):
+        for layers in (1, 2, 3):
+            for seed, nll in enumerate(nlls):
+                model = {"cell": cell, "layers": layers, "budget": "130k", "dataset": "lk"}
+                write_run(tmp_path, 1.4, seed=seed, nll=nll, **model)
+    report_texts(tmp_path)
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines() if "written to" not in line) <= 110
+    assert out.count("130k      test") == 2
+    assert out.count("*1.400") == 12  # of equals, all are the best
+
+
+# What can be wrong.
+
+
+def break_json(folder: Path) -> None:
+    text = (folder / "result.json").read_text()
+    (folder / "result.json").write_text(text[:100])
+
+
+def put_nan(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"test_nats_per_char": math.nan}))
+
+
+def drop_key(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    del result["identity"]
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def unknown_cell(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    result["cell"] = result["identity"]["cell.name"] = "transformer"
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+def other_schema(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"schema_version": 2}))
+
+
+def text_for_a_number(folder: Path) -> None:
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"hidden_size": "64"}))
+
+
+def copy_run(folder: Path) -> None:
+    (folder.with_name("copy")).mkdir()
+    (folder.with_name("copy") / "result.json").write_bytes((folder / "result.json").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"),
+    [
+        (break_json, "result.json: not valid JSON"),
+        (put_nan, "result.json: not valid JSON"),
+        (drop_key, "result.json: without identity"),
+        (unknown_cell, "result.json: cell 'transformer'"),
+        (other_schema, "schema version 2, but 1 is read here"),
+        (text_for_a_number, "result.json: hidden_size: Expected int, got str"),
+        (copy_run, "the same run as"),
+    ],
+)
+def test_a_bad_result_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Any, file: str
+) -> None:
+    write_run(tmp_path, 1.5)
+    damage(write_run(tmp_path, 1.2, cell="gru", nll=losses()))
+    (tmp_path / "runs" / "still-training").mkdir()
+    report_texts(tmp_path)
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert file in err
+    assert "runs without a result yet: 1" in out
+    assert "named on stderr: 1" in out
+    assert ("1.200" in out) == (damage is copy_run)
+
+
+@pytest.mark.parametrize("name", ["test_nll.npy", "test_blocks.npz"])
+@pytest.mark.parametrize("kind", ["truncated", "short", "empty", "not finite"])
+def test_bad_losses_cost_only_the_sds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, kind: str
+) -> None:
+    file = write_run(tmp_path, 1.234, nll=losses()) / name
+    nll = losses(num_chars=NUM_TEST_CHARS - (10_000 if kind == "short" else 0))
+    if kind == "not finite":
+        nll[7] = np.nan
+    if name == "test_nll.npy":
+        np.save(file, nll)
+    else:
+        file.with_name("test_nll.npy").unlink()
+        file.write_bytes(pack(nll, 100, 100))
+    if kind in ("truncated", "empty"):
+        file.write_bytes(file.read_bytes()[: 5000 if kind == "truncated" else 0])
+    report_texts(tmp_path)
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert str(file) in err
+    assert "1.234" in out
+    assert "SD, characters" not in out
+    assert "named on stderr: 1" in out
+
+
+def test_no_runs_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(make, "PUBLISHED", tmp_path / "none")
+    with pytest.raises(UserError, match="no finished run; charcmp sweep") as error:
+        make_report(tmp_path / "results")
+    assert "\n" not in str(error.value)

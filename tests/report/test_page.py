@@ -1,0 +1,164 @@
+"""The figures and the page: what they hold, the same each time, whatever a run is called."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from helpers.pages import GRID, NASTY
+from helpers.runs import add_records, report_files, tables_of, write_grid, write_run
+
+from charcmp.report.figures.models import models_figure, perplexity_for
+from charcmp.report.make import make_report
+
+FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "differences-layers",
+           "gap", "tsne")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A full report of a small grid of three seeds."""
+    results = tmp_path_factory.mktemp("results")
+    for folder in write_grid(results, GRID):
+        add_records(folder)
+    make_report(results)
+    return results
+
+
+def texts_of(svg: bytes) -> list[str]:
+    elements = ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return ["".join(element.itertext()).strip() for element in elements]
+
+
+def test_every_figure_is_there_in_both_forms(reported: Path) -> None:
+    files = report_files(reported)
+    assert {name for name in files if name.startswith("figures/")} == {
+        f"figures/wp-50-epochs-{figure}.{suffix}" for figure in FIGURES for suffix in ("svg", "png")
+    }
+    for name, contents in files.items():
+        assert len(contents) < 300_000
+        if name.endswith(".png"):
+            assert contents.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"),
+    [
+        ("loss", {"test loss (nats per character)", "1 layer", "2 layers", "45k", "the paper"}),
+        ("learning-50k", {"loss (nats per character)", "epoch", "GRU, 2 layers", "best epoch"}),
+        (
+            "differences-rnn",
+            {"LSTM 1 - RNN 1", "GRU 2 - RNN 2", "50k", "not significantly different"},
+        ),
+        ("gap", {"parameters per training character", "LSTM", "RNN", "GRU"}),
+        ("tsne", {"t-SNE 1 (no unit)", "50k"}),
+    ],
+)
+def test_what_the_figures_say(reported: Path, figure: str, shown: set[str]) -> None:
+    svg = (reported / "report" / "figures" / f"wp-50-epochs-{figure}.svg").read_bytes()
+    assert shown <= set(texts_of(svg))
+
+
+def test_a_report_made_twice_is_the_same(reported: Path) -> None:
+    before = report_files(reported)
+    make_report(reported)
+    assert report_files(reported) == before
+
+
+def test_more_parameters_than_characters_is_a_warning(tmp_path: Path) -> None:
+    add_records(write_run(tmp_path, 1.4), num_chars=40_000)
+    make_report(tmp_path, formats=["html"])
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "WARNING: more parameters than training characters (shaded): LSTM 1 at 50k." in page
+
+
+@pytest.mark.parametrize(("models", "perplexity"), [(5, 1), (9, 2), (36, 11), (1000, 30)])
+def test_the_perplexity_is_below_the_number_of_models(models: int, perplexity: int) -> None:
+    assert perplexity_for(models) == perplexity < models
+
+
+def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path, 1.4)
+    (folder / "history.json").write_text("[{]")
+    make_report(tmp_path, formats=["svg"])
+    out, err = capsys.readouterr()
+    assert "history.json: not valid JSON" in err
+    assert "shown without its learning curve" in err
+    assert "no environment.json tells the training text's length" in out
+    assert "no t-SNE of 0 models; it takes 5" in out
+
+
+def test_without_scikit_learn_a_line_says_so(
+    reported: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    (table,) = tables_of(reported)
+    assert models_figure(table, print) is None
+    assert "no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn" in capsys.readouterr().out
+
+
+class Page(HTMLParser):
+    """Tags, addresses and texts of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "action"):
+                self.addresses.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+def test_the_page_holds_everything_itself(reported: Path) -> None:
+    text = (reported / "report" / "report.html").read_text()
+    page = Page(text)
+    assert page.tags.count("svg") == len(FIGURES)
+    assert all(address.startswith(("#", "data:,")) for address in page.addresses)
+    assert "@import" not in text
+    assert len(page.ids) == len(set(page.ids))
+    runs = json.loads(re.search(r'id="runs-data">(.*?)</script>', text, re.DOTALL)[1])
+    assert len(runs) == 18
+    assert all(run["command"].startswith("charcmp train cell=") for run in runs.values())
+    assert text.count("data-runs=") > 18
+    for said in ("What to take", "undecided", "the model with the lowest mean", "perplexity 5"):
+        assert said in text
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    for number in (0, 1):
+        folder = write_run(tmp_path, 1.4 + number, seed=number)
+        result = json.loads((folder / "result.json").read_text())
+        result["corpus_note"] = NASTY
+        result["identity"] |= {"cell.option": NASTY, "other": NASTY}
+        (folder / "result.json").write_text(json.dumps(result))
+        add_records(folder)
+        (folder / "environment.json").write_text(json.dumps({"command": NASTY}))
+    make_report(tmp_path)
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert "<img" not in text
+    assert Page(text).tags.count("script") == 2
+    assert "img" not in Page(text).tags
+    svg = (tmp_path / "report" / "figures").glob("*-loss.svg")
+    assert any(NASTY in label for label in texts_of(next(svg).read_bytes()))
+
+
+def test_figures_need_no_losses(tmp_path: Path) -> None:
+    """Partial results: no loss kept, one cell diverged."""
+    write_run(tmp_path, 1.4)
+    write_run(tmp_path, None, cell="gru")
+    make_report(tmp_path)
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "diverged" in page
+    assert "Not there yet: LSTM 2 at 50k" in page

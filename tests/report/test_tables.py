@@ -1,0 +1,314 @@
+"""What stands together in a table, and which runs a report is narrowed to."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from helpers.console import Charcmp
+from helpers.runs import losses, report_texts, tables_of, write_run
+
+from charcmp.errors import UserError
+from charcmp.report.figures.pictures import _slug
+from charcmp.report.filters import Filters
+from charcmp.report.load import load_runs
+from charcmp.report.tables import make_tables
+
+EPOCH = {"epoch": 1, "train_nats_per_char": 1.5, "val_nats_per_char": 1.5}
+
+# What stands together.
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"epochs": 3, "extra": {"epochs": 3}},
+        {"layout": "contiguous"},
+        {"split": [90.0, 5.0, 5.0]},
+        {"corpus_sha256": "f" * 64},
+        {"protocol_version": 2},
+        {"num_test_chars": 10_000},
+        {"batch_size": 50, "extra": {"batch_size": 50}},
+        {"unroll_steps": 50, "extra": {"unroll_steps": 50}},
+        {"precision": "tf32", "extra": {"precision": "tf32"}},
+        {"extra": {"optimizer.lr": 0.001}},
+        {"extra": {"init": "xavier"}},
+        {"extra": {"clip": None}},
+        {"dataset": "lk"},
+    ],
+    ids=str,
+)
+def test_protocols_are_never_mixed(tmp_path: Path, other: dict[str, Any]) -> None:
+    write_run(tmp_path, 1.4)
+    write_run(tmp_path, 1.2, **other)
+    tables = tables_of(tmp_path)
+    assert sorted(cell.test_nats for table in tables for cell in table.done()) == [1.2, 1.4]
+    assert len({table.heading for table in tables}) == 2
+
+
+def test_options_of_a_cell_are_a_column(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.4)
+    write_run(tmp_path, 1.3, extra={"cell.forget_bias": 1.0})
+    (table,) = tables_of(tmp_path)
+    assert table.columns[:2] == [("lstm", 1), ("lstm", 2)]
+    variant = table.cells["50k", "lstm(forget_bias=1.0)", 1]
+    assert (variant.test_nats, variant.paper_nats) == (1.3, None)
+    assert len(tables_of(tmp_path, cell="lstm")[0].cells) == 2
+    report_texts(tmp_path)
+    assert "LSTM (forget_bias=1.0) 1" in (tmp_path / "report" / "table_nats.md").read_text()
+
+
+@pytest.mark.parametrize("cell", ["lstm_softmax_gate", "lstm_cascaded_gate"])
+def test_readings_of_ours_are_called_so(tmp_path: Path, cell: str) -> None:
+    write_run(tmp_path, 1.4)
+    report_texts(tmp_path)
+    table = tmp_path / "report" / "table_nats.md"
+    assert "our reading" not in table.read_text()
+    write_run(tmp_path, 1.3, cell=cell)
+    report_texts(tmp_path)
+    assert "gates: our reading of what S. Asakawa announced in 2016" in table.read_text()
+
+
+def test_headings_say_what_is_different(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.4)
+    write_run(tmp_path, 1.4, epochs=3)
+    write_run(tmp_path, 1.4, extra={"optimizer.lr": 0.001})
+    write_run(tmp_path, 1.4, dataset="pydocs", layout="contiguous", epochs=1)
+    write_run(tmp_path, 1.4, corpus_sha256="abcdef12" * 8, epochs=3)
+    assert {table.heading for table in tables_of(tmp_path)} == {
+        "wp, 50 epochs",
+        "wp, 50 epochs, optimizer.lr=0.001",
+        "wp, 3 epochs, text wp000000",
+        "wp, 3 epochs, text abcdef12",
+        "pydocs, contiguous, 1 epoch",
+    }
+
+
+@pytest.mark.parametrize(
+    ("run", "rows"),
+    [
+        ({"hidden_size": 64, "budget": "44823"}, ["50k"]),
+        ({"hidden_size": 77, "cell": "gru", "budget": "45132"}, ["50k", "45132"]),
+        ({"budget": "60000"}, ["60000"]),
+        ({"hidden_size": 70, "budget": "50k"}, ["50697"]),  # named so by an older solver, say
+        ({"cell": "gru", "layers": 3, "budget": "1300k"}, ["1300k"]),
+    ],
+    ids=str,
+)
+def test_a_run_counts_where_the_solver_puts_it(
+    tmp_path: Path, run: dict[str, Any], rows: list[str]
+) -> None:
+    write_run(tmp_path, **run)
+    (table,) = tables_of(tmp_path)
+    assert list(table.rows) == rows or list(table.rows) == rows[::-1]
+    assert len(table.cells) == len(rows)
+
+
+def test_other_cells_of_a_numeric_budget_share_its_row(tmp_path: Path) -> None:
+    write_run(tmp_path, budget="60000")
+    write_run(tmp_path, cell="gru", layers=2, budget="60000")
+    (table,) = tables_of(tmp_path)
+    assert set(table.cells) == {("60000", "lstm", 1), ("60000", "gru", 2)}
+
+
+def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
+    # On validation 0.2 wins over the mean of its seeds; on test 0 would.
+    for dropout, seed, val, test in [
+        (0.0, 0, 1.40, 1.30),
+        (0.0, 1, 1.50, 1.30),
+        (0.2, 0, 1.44, 1.41),
+        (0.2, 1, 1.44, 1.43),
+        (0.5, 0, 1.60, 1.20),
+    ]:
+        write_run(tmp_path, test, dropout=dropout, seed=seed, val_nats_per_char=val)
+    write_run(tmp_path, 1.6, cell="gru")
+    (table,) = tables_of(tmp_path)
+    cell = table.cells["50k", "lstm", 1]
+    assert (cell.dropout, cell.dropout_candidates) == (0.2, [0.0, 0.2, 0.5])
+    assert cell.test_nats == pytest.approx(1.42)
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert "Dropout chosen by validation loss: LSTM 1 at 50k: 0.2 of 0, 0.2, 0.5." in text
+
+
+def test_diverged_shows_only_where_nothing_is_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path, None, cell="rnn")
+    write_run(tmp_path, None, seed=1)
+    write_run(tmp_path, 1.5)
+    report_texts(tmp_path)
+    out = capsys.readouterr().out
+    assert next(line for line in out.splitlines() if line.startswith("50k")).split()[2:] == (
+        ["1.500", "—", "—", "diverged", "—", "—", "—", "—", "—"]
+    )
+    assert "Diverged runs: LSTM 1 at 50k: 1; RNN 1 at 50k: 1." in out
+    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    assert list(cells["status"]) == ["done", "diverged"]
+
+
+@pytest.mark.parametrize(
+    ("run", "said"),
+    [
+        ({"epochs": 3}, "not how well they end"),
+        ({"epochs": 3}, "not at the paper's settings"),
+        (
+            {"dataset": "lk", "corpus_note": "stand-in: Linux 4.1"},
+            "Text: stand-in: Linux 4.1. The stand-in has another file order",
+        ),
+        ({"dataset": "lk"}, "0.889 nats (n = 20"),
+    ],
+    ids=str,
+)
+def test_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], run: dict[str, Any], said: str
+) -> None:
+    write_run(tmp_path, **run)
+    report_texts(tmp_path)
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_memory_that_ran_away_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for cell, largest in {"lstm": 90.0, "lstm_peephole": 24042.7}.items():
+        folder = write_run(tmp_path, 1.5, cell=cell)
+        (folder / "history.json").write_text(json.dumps([EPOCH | {"largest_state": largest}]))
+    report_texts(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from zero" in said
+
+
+def test_a_model_that_is_lost_at_the_start_is_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nll_RC = losses(1.2).reshape(100, 200)
+    write_run(tmp_path, 1.2, nll=nll_RC.ravel())
+    nll_RC[:, :60] += 1.0
+    write_run(tmp_path, 1.5, cell="gru", nll=nll_RC.ravel())
+    report_texts(tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    first, rest = nll_RC[:, :100].mean(), nll_RC[:, 100:].mean()
+    assert f"adds to their test loss: GRU 1 at 50k: {(first - rest) / 2:.3f}." in said
+
+
+# Filters.
+
+
+@pytest.mark.parametrize(
+    ("axes", "kept"),
+    [
+        ({}, 7),
+        ({"dataset": "wp"}, 4),
+        ({"dataset": "text"}, 2),
+        ({"dataset": "text,pydocs"}, 3),
+        ({"dataset": "text", "dataset__name": "mine"}, 1),
+        ({"dataset": "text", "dataset__path": "some/where/your text.txt"}, 1),
+        ({"dataset": "wp,text", "dataset__name": "mine"}, 5),
+        ({"dataset": "wp", "dataset__path": "a/file.txt"}, 4),  # the paper's corpus, wherever
+        ({"dataset": "wp", "cell": "lstm,gru"}, 3),
+        ({"layers": "2"}, 1),
+        ({"budget": "130k"}, 1),
+        ({"budget": "60_000"}, 1),
+        ({"seed": "1"}, 1),
+        ({"dropout": "0.10"}, 1),
+        ({"dataset": "wp", "budget": "50k", "layers": "1", "seed": "0"}, 1),
+        ({"dataset": "nothing"}, 0),
+    ],
+    ids=str,
+)
+def test_filters(tmp_path: Path, axes: dict[str, str], kept: int) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, cell="gru", seed=1)
+    write_run(tmp_path, cell="rnn", layers=2)
+    write_run(tmp_path, budget="130k", dropout=0.1)
+    write_run(tmp_path, dataset="pydocs")
+    write_run(tmp_path, dataset="mine", budget="60000")
+    write_run(tmp_path, dataset="your-text")
+    assert sum(len(table.cells) for table in tables_of(tmp_path, **axes)) == kept
+
+
+def test_a_filter_that_is_no_number() -> None:
+    with pytest.raises(UserError, match="layers=two: not a number"):
+        Filters({"layers": {"two"}})
+
+
+def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
+    write_run(small_grid, 1.9, dataset="my-text", layout="contiguous")
+    where = f"results_dir={small_grid}"
+    done = charcmp(
+        "report", where, "dataset=wp", "cell=lstm,gru", "layers=1", "budget=50k", "--format", "csv"
+    )
+    assert done.returncode == 0, done.stderr
+    narrowed = small_grid / "report" / "budget-50k_cell-gru-lstm_dataset-wp_layers-1"
+    assert str(narrowed) in done.stdout
+    assert not (small_grid / "report" / "cells.csv").exists()  # the place of the full report
+    cells = list(csv.DictReader((narrowed / "cells.csv").open()))
+    assert [(cell["cell"], cell["layers"]) for cell in cells] == [("lstm", "1"), ("gru", "1")]
+    assert "1.300" not in done.stdout
+    done = charcmp(
+        *("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1"),
+        *("--format=csv,md", "--output", str(small_grid / "it's here")),
+    )
+    assert done.stdout.startswith("my-text, contiguous, 50 epochs")
+    assert {file.suffix for file in (small_grid / "it's here").iterdir()} == {".csv", ".md"}
+    assert "clip=1 does not narrow a report" in done.stderr
+    done = charcmp("report", where, "layers=7")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "none of the 5 finished runs is one of layers=7" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--format", "html,docx"], "--format docx: one or more of csv, md, tex, svg, png, html"),
+        (["--format"], "--format needs a value"),
+        (["--output="], "--output needs a value"),
+    ],
+    ids=str,
+)
+def test_bad_options(charcmp: Charcmp, small_grid: Path, options: list[str], said: str) -> None:
+    done = charcmp("report", f"results_dir={small_grid}", *options)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_long_filter_has_a_short_folder() -> None:
+    seeds = {str(seed) for seed in range(200)}
+    slug = Filters({"seed": seeds}).slug
+    assert len(slug) < 120
+    assert slug != Filters({"seed": seeds - {"199"}}).slug
+    assert Filters().slug == ""
+
+
+def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Two texts whose names no run id can hold, one whose name is markup, and two of one name."""
+    names = {"Война и мир": "a", "戦争": "b", "<b>*x*|y": "c", "book": "d"}
+    for name, letter in names.items():
+        write_run(tmp_path, 1.5, dataset=name, corpus_sha256=letter * 64)
+    write_run(tmp_path, 1.4, dataset="book", corpus_sha256="e" * 64)
+    for number, run in enumerate(sorted((tmp_path / "runs").glob("*"))):
+        result = json.loads((run / "result.json").read_text())
+        (run / "result.json").write_text(json.dumps(result | {"run_id": f"text-{number}"}))
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    for heading in (
+        "### Война и мир, 50 epochs:",
+        "### 戦争, 50 epochs:",
+        r"### \<b\>\*x\*\|y, 50 epochs:",
+        "### book, 50 epochs, text dddddddd:",
+        "### book, 50 epochs, text eeeeeeee:",
+    ):
+        assert heading in text
+    slugs = {_slug(f"{name}, 50 epochs") for name in names}
+    assert len(slugs) == len(names)  # no figure replaces another's
+    filters = [Filters({"dataset.path": {f"in/{name}.txt"}}) for name in ("Война и мир", "戦争")]
+    assert len({one.slug for one in filters}) == 2
+    for one in filters:
+        assert len(make_tables(load_runs(tmp_path / "runs").runs, one)) == 1

@@ -1,0 +1,153 @@
+"""Leases: one owner at a time, the dead found out, the superseded stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from helpers.console import TINY, Charcmp, wait_for
+
+from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.lease import Lease
+
+SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
+
+Owner = Callable[[Path], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def owner() -> Iterator[Owner]:
+    """Starts a process that holds the lease at a path."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def hold(path: Path) -> "subprocess.Popen[bytes]":
+        code = (
+            "import sys, time; from pathlib import Path; from charcmp.runs.lease import Lease;"
+            f"lease = Lease(Path(sys.argv[1]), {SECONDS}); lease.acquire();"
+            "print(flush=True); time.sleep(100)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE)
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        return process
+
+    yield hold
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """An owner on another host, as a shared file system shows it: a file that is touched now and
+    then, by a clock that is an hour slow. The value returned stops its heart."""
+    path = tmp_path / "owner"
+    path.write_text(
+        f"filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=ab12\nduration={SECONDS}\n"
+    )
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(SECONDS / 6):
+            os.utime(path, (time.time() - 3600,) * 2)
+
+    heart = threading.Thread(target=beat)
+    heart.start()
+    yield stop.set
+    stop.set()
+    heart.join()
+
+
+def test_an_owner_that_lives_keeps_it(tmp_path: Path, owner: Owner) -> None:
+    process = owner(tmp_path / "owner")
+    lease = Lease(tmp_path / "owner", SECONDS)
+    assert not lease.is_free()
+    with pytest.raises(BusyError, match=rf":{process.pid} is training it"):
+        lease.acquire(patience=0.5)
+    assert not lease.is_held
+
+
+def test_an_owner_that_died_on_this_host_is_followed_at_once(tmp_path: Path, owner: Owner) -> None:
+    process = owner(tmp_path / "owner")
+    process.kill()
+    process.wait()
+    begun = time.monotonic()
+    assert Lease(tmp_path / "owner", SECONDS).is_free()
+    lease = Lease(tmp_path / "owner", SECONDS)
+    lease.acquire()
+    assert time.monotonic() - begun < SECONDS
+    lease.check()
+    lease.release()
+    assert not lease.path.exists()
+
+
+def test_an_owner_elsewhere_is_judged_by_its_heartbeat(tmp_path: Path, elsewhere) -> None:
+    lease = Lease(tmp_path / "owner", SECONDS)
+    with pytest.raises(BusyError, match="elsewhere:1"):
+        lease.acquire(patience=2 * SECONDS)
+    elsewhere()
+    begun = time.monotonic()
+    lease.acquire(patience=0.1)
+    assert time.monotonic() - begun > 0.6 * SECONDS  # its last heartbeat was a moment before
+    lease.check()
+    lease.release()
+
+
+def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> None:
+    with pytest.raises(Interrupted):
+        Lease(tmp_path / "owner", SECONDS).acquire(lambda: True)
+
+
+def test_a_lease_of_another_length_is_refused(tmp_path: Path, owner: Owner) -> None:
+    owner(tmp_path / "owner")
+    with pytest.raises(UserError, match="another lease_seconds"):
+        Lease(tmp_path / "owner", SECONDS + 1).acquire()
+
+
+def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", SECONDS)
+    folder.create()
+    with folder.leased():
+        folder.write_json(folder.history, 1)
+        folder.lease.path.unlink()
+        with pytest.raises(LostLeaseError, match="has taken this run over"):
+            folder.write_json(folder.history, 2)
+        follower = RunFolder(tmp_path / "run", SECONDS)
+        with follower.leased():
+            with pytest.raises(LostLeaseError):
+                folder.write_json(folder.history, 3)
+            follower.write_json(follower.history, 4)
+    assert folder.history.read_text() == "4\n"
+
+
+def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    """A laptop's lid, a frozen cgroup, a file server away: alive, but silent for too long."""
+    args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "epochs=120"]
+    args += ["lease_seconds=3", "checkpoint_seconds=0"]
+    alone = charcmp("train", *args, "results_dir=alone")
+    assert alone.returncode == 0
+    work = tmp_path / "work"
+    asleep = start("train", *args)
+    wait_for(lambda: list(work.glob("results/runs/*/checkpoint.pt")))
+    asleep.send_signal(signal.SIGSTOP)
+    other = charcmp("train", *args)
+    assert other.returncode == 0, other.stderr
+    assert "resuming" in other.stdout
+    asleep.send_signal(signal.SIGCONT)
+    _, errors = asleep.communicate(timeout=60)
+    assert asleep.returncode == 4
+    assert "has taken this run over; this process has stopped" in errors
+    (run,) = (work / "results" / "runs").iterdir()
+    for name in ("best.safetensors", "test_nll.npy"):
+        (expected,) = work.glob(f"alone/runs/*/{name}")
+        assert (run / name).read_bytes() == expected.read_bytes()
+    assert not (run / "owner").exists()

@@ -1,0 +1,113 @@
+"""Status: every state a run can be in, from real runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.console import TINY, Charcmp, wait_for
+
+
+def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
+    none = charcmp("status")
+    assert none.returncode == 2
+    assert "no runs; charcmp sweep" in none.stderr
+
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn"]
+    charcmp("train", *text, "seed=1")
+    charcmp("train", *text, "seed=2", "optimizer.lr=1e38", "clip=null")
+    runs = tmp_path / "work" / "results" / "runs"
+    sweep = start("sweep", *text, "seed=3,4", "layers=1", "epochs=5000")
+    wait_for(lambda: len(list(runs.glob("*-s[34]-*/environment.json"))) == 2)
+
+    def states() -> dict[str, dict]:
+        listed = json.loads(charcmp("status", "--json").stdout)
+        return {run["run_id"].split("-")[4]: run for run in listed}
+
+    running = states()
+    assert running["s1"]["state"] == "done"
+    assert running["s1"]["test_nats_per_char"] > 0
+    assert running["s2"]["state"] == "diverged"
+    assert running["s3"]["state"] == running["s4"]["state"] == "running"
+    assert running["s3"]["epochs"] == 5000
+    assert running["s3"]["seconds_left"] > 0
+
+    sweep.terminate()
+    sweep.wait(120)
+    (run_3,) = runs.glob("*-s3-*")
+    steering = {"reason": "killed by SIGKILL \x1b[2J\x1b]0;owned\x07"}
+    (run_3 / "failure.json").write_text(json.dumps(steering))
+    (run_1,) = runs.glob("*-s1-*")
+    (run_1 / "result.json").write_text("{")
+    stopped = states()
+    assert stopped["s1"]["state"] == "corrupt"
+    assert stopped["s3"]["state"] == "failed"
+    assert stopped["s4"]["state"] == "interrupted"
+    printed = charcmp("status").stdout
+    assert "4 runs: 1 failed, 1 interrupted, 1 corrupt, 1 diverged" in printed
+    assert "killed by SIGKILL" in printed
+    assert printed.replace("\n", "").isprintable()  # a stranger's file does not steer the terminal
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"run_id": "../../elsewhere"},
+        {"dataset": "a/b"},
+        {"corpus_note": "\x1b]0;owned\x07"},
+        {"identity": {"\x1b[2J": 1}},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_strangers_result_leads_nowhere(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, change: dict
+) -> None:
+    charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn")
+    (run,) = (tmp_path / "work" / "results" / "runs").iterdir()
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | change))
+    for command in ("status", "report"):
+        done = charcmp(command)
+        assert (done.stdout + done.stderr).replace("\n", "").isprintable()
+    assert "1 runs: 1 corrupt" in charcmp("status").stdout
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_watching_from_another_shell(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1", "jobs=1"]
+    sweep = start("sweep", *text, "seed=0,1", "epochs=40")
+    wait_for(lambda: list((tmp_path / "work" / "results" / "runs").glob("*/owner")))
+    first = json.loads(charcmp("status", "--json").stdout)
+    assert {run["state"] for run in first} <= {"running", "waiting", "done"}
+    assert {run["seed"] for run in first} == {0, 1}  # also of the run that has not begun
+    watched = charcmp("status", "--watch")
+    assert sweep.wait(120) == 0
+    assert watched.returncode == 0
+    for seed in (0, 1):
+        lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]
+        assert " done 40/40" in lines[-1]
+
+
+def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]
+    charcmp("sweep", *text, "cell=rnn,gru", "layers=1", "seed=0,1", "jobs=2")
+
+    def shown(*filters: str) -> list[tuple[str, int]]:
+        runs = json.loads(charcmp("status", "--json", *filters).stdout)
+        return [(run["cell"], run["seed"]) for run in runs]
+
+    assert len(shown()) == 4
+    assert shown("cell=gru") == [("gru", 0), ("gru", 1)]
+    assert shown("cell=gru,rnn", "seed=1") == [("gru", 1), ("rnn", 1)]
+    assert shown(f"dataset.path={tiny_text}", "hidden_size=8", "seed=0", "cell=rnn") == [("rnn", 0)]
+    none = charcmp("status", "cell=lstm")
+    assert none.returncode == 2
+    assert none.stderr == "charcmp: none of the 4 runs is one of cell=lstm\n"
+    assert "dropout=0.5 does not narrow a status" in charcmp("status", "dropout=0.5").stderr
+
+    lines = charcmp("status", "--watch", "--json", "seed=1").stdout.splitlines()
+    assert [(json.loads(line)["cell"], json.loads(line)["state"]) for line in lines] == [
+        ("gru", "done"),
+        ("rnn", "done"),
+    ]

@@ -1,0 +1,168 @@
+"""scripts/publish.py: small files that lead to the same report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from helpers.console import Charcmp, load_script, run_of
+from helpers.runs import TEXTS, add_records, losses, report_files, write_run
+
+from charcmp.errors import UserError
+from charcmp.report import make
+from charcmp.report.filters import Filters
+from charcmp.report.make import make_report
+
+
+@pytest.fixture(scope="module")
+def publish() -> ModuleType:
+    return load_script("publish")
+
+
+COMMAND = (
+    "charcmp train cell=lstm results_dir=/home/someone/r 'data_dir=/home/some one/d' "
+    "dataset=wp dataset.path=/home/someone/wp.txt epochs=50"
+)
+
+
+def complete(folder: Path) -> None:
+    """The other files that a training leaves in a run's folder."""
+    (folder / "config.yaml").write_text(
+        "# the-id\ndataset:\n  name: wp\n  path: /home/someone/wp.txt\nlayers: 1\n"
+        "threads: 3\njobs: 2\nresults_dir: /home/someone/r\ndata_dir: /home/someone/d\n"
+    )
+    add_records(folder)
+    environment = json.loads((folder / "environment.json").read_text())
+    environment |= {"command": COMMAND, "earlier_starts": [{"command": COMMAND}]}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    (folder / "checkpoint.pt").write_bytes(b"large")
+
+
+def all_files(folder: Path) -> dict[str, bytes]:
+    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+
+
+def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
+    results, to = tmp_path / "results", tmp_path / "paper"
+    for cell in ("lstm", "gru"):
+        for seed in (0, 1):
+            nll = losses(1.5, seed=seed, num_chars=330_000)
+            complete(write_run(results, 1.5, cell=cell, seed=seed, nll=nll, num_test_chars=330_000))
+    (results / "runs" / "unfinished").mkdir()
+    make_report(results, Filters({"cell": {"lstm", "gru"}}), out=results / "report")
+    assert publish.publish(results, to) == 0
+    first = all_files(to)
+    wanted = report_files(results)
+    assert report_files(to).keys() == wanted.keys()
+    same = {name for name, contents in wanted.items() if report_files(to)[name] == contents}
+    # The tables have columns for the grid's missing cells; the page has commands without paths.
+    assert {name for name in wanted if name.startswith("figures/")} < same
+    assert {"cells.csv", "differences.csv", "claims.csv", "against_paper.csv"} < same
+    assert b"0.00" in wanted["cells.csv"]  # with SDs
+    runs = sorted((to / "runs").iterdir())
+    assert len(runs) == 4
+    for run in runs:
+        assert {file.name for file in run.iterdir()} == {
+            *("result.json", "config.yaml", "environment.json", "history.json", "test_blocks.npz")
+        }
+        assert sum(file.stat().st_size for file in run.iterdir()) < 100_000
+        assert not any(b"someone" in file.read_bytes() for file in run.iterdir())
+        assert (run / "config.yaml").read_text() == "# the-id\ndataset:\n  name: wp\nlayers: 1\n"
+        environment = json.loads((run / "environment.json").read_text())
+        left = "charcmp train cell=lstm dataset=wp epochs=50"
+        assert environment["command"] == environment["earlier_starts"][0]["command"] == left
+    assert publish.publish(results, to) == 0
+    assert all_files(to) == first
+    # What is published stays, whatever the next results folder holds.
+    complete(write_run(tmp_path / "more", 1.3, layers=2, nll=losses(1.3)))
+    assert publish.publish(tmp_path / "more", to, formats=TEXTS) == 0
+    assert {name for name in first if name.startswith("runs")} < set(all_files(to))
+
+
+def test_a_diverged_run_is_published_as_such(publish: ModuleType, tmp_path: Path) -> None:
+    complete(write_run(tmp_path, 1.5, nll=losses()))
+    diverged = write_run(tmp_path, 1.5, layers=2)
+    complete(diverged)
+    result = json.loads((diverged / "result.json").read_text())
+    nats = dict.fromkeys(key for key in result if key.endswith("nats_per_char"))
+    (diverged / "result.json").write_text(json.dumps(result | {"status": "diverged"} | nats))
+    assert publish.publish(tmp_path, tmp_path / "paper", formats=TEXTS) == 0
+    published = {file.name for file in (tmp_path / "paper" / "runs" / diverged.name).iterdir()}
+    assert published == {"result.json", "config.yaml", "environment.json", "history.json"}
+    assert "diverged" in (tmp_path / "paper" / "report" / "table_nats.md").read_text()
+
+
+def test_publish_without_losses(publish: ModuleType, tmp_path: Path) -> None:
+    run = write_run(tmp_path, 1.5, nll=losses())
+    complete(run)
+    to = tmp_path / "practice"
+    assert publish.publish(tmp_path, to, with_losses=False) == 0
+    assert {str(file.relative_to(to)) for file in to.rglob("*") if file.is_file()} == {
+        f"runs/{run.name}/{name}"
+        for name in ("result.json", "config.yaml", "environment.json", "history.json")
+    }
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"git_dirty": True}, {"git_dirty": None}, {"git_commit": None, "git_dirty": None}],
+    ids=str,
+)
+def test_publish_refuses_what_no_commit_made(
+    publish: ModuleType, tmp_path: Path, changed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(write_run(tmp_path, 1.5, nll=losses()))
+    dirty = write_run(tmp_path, 1.4, cell="gru", nll=losses(), **changed)
+    complete(dirty)
+    to = tmp_path / "paper"
+    assert publish.publish(tmp_path, to, formats=TEXTS) == 1
+    assert f"refused: {dirty.name}" in capsys.readouterr().out
+    assert not (to / "runs" / dirty.name).exists()
+    assert publish.publish(tmp_path, to, allow_dirty=True, formats=TEXTS) == 0
+    assert (to / "runs" / dirty.name / "result.json").exists()
+
+
+def test_published_runs_are_shown_when_asked_for_and_never_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "results" / "paper"
+    monkeypatch.setattr(make, "PUBLISHED", published)
+    write_run(published, 1.333)
+    before = all_files(published)
+    with pytest.raises(UserError, match=r"no finished run; .*report --published shows"):
+        make_report(tmp_path / "results")
+    assert not (tmp_path / "results" / "report").exists()
+    make_report(tmp_path / "results", published=True)
+    assert (tmp_path / "results" / "report" / "published" / "cells.csv").is_file()
+    for inside in (published, published / "runs"):
+        with pytest.raises(UserError, match="published"):
+            make_report(inside)
+    assert all_files(published) == before
+
+
+def test_a_run_published_with_its_weights_is_a_run_to_use(
+    charcmp: Charcmp, publish: ModuleType, trained: Path, tmp_path: Path
+) -> None:
+    """By sample and score, with nothing else of the run's own folder; its text in data_dir."""
+    to = tmp_path / "weights"
+    assert publish.publish(
+        trained, to, allow_dirty=True, with_losses=False, with_weights=True
+    ) == 0  # fmt: skip
+    published, run = run_of(to, "tiny"), run_of(trained, "tiny")
+    assert {file.name for file in published.iterdir()} == {
+        *("result.json", "config.yaml", "environment.json", "history.json", "best.safetensors")
+    }
+    assert not any(str(trained).encode() in file.read_bytes() for file in published.iterdir())
+    assert "working_dir" in json.loads((run / "environment.json").read_text())
+    assert "working_dir" not in (published / "environment.json").read_text()
+    ways = {run: [f"results_dir={trained}"], published: [f"data_dir={trained}"]}
+    for arguments in (["sample", "length=50"], ["score", "split=test"]):
+        shown = [charcmp(*arguments, f"run={folder}", *options) for folder, options in ways.items()]
+        assert [(done.returncode, done.stderr) for done in shown] == [(0, "")] * 2
+        assert shown[0].stdout == shown[1].stdout != ""
+    done = charcmp("score", f"run={published}", "split=test", CHARCMP_DATA="")
+    assert done.returncode == 2
+    assert "its text is not here; looked for" in done.stderr

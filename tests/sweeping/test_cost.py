@@ -1,0 +1,64 @@
+"""Costs: which runs are of one shape, and when the last of them ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.runs import write_run
+
+from charcmp.sweeping.cost import Speeds, makespan, shape_key
+from charcmp.sweeping.slots import machine_key
+
+IDENTITY = {"cell.name": "gru", "layers": 2, "hidden_size": 53, "seed": 0, "corpus_sha256": "ab"}
+MACHINE = machine_key("CPU", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"seed": 1}, True),
+        ({"corpus_sha256": "cd"}, True),
+        ({"dropout": 0.2}, True),
+        ({"layers": 3}, False),
+        ({"hidden_size": 54}, False),
+        ({"cell.name": "lstm"}, False),
+        ({"batch_size": 10}, False),
+        ({"optimizer.name": "sgd"}, False),
+    ],
+)
+def test_what_makes_a_shape(change: dict, same: bool) -> None:
+    key = shape_key(IDENTITY, 87, MACHINE)
+    assert (shape_key(IDENTITY | change, 87, MACHINE) == key) is same
+
+
+def test_machines_and_vocabularies_tell_shapes_apart() -> None:
+    keys = {
+        shape_key(IDENTITY, symbols, machine)
+        for symbols in (87, 101)
+        for machine in (MACHINE, machine_key("CPU", 2, 1), machine_key("H200", None, 8))
+    }
+    assert len(keys) == 6
+
+
+def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
+    key = shape_key(IDENTITY, 87, MACHINE)
+    speeds = Speeds(tmp_path)
+    assert speeds.find(key) is None
+    speeds.add(key, 50.0)
+    assert Speeds(tmp_path).find(key) == (50.0, "measured")
+    environment = json.dumps({"device": "cpu", "device_name": "CPU", "threads": 1})
+    # The first one's environment does not tell where it ran.
+    for seed, (speed, text) in enumerate(((100, "[1"), (1000, environment), (120, environment))):
+        folder = write_run(tmp_path, cell="gru", layers=2, seed=seed, chars_per_second=speed)
+        (folder / "environment.json").write_text(text)
+    assert Speeds(tmp_path).find(key) == (560.0, "finished runs")
+    (tmp_path / "speeds.json").write_text("torn")
+    assert Speeds(tmp_path).measured == {}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "slots", "end"),
+    [([5, 4, 3, 3, 3], 2, 10), ([7], 3, 7), ([1, 1, 1, 1], 2, 2), ([], 2, 0)],
+)
+def test_when_the_last_run_ends(seconds: list[float], slots: int, end: float) -> None:
+    assert makespan(seconds, slots) == end

@@ -1,0 +1,129 @@
+"""Lanes: runs that share a process, on CPU threads here, end as they would alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.console import CHECKOUT, wait_for
+from helpers.sweeps import children_of, make_jobs, results, run
+
+from charcmp.errors import Interrupted
+from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.sweep import queue
+from charcmp.training.train import train
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """A sweep's own answers to signals end with it."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+def alone(text: Path, folder: Path, epochs: int = 3, device: str = "cpu") -> dict[str, dict]:
+    jobs = make_jobs(text, folder, epochs, device=device)
+    queue(jobs)
+    for job in jobs:
+        train(job.spec, job.folder, say=lambda line: None)
+    return results(folder)
+
+
+def processes_of_lanes() -> list[int]:
+    """Children of this process, without the `ps` that listed them."""
+    return [child for child in children_of(os.getpid()) if Path(f"/proc/{child}").exists()]
+
+
+def test_as_alone(tiny_text: Path, tmp_path: Path) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
+    run(jobs)
+    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone")
+    environment = jobs[0].folder.environment.read_text()
+    assert '"lanes": 3' in environment
+    assert '"command": "charcmp train dataset=text' in environment
+    assert "nats/char, perplexity" in jobs[0].folder.log.read_text()
+    assert not processes_of_lanes()
+
+
+def test_a_lane_that_diverges_or_fails_leaves_the_others_alone(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes", lr=1e30)
+    diverging, whole, *others = jobs
+    gone = replace(whole.spec.config.dataset, path=str(tmp_path / "gone.txt"))
+    spec = replace(whole.spec, config=replace(whole.spec.config, dataset=gone))
+    failing = replace(whole, spec=spec)
+    run([diverging, failing, *others])
+    assert '"status": "diverged"' in diverging.folder.result.read_text()
+    assert not failing.folder.result.exists()
+    assert "gone.txt: no such file" in failing.folder.failure_reason()
+    assert all('"status": "done"' in job.folder.result.read_text() for job in others)
+
+
+def test_when_their_process_is_killed_they_go_on_alone(
+    tiny_text: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=5)
+
+    def kill() -> None:
+        wait_for(jobs[0].folder.checkpoint.exists)
+        (lanes,) = processes_of_lanes()
+        os.kill(lanes, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    run(jobs)
+    killer.join()
+    assert "the process that it shared has failed; it goes on alone" in capfd.readouterr().out
+    assert "resuming" in jobs[0].folder.log.read_text()
+    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone", epochs=5)
+
+
+def test_interrupted_together_they_resume_together(tiny_text: Path, tmp_path: Path) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=5)
+
+    def interrupt() -> None:
+        wait_for(lambda: jobs[0].fraction_done() > 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(Interrupted, match="runs unfinished"):
+        run(jobs)
+    assert not processes_of_lanes()
+    assert jobs[0].folder.checkpoint.exists()
+    left = [job for job in jobs if not job.folder.result.exists()]
+    run(left)
+    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone", epochs=5)
+
+
+def test_they_end_when_the_sweep_is_killed(tiny_text: Path, tmp_path: Path) -> None:
+    """A pipe that is closed, a parent that is gone."""
+    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=900)
+    again = (
+        "from pathlib import Path; from helpers.sweeps import make_jobs, run; "
+        f"run(make_jobs(Path({str(tiny_text)!r}), Path({str(tmp_path / 'lanes')!r}), epochs=900))"
+    )
+    with subprocess.Popen([sys.executable, "-c", again], cwd=CHECKOUT / "tests") as sweep:
+        wait_for(lambda: jobs[0].fraction_done() > 0)
+        (lanes,) = children_of(sweep.pid)
+        sweep.kill()
+    wait_for(lambda: not Path(f"/proc/{lanes}").exists())
+    assert all(job.folder.lease.is_free() for job in jobs)
+
+
+@pytest.mark.cuda
+def test_as_alone_on_a_gpu(tiny_text: Path, tmp_path: Path) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
+    run(jobs, [Slot("GPU", None, {}, 3)] * 3)
+    one = alone(tiny_text, tmp_path / "one", device="cuda")
+    for run_id, result in results(tmp_path / "lanes").items():
+        nats = "test_nats_per_char"
+        assert result["device"].startswith("cuda")
+        assert result[nats] == pytest.approx(one[run_id][nats], abs=1e-4)

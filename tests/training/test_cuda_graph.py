@@ -1,0 +1,64 @@
+"""CUDA graphs: on a GPU, what they replay is what the calls do; on a CPU there are none."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.training import folder_of, quiet, tiny_spec, without_times
+
+from charcmp.config.spec import RunSpec
+from charcmp.data.chunks import Chunks
+from charcmp.errors import Interrupted
+from charcmp.models.cells.registry import CELLS
+from charcmp.training.cuda_graph import Late, Replayed
+from charcmp.training.evaluate import Evaluation
+from charcmp.training.step import Step
+from charcmp.training.train import train
+
+
+def test_without_a_gpu_work_is_called() -> None:
+    number = torch.zeros(())
+    work = Replayed(lambda: number.add_(1), torch.device("cpu"), lambda: [number])
+    late: Late[str] = Late(number)
+    assert late.read("before") == (0.0, "before")
+    work()
+    work()
+    assert late.read("after") == (2.0, "after")
+
+
+def make_step(spec: RunSpec, capture: bool) -> Step:
+    torch.manual_seed(0)
+    drawn_KTB = torch.randint(spec.corpus.num_symbols, (3, 10, 4), dtype=torch.uint8).cuda()
+    step = Step(spec, torch.device("cuda"), Chunks(drawn_KTB, drawn_KTB))
+    step.replay.capture = capture
+    return step
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_graph_does_what_the_calls_do(tiny_text: Path, cell: str) -> None:
+    spec = tiny_spec(tiny_text, cell, device="cuda", layers=2, dropout=0.2)
+    replayed, called = make_step(spec, capture=True), make_step(spec, capture=False)
+    for _ in range(7):
+        replayed()
+        called()
+    assert replayed.replay.graph is not None
+    for one, other in zip(replayed.replay.changes(), called.replay.changes(), strict=True):
+        torch.testing.assert_close(one, other)
+    scored = Evaluation(replayed.model, replayed.chunks)
+    expected = Evaluation(replayed.model, replayed.chunks, capture=False)()
+    torch.testing.assert_close(scored(), expected)
+    torch.testing.assert_close(scored(), expected)  # again, from a zero state
+
+
+@pytest.mark.cuda
+def test_a_graph_resumes_where_it_was(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text, "gru", device="cuda", dropout=0.2)
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, say=quiet)
+    left = iter([False] * 40 + [True])
+    with pytest.raises(Interrupted):
+        train(spec, broken, lambda: next(left), quiet)
+    result = without_times(train(spec, broken, say=quiet))
+    nats = "test_nats_per_char"
+    assert result[nats] == pytest.approx(without_times(expected)[nats], abs=1e-4)

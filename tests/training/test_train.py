@@ -1,0 +1,326 @@
+"""The trainer: the protocol's arithmetic, exact resume, what it leaves on disk."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
+from safetensors.torch import load_file
+
+from charcmp.config.rules import RESETS
+from charcmp.config.schema import (
+    OPTIMIZERS,
+    AdamConfig,
+    LSTMConfig,
+    OptimizerConfig,
+    RMSpropConfig,
+    SGDConfig,
+)
+from charcmp.config.spec import RunSpec, resolve
+from charcmp.data.chunks import Chunks, to_chunks
+from charcmp.data.corpus import split_corpus
+from charcmp.errors import Interrupted, UserError
+from charcmp.models.cells.registry import CELLS
+from charcmp.models.language_model import CharModel
+from charcmp.runs.result import Result
+from charcmp.training.evaluate import losses
+from charcmp.training.optim import learning_rate
+from charcmp.training.step import Step
+from charcmp.training.train import train
+
+
+def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
+    """The protocol written out once more, plainly: of every epoch the training loss, the validation
+    loss and the largest element of the state."""
+    config = spec.config
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
+    model = CharModel(config.cell.name, config.layers, spec.hidden_size, spec.corpus.num_symbols)
+    model.initialize(0.08, config.seed)
+    averages = [torch.zeros_like(p) for p in model.parameters()]
+    state = model.zero_state(4)
+    epochs = []
+    for epoch in range(1, config.epochs + 1):
+        lr = 2e-3 * 0.95 ** max(0, epoch - 10)
+        total = 0.0
+        if config.reset_state == "epoch":
+            state = model.zero_state(4)
+        for start in range(0, splits.train.x_BC.shape[1], 10):
+            x = torch.tensor(splits.train.x_BC[:, start : start + 10]).long().t()
+            y = torch.tensor(splits.train.y_BC[:, start : start + 10]).long().t()
+            logits, state = model(x, state)
+            state = state.detach()
+            nll_TB = -torch.log_softmax(logits, 2).gather(2, y.unsqueeze(2)).squeeze(2)
+            loss = nll_TB.mean(1).sum(0)  # mean over the batch, sum over the steps
+            model.zero_grad()
+            loss.backward()
+            total += loss.item()
+            with torch.no_grad():
+                for p, average in zip(model.parameters(), averages, strict=True):
+                    g = p.grad.clamp(-5, 5)
+                    average.mul_(0.95).add_(0.05 * g * g)
+                    p -= lr * g / (average.sqrt() + 1e-8)
+        val = losses(model, to_chunks(splits.val, 10, torch.device("cpu")))
+        largest = float(state.abs().max())
+        epochs.append((total / splits.train.x_BC.shape[1], float(val.mean()), largest))
+    return epochs
+
+
+@pytest.mark.parametrize("reset_state", RESETS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_trainer_is_the_protocol(
+    tiny_text: Path, tmp_path: Path, cell: str, reset_state: str
+) -> None:
+    spec = tiny_spec(tiny_text, cell, layers=2, reset_state=reset_state)
+    folder = folder_of(tmp_path, "run")
+    train(spec, folder, say=quiet)
+    keys = ("train_nats_per_char", "val_nats_per_char", "largest_state")
+    measured = [tuple(entry[key] for key in keys) for entry in history_of(folder)]
+    assert np.allclose(measured, bare_loop(spec), atol=2e-4)
+
+
+def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> None:
+    lines: dict[float, list[str]] = {0.0: [], 30.0: []}  # with a bias of 30 nothing is forgotten
+    for forget_bias, said in lines.items():
+        spec = tiny_spec(tiny_text, "lstm", epochs=6, batch_size=1, unroll_steps=50)
+        cell = LSTMConfig(name="lstm", forget_bias=forget_bias)
+        folder = folder_of(tmp_path, f"run{forget_bias}")
+        train(resolve(replace(spec.config, cell=cell)), folder, say=said.append)
+        assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
+    assert "its memory ran away" in lines[30.0][-1]
+    assert not any("ran away" in line for line in lines[0.0])
+
+
+def test_it_learns(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text, epochs=12, hidden_size=24)
+    result = train(spec, folder_of(tmp_path, "run"), say=quiet)
+    # Words in random order: about log2(12)/4.4 bits a character at best, log(14) nats at worst.
+    assert 0.4 < result["test_nats_per_char"] < 1.3
+    assert result["test_perplexity"] == pytest.approx(math.exp(result["test_nats_per_char"]))
+    assert result["test_bits_per_char"] == pytest.approx(result["test_nats_per_char"] / math.log(2))
+
+
+def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
+    spec = tiny_spec(tiny_text)
+    folder = folder_of(tmp_path, "run")
+    result = train(spec, folder, say=quiet)
+    assert folder.read_result() == msgspec.convert(result, Result)
+    nll = np.load(folder.test_nll)
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
+    assert (nll.dtype, nll.shape) == (np.float32, (splits.test.num_chars,))
+    assert nll.mean(dtype=np.float64) == pytest.approx(result["test_nats_per_char"], abs=1e-6)
+    history = history_of(folder)
+    best = min(history, key=lambda entry: entry["val_nats_per_char"])
+    assert result["best_epoch"] == best["epoch"]
+    assert result["val_nats_per_char"] == best["val_nats_per_char"]
+
+    # The published weights are the ones the losses are of; losses in the order of the rows.
+    model = CharModel("lstm", 1, spec.hidden_size, spec.corpus.num_symbols)
+    model.load_state_dict(load_file(folder.best))
+    model.eval()
+    x = torch.tensor(splits.test.x_BC).long().t()
+    y = torch.tensor(splits.test.y_BC).long().t()
+    logits, _ = model(x, model.zero_state(x.shape[1]))
+    expected = F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
+    scored = expected[splits.test.warm_up :].t().detach().numpy().ravel()[: len(nll)]
+    np.testing.assert_allclose(nll, scored, atol=1e-5)
+
+    environment = json.loads(folder.environment.read_text())
+    assert environment["corpus"]["sha256"] == spec.corpus.sha256
+    assert {"torch", "python", "git_commit", "git_dirty", "device_name", "command"} < set(
+        environment
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "changes"),
+    [
+        *((cell, {"layers": 2, "dropout": 0.3}) for cell in CELLS),
+        *(("rnn", {"optimizer": make(name=name)}) for name, make in OPTIMIZERS.items()),
+        ("rnn", {"optimizer": AdamConfig(name="adam", schedule="cosine"), "clip_mode": "norm"}),
+        ("gru", {"reset_state": "epoch"}),
+        # Ends early, and after every resume where it does without.
+        ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
+    ],
+    ids=str,
+)
+def test_resume_at_any_step_is_exact(
+    tiny_text: Path, tmp_path: Path, cell: str, changes: dict
+) -> None:
+    spec = tiny_spec(tiny_text, cell, **changes)
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, say=quiet)
+    for steps in (1, 40, 73, 2, 100):
+        left = steps
+
+        def stop() -> bool:
+            nonlocal left
+            left -= 1
+            return left == 0
+
+        torch.manual_seed(99)  # what this process drew before must not matter
+        with pytest.raises(Interrupted):
+            train(spec, broken, stop, quiet)
+        assert not broken.result.exists()
+    result = train(spec, broken, say=quiet)
+    assert without_times(result) == without_times(expected)
+    assert history_of(broken) == history_of(whole)
+    for name in ("best.safetensors", "test_nll.npy"):
+        assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])
+def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damage: str) -> None:
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: True, quiet)
+    whole = folder.checkpoint.read_bytes()
+    if damage == "another run's":
+        with pytest.raises(Interrupted):
+            train(
+                tiny_spec(tiny_text, "rnn", seed=1), folder_of(tmp_path, "b"), lambda: True, quiet
+            )
+        folder.checkpoint.write_bytes((tmp_path / "b" / "checkpoint.pt").read_bytes())
+    else:
+        bad = {"truncated": whole[: len(whole) // 2], "garbage": b"\0" * 999, "empty": b""}
+        folder.checkpoint.write_bytes(bad[damage])
+    lines: list[str] = []
+    result = train(spec, folder, say=lines.append)
+    assert "kept as checkpoint.pt.bad-1, the run starts anew" in lines[0]
+    assert (folder.path / "checkpoint.pt.bad-1").exists()
+    undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), say=quiet)
+    assert without_times(result) == without_times(undisturbed)
+
+
+def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "executed",))
+
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    torch.save({"format": 1, "identity": Payload()}, folder.checkpoint)
+    train(spec, folder, say=quiet)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "changes"),
+    [
+        *((make(name=name, lr=1e3), {}) for name, make in OPTIMIZERS.items()),
+        (SGDConfig(name="sgd", lr=1e3), {"clip_mode": "norm"}),
+        (RMSpropConfig(name="rmsprop", lr=1e38), {"clip": None}),  # overflows, to NaN
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_divergence_is_recorded(
+    tiny_text: Path, tmp_path: Path, optimizer: OptimizerConfig, changes: dict
+) -> None:
+    spec = tiny_spec(tiny_text, "rnn", optimizer=optimizer, **changes)
+    folder = folder_of(tmp_path, "run")
+    result = train(spec, folder, say=quiet)
+    assert result["status"] == "diverged"
+    assert result["epochs_trained"] == 0
+    assert result["test_nats_per_char"] is None
+    assert folder.read_result() == msgspec.convert(result, Result)
+    assert not folder.test_nll.exists()
+
+
+def test_patience(tiny_text: Path, tmp_path: Path) -> None:
+    """The run is the whole one cut short: it ends `patience` epochs after its best."""
+    wild = RMSpropConfig(name="rmsprop", lr=0.1)
+    whole, stopped = folder_of(tmp_path, "whole"), folder_of(tmp_path, "stopped")
+    all_of_it = train(tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12), whole, say=quiet)
+    result = train(
+        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2), stopped, say=quiet
+    )
+    assert (all_of_it["epochs"], all_of_it["epochs_trained"]) == (12, 12)
+    assert (result["epochs"], result["patience"]) == (12, 2)
+    assert result["epochs_trained"] == result["best_epoch"] + 2 < 12
+    assert history_of(stopped) == history_of(whole)[: result["epochs_trained"]]
+    assert stopped.read_result() == msgspec.convert(result, Result)
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Path) -> None:
+    import resource
+
+    spec = tiny_spec(tiny_text, "rnn")
+    folder = folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: True, quiet)
+    before = folder.checkpoint.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    import signal
+
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail as on a full disk
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot be written .*earlier files are intact"):
+            train(spec, folder, lambda: True, quiet)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, previous)
+    assert folder.checkpoint.read_bytes() == before
+    assert not list(folder.path.glob(".*"))
+    assert train(spec, folder, say=quiet)["status"] == "done"
+
+
+def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    spec, folder = tiny_spec(tiny_text), folder_of(tmp_path, "run")
+    steps = iter(range(100))
+    with pytest.raises(Interrupted):
+        train(spec, folder, lambda: next(steps) == 99, quiet)  # in the second epoch
+    train(spec, folder, say=quiet)
+    board = accumulator.EventAccumulator(str(folder.path / "tensorboard"))
+    board.Reload()
+    history = history_of(folder)
+    for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
+        told = [(event.step, event.value) for event in board.Scalars(key)]
+        assert told == [(entry["epoch"], pytest.approx(entry[key])) for entry in history]
+
+
+def test_the_papers_schedule() -> None:
+    config = RMSpropConfig(name="rmsprop")
+    rates = [learning_rate(config, epoch, epochs=50) for epoch in (1, 10, 11, 50)]
+    assert rates == pytest.approx([2e-3, 2e-3, 2e-3 * 0.95, 2e-3 * 0.95**40])
+
+
+def test_a_step_touches_only_buffers_that_were_there_before(tiny_text: Path) -> None:
+    """What a captured graph needs: the same memory before and after, and the state in place."""
+    spec = tiny_spec(tiny_text, "gru")
+    drawn_KTB = torch.randint(spec.corpus.num_symbols, (3, 10, 4), dtype=torch.uint8)
+    step = Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))
+    step()  # makes the optimiser's state
+
+    def addresses() -> list[int]:
+        gradients = [p.grad for p in step.parameters]
+        buffers = [step.lr, *step.replay.changes(), *gradients]
+        assert len(buffers) > 3 * len(step.parameters)  # the optimiser's are among them
+        return [b.data_ptr() for b in buffers]
+
+    before = addresses()
+    step()
+    step()
+    assert addresses() == before
+    assert step.chunk.item() == 0  # three chunks: the first is the next again
+    assert step.state_LSBH.abs().max() > 0
+    assert not step.state_LSBH.requires_grad
+
+
+@pytest.mark.cuda
+def test_cuda_gives_the_cpus_losses(tiny_text: Path, tmp_path: Path) -> None:
+    for cell in CELLS:
+        on_cpu, on_gpu = (
+            train(
+                tiny_spec(tiny_text, cell, device=d), folder_of(tmp_path, f"{cell}{d}"), say=quiet
+            )
+            for d in ("cpu", "cuda")
+        )
+        assert on_gpu["test_nats_per_char"] == pytest.approx(on_cpu["test_nats_per_char"], abs=1e-3)
