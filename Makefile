@@ -1,18 +1,18 @@
-# make demo   install into .venv and run the main job on text that every Python has
-# make test   install into .venv, then lint, types and tests
-# make TORCH_ARGS="--index-url https://..." ...   another build of torch, for torch alone
-
 VENV ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: demo test clean
+.PHONY: help demo lint test test-fast clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
+	@echo 'make TORCH_ARGS="--index-url https://..." ...   another build of torch, for torch alone'
 
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh
 	touch $@
 
-demo: $(VENV)/.installed
+demo: $(VENV)/.installed  ## install into .venv and run the main job on text that every Python has
 	$(BIN)/charcmp sweep experiment=demo results_dir=results/demo
 	$(BIN)/charcmp report results_dir=results/demo
 	@echo
@@ -20,11 +20,17 @@ demo: $(VENV)/.installed
 	@echo '  $(BIN)/charcmp sweep dataset=text dataset.path=my.txt budget=50k'
 	@echo '  $(BIN)/charcmp report dataset=text'
 
-test: $(VENV)/.installed
+lint: $(VENV)/.installed  ## style, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest --numprocesses auto
 
-clean:
+test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
+	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cuda and not browser and not processes'
+
+clean:  ## remove .venv and the demo's results
 	rm -rf $(VENV) results/demo

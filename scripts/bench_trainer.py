@@ -37,6 +37,7 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.training.device import keep_freed_memory
+from charcmp.training.session import Session
 from charcmp.training.train import train
 
 SHAPES = [("lstm", 1, 64), ("lstm", 2, 128), ("gru", 1, 77), ("rnn", 1, 141)]
@@ -88,7 +89,7 @@ def trainer(spec: RunSpec) -> float:
     with tempfile.TemporaryDirectory() as path:
         folder = RunFolder(Path(path) / "run")
         folder.create()
-        train(spec, folder, should_stop, say=lambda line: None)
+        train(spec, folder, Session(should_stop, lambda line: None))
     return (times[-1] - times[0]) / (len(times) - 1)
 
 

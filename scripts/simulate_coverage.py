@@ -30,19 +30,13 @@ from numpy.typing import NDArray
 
 from charcmp.models.budget import num_params, solve_hidden_size, target_params
 from charcmp.report.analysis.comparisons import PLANNED, analyse
-from charcmp.report.analysis.intervals import (
-    Component,
-    Estimate,
-    TextVariance,
-    estimate,
-    seed_component,
-    text_variance,
-)
+from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, verdicts
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
 from charcmp.report.losses import LossSummary
 from charcmp.report.tables import make_tables
+from charcmp.report.text_variance import Component, TextVariance, text_variance
 
 ROWS, BLOCKS = 100, 33
 TRUTH = 0.01  # nats per character

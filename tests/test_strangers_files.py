@@ -40,6 +40,7 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
 from charcmp.runs.status import print_status
 from charcmp.training.attempt import train_one
+from charcmp.training.session import Session
 
 LEASE_SECONDS = 1.0
 SECONDS = 60  # that a case may take; a command that opens a pipe would wait for ever
@@ -57,10 +58,10 @@ class Folders:
         # 110 steps are an epoch, in which RMSProp's averages come about and weights are the best.
         steps = iter(range(150))
         with pytest.raises(Interrupted):
-            train_one(self.spec.config, lambda: next(steps, None) is None, quiet)
+            train_one(self.spec.config, Session(lambda: next(steps, None) is None, quiet))
         self.interrupted = path / "interrupted"
         shutil.copytree(folder.path, self.interrupted)
-        self.whole = train_one(self.spec.config, lambda: False, quiet)
+        self.whole = train_one(self.spec.config, Session(lambda: False, quiet))
         self.finished = folder.path
         nll = np.load(folder.test_nll)
         (self.finished / "test_blocks.npz").write_bytes(pack(nll, 4, 10))
@@ -200,7 +201,7 @@ def resumed(folders: Folders, results: Path) -> None:
         results_dir=str(results),
         lease_seconds=LEASE_SECONDS,
     ).config
-    result = train_one(config, lambda: False, quiet)
+    result = train_one(config, Session(lambda: False, quiet))
     assert result.test_nats_per_char == folders.whole.test_nats_per_char
     assert RunFolder(results / "runs" / result.run_id).read_result() == result
 

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+from msgspec import structs
+
 from charcmp.config.schema import (
     CellConfig,
     Config,
@@ -15,6 +17,7 @@ from charcmp.config.schema import (
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.dataset import DatasetConfig
 from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import Result
 
 TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
 
@@ -41,8 +44,9 @@ def folder_of(tmp_path: Path, name: str) -> RunFolder:
     return folder
 
 
-def without_times(result: dict) -> dict:
-    return {key: value for key, value in result.items() if key not in TIMES}
+def without_times(result: Result | dict) -> dict:
+    values = structs.asdict(result) if isinstance(result, Result) else result
+    return {key: value for key, value in values.items() if key not in TIMES}
 
 
 def history_of(folder: RunFolder) -> list[dict]:

@@ -28,6 +28,7 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.status import Runs, overview
 from charcmp.sweeping.cost import measure_speed, shape_key
 from charcmp.training.evaluate import losses
+from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
 
@@ -235,12 +236,12 @@ def test_its_steps_touch_only_what_was_there_before(tiny_text: Path) -> None:
 def test_resume_is_exact(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text, task="fill", layers=2, dropout=0.3, fill_context=7)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
-    expected = train(spec, whole, say=quiet)
+    expected = train(spec, whole, Session(say=quiet))
     for steps in (1, 40, 73, 2):
         calls = iter(range(1, steps + 1))
         with pytest.raises(Interrupted):
-            train(spec, broken, lambda calls=calls, last=steps: next(calls) == last, quiet)
-    result = train(spec, broken, say=quiet)
+            train(spec, broken, Session(lambda calls=calls, last=steps: next(calls) == last, quiet))
+    result = train(spec, broken, Session(say=quiet))
     assert without_times(result) == without_times(expected)
     assert history_of(broken) == history_of(whole)
     for name in ("best.safetensors", "test_nll.npy"):
@@ -267,7 +268,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
         spec = tiny_spec(file, "gru", **{"task": "fill"} | changes)
         run = RunFolder(folder / "runs" / spec.run_id)
         run.create()
-        train(spec, run, say=quiet)
+        train(spec, run, Session(say=quiet))
     return folder
 
 

@@ -15,12 +15,7 @@ from statsmodels.stats.power import TTestPower
 
 from charcmp.report.analysis.comparisons import analyse
 from charcmp.report.analysis.intervals import (
-    Component,
     Estimate,
-    Floats,
-    automatic_block_length,
-    block_means,
-    block_variance,
     detectable_difference,
     detectable_with,
     estimate,
@@ -28,10 +23,17 @@ from charcmp.report.analysis.intervals import (
     resample,
     seed_component,
     seeds_needed,
-    text_variance,
 )
 from charcmp.report.filters import Filters
 from charcmp.report.tables import make_tables
+from charcmp.report.text_variance import (
+    Component,
+    Floats,
+    automatic_block_length,
+    block_means,
+    block_variance,
+    text_variance,
+)
 
 CELLS = ("lstm", "gru")
 

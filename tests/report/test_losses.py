@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from helpers.runs import NUM_TEST_CHARS, losses, only_cell, report_texts, write_run
 
-from charcmp.report.analysis.intervals import block_variance
 from charcmp.report.load import load_runs
 from charcmp.report.losses import pack, read_losses, summarize
+from charcmp.report.text_variance import block_variance
 from charcmp.runs.folder import CorruptFileError
 
 # Standard deviations.

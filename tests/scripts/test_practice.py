@@ -23,6 +23,8 @@ from charcmp.training.train import train
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 import practice_table
 
+from charcmp.training.session import Session
+
 
 def points(given: list[str]) -> list[tuple[str, str]]:
     parse = OverridesParser.create().parse_overrides
@@ -128,7 +130,7 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
     for variant in ("baseline", "2 layers", "rmsprop 1"):
         for job in jobs[variant]:
             job.folder.create()
-            train(job.spec, job.folder, say=lambda line: None)
+            train(job.spec, job.folder, Session(say=lambda line: None))
 
     def table() -> tuple[dict[tuple[str, str], dict[str, str]], str]:
         done = subprocess.run(

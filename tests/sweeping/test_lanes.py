@@ -16,6 +16,7 @@ from helpers.sweeps import children_of, make_jobs, results, run
 from charcmp.errors import Interrupted
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
+from charcmp.training.session import Session
 from charcmp.training.train import train
 
 
@@ -32,7 +33,7 @@ def alone(text: Path, folder: Path, epochs: int = 3, device: str = "cpu") -> dic
     jobs = make_jobs(text, folder, epochs, device=device)
     queue(jobs)
     for job in jobs:
-        train(job.spec, job.folder, say=lambda line: None)
+        train(job.spec, job.folder, Session(say=lambda line: None))
     return results(folder)
 
 

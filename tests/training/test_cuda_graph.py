@@ -12,6 +12,7 @@ from charcmp.errors import Interrupted
 from charcmp.models.cells.registry import CELLS
 from charcmp.training.cuda_graph import Late, Replayed
 from charcmp.training.evaluate import Evaluation
+from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
 
@@ -55,10 +56,10 @@ def test_a_graph_does_what_the_calls_do(tiny_text: Path, cell: str) -> None:
 def test_a_graph_resumes_where_it_was(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text, "gru", device="cuda", dropout=0.2)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
-    expected = train(spec, whole, say=quiet)
+    expected = train(spec, whole, Session(say=quiet))
     left = iter([False] * 40 + [True])
     with pytest.raises(Interrupted):
-        train(spec, broken, lambda: next(left), quiet)
-    result = without_times(train(spec, broken, say=quiet))
+        train(spec, broken, Session(lambda: next(left), quiet))
+    result = without_times(train(spec, broken, Session(say=quiet)))
     nats = "test_nats_per_char"
     assert result[nats] == pytest.approx(without_times(expected)[nats], abs=1e-4)

@@ -16,6 +16,7 @@ from charcmp.data.corpus import split_corpus
 from charcmp.models.cells.registry import CELLS
 from charcmp.training.device import set_up
 from charcmp.training.precision import Bfloat16Products
+from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
 
@@ -88,9 +89,9 @@ def test_a_run_learns_the_same_a_little_less_exactly(
     spec = tiny_spec(tiny_text, cell, layers=2)
     rounding = tiny_spec(tiny_text, cell, layers=2, precision="bf16")
     assert rounding.run_id != spec.run_id
-    exact = train(spec, folder_of(tmp_path, "float32"), say=quiet)
-    result = train(rounding, folder_of(tmp_path, "bf16"), say=quiet)
-    assert result["precision"] == "bf16"
+    exact = train(spec, folder_of(tmp_path, "float32"), Session(say=quiet))
+    result = train(rounding, folder_of(tmp_path, "bf16"), Session(say=quiet))
+    assert result.precision == "bf16"
     differences = [
         abs(one["train_nats_per_char"] - other["train_nats_per_char"])
         for one, other in zip(
@@ -100,7 +101,7 @@ def test_a_run_learns_the_same_a_little_less_exactly(
         )
     ]
     assert 0 < max(differences) < 0.02
-    assert result["test_nats_per_char"] != exact["test_nats_per_char"]
+    assert result.test_nats_per_char != exact.test_nats_per_char
 
 
 @pytest.mark.cuda
@@ -109,8 +110,6 @@ def test_cuda_rounds_as_the_cpu_does(tiny_text: Path, tmp_path: Path, cell: str)
     results = []
     for device in ("cpu", "cuda"):
         spec = tiny_spec(tiny_text, cell, layers=2, precision="bf16", device=device)
-        results.append(train(spec, folder_of(tmp_path, device), say=quiet))
+        results.append(train(spec, folder_of(tmp_path, device), Session(say=quiet)))
         assert torch.backends.cudnn.enabled is False
-    assert results[1]["test_nats_per_char"] == pytest.approx(
-        results[0]["test_nats_per_char"], abs=5e-3
-    )
+    assert results[1].test_nats_per_char == pytest.approx(results[0].test_nats_per_char, abs=5e-3)

@@ -31,6 +31,7 @@ from charcmp.models.language_model import CharModel
 from charcmp.runs.result import Result
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
+from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
 
@@ -78,7 +79,7 @@ def test_the_trainer_is_the_protocol(
 ) -> None:
     spec = tiny_spec(tiny_text, cell, layers=2, reset_state=reset_state)
     folder = folder_of(tmp_path, "run")
-    train(spec, folder, say=quiet)
+    train(spec, folder, Session(say=quiet))
     keys = ("train_nats_per_char", "val_nats_per_char", "largest_state")
     measured = [tuple(entry[key] for key in keys) for entry in history_of(folder)]
     assert np.allclose(measured, bare_loop(spec), atol=2e-4)
@@ -90,7 +91,7 @@ def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> Non
         spec = tiny_spec(tiny_text, "lstm", epochs=6, batch_size=1, unroll_steps=50)
         cell = LSTMConfig(name="lstm", forget_bias=forget_bias)
         folder = folder_of(tmp_path, f"run{forget_bias}")
-        train(resolve(replace(spec.config, cell=cell)), folder, say=said.append)
+        train(resolve(replace(spec.config, cell=cell)), folder, Session(say=said.append))
         assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
     assert "its memory ran away" in lines[30.0][-1]
     assert not any("ran away" in line for line in lines[0.0])
@@ -98,26 +99,26 @@ def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> Non
 
 def test_it_learns(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text, epochs=12, hidden_size=24)
-    result = train(spec, folder_of(tmp_path, "run"), say=quiet)
+    result = train(spec, folder_of(tmp_path, "run"), Session(say=quiet))
     # Words in random order: about log2(12)/4.4 bits a character at best, log(14) nats at worst.
-    assert 0.4 < result["test_nats_per_char"] < 1.3
-    assert result["test_perplexity"] == pytest.approx(math.exp(result["test_nats_per_char"]))
-    assert result["test_bits_per_char"] == pytest.approx(result["test_nats_per_char"] / math.log(2))
+    assert 0.4 < result.test_nats_per_char < 1.3
+    assert result.test_perplexity == pytest.approx(math.exp(result.test_nats_per_char))
+    assert result.test_bits_per_char == pytest.approx(result.test_nats_per_char / math.log(2))
 
 
 def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text)
     folder = folder_of(tmp_path, "run")
-    result = train(spec, folder, say=quiet)
+    result = train(spec, folder, Session(say=quiet))
     assert folder.read_result() == msgspec.convert(result, Result)
     nll = np.load(folder.test_nll)
     splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
     assert (nll.dtype, nll.shape) == (np.float32, (splits.test.num_chars,))
-    assert nll.mean(dtype=np.float64) == pytest.approx(result["test_nats_per_char"], abs=1e-6)
+    assert nll.mean(dtype=np.float64) == pytest.approx(result.test_nats_per_char, abs=1e-6)
     history = history_of(folder)
     best = min(history, key=lambda entry: entry["val_nats_per_char"])
-    assert result["best_epoch"] == best["epoch"]
-    assert result["val_nats_per_char"] == best["val_nats_per_char"]
+    assert result.best_epoch == best["epoch"]
+    assert result.val_nats_per_char == best["val_nats_per_char"]
 
     # The published weights are the ones the losses are of; losses in the order of the rows.
     model = CharModel("lstm", 1, spec.hidden_size, spec.corpus.num_symbols)
@@ -154,7 +155,7 @@ def test_resume_at_any_step_is_exact(
 ) -> None:
     spec = tiny_spec(tiny_text, cell, **changes)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
-    expected = train(spec, whole, say=quiet)
+    expected = train(spec, whole, Session(say=quiet))
     for steps in (1, 40, 73, 2, 100):
         left = steps
 
@@ -165,9 +166,9 @@ def test_resume_at_any_step_is_exact(
 
         torch.manual_seed(99)  # what this process drew before must not matter
         with pytest.raises(Interrupted):
-            train(spec, broken, stop, quiet)
+            train(spec, broken, Session(stop, quiet))
         assert not broken.result.exists()
-    result = train(spec, broken, say=quiet)
+    result = train(spec, broken, Session(say=quiet))
     assert without_times(result) == without_times(expected)
     assert history_of(broken) == history_of(whole)
     for name in ("best.safetensors", "test_nll.npy"):
@@ -179,22 +180,24 @@ def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damag
     spec = tiny_spec(tiny_text, "rnn")
     folder = folder_of(tmp_path, "run")
     with pytest.raises(Interrupted):
-        train(spec, folder, lambda: True, quiet)
+        train(spec, folder, Session(lambda: True, quiet))
     whole = folder.checkpoint.read_bytes()
     if damage == "another run's":
         with pytest.raises(Interrupted):
             train(
-                tiny_spec(tiny_text, "rnn", seed=1), folder_of(tmp_path, "b"), lambda: True, quiet
+                tiny_spec(tiny_text, "rnn", seed=1),
+                folder_of(tmp_path, "b"),
+                Session(lambda: True, quiet),
             )
         folder.checkpoint.write_bytes((tmp_path / "b" / "checkpoint.pt").read_bytes())
     else:
         bad = {"truncated": whole[: len(whole) // 2], "garbage": b"\0" * 999, "empty": b""}
         folder.checkpoint.write_bytes(bad[damage])
     lines: list[str] = []
-    result = train(spec, folder, say=lines.append)
+    result = train(spec, folder, Session(say=lines.append))
     assert "kept as checkpoint.pt.bad-1, the run starts anew" in lines[0]
     assert (folder.path / "checkpoint.pt.bad-1").exists()
-    undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), say=quiet)
+    undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), Session(say=quiet))
     assert without_times(result) == without_times(undisturbed)
 
 
@@ -206,7 +209,7 @@ def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:
     spec = tiny_spec(tiny_text, "rnn")
     folder = folder_of(tmp_path, "run")
     torch.save({"format": 1, "identity": Payload()}, folder.checkpoint)
-    train(spec, folder, say=quiet)
+    train(spec, folder, Session(say=quiet))
     assert not (tmp_path / "executed").exists()
 
 
@@ -224,10 +227,10 @@ def test_divergence_is_recorded(
 ) -> None:
     spec = tiny_spec(tiny_text, "rnn", optimizer=optimizer, **changes)
     folder = folder_of(tmp_path, "run")
-    result = train(spec, folder, say=quiet)
-    assert result["status"] == "diverged"
-    assert result["epochs_trained"] == 0
-    assert result["test_nats_per_char"] is None
+    result = train(spec, folder, Session(say=quiet))
+    assert result.status == "diverged"
+    assert result.epochs_trained == 0
+    assert result.test_nats_per_char is None
     assert folder.read_result() == msgspec.convert(result, Result)
     assert not folder.test_nll.exists()
 
@@ -236,14 +239,18 @@ def test_patience(tiny_text: Path, tmp_path: Path) -> None:
     """The run is the whole one cut short: it ends `patience` epochs after its best."""
     wild = RMSpropConfig(name="rmsprop", lr=0.1)
     whole, stopped = folder_of(tmp_path, "whole"), folder_of(tmp_path, "stopped")
-    all_of_it = train(tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12), whole, say=quiet)
-    result = train(
-        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2), stopped, say=quiet
+    all_of_it = train(
+        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12), whole, Session(say=quiet)
     )
-    assert (all_of_it["epochs"], all_of_it["epochs_trained"]) == (12, 12)
-    assert (result["epochs"], result["patience"]) == (12, 2)
-    assert result["epochs_trained"] == result["best_epoch"] + 2 < 12
-    assert history_of(stopped) == history_of(whole)[: result["epochs_trained"]]
+    result = train(
+        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2),
+        stopped,
+        Session(say=quiet),
+    )
+    assert (all_of_it.epochs, all_of_it.epochs_trained) == (12, 12)
+    assert (result.epochs, result.patience) == (12, 2)
+    assert result.epochs_trained == result.best_epoch + 2 < 12
+    assert history_of(stopped) == history_of(whole)[: result.epochs_trained]
     assert stopped.read_result() == msgspec.convert(result, Result)
 
 
@@ -253,7 +260,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     spec = tiny_spec(tiny_text, "rnn")
     folder = folder_of(tmp_path, "run")
     with pytest.raises(Interrupted):
-        train(spec, folder, lambda: True, quiet)
+        train(spec, folder, Session(lambda: True, quiet))
     before = folder.checkpoint.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     import signal
@@ -262,13 +269,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         with pytest.raises(UserError, match=r"cannot be written .*earlier files are intact"):
-            train(spec, folder, lambda: True, quiet)
+            train(spec, folder, Session(lambda: True, quiet))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, previous)
     assert folder.checkpoint.read_bytes() == before
     assert not list(folder.path.glob(".*"))
-    assert train(spec, folder, say=quiet)["status"] == "done"
+    assert train(spec, folder, Session(say=quiet)).status == "done"
 
 
 def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> None:
@@ -276,8 +283,8 @@ def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> Non
     spec, folder = tiny_spec(tiny_text), folder_of(tmp_path, "run")
     steps = iter(range(100))
     with pytest.raises(Interrupted):
-        train(spec, folder, lambda: next(steps) == 99, quiet)  # in the second epoch
-    train(spec, folder, say=quiet)
+        train(spec, folder, Session(lambda: next(steps) == 99, quiet))  # in the second epoch
+    train(spec, folder, Session(say=quiet))
     board = accumulator.EventAccumulator(str(folder.path / "tensorboard"))
     board.Reload()
     history = history_of(folder)
@@ -319,8 +326,10 @@ def test_cuda_gives_the_cpus_losses(tiny_text: Path, tmp_path: Path) -> None:
     for cell in CELLS:
         on_cpu, on_gpu = (
             train(
-                tiny_spec(tiny_text, cell, device=d), folder_of(tmp_path, f"{cell}{d}"), say=quiet
+                tiny_spec(tiny_text, cell, device=d),
+                folder_of(tmp_path, f"{cell}{d}"),
+                Session(say=quiet),
             )
             for d in ("cpu", "cuda")
         )
-        assert on_gpu["test_nats_per_char"] == pytest.approx(on_cpu["test_nats_per_char"], abs=1e-3)
+        assert on_gpu.test_nats_per_char == pytest.approx(on_cpu.test_nats_per_char, abs=1e-3)

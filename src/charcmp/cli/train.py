@@ -17,6 +17,7 @@ from charcmp.errors import (
     Interrupted,
 )
 from charcmp.training.attempt import train_one
+from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
 
 # Launchers other than ours start a task by unpickling it: its module registers what it needs.
@@ -30,7 +31,7 @@ def train_task(cfg: DictConfig) -> None:
     is_launchers = HydraConfig.get().mode == RunMode.MULTIRUN
     with nullcontext() if is_launchers else one_line_errors():
         try:
-            result = train_one(typed(cfg), should_stop)
+            result = train_one(typed(cfg), Session(should_stop))
         except Interrupted:
             should_stop.pass_on()
             raise

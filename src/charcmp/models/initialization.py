@@ -12,18 +12,13 @@ Sources: [paper, code] for uniform; Glorot & Bengio 2010; Saxe, McClelland & Gan
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from charcmp.models.language_model import CharModel
-
 
 @torch.no_grad()
-def draw(model: CharModel, init: str, init_range: float, seed: int) -> None:
-    """Overwrites the parameters of a model.
+def draw(model: nn.Module, hidden_size: int, init: str, init_range: float, seed: int) -> None:
+    """Overwrites the parameters of a model whose layers have `hidden_size` units.
 
     Drawn on the CPU from a generator of its own: the same weights on every device.
     """
@@ -33,7 +28,7 @@ def draw(model: CharModel, init: str, init_range: float, seed: int) -> None:
         if init == "uniform":
             values.uniform_(-init_range, init_range, generator=generator)
         else:
-            for matrix in matrices(name, values, model.hidden_size):
+            for matrix in matrices(name, values, hidden_size):
                 if init == "orthogonal" and "weight_hh" in name:
                     nn.init.orthogonal_(matrix, generator=generator)
                 else:

@@ -85,7 +85,7 @@ class CharModel(nn.Module):
             seed: the weights depend on it alone.
             init: uniform | xavier | orthogonal.
         """
-        draw(self, init, init_range, seed)
+        draw(self, self.hidden_size, init, init_range, seed)
         for cell in self.modules():
             if isinstance(cell, Cell):
                 cell.set_initial_values()

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from charcmp.data.corpus import Symbols
 from charcmp.models.language_model import CharModel
 
 SPEED_CHARS = 200
@@ -26,7 +26,7 @@ SPEED_CHARS = 200
 @torch.no_grad()
 def generate(
     model: CharModel,
-    prime_N: Symbols,
+    prime_N: NDArray[np.uint8],
     length: int,
     temperature: float,
     top_k: int | None = None,

@@ -14,9 +14,9 @@ from charcmp.files import canonical_json
 from charcmp.models.budget import BUDGETS, num_params, solve_hidden_size, target_params
 from charcmp.models.cells.registry import CELLS
 from charcmp.report import paper
-from charcmp.report.analysis.intervals import text_variance
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
+from charcmp.report.text_variance import text_variance
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
 DATASET_ORDER = ("wp", "lk")

@@ -32,6 +32,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -127,6 +128,9 @@ class RunFolder:
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self.write(file, lambda opened: opened.write(buffer.getvalue()))
+
+    def write_result(self, result: Result) -> None:
+        self.write_json(self.result, msgspec.to_builtins(result))
 
     def read_result(self) -> Result | None:
         """The result, None where there is none.

@@ -71,6 +71,7 @@ class Result(Struct, frozen=True, kw_only=True):
     protocol_version: Annotated[int, Meta(ge=1, le=1_000_000)]
     status: Literal["done", "diverged"]
     run_id: Name
+    task: Literal["lm", "fill"] = "lm"  # a key of budget.NUM_STACKS; results of before it: lm
     dataset: DatasetName
     corpus_sha256: Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_.-]{64}\Z")]
     corpus_note: Text | None
@@ -87,6 +88,7 @@ class Result(Struct, frozen=True, kw_only=True):
     dropout: Annotated[float, Meta(ge=0, lt=1)]
     precision: Literal["float32", "tf32", "bf16"]
     epochs: Count
+    patience: Count | None = None
     epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
     batch_size: Count
     unroll_steps: Count
@@ -104,6 +106,7 @@ class Result(Struct, frozen=True, kw_only=True):
     chars_per_second: NonNegative
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
+    device_name: Text | None = None
     git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
     git_dirty: bool | None = None
 
@@ -124,14 +127,6 @@ class Result(Struct, frozen=True, kw_only=True):
             if self.num_params != (count := num_params(*sizes)):
                 raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
 
-    @property
-    def task(self) -> Literal["lm", "fill"]:
-        """What the model was trained to do, a key of budget.NUM_STACKS.
-
-        Language models' identities do not say: it is the default.
-        """
-        return "fill" if self.identity.get("task") == "fill" else "lm"
-
     def _check_identity(self) -> None:
         said = {
             "protocol_version": self.protocol_version,
@@ -146,8 +141,8 @@ class Result(Struct, frozen=True, kw_only=True):
         for key, value in said.items():
             if self.identity.get(key) != value:
                 raise ValueError(f"identity: {key} is {self.identity.get(key)!r}, not {value!r}")
-        if self.identity.get("task", "fill") != "fill":
-            raise ValueError(f"identity: task is {self.identity['task']!r}")
+        if self.identity.get("task", "lm") != self.task:  # its default is left out of identities
+            raise ValueError(f"identity: task is {self.identity.get('task')!r}, not {self.task!r}")
         if self.task == "fill":
             context = self.identity.get("fill_context")
             if type(context) is not int or not 1 <= context <= self.unroll_steps:

@@ -6,17 +6,14 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from tabulate import tabulate
 
 from charcmp.errors import UserError
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.result import CorruptFileError, printable
-
-if TYPE_CHECKING:
-    from charcmp.report.filters import Filters
 
 # Finished runs last: what goes on or went wrong is what one looks for.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
@@ -82,6 +79,12 @@ def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
+class Wanted(Protocol):
+    """Which runs somebody asks for; its text names them, for a message."""
+
+    def admits_status(self, run: Mapping[str, Any], /) -> bool: ...
+
+
 class Runs:
     """The runs of a results folder, or some of them, looked at once or again and again.
 
@@ -90,7 +93,7 @@ class Runs:
     """
 
     def __init__(
-        self, results_dir: str, lease_seconds: float, filters: Filters | None = None
+        self, results_dir: str, lease_seconds: float, filters: Wanted | None = None
     ) -> None:
         self.path = runs_dir(results_dir)
         self.filters = filters
@@ -112,7 +115,7 @@ class Runs:
 
 
 def print_status(
-    results_dir: str, lease_seconds: float, as_json: bool, filters: Filters | None = None
+    results_dir: str, lease_seconds: float, as_json: bool, filters: Wanted | None = None
 ) -> None:
     """Prints a line per run that is admitted, the best of each row, and how much is left."""
     runs = Runs(results_dir, lease_seconds, filters).look()
@@ -123,7 +126,7 @@ def watch_status(
     results_dir: str,
     lease_seconds: float,
     as_json: bool = False,
-    filters: Filters | None = None,
+    filters: Wanted | None = None,
 ) -> None:
     """Shows the status until nothing has been running for some seconds: a table that renews itself
     in a terminal, elsewhere a line for each run whose state has changed; as JSON, such a line."""

@@ -20,7 +20,7 @@ from charcmp.errors import EXIT_ALONE
 from charcmp.files import write_error
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import Ending, Order
-from charcmp.sweeping.slots import LANES_VARIABLE, Slot
+from charcmp.sweeping.slots import Slot
 from charcmp.training.stop import PARENT_VARIABLE
 
 ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
@@ -93,6 +93,7 @@ class InLane(Child):
             ),
             job.folder.log.resolve(),
             shlex.join(["charcmp", "train", *extra_args, *job.overrides]),
+            slot.lanes,
         )
         lanes.give(self.order)
 
@@ -116,7 +117,6 @@ class LaneProcess:
             # By default the work of more than eight streams waits in line on the host's side.
             "CUDA_DEVICE_MAX_CONNECTIONS": "32",
             **slot.environment,
-            LANES_VARIABLE: str(slot.lanes),
         }
         with there:
             fd = there.fileno()

@@ -22,6 +22,7 @@ from pathlib import Path
 from charcmp.config.schema import Config
 from charcmp.errors import EXIT_ALONE, EXIT_INTERRUPTED, Interrupted, UserError, exit_status
 from charcmp.training.attempt import train_one
+from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
 
 POLL_SECONDS = 0.2
@@ -34,6 +35,7 @@ class Order:
     config: Config
     log: Path
     command: str  # that trains the same run alone, for its record
+    num_lanes: int  # that the process has
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def _run(
 
         try:
             with stream:
-                train_one(order.config, should_stop, say, order.command)
+                session = Session(should_stop, say, order.command, order.num_lanes)
+                train_one(order.config, session)
             code = 0  # or diverged: the result says so
         except torch.OutOfMemoryError:
             say("charcmp: out of the GPU's memory beside other runs; next alone")

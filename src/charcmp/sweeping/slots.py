@@ -11,7 +11,6 @@ from charcmp.errors import UserError
 
 # A small model's kernels occupy so many of them at a time. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
-LANES_VARIABLE = "CHARCMP_LANES"  # tells a process of lanes how many it has
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,6 @@ def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
     if threads is not None:
         return f"{device_name}, {threads} threads"
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
-
-
-def num_lanes() -> int:
-    """How many runs share this process, as the sweep that started it said."""
-    return int(os.environ.get(LANES_VARIABLE, "1"))
 
 
 def available_cores() -> int:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
 from pathlib import Path
-
-import msgspec
 
 from charcmp.config.schema import Config
 from charcmp.errors import (
@@ -16,23 +13,23 @@ from charcmp.errors import (
     UserError,
 )
 from charcmp.runs.result import Result
+from charcmp.training.session import Session
 
 
 def train_one(
     config: Config,
-    should_stop: Callable[[], bool],
-    say: Callable[[str], None] = print,
-    command: str | None = None,
+    session: Session,
 ) -> Result:
     """Trains a run, or goes on with it; returns its result.
 
-    A failure that is the run's own is recorded in its folder. Arguments: as of
-    charcmp.training.train.train.
+    A failure that is the run's own is recorded in its folder. Raises what charcmp.training.train
+    does.
     """
     from charcmp.config.spec import resolve, warnings
     from charcmp.runs.folder import RunFolder, runs_dir
     from charcmp.training.device import require_memory
 
+    say = session.say
     spec = resolve(config)
     require_memory(spec)
     for warning in warnings(spec):
@@ -41,14 +38,14 @@ def train_one(
         say(f"note: {spec.corpus.name} is a {spec.corpus.note}")
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
     folder.create()
-    with folder.leased(should_stop):
+    with folder.leased(session.should_stop):
         result = folder.usable_result(say)
         if result is None:
             from charcmp.training.train import train
 
             say(f"{spec.run_id}: {spec.num_params:,} parameters, hidden size {spec.hidden_size}")
             try:
-                result = msgspec.convert(train(spec, folder, should_stop, say, command), Result)
+                result = train(spec, folder, session)
             except (Interrupted, BusyError, StorageError):
                 raise
             except UserError as error:

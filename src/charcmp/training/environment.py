@@ -15,7 +15,6 @@ import torch
 
 from charcmp import __version__
 from charcmp.data.corpus import Corpus
-from charcmp.sweeping.slots import num_lanes
 from charcmp.training.device import device_name
 
 
@@ -55,7 +54,7 @@ def optional_version(package: str) -> str | None:
         return None
 
 
-def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
+def describe(device: torch.device, corpus: Corpus, num_lanes: int) -> dict[str, Any]:
     """The record kept beside a run."""
     packages = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "safetensors")
     return {
@@ -68,7 +67,7 @@ def describe(device: torch.device, corpus: Corpus) -> dict[str, Any]:
         "device_name": device_name(device),
         "cuda": torch.version.cuda,
         "threads": torch.get_num_threads(),
-        "lanes": num_lanes(),
+        "lanes": num_lanes,
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),

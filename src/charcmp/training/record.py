@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from omegaconf import OmegaConf
@@ -20,92 +20,98 @@ from charcmp.runs.result import (
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
     CorruptFileError,
+    Result,
     read_json,
 )
 from charcmp.training.checkpoint import Place
-from charcmp.training.environment import describe
+from charcmp.training.device import device_name
+from charcmp.training.environment import describe, git_state
+from charcmp.training.session import Session
 
 
 def make_result(
     spec: RunSpec,
     place: Place,
-    status: str,
+    status: Literal["done", "diverged"],
+    device: torch.device,
+    *,
     test_nats: float | None,
     num_test_chars: int,
-    device: torch.device,
-) -> dict[str, Any]:
-    """What result.json says, all but the speed. Losses that do not exist are null."""
+    chars_per_second: float,
+    seconds_per_sampled_char: float | None,
+) -> Result:
+    """What result.json says of a run that is over. Losses that do not exist are None."""
     config = spec.config
     best = place.history[place.best_epoch - 1] if place.best_epoch else None
-    environment = describe(device, spec.corpus)
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "protocol_version": protocol_version(config.dataset.layout, config.task),
-        "status": status,
-        "run_id": spec.run_id,
-        "task": config.task,
-        "dataset": spec.corpus.name,
-        "corpus_sha256": spec.corpus.sha256,
-        "corpus_note": spec.corpus.note,
-        "num_symbols": spec.corpus.num_symbols,
-        "layout": config.dataset.layout,
-        "split": list(config.dataset.split),
-        "cell": config.cell.name,
-        "layers": config.layers,
-        "budget": spec.budget,
-        "hidden_size": spec.hidden_size,
-        "num_params": spec.num_params,
-        "target_params": spec.target_params,
-        "seed": config.seed,
-        "dropout": config.dropout,
-        "precision": config.precision,
-        "epochs": config.epochs,
-        "patience": config.patience,
-        "epochs_trained": len(place.history),  # fewer with patience, or if the run diverged
-        "unroll_steps": spec.unroll_steps,
-        "batch_size": spec.batch_size,
-        "identity": spec.identity(),
-        "best_epoch": place.best_epoch or None,
-        "train_nats_per_char": best and best["train_nats_per_char"],  # mean over that epoch
-        "val_nats_per_char": best and best["val_nats_per_char"],
-        "test_nats_per_char": test_nats,
-        "test_perplexity": test_nats and math.exp(test_nats),
-        "test_bits_per_char": test_nats and test_nats / math.log(2),
-        "num_test_chars": num_test_chars,
-        "seconds_train": round(place.seconds_train, 3),
-        "device": environment["device"],
-        "device_name": environment["device_name"],
-        "git_commit": environment["git_commit"],
-        "git_dirty": environment["git_dirty"],
-    }
+    code = git_state()
+    return Result(
+        schema_version=SCHEMA_VERSION,
+        protocol_version=protocol_version(config.dataset.layout, config.task),
+        status=status,
+        run_id=spec.run_id,
+        dataset=spec.corpus.name,
+        corpus_sha256=spec.corpus.sha256,
+        corpus_note=spec.corpus.note,
+        num_symbols=spec.corpus.num_symbols,
+        layout=cast("Any", config.dataset.layout),
+        split=list(config.dataset.split),
+        task=cast("Any", config.task),  # the configuration is checked, its types are str
+        cell=config.cell.name,
+        layers=config.layers,
+        budget=spec.budget,
+        hidden_size=spec.hidden_size,
+        num_params=spec.num_params,
+        target_params=spec.target_params,
+        seed=config.seed,
+        dropout=config.dropout,
+        precision=cast("Any", config.precision),
+        epochs=config.epochs,
+        patience=config.patience,
+        epochs_trained=len(place.history),  # fewer with patience, or if the run diverged
+        unroll_steps=spec.unroll_steps,
+        batch_size=spec.batch_size,
+        identity=spec.identity(),
+        best_epoch=place.best_epoch or None,
+        train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean over that epoch
+        val_nats_per_char=best["val_nats_per_char"] if best else None,
+        test_nats_per_char=test_nats,
+        test_perplexity=test_nats and math.exp(test_nats),
+        test_bits_per_char=test_nats and test_nats / math.log(2),
+        num_test_chars=num_test_chars,
+        seconds_train=round(place.seconds_train, 3),
+        chars_per_second=chars_per_second,
+        seconds_per_sampled_char=seconds_per_sampled_char,
+        device=str(device),
+        device_name=device_name(device),
+        git_commit=code["git_commit"],
+        git_dirty=code["git_dirty"],
+    )
 
 
 def describe_run(
     spec: RunSpec,
     folder: RunFolder,
     device: torch.device,
-    command: str | None = None,
-    say: Callable[[str], None] = print,
+    session: Session,
 ) -> None:
     """Writes config.yaml and environment.json; earlier starts of the same run are kept in it.
 
-    `command` is the line that trains the run; None: this process's own. `say` hears of an earlier
-    environment.json that cannot be read.
+    The session hears of an earlier environment.json that cannot be read.
     """
     resolved = OmegaConf.structured(spec.config)
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
     header = f"# {spec.run_id}\n"
     text = header + OmegaConf.to_yaml(resolved)
     folder.write(folder.config, lambda file: file.write(text.encode()))
-    environment = describe(device, spec.corpus)
-    if command is not None:
-        environment["command"] = command
+    environment = describe(device, spec.corpus, session.num_lanes)
+    if session.command is not None:
+        environment["command"] = session.command
     try:
         if earlier := read_json(folder.environment, EARLIER, MAX_ENVIRONMENT_BYTES):
             starts = earlier.pop("earlier_starts", [])
             environment["earlier_starts"] = [*(starts if isinstance(starts, list) else []), earlier]
     except CorruptFileError as error:
-        say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
+        session.say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
     folder.write_json(folder.environment, environment)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -19,7 +18,7 @@ from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
 from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
-from charcmp.sweeping.slots import num_lanes
+from charcmp.runs.result import Result
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.cuda_graph import Late
 from charcmp.training.device import prepare
@@ -28,6 +27,7 @@ from charcmp.training.optim import (
     learning_rate,
 )
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
+from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
 
 TICK_SECONDS = 1.0
@@ -47,17 +47,18 @@ class Training:
         spec: RunSpec,
         folder: RunFolder,
         step: Step,
-        should_stop: Callable[[], bool],
-        say: Callable[[str], None],
+        session: Session,
     ) -> None:
         config = spec.config
         self.spec, self.folder, self.step = spec, folder, step
-        self.should_stop, self.say = should_stop, say
+        self.should_stop, self.say = session.should_stop, session.say
         self.place = Place()
         self.best: dict[str, Tensor] = {}  # weights of the best epoch
-        if (checkpoint := load_checkpoint(spec, folder, step, say)) is not None:
+        if (checkpoint := load_checkpoint(spec, folder, step, self.say)) is not None:
             self.place, self.best = restore(step, checkpoint)
-            say(f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}")
+            self.say(
+                f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
+            )
         self.chars_per_chunk = spec.batch_size * spec.unroll_steps
         chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
         self.bar = tqdm(
@@ -191,28 +192,24 @@ class Training:
 def train(
     spec: RunSpec,
     folder: RunFolder,
-    should_stop: Callable[[], bool] = lambda: False,
-    say: Callable[[str], None] = print,
-    command: str | None = None,
-) -> dict[str, Any]:
+    session: Session = Session(),  # noqa: B008  (immutable)
+) -> Result:
     """Trains a run, or goes on with it from its checkpoint, and writes its result.
 
     Args:
         spec: what to train.
         folder: where it lives; created and locked by the caller.
-        should_stop: asked after every step; a true answer ends the run with a checkpoint.
-        say: receives lines for the user.
-        command: what environment.json names as the run's command; None: this process's.
+        session: whom to ask whether to stop, and whom to tell.
 
     Returns:
-        The contents of result.json; its status is `done`, or `diverged` if the training or the
+        What result.json holds; its status is `done`, or `diverged` if the training or the
         validation loss of an epoch was not finite or above EXPLODED times ln V.
 
     Raises:
-        Interrupted: if `should_stop` said so.
+        Interrupted: if the session was asked to stop.
         UserError: if the corpus is too short, the device absent or a file cannot be written.
     """
-    config = spec.config
+    config, say = spec.config, session.say
     device = prepare(config, config.threads)
     train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
     step = Step(spec, device, train_chunks)
@@ -222,12 +219,12 @@ def train(
     )
     for remark in remarks(step, device):
         say(f"note: {remark}")
-    training = Training(spec, folder, step, should_stop, say)
+    training = Training(spec, folder, step, session)
     place = training.place
-    describe_run(spec, folder, device, command, say)
+    describe_run(spec, folder, device, session)
     folder.failure.unlink(missing_ok=True)
 
-    status = "done"
+    status: Literal["done", "diverged"] = "done"
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
     with training.bar, tensorboard(folder, place) as note_epoch:
         while not place.is_over(config):
@@ -246,12 +243,21 @@ def train(
 
     test_nats = training.test(test) if status == "done" else None
     folder.write_json(folder.history, place.history)
-    result = make_result(spec, place, status, test_nats, test_chunks.num_chars, device)
     chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
-    result["chars_per_second"] = round(chars_trained / max(place.seconds_train, 1e-9))
-    # In others' company a time would say nothing; a fill-in model does not generate text.
-    if status == "done" and config.task == "lm" and num_lanes() == 1:
+    seconds_per_sampled_char = None
+    # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
+    if status == "done" and config.task == "lm" and session.num_lanes == 1:
         on_cpu = step.model.cpu().eval()  # the last that it is used for
-        result["seconds_per_sampled_char"] = round(seconds_per_char(on_cpu), 8)
-    folder.write_json(folder.result, result)
+        seconds_per_sampled_char = round(seconds_per_char(on_cpu), 8)
+    result = make_result(
+        spec,
+        place,
+        status,
+        device,
+        test_nats=test_nats,
+        num_test_chars=test_chunks.num_chars,
+        chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
+        seconds_per_sampled_char=seconds_per_sampled_char,
+    )
+    folder.write_result(result)
     return result

@@ -10,12 +10,9 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from charcmp.errors import UserError
-
-if TYPE_CHECKING:
-    from charcmp.models.cells.base import Cell
 
 
 @dataclass(frozen=True)
@@ -94,8 +91,8 @@ def check_activation(cell: str, activation: str) -> None:
         raise UserError(f"cell.activation={activation}: {cell} has {', '.join(known)}")
 
 
-def cell_class(name: str) -> Callable[..., Cell]:
-    """The torch module that implements the cell: (input_size, hidden_size, **options)."""
+def cell_class(name: str) -> Callable[..., Any]:
+    """The subclass of base.Cell that implements the cell: (input_size, hidden_size, **options)."""
     info = cell_info(name)
-    cls: Callable[..., Cell] = getattr(importlib.import_module(info.module), info.class_name)
+    cls: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
     return cls

@@ -28,17 +28,15 @@ from charcmp.report.analysis.intervals import (
     ALPHA,
     NUM_RESAMPLES,
     Estimate,
-    Floats,
     Judged,
-    TextVariance,
     detectable_with,
     estimate,
     judge,
     resample,
     seed_component,
-    text_variance,
 )
 from charcmp.report.tables import Cell, Column, Table, base_cell, is_the_papers
+from charcmp.report.text_variance import Floats, TextVariance, text_variance
 
 FAMILIES = {
     "lstm_gru": "LSTM against GRU",

@@ -23,8 +23,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Component, Estimate, Floats, Judged, estimate, judge
+from charcmp.report.analysis.intervals import Estimate, Judged, estimate, judge
 from charcmp.report.tables import Cell, Table
+from charcmp.report.text_variance import Component, Floats
 
 MIN_SEGMENTS = 20  # of the test text, resampled as wholes
 

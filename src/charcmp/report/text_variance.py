@@ -1,0 +1,135 @@
+"""The variance of a mean over test text, by blocks as long as its dependence asks for."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+# Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a whole row.
+LENGTHS = (1, *(factor * 2**power for power in range(20) for factor in (2, 3)))
+MIN_BLOCKS = 2  # fewer have no variance
+MIN_ROWS = 10  # fewer whole rows are too few blocks to estimate a variance from
+
+
+@dataclass(frozen=True)
+class Component:
+    """An independent part of a variance, and the degrees of freedom of its estimate."""
+
+    variance: float
+    df: float
+    is_over_seeds: bool = False
+
+
+@dataclass(frozen=True)
+class TextVariance:
+    """Of the mean over the test text, and how the block length came about."""
+
+    variance: float
+    block_length: int  # in base blocks
+    rule_length: int  # what the automatic rule says, rounded up
+    num_blocks: float  # of the chosen length
+    se_of_length: dict[int, float]  # the check: standard errors by block length
+
+    @property
+    def se(self) -> float:
+        return math.sqrt(self.variance)
+
+    @property
+    def component(self) -> Component:
+        return Component(self.variance, self.num_blocks - 1)
+
+
+def text_variance(series_RJ: Floats) -> TextVariance | None:
+    """The variance of the mean of a series, by blocks as long as its dependence asks for.
+
+    None for a series of a single base block, which has no variance. Otherwise at least two blocks
+    are left, however strong the dependence.
+
+    The length is the automatic one. The check: where whole rows give a standard error that is
+    larger by more than chance explains (one-sided, 5 %), there is dependence that short blocks do
+    not see, and whole rows are the blocks.
+    """
+    num_rows, row_length = series_RJ.shape
+    longest = series_RJ.size / MIN_BLOCKS
+    if longest < 1:
+        return None
+    wanted = automatic_block_length(series_RJ)
+    possible = [length for length in LENGTHS if length < row_length and length <= longest]
+    if row_length <= longest:
+        possible.append(row_length)
+    long_enough = [length for length in possible if length >= wanted]
+    rule_length = chosen = min(long_enough, default=max(possible))
+    lengths = {1, rule_length, min(2 * rule_length, row_length), row_length}
+    se = {
+        length: math.sqrt(block_variance(series_RJ, length))
+        for length in sorted(lengths) if length <= longest
+    }  # fmt: skip
+    if num_rows >= MIN_ROWS:
+        tolerance = 1 + stats.norm.isf(0.05) / math.sqrt(2 * (num_rows - 1))
+        if se[row_length] > tolerance * se[chosen]:
+            chosen = row_length
+    return TextVariance(
+        variance=se[chosen] ** 2,
+        block_length=chosen,
+        rule_length=rule_length,
+        num_blocks=series_RJ.size / chosen,
+        se_of_length=se,
+    )
+
+
+def block_variance(series_RJ: Floats, length: int) -> float:
+    """Variance of the mean when circular blocks of `length` base blocks are resampled.
+
+    In closed form, with the divisor of an unbiased estimate: m blocks count as m - 1.
+    """
+    num_blocks = series_RJ.size / length
+    if num_blocks <= 1:
+        return math.nan
+    return float(block_means(series_RJ, length).var()) / (num_blocks - 1)
+
+
+def block_means(series_RJ: Floats, length: int) -> Floats:
+    """Means of the blocks that start at each base block, (R, J)."""
+    wrapped = np.concatenate([series_RJ, series_RJ[:, : length - 1]], axis=1)
+    sums = np.cumsum(np.pad(wrapped, ((0, 0), (1, 0))), axis=1)
+    return (sums[:, length:] - sums[:, :-length]) / length
+
+
+def automatic_block_length(series_RJ: Floats) -> float:
+    """The length that minimises the error of the variance (Politis & White 2004, Patton 2009).
+
+    As arch.bootstrap.optimal_block_length for the circular bootstrap, but over several rows, whose
+    autocovariances are pooled; a single long row gives arch's answer.
+    """
+    size = series_RJ.size
+    covariance = _pooled_autocovariances(series_RJ)
+    if covariance[0] <= 0 or len(covariance) == 1:
+        return 1.0
+    run = max(5, int(math.log10(size)))  # so many small autocorrelations in a row end the search
+    last = min(math.ceil(math.sqrt(size)) + run, len(covariance) - 1)
+    small = np.abs(covariance) < 2 * math.sqrt(math.log10(size) / size) * covariance[0]
+    ends = [lag for lag in range(1, last + 1) if small[lag : lag + run].all()]
+    bandwidth = min(2 * ends[0] if ends else last, last)
+    lags = np.arange(1, bandwidth + 1)
+    weights = np.minimum(1.0, 2 * (1 - lags / bandwidth))  # the flat-top kernel
+    long_run = covariance[0] + 2 * float(weights @ covariance[lags])
+    slope = 2 * float(weights @ (lags * covariance[lags]))
+    if long_run <= 0:
+        return 1.0
+    length = (1.5 * (slope / long_run) ** 2 * size) ** (1 / 3)
+    return max(1.0, min(length, math.ceil(min(3 * math.sqrt(size), size / 3))))
+
+
+def _pooled_autocovariances(series_RJ: Floats) -> Floats:
+    """By lag, up to J - 1; only pairs of the same row count."""
+    num_rows, row_length = series_RJ.shape
+    centred = series_RJ - series_RJ.mean()
+    power = np.abs(np.fft.rfft(centred, 2 * row_length, axis=1)) ** 2
+    sums = np.fft.irfft(power.sum(axis=0))[:row_length]
+    covariances: Floats = sums / (num_rows * np.arange(row_length, 0, -1))
+    return covariances
