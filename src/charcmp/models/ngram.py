@@ -94,8 +94,7 @@ def discounts(counts_G: Integers) -> Floats:
 
 def rests(contexts_G: Integers, shares_G: Floats, num_contexts: int) -> Floats:
     """What the shares leave in each context, (H,)."""
-    taken_H: Floats = np.bincount(contexts_G, shares_G, minlength=num_contexts)
-    return 1 - taken_H
+    return 1.0 - np.bincount(contexts_G, shares_G, minlength=num_contexts)
 
 
 def make_order(grams: Grams, counts_G: Integers, num_contexts: int) -> Order:
