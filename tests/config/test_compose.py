@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import pytest
 from hydra.errors import HydraException
@@ -34,7 +30,7 @@ VALUES = {
     "budget": ("50k", "130000", "null", "'${cell.name}'", "1e5"),
     "hidden_size": ("8", "null", "${layers}", "${nothing}"),
     "dropout": ("0", "0.5", "nan", "1e-3", "half"),
-    "dataset.path": ("a.txt", quoted("a,b =[x]\\'~ \"z\".txt"), quoted("${cell}.txt"), "null"),
+    "dataset.path": ("a.txt", quoted('a,b =[x]\\\'~ "z".txt'), quoted("${cell}.txt"), "null"),
     "dataset.split": ("[80,10,10]", "[1,1]", "80", "[a,b]", "${nothing}", "{a: 1}"),
     "dataset.stand_ins": ("{ab: c}", "null"),
     "optimizer.betas": ("[0.9,0.99]", "null", "[x]"),

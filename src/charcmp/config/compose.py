@@ -1,6 +1,6 @@
-"""Configurations composed from override lines: once by Hydra, then quickly for every point of a grid.
+"""Configurations from override lines: by Hydra once, then quickly for every point of a grid.
 
-`charcmp params`, `status` and `report` compose here, without hydra.main and without Hydra's plugins.
+`charcmp params`, `status` and `report` compose here, without hydra.main and Hydra's plugins.
 """
 
 from __future__ import annotations
