@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from charcmp.errors import UserError
 
 Symbols = NDArray[np.uint8]
+Value = TypeVar("Value", bound=np.generic)
 
 PAPER_SIZE = 100  # of the batch, and of an unrolled chunk
 MIN_UPDATES = 20  # an epoch; where the paper's sizes would leave fewer, they shrink
@@ -96,6 +97,10 @@ class Stream:
 
     def num_chunks(self, unroll_steps: int) -> int:
         return self.x_BC.shape[1] // unroll_steps
+
+    def scored(self, values_BC: NDArray[Value]) -> NDArray[Value]:
+        """What counts of a value for each character of y, (num_chars,), row after row."""
+        return values_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,8 @@ def discounts(counts_G: Integers) -> Floats:
 
 def rests(contexts_G: Integers, shares_G: Floats, num_contexts: int) -> Floats:
     """What the shares leave in each context, (H,)."""
-    return 1.0 - np.bincount(contexts_G, shares_G, minlength=num_contexts)
+    taken_H = np.bincount(contexts_G, shares_G, minlength=num_contexts)
+    return np.asarray(1 - taken_H, dtype=np.float64)
 
 
 def make_order(grams: Grams, counts_G: Integers, num_contexts: int) -> Order:

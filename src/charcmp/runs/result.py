@@ -47,6 +47,9 @@ Nats = Annotated[float, Meta(ge=0, le=MAX_NATS)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 # Budgets stay below what the solver can meet with any cell (budget.MAX_HIDDEN_SIZE).
 Params = Annotated[int, Meta(ge=1, le=10**12)]
+Sha256 = Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_.-]{64}\Z")]
+Layout = Literal["columns", "contiguous"]
+Split = Annotated[list[Percent], Meta(min_length=3, max_length=3)]
 Scalar = str | int | float | bool | None
 Record = TypeVar("Record")
 
@@ -73,11 +76,11 @@ class Result(Struct, frozen=True, kw_only=True):
     run_id: Name
     task: Literal["lm", "fill"] = "lm"  # a key of budget.NUM_STACKS; results of before it: lm
     dataset: DatasetName
-    corpus_sha256: Annotated[str, Meta(pattern=r"\A[0-9A-Za-z_.-]{64}\Z")]
+    corpus_sha256: Sha256
     corpus_note: Text | None
     num_symbols: Annotated[int, Meta(ge=1, le=256)]
-    layout: Literal["columns", "contiguous"]
-    split: Annotated[list[Percent], Meta(min_length=3, max_length=3)]
+    layout: Layout
+    split: Split
     cell: Name
     layers: Annotated[int, Meta(ge=1, le=1000)]
     budget: Name
