@@ -23,6 +23,7 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp report  [key=value ...]   tables, statistics, figures, a page, from the finished runs
                   [--format html,csv,md,tex,svg,png] [--output FOLDER]
                   [--published: of the runs that come with a clone of charcmp]
+  charcmp baselines [key=value ...] n-grams and compressors on the texts of a grid, for the report
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
@@ -34,7 +35,14 @@ charcmp: recurrent cells compared at equal parameter counts
 """
 
 # Each a function in a module of charcmp.cli of the same name.
-HYDRA_COMMANDS = ("train", "sweep", "params", "status", "report")  # overrides in Hydra's grammar
+HYDRA_COMMANDS = (
+    "train",
+    "sweep",
+    "params",
+    "status",
+    "report",
+    "baselines",
+)  # overrides in Hydra's grammar
 OTHER_COMMANDS = ("sample", "score", "data", "lanes")  # lanes: a sweep's own
 
 

@@ -17,6 +17,7 @@ from charcmp.report.tables import make_tables
 from charcmp.report.writing import fill_in
 from charcmp.report.writing.layout import MEASURES
 from charcmp.report.writing.render import (
+    baselines_csv,
     cells_csv,
     claims_csv,
     comparison_csv,
@@ -28,6 +29,7 @@ from charcmp.report.writing.render import (
     wide_csv,
 )
 from charcmp.report.writing.sections import sections
+from charcmp.runs.baselines import Baselines, load_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
@@ -76,7 +78,7 @@ def make_report(
         raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
     folder = RunFolder(path)
     folder.create()
-    findings = find(tables, fill_tables)
+    findings = find(tables, fill_tables, baselines_in(source))
     files = text_files(findings)
     shown = [terminal(findings) if tables else "", fill_in.terminal(fill_tables)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
@@ -152,6 +154,14 @@ def load(folder: Path) -> Loaded:
     return loaded
 
 
+def baselines_in(results_dir: Path) -> list[Baselines]:
+    """The baselines of a results folder; complaints go to stderr."""
+    found, complaints = load_baselines(results_dir)
+    for complaint in complaints:
+        print(f"charcmp: {complaint}", file=sys.stderr)
+    return found
+
+
 def text_files(findings: Findings) -> dict[str, bytes]:
     """The report's tables and statistics: name -> contents."""
     analyses = findings.analyses
@@ -166,5 +176,7 @@ def text_files(findings: Findings) -> dict[str, bytes]:
         files["differences.csv"] = differences_csv(analyses)
         files["claims.csv"] = claims_csv(findings.claims)
         files["against_paper.csv"] = comparison_csv(findings.comparisons)
+        if findings.baselines:
+            files["baselines.csv"] = baselines_csv(findings.baselines)
         files["statistics.md"] = statistics_markdown(sections(findings))
     return {name: text.encode() for name, text in files.items()}

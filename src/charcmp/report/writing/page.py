@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis
 from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
@@ -24,7 +25,13 @@ from charcmp.report.tables import Cell, Column, Table
 from charcmp.report.writing import fill_in
 from charcmp.report.writing.layout import MEASURES, caption, column_label, general_notes, notes
 from charcmp.report.writing.render import comparison_rows
-from charcmp.report.writing.sections import QUESTIONS, difference_row, distance_row
+from charcmp.report.writing.sections import (
+    QUESTIONS,
+    baseline_notes,
+    baseline_rows,
+    difference_row,
+    distance_row,
+)
 
 TEMPLATE = Path(__file__).parent / "template"
 
@@ -51,7 +58,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         num_runs=len(tips),
         num_fill_runs=len(fill_tips),
         axes=_axes(tables, datasets),
-        blocks=[_block(analysis) for analysis in analyses],
+        blocks=[_block(analysis, findings.baselines_of(analysis)) for analysis in analyses],
         general_notes=general_notes(findings.tables),
         against_paper=comparison_rows(findings.comparisons),
         claims=findings.claims,
@@ -102,11 +109,13 @@ def _axes(
     ]
 
 
-def _block(analysis: Analysis) -> dict[str, Any]:
+def _block(analysis: Analysis, placed: Sequence[Standing]) -> dict[str, Any]:
     table = analysis.table
     return _table(table, partial(_entry, analysis)) | {
         "caption": caption(analysis, MEASURES[0], "bold").removeprefix(f"{table.heading}: "),
         "notes": notes(analysis),
+        "baselines": baseline_rows(placed),
+        "baseline_notes": baseline_notes(placed),
     }
 
 
@@ -114,6 +123,7 @@ def _fill_block(table: Table) -> dict[str, Any]:
     return _table(table, partial(_fill_entry, table)) | {
         "caption": fill_in.WHAT_IT_IS,
         "notes": fill_in.notes(table),
+        "baselines": [],
     }
 
 

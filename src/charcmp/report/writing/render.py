@@ -14,6 +14,7 @@ import pandas as pd
 from tabulate import SEPARATING_LINE, tabulate
 
 from charcmp.report.analysis.against_paper import Comparison
+from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
@@ -31,7 +32,12 @@ from charcmp.report.writing.layout import (
     sd_notes,
     table_lines,
 )
-from charcmp.report.writing.sections import Section, difference_records
+from charcmp.report.writing.sections import (
+    Section,
+    baseline_notes,
+    baseline_rows,
+    difference_records,
+)
 
 TERMINAL_WIDTH = 100
 COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
@@ -45,6 +51,8 @@ def terminal(findings: Findings) -> str:
         parts.append(wrapped([caption(analysis, measure, "*")]))
         parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
         parts.append(wrapped(notes(analysis)))
+        if placed := findings.baselines_of(analysis):
+            parts += [_baseline_table(placed), wrapped(list(baseline_notes(placed)))]
     tables = findings.tables
     parts.append(wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
     if findings.comparisons:
@@ -98,6 +106,15 @@ def wrapped(said: list[str]) -> str:
         textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
         for note in said
     )
+
+
+def _baseline_table(placed: Sequence[Standing]) -> str:
+    align = ["left", "right", "right", "right", "left"]
+    widths = [30, None, None, None, 40]
+    return tabulate(
+        baseline_rows(placed), "keys", "simple",
+        disable_numparse=True, colalign=align, maxcolwidths=widths,
+    )  # fmt: skip
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
@@ -267,6 +284,27 @@ def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
 def differences_csv(analyses: Sequence[Analysis]) -> str:
     """One line per comparison, with all that is known of it."""
     return _csv(pd.DataFrame(difference_records(analyses)))
+
+
+def baselines_csv(placed: Sequence[Standing]) -> str:
+    """One line per baseline and block, with all that is known of it."""
+    return _csv(pd.DataFrame([
+        {
+            "block": one.heading,
+            "dataset": one.dataset,
+            "baseline": one.baseline.name,
+            "stored_counts": one.baseline.size,
+            "budget": one.baseline.budget,
+            "test_nats_per_char": one.baseline.nats_per_char,
+            "test_bits_per_char": MEASURES[2].of_nats(one.baseline.nats_per_char),
+            "ahead_of": "; ".join(
+                f"{row}: {cell.cell} {cell.layers}"
+                for row, cells in one.ahead_of.items() for cell in cells
+            ),
+            "note": one.baseline.note,
+        }
+        for one in placed
+    ]))  # fmt: skip
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:

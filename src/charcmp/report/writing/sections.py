@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.findings import Findings
@@ -43,6 +44,16 @@ DISTANCE_NOTES = (
 )
 
 
+BASELINE_NOTES = (
+    "n-gram: interpolated modified Kneser-Ney (Chen & Goodman 1999), the length of its contexts "
+    "chosen by validation loss. Pruned: it keeps as many counts as the budget has parameters, the "
+    "most valuable ones. A count is stored with the string that it is of, so at equal numbers an "
+    "n-gram model takes more memory than a network.",
+    "Compressors: what the test text adds to the size of the compressed training text.",
+    "Ahead of: the models whose mean test loss is higher; no test of significance.",
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A table to print, with what must be known of it."""
@@ -75,6 +86,9 @@ def sections(findings: Findings) -> list[Section]:
         ),
     ]
     for analysis in findings.analyses:
+        if placed := findings.baselines_of(analysis):
+            title = f"{analysis.table.heading}: baselines"
+            found.append(Section(title, baseline_rows(placed), baseline_notes(placed)))
         for family, title in FAMILIES.items():
             if of_family := analysis.of(family):
                 rows = [difference_row(analysis, one) for one in of_family]
@@ -89,6 +103,34 @@ def sections(findings: Findings) -> list[Section]:
             )  # fmt: skip
     found.append(Section("Which question each interval answers", [], QUESTIONS))
     return found
+
+
+def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
+    """The baselines of a block, as text."""
+    return [
+        {
+            "baseline": one.baseline.name,
+            "stored counts": "" if one.baseline.size is None else f"{one.baseline.size:,}",
+            "test nats per character": f"{one.baseline.nats_per_char:.3f}",
+            "bits": f"{one.baseline.nats_per_char / math.log(2):.3f}",
+            "ahead of": "; ".join(f"{row}: {_ahead_text(one, row)}" for row in one.ahead_of),
+        }
+        for one in placed
+    ]
+
+
+def _ahead_text(one: Standing, row: str) -> str:
+    """`LSTM 3, RNN 1`"""
+    ahead, num_models = one.ahead_of[row], one.num_models[row]
+    if len(ahead) == num_models > 1:
+        return f"all {num_models} models"
+    return ", ".join(map(name, ahead)) or "none"
+
+
+def baseline_notes(placed: Sequence[Standing]) -> tuple[str, ...]:
+    """What must be known of a block's baselines."""
+    own = [f"{one.baseline.name}: {one.baseline.note}." for one in placed if one.baseline.note]
+    return (*BASELINE_NOTES, *own)
 
 
 def difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:

@@ -1,0 +1,48 @@
+"""The baselines of a block's test text, and the models that each of them is ahead of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from charcmp.report.tables import Cell, Table
+from charcmp.runs.baselines import Baseline, Baselines, TestText, of_text
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A baseline among the models of a block."""
+
+    heading: str
+    dataset: str
+    baseline: Baseline
+    ahead_of: dict[str, list[Cell]]  # by row: models with a higher mean test loss, best first
+    num_models: dict[str, int]  # by row: those that it is compared with
+
+
+def standings(table: Table, stored: Sequence[Baselines]) -> list[Standing]:
+    """The baselines of the block's test text; a pruned model stands in its budget's row alone."""
+    settings = table.settings
+    test_text = TestText.of(
+        corpus_sha256=settings["corpus_sha256"],
+        layout=settings["dataset.layout"],
+        split=settings["dataset.split"],
+        num_chars=settings["num_test_chars"],
+        batch_size=settings["batch_size"],
+        unroll_steps=settings["unroll_steps"],
+    )
+    found = []
+    for baseline in of_text(stored, test_text):
+        rows = [row for row, target in table.rows.items() if baseline.budget in (None, target)]
+        models = {row: [cell for cell in table.done() if cell.row == row] for row in rows}
+        ahead_of = {
+            row: sorted(
+                (cell for cell in of_row if cell.test_nats > baseline.nats_per_char),
+                key=lambda cell: cell.test_nats,
+            )
+            for row, of_row in models.items()
+        }
+        if rows:
+            num_models = {row: len(of_row) for row, of_row in models.items()}
+            found.append(Standing(table.heading, table.dataset, baseline, ahead_of, num_models))
+    return found
