@@ -50,8 +50,11 @@ def print_baselines(found: Baselines) -> None:
             "stored counts": one.size,
             "test nats per character": one.nats_per_char,
             "bits": one.nats_per_char / math.log(2),
-            "note": one.note or "",
         }
         for one in found.baselines
     ]
-    print(tabulate(rows, headers="keys", intfmt=",", floatfmt=".3f"), end="\n\n")
+    print(tabulate(rows, headers="keys", intfmt=",", floatfmt=".3f"))
+    for one in found.baselines:
+        if one.note:
+            print(f"{one.name}: {one.note}")
+    print()

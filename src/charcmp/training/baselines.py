@@ -30,6 +30,7 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
 
 MAX_CONTEXT = 20  # characters: the paper's longest
+LONGEST_NOTE = "no longer context was tried"
 PATIENCE = 2  # longer contexts to try after the best so far by validation
 # Most characters to learn from, the last ones: tables take some 100 bytes for each. And most
 # characters of a whole text: above, the test text alone would fill the memory of a small machine.
@@ -125,7 +126,7 @@ def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | N
     """The n-gram model with the context that does best on validation text."""
     texts = [_text(splits.val), _text(splits.test)]
     best = None
-    lowest = np.inf
+    best_context, lowest = 0, np.inf
     for scored in islice(by_context(train_BC, texts, num_symbols), MAX_CONTEXT + 1):
         val, test = (
             _mean_nats(stream, nats_BC)
@@ -137,7 +138,7 @@ def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | N
                 name=f"n-gram, {best_context} characters of context",
                 nats_per_char=test,
                 size=scored.num_counts,
-                note=note,
+                note=note if best_context < MAX_CONTEXT else LONGEST_NOTE,
             )
         elif scored.context >= best_context + PATIENCE:
             break

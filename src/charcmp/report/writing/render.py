@@ -293,8 +293,8 @@ def baselines_csv(placed: Sequence[Standing]) -> str:
             "block": one.heading,
             "dataset": one.dataset,
             "baseline": one.baseline.name,
-            "stored_counts": one.baseline.size,
-            "budget": one.baseline.budget,
+            "stored_counts": "" if one.baseline.size is None else str(one.baseline.size),
+            "budget": "" if one.baseline.budget is None else str(one.baseline.budget),
             "test_nats_per_char": one.baseline.nats_per_char,
             "test_bits_per_char": MEASURES[2].of_nats(one.baseline.nats_per_char),
             "ahead_of": "; ".join(
