@@ -192,7 +192,7 @@ def rows_of(stream: Stream) -> Symbols:
 
 @needs_corpora
 def test_the_papers_table_2() -> None:
-    """Contexts of 1 to 9 characters on War and Peace, and how few counts do as well as a network."""
+    """Contexts of 1 to 9 characters on War and Peace; and with few counts, no more than stated."""
     splits = wp()
     lines = [line.split(",") for line in (REFERENCE / "table2_ngram.csv").read_text().splitlines()]
     papers = {int(line[1]): float(line[2]) for line in lines if line[0] == "wp"}

@@ -30,7 +30,6 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
 
 MAX_CONTEXT = 20  # characters: the paper's longest
-LONGEST_NOTE = "no longer context was tried"
 PATIENCE = 2  # longer contexts to try after the best so far by validation
 # Most characters to learn from, the last ones: tables take some 100 bytes for each. And most
 # characters of a whole text: above, the test text alone would fill the memory of a small machine.
@@ -96,7 +95,7 @@ def baselines(splits: Splits, vocabulary: bytes, budgets: Sequence[int]) -> list
         budgets: numbers of counts, each for a pruned n-gram model. One that has room for all
             counts of the unpruned model needs none.
     """
-    train_BC = _last_chars(_text(splits.train))
+    train_BC = _last_chars(text_of(splits.train))
     note = None
     if train_BC.size < splits.train.num_chars:
         note = f"of the last {train_BC.size:,} characters of the training text"
@@ -107,7 +106,7 @@ def baselines(splits: Splits, vocabulary: bytes, budgets: Sequence[int]) -> list
     return [unpruned, *pruned, *_compressed(splits, vocabulary)]
 
 
-def _text(stream: Stream) -> Symbols:
+def text_of(stream: Stream) -> Symbols:
     """The rows of a stream with the character before the first that is predicted, (B, C + 1)."""
     return np.concatenate([stream.x_BC[:, :1], stream.y_BC], axis=1)
 
@@ -118,18 +117,18 @@ def _last_chars(text_BC: Symbols) -> Symbols:
     return text_BC[-num_rows:, -MAX_TRAIN_CHARS:]
 
 
-def _mean_nats(stream: Stream, nats_BC: Floats) -> float:
+def mean_nats(stream: Stream, nats_BC: Floats) -> float:
     return float(stream.scored(nats_BC).mean())
 
 
 def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | None) -> Baseline:
     """The n-gram model with the context that does best on validation text."""
-    texts = [_text(splits.val), _text(splits.test)]
+    texts = [text_of(splits.val), text_of(splits.test)]
     best = None
     best_context, lowest = 0, np.inf
     for scored in islice(by_context(train_BC, texts, num_symbols), MAX_CONTEXT + 1):
         val, test = (
-            _mean_nats(stream, nats_BC)
+            mean_nats(stream, nats_BC)
             for stream, nats_BC in zip((splits.val, splits.test), scored.nats, strict=True)
         )
         if val < lowest:
@@ -138,7 +137,7 @@ def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | N
                 name=f"n-gram, {best_context} characters of context",
                 nats_per_char=test,
                 size=scored.num_counts,
-                note=note if best_context < MAX_CONTEXT else LONGEST_NOTE,
+                note=note,
             )
         elif scored.context >= best_context + PATIENCE:
             break
@@ -153,12 +152,13 @@ def _pruned(
     best: dict[int, tuple[float, int, list[Order]]] = {}  # validation nats, context, model
     improving = set(budgets)
     lengths: list[Grams] = []
-    longer = grams_of(train_BC, num_symbols)
-    while improving and len(lengths) <= MAX_CONTEXT and (grams := next(longer, None)):
+    for grams in islice(grams_of(train_BC, num_symbols), MAX_CONTEXT + 1):
+        if not improving:
+            break
         lengths.append(grams)
         for budget in sorted(improving):
             orders = prune(lengths, budget)
-            nats = _mean_nats(splits.val, nats_under(orders, _text(splits.val), num_symbols))
+            nats = mean_nats(splits.val, nats_under(orders, text_of(splits.val), num_symbols))
             if budget in best and nats >= best[budget][0]:
                 improving.remove(budget)
             else:
@@ -166,11 +166,11 @@ def _pruned(
     found = []
     for budget in budgets:
         _, context, orders = best[budget]
-        nats_BC = nats_under(orders, _text(splits.test), num_symbols)
+        nats_BC = nats_under(orders, text_of(splits.test), num_symbols)
         found.append(
             Baseline(
                 name=f"n-gram, {context} characters of context, pruned",
-                nats_per_char=_mean_nats(splits.test, nats_BC),
+                nats_per_char=mean_nats(splits.test, nats_BC),
                 size=sum(len(order.keys_G) for order in orders),
                 budget=budget,
                 note=note,
