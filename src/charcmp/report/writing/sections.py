@@ -47,8 +47,8 @@ DISTANCE_NOTES = (
 BASELINE_NOTES = (
     "n-gram: interpolated modified Kneser-Ney (Chen & Goodman 1999), the length of its contexts "
     "chosen by validation loss among 0 to 20 characters. Pruned: it keeps as many counts as the "
-    "budget has parameters, the most valuable ones. A count is stored with the string that it is of, so at equal numbers an "
-    "n-gram model takes more memory than a network.",
+    "budget has parameters, the most valuable ones. A count is stored with the string that it is "
+    "of, so at equal numbers an n-gram model takes more memory than a network.",
     "Compressors: what the test text adds to the size of the compressed training text.",
     "Ahead of: the models whose mean test loss is higher; no test of significance.",
 )
