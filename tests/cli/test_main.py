@@ -106,6 +106,11 @@ BAD = {
     "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
     "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "warm-up of another unit": (
+        ["optimizer.rate_per=update", "optimizer.warmup_epochs=1"],
+        "with rate_per=update the warm-up is set by warmup_updates",
+        "",
+    ),
     "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
     "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
     "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),

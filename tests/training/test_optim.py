@@ -100,6 +100,20 @@ def test_schedules() -> None:
     assert warm == pytest.approx([1 / 3, 2 / 3, 0.25, 0.125, 0.0625])
 
 
+def test_a_rate_that_changes_with_every_update() -> None:
+    """Three epochs of four updates are one schedule of twelve; exponential goes by epochs."""
+    options = {"name": "rmsprop", "lr": 1.0, "rate_per": "update", "warmup_updates": 2}
+    cosine = RMSpropConfig(**options, schedule="cosine")
+    rates = [learning_rate(cosine, e, 3, c, 4) for e in (1, 2, 3) for c in range(4)]
+    expected = [(1 + math.cos(math.pi * n / 10)) / 2 for n in range(10)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, *expected])
+    paper = RMSpropConfig(**options, lr_decay=0.5, lr_decay_after=1)
+    rates = [learning_rate(paper, e, 3, c, 4) for e in (1, 2, 3) for c in range(4)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, *[0.5] * 4, *[0.25] * 4])
+    short = RMSpropConfig(**{**options, "warmup_updates": 50}, schedule="cosine")
+    assert learning_rate(short, 1, 1, 3, 4) == 1.0  # the last update is never a warm-up's
+
+
 @pytest.mark.parametrize("limit", [0.5, 4.9, 5.1, 1e6])
 def test_clipping_by_the_global_norm(limit: float) -> None:
     """Δw · limit/‖Δw‖ where the norm of all gradients as one vector exceeds the limit."""

@@ -145,6 +145,14 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
         *(("rnn", {"optimizer": make(name=name)}) for name, make in OPTIMIZERS.items()),
         ("rnn", {"optimizer": AdamConfig(name="adam", schedule="cosine"), "clip_mode": "norm"}),
         ("gru", {"reset_state": "epoch"}),
+        (
+            "rnn",
+            {
+                "optimizer": RMSpropConfig(
+                    name="rmsprop", schedule="cosine", rate_per="update", warmup_updates=30
+                )
+            },
+        ),
         # Ends early, and after every resume where it does without.
         ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
     ],

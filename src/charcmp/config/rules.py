@@ -73,6 +73,8 @@ RULES: dict[str, Rule] = {
     "optimizer.lr_decay": (lambda factor: 0 < factor <= 1, "must be in (0, 1]"),
     "optimizer.lr_decay_after": NOT_NEGATIVE,
     "optimizer.warmup_epochs": NOT_NEGATIVE,
+    "optimizer.rate_per": one_of(("epoch", "update")),
+    "optimizer.warmup_updates": NOT_NEGATIVE,
     "optimizer.alpha": BELOW_1,
     "optimizer.betas": (
         lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
@@ -180,6 +182,12 @@ def check(config: Config) -> None:
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
+    )
+    unused = "warmup_epochs" if optimizer.rate_per == "update" else "warmup_updates"
+    require(
+        getattr(optimizer, unused) == 0,
+        f"optimizer.{unused}={getattr(optimizer, unused)}: with rate_per={optimizer.rate_per} the "
+        f"warm-up is set by warmup_{optimizer.rate_per}s",
     )
     require(
         not (isinstance(optimizer, SGDConfig) and optimizer.nesterov and optimizer.momentum == 0),

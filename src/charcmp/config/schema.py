@@ -52,6 +52,8 @@ class OptimizerConfig:
     lr_decay: float = 0.95  # exponential: factor per epoch ...
     lr_decay_after: int = 10  # ... after this many epochs
     warmup_epochs: int = 0  # epochs of a rate that rises linearly, before any schedule
+    rate_per: str = "epoch"  # the rate changes with every epoch (the paper's) | update
+    warmup_updates: int = 0  # instead of warmup_epochs, where rate_per=update
 
 
 @dataclass

@@ -19,19 +19,34 @@ from charcmp.config.schema import (
 )
 
 
-def learning_rate(optimizer: OptimizerConfig, epoch: int, epochs: int) -> float:
-    """The rate in an epoch counted from 1, the same throughout the epoch.
+def learning_rate(
+    optimizer: OptimizerConfig, epoch: int, epochs: int, chunk: int = 0, chunks: int = 1
+) -> float:
+    """The rate of an update.
+
+    It changes with every epoch, or with every update where `rate_per` says so: read "update" for
+    "epoch" then, but for the exponential schedule, which goes by epochs.
 
     exponential: lr · lr_decay^max(0, epoch − lr_decay_after), the paper's. cosine: half a period,
     from lr in the first epoch towards 0 behind the last (Loshchilov & Hutter 2017, without
     restarts). Of w warm-up epochs, the first has lr/(w+1), the next 2·lr/(w+1), and so on; cosine
     begins behind them, exponential counts them.
+
+    Args:
+        optimizer: the schedule and its options.
+        epoch: counted from 1.
+        epochs: of the whole run.
+        chunk: of the epoch, which the update trains on, counted from 0.
+        chunks: of an epoch.
     """
-    warmup = optimizer.warmup_epochs
-    if epoch <= warmup:
-        return optimizer.lr * epoch / (warmup + 1)
+    number, total, warmup = epoch, epochs, optimizer.warmup_epochs
+    if optimizer.rate_per == "update":
+        number, total = (epoch - 1) * chunks + chunk + 1, epochs * chunks
+        warmup = min(optimizer.warmup_updates, total - 1)
+    if number <= warmup:
+        return optimizer.lr * number / (warmup + 1)
     if optimizer.schedule == "cosine":
-        fraction = (epoch - 1 - warmup) / (epochs - warmup)
+        fraction = (number - 1 - warmup) / (total - warmup)
         return optimizer.lr * (1 + math.cos(math.pi * fraction)) / 2
     if optimizer.schedule == "constant":
         return optimizer.lr

@@ -73,18 +73,20 @@ class Training:
         self.clock = time.perf_counter()
         self.last_tick = self.last_checkpoint = time.monotonic()
 
-    def train_epoch(self, lr: float) -> float:
+    def train_epoch(self) -> float:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
         """
-        step, place = self.step, self.place
-        step.lr.fill_(lr)
-        if self.spec.config.reset_state == "epoch" and place.chunk == 0:
+        step, place, config = self.step, self.place, self.spec.config
+        if config.reset_state == "epoch" and place.chunk == 0:
             step.state_LSBH.zero_()
         self.clock = time.perf_counter()
+        rate = None
         while place.chunk < len(step.chunks):
+            if (new_rate := self.rate_at(place.chunk)) != rate:
+                step.lr.fill_(rate := new_rate)
             step()
             place.chunk += 1
             self.bar.update(self.chars_per_chunk)
@@ -97,6 +99,11 @@ class Training:
         loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
         place.seconds_train += time.perf_counter() - self.clock
         return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
+
+    def rate_at(self, chunk: int) -> float:
+        """The learning rate of an update of this epoch."""
+        config, num_chunks = self.spec.config, len(self.step.chunks)
+        return learning_rate(config.optimizer, self.place.epoch, config.epochs, chunk, num_chunks)
 
     def _tick(self, stop: bool) -> float | None:
         """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
@@ -140,7 +147,7 @@ class Training:
             self.last_tick = time.monotonic()
             self.note_progress()
 
-    def end_epoch(self, lr: float, train_nats: float, val_nats: float) -> dict[str, float]:
+    def end_epoch(self, train_nats: float, val_nats: float) -> dict[str, float]:
         """Keeps the weights if they are the best, and goes on to the next; returns its record."""
         step, place, config = self.step, self.place, self.spec.config
         if val_nats < place.best_val:
@@ -148,7 +155,7 @@ class Training:
             self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
         entry = {
             "epoch": place.epoch,
-            "lr": lr,
+            "lr": self.rate_at(len(step.chunks) - 1),
             "train_nats_per_char": train_nats,
             "val_nats_per_char": val_nats,
             "largest_state": float(step.state_LSBH.abs().max()),
@@ -228,13 +235,12 @@ def train(
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
     with training.bar, tensorboard(folder, place) as note_epoch:
         while not place.is_over(config):
-            lr = learning_rate(config.optimizer, place.epoch, config.epochs)
-            train_nats = training.train_epoch(lr)
+            train_nats = training.train_epoch()
             val_nats = training.validate(validation)
             if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
                 status = "diverged"
                 break
-            note_epoch(training.end_epoch(lr, train_nats, val_nats))
+            note_epoch(training.end_epoch(train_nats, val_nats))
     if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
         say(
             f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
