@@ -106,6 +106,11 @@ BAD = {
     "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
     "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "sizes of an update": (
+        ["dataset.layout=columns", "train_batch_size=3"],
+        "must be a divisor of batch_size=4",
+        "",
+    ),
     "warm-up of another unit": (
         ["optimizer.rate_per=update", "optimizer.warmup_epochs=1"],
         "with rate_per=update the warm-up is set by warmup_updates",

@@ -79,6 +79,8 @@ def test_how_and_where_do_not_matter() -> None:
         {"epochs": 51},
         {"batch_size": 50},
         {"unroll_steps": 50},
+        {"train_batch_size": 50},
+        {"train_unroll_steps": 50},
         {"clip": None},
         {"init_range": 0.1},
         {"cell": "gru"},
@@ -117,6 +119,26 @@ def test_an_option_of_a_cell_counts_only_away_from_its_default(name, schema, opt
     )
     assert changed.run_id != plain.run_id
     assert set(changed.identity()) - set(plain.identity()) == {f"cell.{key}" for key in option}
+
+
+def test_an_updates_own_sizes() -> None:
+    """In `columns` the layout of the text stays; a contiguous text is laid out by them."""
+    assert run_id(train_batch_size=100, train_unroll_steps=100) == run_id()
+    spec = resolve_with(config(train_batch_size=50, train_unroll_steps=20), CORPUS)
+    assert (spec.batch_size, spec.unroll_steps) == (100, 100)
+    assert (spec.train_batch_size, spec.train_unroll_steps) == (50, 20)
+    contiguous = DatasetConfig(name="golden", source="file", layout="contiguous")
+    long = corpus_from_bytes("golden", bytes(range(87)) * 10_000)
+    spec = resolve_with(config(dataset=contiguous, train_batch_size=50), long)
+    assert (
+        spec.run_id
+        == resolve_with(config(dataset=contiguous, batch_size=50, unroll_steps=100), long).run_id
+    )
+    assert spec.chosen_sizes is None
+    short = corpus_from_bytes("golden", bytes(range(87)) * 100)
+    spec = resolve_with(config(dataset=contiguous, train_batch_size=50), short)
+    assert spec.batch_size < 50
+    assert "updates an epoch" in (spec.chosen_sizes or "")
 
 
 def test_a_range_that_is_not_used_is_no_other_run_and_says_so() -> None:

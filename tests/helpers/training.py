@@ -22,10 +22,10 @@ from charcmp.runs.result import Result
 TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
 
 
-def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:
+def tiny_spec(text: Path, cell: str = "lstm", layout: str = "contiguous", **changes) -> RunSpec:
     config = Config(
         cell=LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell),
-        dataset=DatasetConfig(source="file", path=str(text), layout="contiguous"),
+        dataset=DatasetConfig(source="file", path=str(text), layout=layout),
         optimizer=RMSpropConfig(name="rmsprop"),
         hidden_size=6,
         epochs=3,

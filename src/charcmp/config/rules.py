@@ -91,6 +91,8 @@ RULES: dict[str, Rule] = {
     "epochs": AT_LEAST_1,
     "batch_size": or_null(AT_LEAST_1),
     "unroll_steps": or_null(AT_LEAST_1),
+    "train_batch_size": or_null(AT_LEAST_1),
+    "train_unroll_steps": or_null(AT_LEAST_1),
     "clip": or_null(POSITIVE),
     "clip_mode": one_of(("value", "norm")),
     "reset_state": one_of(RESETS),
@@ -179,6 +181,17 @@ def check(config: Config) -> None:
         config.task == "lm" or (config.fill_context or 1) <= steps,
         f"fill_context={config.fill_context}: must be at most unroll_steps={steps}",
     )
+    for key in ("batch_size", "unroll_steps"):
+        whole, part = getattr(config, key) or PAPER_SIZE, getattr(config, f"train_{key}") or 1
+        require(
+            config.dataset.layout == "contiguous" or whole % part == 0,
+            f"train_{key}={part}: must be a divisor of {key}={whole}",
+        )
+        require(
+            config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
+            f"train_{key}={part}: in a contiguous text give it or {key}, not both",
+        )
+        require(config.task == "lm" or part == 1, f"train_{key}={part}: task=lm alone has it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",

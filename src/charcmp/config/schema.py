@@ -113,6 +113,10 @@ class Config:
     epochs: int = 50
     batch_size: int | None = None  # null: the paper's 100; fewer where a `contiguous` text is short
     unroll_steps: int | None = None  # null: likewise
+    # An update's streams and steps, where they are to be fewer than those that lay out the text; a
+    # divisor of them, or in a `contiguous` text their upper limit. null: the same.
+    train_batch_size: int | None = None
+    train_unroll_steps: int | None = None
     clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
     clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
     reset_state: str = "never"  # to zero: never (the paper's) | epoch, at each one's start

@@ -67,6 +67,16 @@ class RunSpec:
         return self.config.unroll_steps
 
     @property
+    def train_batch_size(self) -> int:
+        """Streams of a training update."""
+        return self.config.train_batch_size or self.batch_size
+
+    @property
+    def train_unroll_steps(self) -> int:
+        """Steps of a training update."""
+        return self.config.train_unroll_steps or self.unroll_steps
+
+    @property
     def right_context(self) -> int | None:
         """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
         config = self.config
@@ -175,11 +185,18 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
     given = config.batch_size, config.unroll_steps
     if config.dataset.layout == "columns" or config.task == "fill":
         batch, steps = (size or PAPER_SIZE for size in given)
-        return replace(config, batch_size=batch, unroll_steps=steps), None
+        config = replace(config, batch_size=batch, unroll_steps=steps)
+        if config.train_batch_size == batch:  # however it came about, the same run
+            config = replace(config, train_batch_size=None)
+        if config.train_unroll_steps == steps:
+            config = replace(config, train_unroll_steps=None)
+        return config, None
     num_chars = int(corpus.num_chars * Fraction(str(config.dataset.split[0])) / 100)
-    batch, steps = fitting_sizes(num_chars, *given)
+    most = config.train_batch_size or PAPER_SIZE, config.train_unroll_steps or PAPER_SIZE
+    batch, steps = fitting_sizes(num_chars, *given, *most)
     config = replace(config, batch_size=batch, unroll_steps=steps)
-    if (batch, steps) == tuple(size or PAPER_SIZE for size in given):
+    config = replace(config, train_batch_size=None, train_unroll_steps=None)
+    if (batch, steps) == tuple(a or b for a, b in zip(given, most, strict=True)):
         return config, None
     return config, (
         f"batch_size={batch} unroll_steps={steps}: {corpus.name} has {num_chars:,} characters to "

@@ -36,7 +36,10 @@ EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
 ASSUMED_FLOPS = 30e9
 FLOPS_PER_PARAM = 6  # forward and backward, per character
 # What a step's time depends on, beside sizes and machine.
-SHAPE_KEYS = ("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name")
+SHAPE_KEYS = (
+    *("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name"),
+    *("train_batch_size", "train_unroll_steps"),
+)
 
 
 @dataclass(frozen=True)
@@ -181,10 +184,10 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
 
     config = spec.config
     device = prepare(config, threads)
-    shape = (spec.batch_size, 2 * spec.unroll_steps)
+    shape = (spec.train_batch_size, 2 * spec.train_unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)
-    step = Step(spec, device, to_chunks(drawn, spec.unroll_steps, device, spec.right_context))
+    step = Step(spec, device, to_chunks(drawn, spec.train_unroll_steps, device, spec.right_context))
     for _ in range(WARM_UP_STEPS):
         step()
     step.loss_sum.item()  # waits for a GPU
@@ -194,7 +197,7 @@ def measure_speed(spec: RunSpec, threads: int | None) -> float:
         step()
         step.loss_sum.item()
         num_steps += 1
-    num_chars = num_steps * spec.batch_size * spec.unroll_steps
+    num_chars = num_steps * spec.train_batch_size * spec.train_unroll_steps
     return num_chars / (time.perf_counter() - begun)
 
 

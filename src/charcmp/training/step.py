@@ -53,7 +53,7 @@ class Step:
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
-        self.state_LSBH = self.model.zero_state(spec.batch_size)
+        self.state_LSBH = self.model.zero_state(spec.train_batch_size)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -115,9 +115,13 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
         UserError: if it is too short for that.
     """
     splits = split_of(spec)
+    streams = {
+        splits.train.in_rows(spec.train_batch_size): spec.train_unroll_steps,
+        splits.val: spec.unroll_steps,
+        splits.test: spec.unroll_steps,
+    }
     return [
-        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
-        for stream in (splits.train, splits.val, splits.test)
+        to_chunks(stream, steps, device, spec.right_context) for stream, steps in streams.items()
     ]
 
 

@@ -59,7 +59,7 @@ class Training:
             self.say(
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
-        self.chars_per_chunk = spec.batch_size * spec.unroll_steps
+        self.chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
         chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
         self.bar = tqdm(
             total=config.epochs * len(step.chunks) * self.chars_per_chunk,
@@ -98,7 +98,7 @@ class Training:
                 break  # the sum stays so: no need to finish the epoch
         loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
         place.seconds_train += time.perf_counter() - self.clock
-        return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
+        return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
 
     def rate_at(self, chunk: int) -> float:
         """The learning rate of an update of this epoch."""
@@ -123,7 +123,7 @@ class Training:
         if told is None:
             return None
         loss_sum, num_chunks = told
-        so_far = loss_sum / (num_chunks * self.spec.unroll_steps)
+        so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
         return so_far
 
