@@ -173,11 +173,15 @@ class Training:
             self.save()
         return entry
 
-    def test(self, evaluation: Evaluation) -> float:
-        """The test loss, once, of the weights that did best on validation; writes both. [code]"""
+    def test(self, validation: Evaluation, test: Evaluation) -> float:
+        """The test loss, once, of the weights that did best on validation [code].
+
+        Writes them, and their losses of single characters, of which intervals are made.
+        """
         spec, folder = self.spec, self.folder
         self.step.model.load_state_dict(self.best)
-        nll_N = evaluation(self.between_chunks).cpu()
+        folder.write_npy(folder.val_nll, validation(self.between_chunks).cpu().numpy())
+        nll_N = test(self.between_chunks).cpu()
         folder.write_npy(folder.test_nll, nll_N.numpy())
         weights = save_safetensors(
             {key: value.contiguous().cpu() for key, value in self.best.items()},
@@ -247,7 +251,7 @@ def train(
             "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
         )
 
-    test_nats = training.test(test) if status == "done" else None
+    test_nats = training.test(validation, test) if status == "done" else None
     folder.write_json(folder.history, place.history)
     chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
