@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from helpers.console import TINY, Charcmp, run_of, write_tiny_text
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 
+from charcmp.cli.status import Runs, overview
 from charcmp.config.rules import check
 from charcmp.config.spec import resolve, warnings
 from charcmp.data.chunks import to_chunks, windows
@@ -25,7 +26,6 @@ from charcmp.models.budget import budget_label, num_params, solve_hidden_size, t
 from charcmp.models.cells.registry import CELLS
 from charcmp.models.fill_in import NOTHING, FillModel
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.status import Runs, overview
 from charcmp.sweeping.cost import measure_speed, shape_key
 from charcmp.training.evaluate import losses
 from charcmp.training.session import Session

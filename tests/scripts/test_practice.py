@@ -17,7 +17,7 @@ from scipy import stats
 
 from charcmp.config.schema import config_dir
 from charcmp.errors import UserError
-from charcmp.sweeping.sweep import Grid
+from charcmp.sweeping.grid import Grid
 from charcmp.training.train import train
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))

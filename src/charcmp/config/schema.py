@@ -151,10 +151,30 @@ NOT_SCIENTIFIC = {
 }
 
 
+@dataclass
+class SweeperConfig:
+    """Of Hydra's sweeper; an experiment's grid stands here."""
+
+    _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
+    params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
+    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
+    retry_failed: bool = False  # charcmp sweep --retry-failed
+    fail_fast: bool = False
+
+
+@dataclass
+class LauncherConfig:
+    """Of Hydra's launcher."""
+
+    _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
+
+
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base."""
     store = ConfigStore.instance()
     store.store(name="charcmp_schema", node=Config)
+    store.store(group="hydra/sweeper", name="charcmp", node=SweeperConfig)
+    store.store(group="hydra/launcher", name="charcmp", node=LauncherConfig)
     for group, name, node in (
         ("schema/cell", "plain", CellConfig),
         ("schema/cell", "lstm", LSTMConfig),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from importlib import metadata
 
 from charcmp.config.schema import Config
 from charcmp.errors import UserError
+from charcmp.training.cpu import cpu_name
 
 # A small model's kernels occupy so many of them at a time. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
@@ -45,6 +47,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def torch_is_for_cpus() -> bool:
+    """Whether this build of torch knows no GPUs, told without importing it, which takes seconds."""
+    return metadata.version("torch").endswith("+cpu")
+
+
 def make_slots(config: Config) -> list[Slot]:
     """One slot for each run that may go on at once.
 
@@ -54,7 +61,7 @@ def make_slots(config: Config) -> list[Slot]:
     Raises:
         UserError: if a GPU that is asked for is not there.
     """
-    if config.device != "cpu":
+    if config.device != "cpu" and not torch_is_for_cpus():
         import torch
 
         if torch.cuda.is_available():
@@ -64,8 +71,6 @@ def make_slots(config: Config) -> list[Slot]:
             return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
-    from charcmp.training.device import cpu_name
-
     cores = available_cores()
     jobs = config.jobs or max(1, cores // (config.threads or 1))
     threads = config.threads or max(1, cores // jobs)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from pathlib import Path
 
 import torch
 
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.errors import UserError, require
+from charcmp.training.cpu import cpu_name
 from charcmp.training.precision import set_precision
 
 BYTES_PER_PARAM = 8  # a weight and its gradient
@@ -104,13 +104,3 @@ def prepare(config: Config, threads: int | None) -> torch.device:
 def device_name(device: torch.device) -> str:
     """What the hardware calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
