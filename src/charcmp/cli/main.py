@@ -8,9 +8,9 @@ import signal
 import sys
 
 from charcmp import __version__
-from charcmp.cli.output import fail, make_lasting
 from charcmp.config.literal import literal_path, quoted
 from charcmp.config.schema import config_dir
+from charcmp.output import fail, make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
@@ -45,7 +45,7 @@ FLAGS = {
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # Those with arguments of their own, which Hydra does not see: modules of charcmp.cli.
-OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
+OTHER_COMMANDS = ("data", "sample", "score")
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
@@ -75,7 +75,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
         sys.exit(130)
     finally:
-        sys.stdout.flush()  # a full disk is told of now: see charcmp.cli.output
+        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 
 
 def dispatch() -> None:
