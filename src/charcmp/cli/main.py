@@ -8,7 +8,7 @@ import signal
 import sys
 
 from charcmp import __version__
-from charcmp.cli.output import fail, make_lasting
+from charcmp.output import fail, make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
@@ -35,7 +35,7 @@ charcmp: recurrent cells compared at equal parameter counts
 
 # Each a function in a module of charcmp.cli of the same name.
 HYDRA_COMMANDS = ("train", "sweep", "params", "status", "report")  # overrides in Hydra's grammar
-OTHER_COMMANDS = ("sample", "score", "data", "lanes")  # lanes: a sweep's own
+OTHER_COMMANDS = ("sample", "score", "data")
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
         sys.exit(130)
     finally:
-        sys.stdout.flush()  # a full disk is told of now: see charcmp.cli.output
+        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 
 
 def dispatch() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from charcmp.cli.line import SELECT_DROPOUT, read_line, run_hydra
-from charcmp.cli.output import fail
+from charcmp.output import fail
 
 
 def train(args: list[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 import msgspec
@@ -23,9 +24,10 @@ from charcmp.errors import (
     StorageError,
 )
 from charcmp.runs.folder import RunFolder
-from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess
+from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate, longest_first
 from charcmp.sweeping.grid import Job
+from charcmp.sweeping.processes import start_server
 from charcmp.sweeping.slots import Slot, make_slots
 
 POLL_SECONDS = 0.2
@@ -53,6 +55,8 @@ def run_processes(
         StorageError: when nothing can be written any more; children have ended.
     """
     config = jobs[0].spec.config
+    if config.device in ("auto", "cpu"):  # it imports torch while we look for a GPU
+        start_server()
     Pool(jobs, slots or make_slots(config), extra_args, fail_fast).run()
 
 
@@ -102,7 +106,7 @@ class Pool:
             while (self.waiting or self.running) and not self.stop:
                 while self.free and (job := self._next_job()) is not None:
                     self._start(job)
-                time.sleep(POLL_SECONDS)
+                wait({child.news for child in self.running}, POLL_SECONDS)
                 for child in list(self.running):
                     if (code := child.poll()) is None:
                         child.watch(self.config.hang_seconds)
@@ -152,7 +156,7 @@ class Pool:
         """The process of a slot's lanes: one for all slots of a GPU."""
         gpu = str(slot.environment)
         lanes = self.lanes.get(gpu)
-        if lanes is None or lanes.process.poll() is not None:
+        if lanes is None or not lanes.process.is_alive():
             lanes = self.lanes[gpu] = LaneProcess(slot)
         return lanes
 
@@ -234,13 +238,9 @@ def storage_error(folder: RunFolder) -> StorageError:
     )
 
 
-def _stop_all(running: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop_all(running: Sequence[BaseProcess]) -> None:
     for process in running:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
     for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, max(0.0, deadline - time.monotonic()))
