@@ -35,7 +35,7 @@ charcmp: recurrent cells compared at equal parameter counts
 
 # Each a function in a module of charcmp.cli of the same name.
 HYDRA_COMMANDS = ("train", "sweep", "params", "status", "report")  # overrides in Hydra's grammar
-OTHER_COMMANDS = ("sample", "score", "data")
+OTHER_COMMANDS = ("recommend", "sample", "score", "data")
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,13 +65,20 @@ def _lead(behind: Outcome, leader: Outcome) -> float:
     return difference - TEXT_SES * math.sqrt(text.variance if text else 0.0)
 
 
-def text_component(a: list[Outcome], b: list[Outcome]) -> Component | None:
+def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | None:
     """The variance over text of the difference of two models' means over their seeds."""
-    if any(one.blocks_RJ is None for one in (*a, *b)):
+    series = [_mean_blocks(a), _mean_blocks(b)]
+    if series[0] is None or series[1] is None:
         return None
-    means = [np.mean([one.blocks_RJ for one in outcomes], axis=0) for outcomes in (a, b)]
-    found = text_variance(means[0] - means[1])
+    found = text_variance(series[0] - series[1])
     return found.component if found else None
+
+
+def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
+    blocks = [one.blocks_RJ for one in outcomes if one.blocks_RJ is not None]
+    if len(blocks) < len(outcomes):
+        return None
+    return np.asarray(np.mean(blocks, axis=0))
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ class Challenge:
         return self.estimate.interval(alpha) if self.estimate else (-math.inf, math.inf)
 
 
-def challenges(finalists: Mapping[Model, list[Outcome]]) -> tuple[Model, list[Challenge]]:
+def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
     """The finalist with the lowest mean loss over its seeds, and each of the others against it."""
     usable = {model: found for model, found in finalists.items()
               if found and all(one.is_usable for one in found)}  # fmt: skip
@@ -98,7 +105,7 @@ def challenges(finalists: Mapping[Model, list[Outcome]]) -> tuple[Model, list[Ch
     ]
 
 
-def _judged(a: list[Outcome], b: list[Outcome]) -> Estimate | None:
+def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
     if min(len(a), len(b)) < 2:
         return None
     difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
@@ -110,7 +117,7 @@ def _judged(a: list[Outcome], b: list[Outcome]) -> Estimate | None:
     return estimate(difference, [*seeds, *([text] if text else [])])
 
 
-def is_settled(found: list[Challenge], alpha: float) -> bool:
+def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
     """Whether no challenger can be better than the leader by more than is worth knowing.
 
     Args:
@@ -120,13 +127,13 @@ def is_settled(found: list[Challenge], alpha: float) -> bool:
     return all(one.interval(alpha)[0] > -WORTH_KNOWING for one in found)
 
 
-def tied(found: list[Challenge], alpha: float) -> list[Model]:
+def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
     """The finalists that this look cannot tell from the leader."""
     return [one.model for one in found if one.interval(alpha)[0] <= 0]
 
 
 def next_for_a_seed(
-    leader: Model, found: list[Challenge], num_seeds: Mapping[Model, int], most: int
+    leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], most: int
 ) -> Model | None:
     """Who gets the next seed: of the leader and its strongest challenger, the one with fewer.
 
