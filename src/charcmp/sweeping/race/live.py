@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
 from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.runs.result import CorruptFileError
-from charcmp.sweeping.cost import estimate
+from charcmp.sweeping.cost import estimate, run_seconds
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
@@ -27,6 +27,7 @@ class LiveRunner:
         slots: shares of the machine.
         until: the end, by time.monotonic().
         on_end: hears of every run that has ended.
+        updates_per_epoch: of this text.
     """
 
     def __init__(
@@ -35,17 +36,19 @@ class LiveRunner:
         slots: Sequence[Slot],
         until: float,
         on_end: Callable[[Entry, Outcome], None],
+        updates_per_epoch: int,
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
         self.seconds: dict[Model, float] = {}  # per update
+        self.updates_per_epoch = updates_per_epoch
 
-    def measure(self, models: Sequence[Model], updates_per_epoch: int) -> None:
+    def measure(self, models: Sequence[Model]) -> None:
         """Learns how long the models' updates take, evaluations included."""
         epochs = 10  # the share of evaluations is that of every longer run
         jobs = {model: self.make_job(Entry(Arm(model, 0.003), epochs, 0)) for model in models}
         estimates = estimate([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
-            self.seconds[model] = estimates[job].seconds / (epochs * updates_per_epoch)
+            self.seconds[model] = estimates[job].seconds / (epochs * self.updates_per_epoch)
 
     def seconds_per_update(self, model: Model) -> float:
         return self.seconds[model]
@@ -64,8 +67,18 @@ class LiveRunner:
 
         if to_do and time.monotonic() < self.until:
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)
+            self._learn_speeds(jobs)
         found = {entry: outcome_of(job) for entry, job in jobs.items()}
         return {entry: outcome for entry, outcome in found.items() if outcome is not None}
+
+    def _learn_speeds(self, jobs: Mapping[Entry, Job]) -> None:
+        """What the runs themselves took, in place of what was measured before."""
+        for entry, job in jobs.items():
+            result = job.folder.read_result()
+            if result is not None and result.chars_per_second:
+                seconds = run_seconds(job.spec, result.chars_per_second)
+                updates = entry.epochs * self.updates_per_epoch
+                self.seconds[entry.arm.model] = seconds / updates
 
     def drop(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -16,10 +16,11 @@ from charcmp.errors import UserError
 RUNG_SHARES = (1 / 8, 1 / 3, 1.0)
 MOST_MODELS = (9, 5, 3)  # that a rung has room for; the baseline may be one more
 ARMS_PER_MODEL = (3.5, 2.0, 1.0)  # the first rung tries three rates, at times a fourth
-SEEDS = 3  # of the leader and its challenger, in all
+SEEDS_PLANNED = 3  # of the leader and its challenger: what the plan keeps time for
 MIN_UPDATES = 100  # of the first rung: fewer tell models apart no better than a coin
 MAX_UPDATES = 24_000  # of the last rung: what is left then goes into seeds
-USABLE = 0.9  # of the slots' time: starting runs and waiting for the last ones takes the rest
+USABLE = 0.9  # of the slots' time: waiting for the last run of a rung takes the rest
+SECONDS_PER_RUN = 1.0  # to start it and to write what it leaves
 
 
 def longest_run(
@@ -38,15 +39,16 @@ def longest_run(
             of a slot they take.
     """
     mean = sum(seconds_per_update) / len(seconds_per_update)
-    num_runs = RUNG_SHARES[rung] * num_models * ARMS_PER_MODEL[rung]
+    runs = [num_models * ARMS_PER_MODEL[rung]]
     for later in range(rung + 1, len(RUNG_SHARES)):
-        models = min(MOST_MODELS[later], num_models)
-        num_runs += RUNG_SHARES[later] * models * ARMS_PER_MODEL[later]
-    num_runs += (SEEDS - 1) * min(2, num_models)
-    longest = USABLE * slot_seconds / (num_runs * mean)
+        runs.append(min(MOST_MODELS[later], num_models) * ARMS_PER_MODEL[later])
+    runs[-1] += (SEEDS_PLANNED - 1) * min(2, num_models)
+    per_update = mean * sum(n * share for n, share in zip(runs, RUNG_SHARES[rung:], strict=True))
+    overhead = SECONDS_PER_RUN * sum(runs)
+    longest = (USABLE * slot_seconds - overhead) / per_update
     shortest = MIN_UPDATES / RUNG_SHARES[0]
     if rung == 0 and longest < shortest:
-        needed = shortest * num_runs * mean / USABLE / 60
+        needed = (shortest * per_update + overhead) / USABLE / 60
         raise UserError(
             f"too little time: a race of {num_models} models needs at least {needed:.1f} minutes "
             "of one slot of this machine; fewer models (cell=, layers=) or more minutes= will do"

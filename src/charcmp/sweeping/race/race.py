@@ -24,10 +24,11 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, SEEDS, longest_run
+from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
-# Planned looks at the finalists, each of which may spend its part of alpha: one after every seed.
+SEEDS = 5  # of the leader and its challenger at most
+# Planned looks at the finalists, one after every seed but the first; each spends its part of alpha.
 MOST_LOOKS = SEEDS - 1
 
 

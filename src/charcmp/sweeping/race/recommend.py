@@ -80,10 +80,10 @@ def _race(
         f"{request.minutes:g} minutes, {len(slots)} runs at once"
         + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
     )
-    runner = LiveRunner(make_job, slots, until, board.ran)
+    runner = LiveRunner(make_job, slots, until, board.ran, updates_per_epoch)
     track = _Track(state, board)
     try:
-        runner.measure(request.models, updates_per_epoch)
+        runner.measure(request.models)
         finish = Race(request.models, runner, track, updates_per_epoch, request.seed).run()
     except Interrupted as stop:
         board.show(finally_=True)
