@@ -15,7 +15,7 @@ from charcmp.sweeping.race.arms import BASELINE, Arm, Model
 
 # How far behind, beyond what its text explains, a model may be after a rung and stay: so much have
 # models made up later in the races that were replayed (LOG.md). Nats per character.
-MARGINS = (0.06, 0.02)
+MARGINS = (0.06, 0.02, 0.015)
 TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
 WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
 ALPHA = 0.05
@@ -134,11 +134,13 @@ def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
 
 def next_for_a_seed(
     leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], most: int
-) -> Model | None:
-    """Who gets the next seed: of the leader and its strongest challenger, the one with fewer.
+) -> list[Model]:
+    """Who gets the next seed: the leader and its strongest challenger.
 
-    None if both have all the seeds that are planned.
+    Only the one with fewer, where their numbers differ; nobody, once they have all.
     """
     strongest = [one.model for one in sorted(found, key=lambda one: one.difference)][:1]
-    candidates = [model for model in (leader, *strongest) if num_seeds[model] < most]
-    return min(candidates, key=lambda model: num_seeds[model], default=None)
+    fewest = min(num_seeds[model] for model in (leader, *strongest))
+    if fewest >= most:
+        return []
+    return [model for model in (leader, *strongest) if num_seeds[model] == fewest]

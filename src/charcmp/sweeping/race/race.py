@@ -28,7 +28,7 @@ from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
 SEEDS = 5  # of the leader and its challenger at most
-# Planned looks at the finalists, one after every seed but the first; each spends its part of alpha.
+# Planned looks at the finalists, from the second seed on; each spends its part of alpha.
 MOST_LOOKS = SEEDS - 1
 
 
@@ -189,28 +189,29 @@ class Race:
         return f"{epochs} epoch{'s' * (epochs > 1)}"
 
     def _finals(self) -> Finish:
-        """Seeds for the leader and its strongest challenger, until one look settles it."""
-        arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG]}
-        for look in range(1, SEEDS + 1):
-            found = self._finalists(LAST_RUNG)
-            leader, against = challenges(found)
-            alpha = self._alpha(len(against))
-            if not against or (look > 1 and is_settled(against, alpha)):
+        """A second seed for all that are near, then looks: each settles it, or gives the leader and
+        its strongest challenger one seed more."""
+        near = survivors(self._first_seeds(LAST_RUNG), LAST_RUNG, MOST_MODELS[LAST_RUNG])
+        arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG] if arm.model in near}
+        self._seeds([self._next_seed(arm) for arm in arms.values()])
+        for _ in range(MOST_LOOKS):
+            leader, against = challenges(self._finalists(LAST_RUNG))
+            if is_settled(against, self._alpha(len(against))):
                 return self._finish(LAST_RUNG, len(against), True)
-            seeds = {model: len(of) for model, of in found.items()}
-            entries = []
-            for _ in range(2):  # the leader's and the challenger's at once
-                model = next_for_a_seed(leader, against, seeds, SEEDS)
-                if model is not None:
-                    seed = self.seed + seeds[model]
-                    entries.append(Entry(arms[model], self.epochs[LAST_RUNG], seed))
-                    seeds[model] += 1
-            if not entries or not self._seeds(entries):
+            num_seeds = {model: len(self.outcomes[LAST_RUNG][arm]) for model, arm in arms.items()}
+            chosen = next_for_a_seed(leader, against, num_seeds, SEEDS)
+            if not chosen or not self._seeds([self._next_seed(arms[model]) for model in chosen]):
                 break
-        return self._finish(LAST_RUNG, max(1, len(arms) - 1), False)
+        return self._finish(LAST_RUNG, len(arms) - 1, False)
+
+    def _next_seed(self, arm: Arm) -> Entry:
+        seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
+        return Entry(arm, self.epochs[LAST_RUNG], seed)
 
     def _seeds(self, entries: Sequence[Entry]) -> bool:
         """Runs further seeds if there is time for them; whether any ended."""
+        if not entries:
+            return False
         updates = self.epochs[LAST_RUNG] * self.updates_per_epoch
         seconds = sum(updates * self.runner.seconds_per_update(one.arm.model) for one in entries)
         if seconds > self.runner.slot_seconds_left():
@@ -221,13 +222,18 @@ class Race:
         return bool(found)
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
-        """The models of a rung by their best arm, those that diverged left out."""
+        """The models of a rung by their best arm, without those of which a run diverged.
+
+        Where some have several seeds, without those that have one: it may have been lucky.
+        """
         best = best_arms(self._first_seeds(rung))
-        return {
+        found = {
             model: self.outcomes[rung][arm]
             for model, arm in best.items()
             if all(one.is_usable for one in self.outcomes[rung][arm])
         }
+        several = {model: of for model, of in found.items() if len(of) > 1}
+        return several or found
 
     def _alpha(self, num_challengers: int) -> float:
         return ALPHA / (MOST_LOOKS * max(1, num_challengers))
