@@ -267,6 +267,15 @@ def test_dropout_select_expands_to_ordinary_runs(charcmp: Charcmp, tiny_text: Pa
     assert "5 runs: 0 finished, 5 to do" in selected
 
 
+def test_rate_select_expands_to_a_ladder(charcmp: Charcmp, tiny_text: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
+    selected = charcmp("sweep", "--dry-run", "--no-cost", *args, "optimizer.lr=select").stdout
+    assert "6 runs: 0 finished, 6 to do" in selected
+    refused = charcmp("train", *args, "optimizer.lr=select")
+    assert refused.returncode == 2
+    assert "is several runs: charcmp sweep optimizer.lr=select" in refused.stderr
+
+
 def test_points_that_are_one_run_are_run_once(charcmp: Charcmp, tiny_text: Path) -> None:
     sizes = [*text_overrides(tiny_text), *TINY[1:], "cell=lstm", "layers=1"]
     plan = charcmp("sweep", "--dry-run", "--no-cost", *sizes, "budget=50k,50k,130k").stdout

@@ -17,6 +17,7 @@ from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.sweep import queue
 
 
 class LiveRunner:
@@ -66,6 +67,7 @@ class LiveRunner:
                 self.on_end(entry_of[job], outcome)
 
         if to_do and time.monotonic() < self.until:
+            queue(to_do)
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)
             self._learn_speeds(jobs)
         found = {entry: outcome_of(job) for entry, job in jobs.items()}
