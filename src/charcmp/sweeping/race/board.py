@@ -15,6 +15,7 @@ from charcmp.sweeping.race.decide import Outcome, text_component
 from charcmp.sweeping.race.race import Entry, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
+COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
 
 
 class Board:
@@ -28,6 +29,7 @@ class Board:
     def __init__(self, models: Sequence[Model], until: float) -> None:
         self.models, self.until = models, until
         self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}  # at its longest training so far
+        self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by epochs
         self.state: dict[Model, str] = {}
         self.is_table = sys.stdout.isatty()
         self.lines_shown = 0
@@ -36,6 +38,9 @@ class Board:
     def ran(self, entry: Entry, outcome: Outcome) -> None:
         """A run has ended."""
         model = entry.arm.model
+        if outcome.is_usable:
+            key = model, entry.epochs
+            self.losses[key] = min(outcome.nats, self.losses.get(key, math.inf))
         before = self.best.get(model)
         if before is None or entry.epochs > before[0].epochs:
             self.best[model] = entry, [outcome]
@@ -88,9 +93,18 @@ class Board:
             self.best, key=lambda model: (-self.best[model][0].epochs, _mean(self.best[model][1]))
         )
 
+    def losses_by_epochs(self, model: Model) -> dict[int, float]:
+        """A model's best loss at each length of training that it had, the shortest first."""
+        lengths = sorted({epochs for one, epochs in self.losses if one == model})
+        return {epochs: self.losses[model, epochs] for epochs in lengths}
+
     def table(self) -> str:
+        return tabulate(self.rows(), headers="keys", disable_numparse=True)
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """A line for each model, by column."""
         ranked = self.ranked()
-        rows = []
+        rows: list[dict[str, str | int]] = []
         for place, model in enumerate(ranked, start=1):
             entry, outcomes = self.best[model]
             ahead = self.best[ranked[0]]
@@ -108,9 +122,12 @@ class Board:
                     "state": self.state.get(model, "racing"),
                 }
             )
-        rows += [{"model": label(model), "state": "waiting"}
-                 for model in self.models if model not in self.best]  # fmt: skip
-        return tabulate(rows, headers="keys", disable_numparse=True)
+        for model in self.models:
+            if model not in self.best:
+                rows.append(
+                    {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
+                )
+        return rows
 
 
 def _mean(outcomes: Sequence[Outcome]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from charcmp.config.compose import Composer
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.sources import safe_name
 from charcmp.errors import Interrupted
@@ -24,6 +26,7 @@ from charcmp.sweeping.race.advice import Advice, make_advice
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot, make_slots
@@ -95,7 +98,18 @@ def _race(
     print(f"\n{advice.text()}")
     record = json.dumps(advice.record(), indent=2) + "\n"
     write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
+    page = race_page(advice, board)
+    write_atomically(folder / "race.html", lambda file: file.write(page.encode()))
+    run = advice.take.best_run.run_id
+    print(
+        f"\nText from it: charcmp sample {shlex.join([f'run={run}', *_place(advice.results_dir)])}"
+    )
+    print(f"The race as a picture: {folder / 'race.html'}")
     return advice
+
+
+def _place(results_dir: str) -> list[str]:
+    return [] if results_dir == Config.results_dir else [f"results_dir={results_dir}"]
 
 
 class _Track:
