@@ -13,7 +13,7 @@ from charcmp.runs.status import duration
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import WORTH_KNOWING
-from charcmp.sweeping.race.race import Entry, Finish, label
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
 
 PERCENT = 95
 
@@ -118,6 +118,11 @@ class Advice:
         return [said, tie]
 
     def _certainty(self) -> list[str]:
+        if self.finish.rung < LAST_RUNG:
+            return [
+                "The time was over before the longest trainings were done, and short ones favour "
+                "models that learn fast: more minutes= go on from here."
+            ]
         if len(self.take.results) < 2:
             return [
                 "One seed tells nothing of how much another would change this: more minutes= give "

@@ -60,12 +60,15 @@ class LiveRunner:
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
         jobs = {entry: self.make_job(entry) for entry in entries}
         entry_of = {job: entry for entry, job in jobs.items()}
-        to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
 
         def ended(job: Job) -> None:
             if (outcome := outcome_of(job)) is not None:
                 self.on_end(entry_of[job], outcome)
 
+        to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
+        for job in jobs.values():
+            if job not in to_do:  # of before this command was started again
+                ended(job)
         if to_do and time.monotonic() < self.until:
             queue(to_do)
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)

@@ -110,6 +110,7 @@ class Race:
         self.updates_per_epoch, self.seed = updates_per_epoch, seed
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
         self.epochs: dict[int, int] = {}
+        self.out: set[Model] = set()
 
     def run(self) -> Finish:
         """All of it, or as far as the time goes.
@@ -138,7 +139,7 @@ class Race:
             further = [(model, next_rate(self._losses(0, model))) for model in self.models
                        if self._losses(0, model)]  # fmt: skip
             arms = [Arm(model, rate) for model, rate in further if rate is not None]
-            if not arms or not self._rung(0, arms):
+            if not arms or not self._fits(arms, 0) or not self._rung(0, arms):
                 break
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
             raise UserError(
@@ -178,6 +179,7 @@ class Race:
         kept = survivors(found, rung, MOST_MODELS[rung + 1])
         lost = [model for model in best_arms(found) if model not in kept]
         if lost:
+            self.out |= set(lost)
             self.track.out(lost, self._length(rung))
         self.runner.drop([
             Entry(arm, self.epochs[rung], self.seed) for arm in found if arm.model in lost
@@ -210,16 +212,18 @@ class Race:
 
     def _seeds(self, entries: Sequence[Entry]) -> bool:
         """Runs further seeds if there is time for them; whether any ended."""
-        if not entries:
-            return False
-        updates = self.epochs[LAST_RUNG] * self.updates_per_epoch
-        seconds = sum(updates * self.runner.seconds_per_update(one.arm.model) for one in entries)
-        if seconds > self.runner.slot_seconds_left():
+        if not entries or not self._fits([entry.arm for entry in entries], LAST_RUNG):
             return False
         found = self.runner.run(entries)
         for entry, outcome in found.items():
             self.outcomes[LAST_RUNG][entry.arm].append(outcome)
         return bool(found)
+
+    def _fits(self, arms: Sequence[Arm], rung: int) -> bool:
+        """Whether there is time for a run of each."""
+        updates = self.epochs[rung] * self.updates_per_epoch
+        seconds = sum(updates * self.runner.seconds_per_update(arm.model) for arm in arms)
+        return seconds <= self.runner.slot_seconds_left()
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """The models of a rung by their best arm, without those of which a run diverged.
@@ -230,7 +234,7 @@ class Race:
         found = {
             model: self.outcomes[rung][arm]
             for model, arm in best.items()
-            if all(one.is_usable for one in self.outcomes[rung][arm])
+            if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
         }
         several = {model: of for model, of in found.items() if len(of) > 1}
         return several or found

@@ -100,10 +100,8 @@ def _race(
     write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
     page = race_page(advice, board)
     write_atomically(folder / "race.html", lambda file: file.write(page.encode()))
-    run = advice.take.best_run.run_id
-    print(
-        f"\nText from it: charcmp sample {shlex.join([f'run={run}', *_place(advice.results_dir)])}"
-    )
+    run = [f"run={advice.take.best_run.run_id}", *_place(advice.results_dir)]
+    print(f"\nText from it: charcmp sample {shlex.join(run)}")
     print(f"The race as a picture: {folder / 'race.html'}")
     return advice
 
