@@ -20,7 +20,7 @@ SEEDS_PLANNED = 3  # of the leader and its challenger: what the plan keeps time 
 MIN_UPDATES = 100  # of the first rung: fewer tell models apart no better than a coin
 MAX_UPDATES = 24_000  # of the last rung: what is left then goes into seeds
 USABLE = 0.9  # of the slots' time: waiting for the last run of a rung takes the rest
-SECONDS_PER_RUN = 1.0  # to start it and to write what it leaves
+SECONDS_PER_RUN = 0.5  # to start it and to write what it leaves
 
 
 def longest_run(
