@@ -158,7 +158,7 @@ def test_from_training_to_report_in_folders_of_any_name(
     assert len(json.loads(charcmp("status", results, "--json").stdout)) == 2
     scored = charcmp("score", f"run={run}", "split=test", results)
     assert scored.returncode == 0, scored.stderr
-    out = f"{name} report".replace("${y}", "")  # Hydra resolves what it is handed twice
+    out = f"{name} report"
     reported = charcmp("report", *text, "--format", "csv", "--output", out)
     assert reported.returncode == 0, reported.stderr
     assert (work / out / "cells.csv").is_file()

@@ -14,6 +14,7 @@ from charcmp.config.compose import Composer, compose_line
 from charcmp.config.literal import quoted
 from charcmp.config.rules import typed
 from charcmp.errors import UserError
+from charcmp.sweeping.grid import make_grid
 
 # By key, values that are right, and some that are not.
 CHOICES = {
@@ -92,3 +93,21 @@ def test_a_point_is_composed_as_by_hydra(composer: Composer, overrides: list[str
 @pytest.mark.parametrize("line", LINES)
 def test_a_single_override_is_composed_as_by_hydra(composer: Composer, line: str) -> None:
     assert outcome(lambda: composer.compose([line])) == outcome(lambda: by_hydra(composer, [line]))
+
+
+GRIDS = {
+    "the paper's": [],
+    "variants": ["experiment=variants", "layers=1"],
+    "practice": ["experiment=practice", "seed=range(0,2)", "optimizer.lr=0.1,${dropout}"],
+    "texts": ["dataset=text,pydocs", f"dataset.path={quoted('a,${b}.txt')},'c d'", "cell=gru,rnn"],
+}
+
+
+@pytest.mark.parametrize("line", GRIDS.values(), ids=list(GRIDS))
+def test_every_point_of_a_grid_is_composed_as_by_hydra(line: list[str]) -> None:
+    composer = compose_line(line)
+    points = [overrides for _, overrides in make_grid(composer).points()]
+    assert len(points) > len(composer.given)
+    for overrides in points[:: max(1, len(points) // 8)]:
+        quick = outcome(lambda overrides=overrides: composer.compose(overrides))
+        assert quick == outcome(lambda overrides=overrides: by_hydra(composer, overrides))

@@ -26,7 +26,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import setup_globals
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, flag_override
+from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
 from charcmp.config.schema import config_dir, register_schemas
 
@@ -54,15 +54,15 @@ class Composer:
         self.line = line
         self._parser = OverridesParser.create(config_loader=loader)
         # The folders of hydra.searchpath may have groups of their own.
-        name, hydras = line.hydra.job.config_name, list(line.hydra.overrides.hydra)
-        _, self._repository = loader._parse_overrides_and_create_caching_repo(name, hydras)
+        name, for_hydra = line.hydra.job.config_name, _lines(line.hydra.overrides.hydra)
+        _, self._repository = loader._parse_overrides_and_create_caching_repo(name, for_hydra)
         self._read = cache(self._read_once)
         self._load = cache(self._load_once)
 
     @property
     def given(self) -> list[Override]:
         """The line's overrides, without those of Hydra's own configuration."""
-        return self.parse(self.line.hydra.overrides.task)
+        return self.parse(_lines(self.line.hydra.overrides.task))
 
     def parse(self, overrides: Iterable[str]) -> list[Override]:
         return self._parser.parse_overrides(list(overrides))
@@ -94,6 +94,13 @@ class Composer:
         with flag_override(cfg, "struct", False):
             del cfg["hydra"]  # half of what there is to copy, and no part of a run
         return cfg
+
+
+def _lines(overrides: ListConfig) -> list[str]:
+    """Overrides as typed: a `${x}` in one is the override's, not to be resolved here."""
+    lines = OmegaConf.to_container(overrides, resolve=False)
+    assert isinstance(lines, list)
+    return lines
 
 
 def compose_line(
