@@ -320,7 +320,6 @@ BAD_OF_OTHERS = {
     "a flag and a word": (["params", "dataset=wp", "--cfg", "x"], "invalid choice: 'x'", ""),
     "data's words": (["data", "fetch-all"], "data fetch-all: not understood", "data --help"),
     "data's flags": (["data", "--json"], "data --json: not understood", "data --help"),
-    "lanes": (["lanes", "x"], "lanes is a sweep's own command", ""),
 }
 
 

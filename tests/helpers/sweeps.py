@@ -31,12 +31,24 @@ def results(folder: Path) -> dict[str, dict]:
     return found
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes in which a sweep trains; it starts others, such as git, for a moment."""
+def _started_by(pid: int) -> dict[int, str]:
+    """The command lines of the processes that a process has started, by process."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "faulthandler" in line]
+    pairs = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return {int(child): args for child, args in pairs}
+
+
+def servers_of(pid: int) -> list[int]:
+    """The server that forks the processes of a sweep."""
+    return [child for child, args in _started_by(pid).items() if "forkserver import" in args]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes in which a sweep trains: forked from its server, or fresh."""
+    fresh = [child for child, args in _started_by(pid).items() if "spawn_main" in args]
+    return fresh + [child for server in servers_of(pid) for child in _started_by(server)]
 
 
 LANES = [Slot("CPU", 1, {}, 3)] * 3
