@@ -5,27 +5,21 @@ from dataclasses import replace
 
 import pytest
 
-from charcmp.config.schema import (
-    NOT_SCIENTIFIC,
-    OPTIMIZERS,
-    CascadedGateConfig,
-    CellConfig,
-    Config,
-    LSTMConfig,
-    RMSpropConfig,
-    flatten,
-)
+from charcmp.config.optimizers import OPTIMIZERS, RMSpropConfig
+from charcmp.config.schema import NOT_SCIENTIFIC, Config, flatten
 from charcmp.config.spec import deviation_warning, resolve_with, warnings
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.models.cells.options import CascadedGateConfig, CellConfig, LSTMConfig
+from charcmp.models.cells.registry import cell_config
 
 # 87 symbols, as War and Peace has: its budgets, too.
 CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
 
 
 def config(cell: str = "lstm", **changes) -> Config:
-    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
+    made = cell_config(cell)
     dataset = DatasetConfig(name="golden", source="file")
     optimizer = RMSpropConfig(name="rmsprop")
     return replace(Config(cell=made, dataset=dataset, optimizer=optimizer), **changes)

@@ -21,7 +21,8 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.data.sources import data_folders, load_corpus
 from charcmp.errors import UserError
 from charcmp.files import is_there
-from charcmp.models.budget import NUM_STACKS, num_params
+from charcmp.models.budget import NUM_STACKS, Shape
+from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
 from charcmp.runs.result import (
     CorruptFileError,
@@ -131,22 +132,20 @@ class TrainedRun:
 
         from charcmp.models.fill_in import make_model
 
-        options = dict(self.config.cell)
-        cell, layers = str(options.pop("name")), self.result.layers
         try:
             weights = load_file(self.folder.best)
             num_symbols, hidden_size = weights["decoder.weight"].shape
             hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
             # Before anything is built by numbers that are not the weights' own.
-            wanted = num_params(cell, layers, hidden_size, num_symbols, self.task)
-            if count != wanted:
+            options = dict(self.config.cell)
+            cell = cell_config(str(options.pop("name")), **options)
+            shape = Shape(cell, self.result.layers, hidden_size, num_symbols, self.task)
+            if count != (wanted := shape.num_params):
                 raise ValueError(f"{count:,} weights for {wanted:,} parameters")
             if num_symbols != len(self.vocabulary):
                 raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
-            model = make_model(
-                self.right_context, cell, layers, hidden_size, num_symbols, **options
-            )
+            model = make_model(shape, self.right_context)
             model.load_state_dict(weights)
             for name, weight in weights.items():
                 if weight.dtype != torch.float32 or not weight.isfinite().all():

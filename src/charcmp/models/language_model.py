@@ -5,35 +5,26 @@ Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S stat
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from charcmp.models.budget import Shape
 from charcmp.models.cells.base import Cell
-from charcmp.models.cells.registry import cell_class
+from charcmp.models.cells.registry import make_layer
 from charcmp.models.initialization import draw
 
 
 class CharModel(nn.Module):
     """L layers of one cell, dropout between and above them (never on the recurrence), a decoder."""
 
-    def __init__(
-        self,
-        cell: str,
-        layers: int,
-        hidden_size: int,
-        num_symbols: int,
-        dropout: float = 0.0,
-        **cell_options: Any,
-    ) -> None:
+    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
-        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
+        cells = make_stack(shape)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
-        self.state_shape = (layers, cells[0].num_states)
-        self.hidden_size = hidden_size
-        self.decoder = nn.Linear(hidden_size, num_symbols)
+        self.state_shape = (shape.layers, cells[0].num_states)
+        self.hidden_size = shape.hidden_size
+        self.decoder = nn.Linear(shape.hidden_size, shape.num_symbols)
         self.dropout = dropout
         self.generator: torch.Generator | None = None  # of the dropout; None: the device's own
 
@@ -91,12 +82,7 @@ class CharModel(nn.Module):
                 cell.set_initial_values()
 
 
-def make_stack(
-    cell: str, layers: int, hidden_size: int, num_symbols: int, **cell_options: Any
-) -> list[Cell]:
+def make_stack(shape: Shape) -> list[Cell]:
     """Layers of equal width, the first one over symbols."""
-    make = cell_class(cell)
-    return [
-        make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
-        for layer in range(layers)
-    ]
+    inputs = [shape.num_symbols, *[shape.hidden_size] * (shape.layers - 1)]
+    return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]

@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any
 
 from charcmp.files import canonical_json
-from charcmp.models.budget import BUDGETS, num_params, solve_hidden_size, target_params
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.budget import BUDGETS, Shape, solve, target_params
+from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.report import paper
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
@@ -239,9 +239,8 @@ def row_targets(runs: Sequence[Run]) -> dict[str, int]:
 
 @cache
 def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) -> int | None:
-    if target < num_params(cell, layers, 1, num_symbols, task):
-        return None
-    return solve_hidden_size(cell, layers, target, num_symbols, task)
+    smallest = Shape(cell_config(cell), layers, 1, num_symbols, task)
+    return None if target < smallest.num_params else solve(smallest, target).hidden_size
 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:

@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from charcmp.config.spec import resolve_size, split_of, warnings
 from charcmp.data.sources import find, load_corpus
-from charcmp.models.budget import num_params
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
@@ -95,7 +94,7 @@ def print_params(grid: Grid, as_json: bool) -> None:
     """`charcmp params`: the solver's table. Where a corpus is not here, by its known vocabulary."""
     rows: list[dict[str, Any]] = []
     for config in grid.configs():
-        dataset, cell, layers = config.dataset, config.cell.name, config.layers
+        dataset = config.dataset
         if (
             dataset.source == "paper"
             and not dataset.path
@@ -107,14 +106,14 @@ def print_params(grid: Grid, as_json: bool) -> None:
             name, num_symbols = corpus.name, corpus.num_symbols
         assert num_symbols is not None
         size = resolve_size(config, num_symbols)
-        count = num_params(cell, layers, size.hidden_size, num_symbols, config.task)
+        count = size.shape.num_params
         row = {
             "dataset": name,
             "task": config.task,
-            "cell": cell,
-            "layers": layers,
+            "cell": config.cell.name,
+            "layers": config.layers,
             "budget": size.budget,
-            "hidden_size": size.hidden_size,
+            "hidden_size": size.shape.hidden_size,
             "num_params": count,
             "target_params": size.target_params,
             "deviation_percent": round(100 * (count / size.target_params - 1), 3),

@@ -1,4 +1,6 @@
-"""The recurrent cells. This module knows their sizes only, so that matching needs no torch.
+"""The recurrent cells, one row each. This module imports no cell, so that matching needs no torch.
+
+A new cell is its file and its row here: `cell=NAME`, its options, its sizes and its label follow.
 
 Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and
 two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too). Some have
@@ -9,10 +11,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
+from charcmp.models.cells.options import CascadedGateConfig, CellConfig, LSTMConfig, PlainConfig
+from charcmp.values import Rule, rules_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +28,9 @@ class CellInfo:
     label: str
     num_gates: int
     num_peepholes: int = 0
+    options: type[CellConfig] = PlainConfig
     activations: tuple[str, ...] = ("tanh", "softsign")
-    remark: str | None = None  # to be said wherever its results are shown
+    note: str | None = None  # shown wherever its results are
 
     def num_params(self, input_size: int, hidden_size: int) -> int:
         """Parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
@@ -42,7 +47,7 @@ CELLS = {
         num_gates=1,
         activations=("tanh", "softsign", "relu"),
     ),
-    "lstm": CellInfo("charcmp.models.cells.lstm", "LSTM", "LSTM", num_gates=4),
+    "lstm": CellInfo("charcmp.models.cells.lstm", "LSTM", "LSTM", num_gates=4, options=LSTMConfig),
     "gru": CellInfo("charcmp.models.cells.gru", "GRU", "GRU", num_gates=3),
     "gru_reset_after": CellInfo(
         "charcmp.models.cells.gru_reset_after",
@@ -57,6 +62,7 @@ CELLS = {
         "LSTM, peepholes",
         num_gates=4,
         num_peepholes=3,
+        options=LSTMConfig,
     ),
     "lstm_softmax_gate": CellInfo(
         "charcmp.models.cells.lstm_softmax_gate",
@@ -64,7 +70,8 @@ CELLS = {
         "LSTM, softmax gates",
         num_gates=4,
         num_peepholes=3,
-        remark=OUR_READING.format("LSTM, softmax gates"),
+        options=LSTMConfig,
+        note=OUR_READING.format("LSTM, softmax gates"),
     ),
     "lstm_cascaded_gate": CellInfo(
         "charcmp.models.cells.lstm_cascaded_gate",
@@ -72,27 +79,65 @@ CELLS = {
         "LSTM, cascaded gates",
         num_gates=4,
         num_peepholes=3,
-        remark=OUR_READING.format("LSTM, cascaded gates"),
+        options=CascadedGateConfig,
+        note=OUR_READING.format("LSTM, cascaded gates"),
     ),
 }
 
 
 def cell_info(name: str) -> CellInfo:
-    """Sizes of the cell called `name`; UserError if there is none."""
+    """The row of the cell called `name`; UserError if there is none."""
     try:
         return CELLS[name]
     except KeyError:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
 
 
-def check_activation(cell: str, activation: str) -> None:
-    """UserError where the cell has no such activation."""
-    if activation not in (known := cell_info(cell).activations):
-        raise UserError(f"cell.activation={activation}: {cell} has {', '.join(known)}")
+def cell_config(name: str, **options: Any) -> CellConfig:
+    """The cell called `name` with some of its options set.
+
+    Raises:
+        UserError: for a cell that there is not, or a value that one of its options cannot have.
+        TypeError: for an option that it does not have.
+    """
+    config = cell_info(name).options(name=name, **options)
+    check_cell(config)
+    return config
 
 
-def cell_class(name: str) -> Callable[..., Any]:
-    """The subclass of base.Cell that implements the cell: (input_size, hidden_size, **options)."""
+def check_cell(cell: CellConfig) -> None:
+    """UserError for a cell that there is not, or an option that it cannot have."""
+    info = cell_info(cell.name)
+    require(
+        type(cell) is info.options,
+        f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
+    )
+    for key, (holds, wanted) in cell_rules(cell.name).items():
+        value = getattr(cell, key)
+        require(bool(holds(value)), f"cell.{key}={value}: {wanted}")
+
+
+def cell_rules(name: str) -> dict[str, Rule]:
+    """The rules for a cell's options, by option."""
     info = cell_info(name)
-    cls: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
-    return cls
+    has = f"{name} has {', '.join(info.activations)}"
+    return {"activation": (info.activations.__contains__, has)} | rules_of(info.options)
+
+
+def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
+    """Parameters of one layer of a cell."""
+    return cell_info(cell.name).num_params(input_size, hidden_size)
+
+
+def make_layer(cell: CellConfig, input_size: int, hidden_size: int) -> Any:
+    """One layer of a cell: a charcmp.models.cells.base.Cell.
+
+    Raises:
+        UserError: for a cell that there is not, or an option that it cannot have.
+    """
+    check_cell(cell)
+    info = cell_info(cell.name)
+    make: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
+    options = asdict(cell)
+    del options["name"]
+    return make(input_size, hidden_size, **options)

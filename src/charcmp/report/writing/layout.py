@@ -186,7 +186,7 @@ def remarks(table: Table) -> list[str]:
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
     shown = {run.cell for cell in table.done() for run in cell.runs}
-    said += [remark for name in CELLS if name in shown and (remark := CELLS[name].remark)]
+    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.task != "lm":
