@@ -28,9 +28,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from charcmp.config.schema import config_dir, register_schemas
+from charcmp.config.schema import register_schemas
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import config_dir, write_atomically
 from charcmp.report.analysis.intervals import Estimate, estimate, judge, seed_component
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.result import CorruptFileError, read_history

@@ -18,7 +18,8 @@ from charcmp.config.optimizers import (
     SGDConfig,
 )
 from charcmp.config.rules import without_effect
-from charcmp.config.schema import Config, config_dir
+from charcmp.config.schema import Config
+from charcmp.files import config_dir
 from charcmp.training.optim import clip_gradients, learning_rate, make_optimizer
 
 LR = 0.1

@@ -10,7 +10,7 @@ import sys
 from charcmp import __version__
 from charcmp.cli.output import fail, make_lasting
 from charcmp.config.literal import literal_path, quoted
-from charcmp.config.schema import config_dir
+from charcmp.files import config_dir
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -102,13 +101,6 @@ def _schema_name(options: type[CellConfig]) -> str:
     """CascadedGateConfig as the YAML files name it: `/schema/cell@_here_: cascaded_gate`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", options.__name__.removesuffix("Config"))
     return words.lower()
-
-
-def config_dir() -> Path:
-    """conf/ of the checkout this module lies in, else the copy inside the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

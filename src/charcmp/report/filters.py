@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from charcmp.data.dataset import builtin_datasets
 from charcmp.data.sources import file_title, safe_name
 from charcmp.errors import UserError
 from charcmp.models.budget import canonical_budget
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from charcmp.report.load import Run
 
 MAX_SLUG = 100  # characters of a folder's name
-# Datasets with a text of their own; every other name came in by dataset=text.
-BUILTIN_DATASETS = ("wp", "lk", "pydocs", "pysrc")
 
 
 def _whole(value: str) -> str:
@@ -115,5 +114,5 @@ class Filters:
         named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named
-        is_text = "text" in wanted and name not in BUILTIN_DATASETS
+        is_text = "text" in wanted and name not in builtin_datasets()
         return name in wanted or (is_text and name in named)

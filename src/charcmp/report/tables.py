@@ -19,7 +19,6 @@ from charcmp.report.load import Run
 from charcmp.report.text_variance import text_variance
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
-DATASET_ORDER = ("wp", "lk")
 # What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
 # identity tells blocks apart.
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
@@ -157,7 +156,7 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def _block_order(run: Run) -> tuple[Any, ...]:
-    names = [*DATASET_ORDER, run.dataset]
+    names = [*paper.SPLITS, run.dataset]
     settled = canonical_json(settings(run))
     return names.index(run.dataset), run.dataset, run.layout, -run.epochs, len(settled), settled
 

@@ -9,6 +9,7 @@ from typing import Any
 from tabulate import tabulate
 
 from charcmp.config.spec import resolve_size, split_of, warnings
+from charcmp.data.dataset import is_fetched
 from charcmp.data.sources import find, load_corpus
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
@@ -96,7 +97,7 @@ def print_params(grid: Grid, as_json: bool) -> None:
     for config in grid.configs():
         dataset = config.dataset
         if (
-            dataset.source == "paper"
+            is_fetched(dataset)
             and not dataset.path
             and not find(str(dataset.name), config.data_dir)
         ):

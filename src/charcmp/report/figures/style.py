@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, told apart by the colour-blind; cells also differ b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.tables import CELL_ORDER, Cell, Table, base_cell
 
@@ -45,6 +46,10 @@ class Drawn:
     caption: str
     figure: Figure
     row: str | None = None
+
+
+# A kind of figure: those that a block's runs can give. Whom to tell what is left out, and why.
+Draw = Callable[[Analysis, Callable[[str], None]], Iterator[Drawn]]
 
 
 def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
