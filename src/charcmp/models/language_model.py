@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from charcmp.models.budget import Shape
-from charcmp.models.cells.base import Cell
+from charcmp.models.cells.base import Layer
 from charcmp.models.cells.registry import make_layer
 from charcmp.models.initialization import draw
 
@@ -22,7 +22,10 @@ class CharModel(nn.Module):
         cells = make_stack(shape)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
-        self.state_shape = (shape.layers, cells[0].num_states)
+        num_states = max(cell.num_states for cell in cells)
+        for cell in cells:  # the state of a layer may depend on the width of what it reads
+            cell.num_states = num_states
+        self.state_shape = (shape.layers, num_states)
         self.hidden_size = shape.hidden_size
         self.decoder = nn.Linear(shape.hidden_size, shape.num_symbols)
         self.dropout = dropout
@@ -77,12 +80,13 @@ class CharModel(nn.Module):
             init: uniform | xavier | orthogonal.
         """
         draw(self, self.hidden_size, init, init_range, seed)
-        for cell in self.modules():
-            if isinstance(cell, Cell):
-                cell.set_initial_values()
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.modules():
+            if isinstance(layer, Layer):
+                layer.set_initial_values(generator)
 
 
-def make_stack(shape: Shape) -> list[Cell]:
+def make_stack(shape: Shape) -> list[Layer]:
     """Layers of equal width, the first one over symbols."""
     inputs = [shape.num_symbols, *[shape.hidden_size] * (shape.layers - 1)]
     return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]

@@ -6,9 +6,10 @@ with the protocol's version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from charcmp.values import FINITE, option, or_null
+from charcmp.values import FINITE, Rule, one_of, option, or_null, whole_up_to
 
 MISSING = "???"  # omegaconf.MISSING, without its import
 
@@ -41,3 +42,31 @@ class CascadedGateConfig(LSTMConfig):
     """
 
     open_bias: float | None = option(None, or_null(FINITE))  # both biases of i, f and o
+
+
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(one is None or isinstance(one, bool | int | float | str) for one in values)
+
+
+PLAIN_VALUES: Rule = (
+    lambda kwargs: all(map(_is_plain, kwargs.values())),
+    "numbers, texts, true or false, or lists of them",
+)
+TARGET: Rule = (
+    # A dotted name or a file's name before its class; MISSING is neither.
+    lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
+    "a class to import, as package.Class, or of a file, as my_cell.py:MyCell",
+)
+
+
+@dataclass
+class ModuleConfig(CellConfig):
+    """`charcmp train cell=module cell.target=torchrecurrent.MGU` (docs/your_own_cell.md)."""
+
+    target: str = option(MISSING, TARGET)
+    # How it is called: layer, as torch.nn.RNN; step, as torch.nn.RNNCell; null: found by trial.
+    kind: str | None = option(None, or_null(one_of(("layer", "step"))))
+    states: int | None = option(None, or_null(whole_up_to(16)))  # tensors of state; null: by trial
+    init: str = option("own", one_of(("own", "charcmp")))  # whose initial values
+    kwargs: dict[str, Any] = field(default_factory=dict, metadata={"rule": PLAIN_VALUES})

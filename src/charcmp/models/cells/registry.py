@@ -1,4 +1,4 @@
-"""The recurrent cells, one row each. This module imports no cell, so that matching needs no torch.
+"""The recurrent cells, one row each, and `cell=module`. This module imports no cell, so that matching needs no torch.
 
 A new cell is its file and its row here: `cell=NAME`, its options, its sizes and its label follow.
 
@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from charcmp.errors import UserError, require
-from charcmp.models.cells.options import CascadedGateConfig, CellConfig, LSTMConfig, PlainConfig
+from charcmp.models.cells.options import (
+    CascadedGateConfig,
+    CellConfig,
+    LSTMConfig,
+    ModuleConfig,
+    PlainConfig,
+)
 from charcmp.values import Rule, rules_of
 
 
@@ -38,6 +44,7 @@ class CellInfo:
         return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
+MODULE = "module"  # cell=module: any class that one can import
 OUR_READING = "{}: our reading of what S. Asakawa announced in 2016 without equations."
 CELLS = {
     "rnn": CellInfo(
@@ -93,6 +100,15 @@ def cell_info(name: str) -> CellInfo:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
 
 
+def cell_options() -> dict[str, type[CellConfig]]:
+    """What `cell=` can choose, and the options of each."""
+    return {name: info.options for name, info in CELLS.items()} | {MODULE: ModuleConfig}
+
+
+def _options_of(name: str) -> type[CellConfig]:
+    return ModuleConfig if name == MODULE else cell_info(name).options
+
+
 def cell_config(name: str, **options: Any) -> CellConfig:
     """The cell called `name` with some of its options set.
 
@@ -100,16 +116,15 @@ def cell_config(name: str, **options: Any) -> CellConfig:
         UserError: for a cell that there is not, or a value that one of its options cannot have.
         TypeError: for an option that it does not have.
     """
-    config = cell_info(name).options(name=name, **options)
+    config = _options_of(name)(name=name, **options)
     check_cell(config)
     return config
 
 
 def check_cell(cell: CellConfig) -> None:
     """UserError for a cell that there is not, or an option that it cannot have."""
-    info = cell_info(cell.name)
     require(
-        type(cell) is info.options,
+        type(cell) is _options_of(cell.name),
         f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
     )
     for key, (holds, wanted) in cell_rules(cell.name).items():
@@ -119,25 +134,47 @@ def check_cell(cell: CellConfig) -> None:
 
 def cell_rules(name: str) -> dict[str, Rule]:
     """The rules for a cell's options, by option."""
+    if name == MODULE:
+        return rules_of(ModuleConfig)
     info = cell_info(name)
     has = f"{name} has {', '.join(info.activations)}"
     return {"activation": (info.activations.__contains__, has)} | rules_of(info.options)
 
 
 def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
-    """Parameters of one layer of a cell."""
+    """Parameters of one layer of a cell: by its formula, or where it has none, counted."""
+    if isinstance(cell, ModuleConfig):
+        count: int = _module_cells().layer_params(cell, input_size, hidden_size)
+        return count
     return cell_info(cell.name).num_params(input_size, hidden_size)
 
 
+def cell_identity(cell: CellConfig, input_size: int, hidden_size: int) -> dict[str, Any]:
+    """What makes a cell this one, `cell.name` and its options: part of a run's identity.
+
+    Of `cell=module` the name is the class's; the sizes are the first layer's, for a trial.
+    """
+    if isinstance(cell, ModuleConfig):
+        identity: dict[str, Any] = _module_cells().identity(cell, input_size, hidden_size)
+        return identity
+    return {f"cell.{key}": value for key, value in asdict(cell).items()}
+
+
 def make_layer(cell: CellConfig, input_size: int, hidden_size: int) -> Any:
-    """One layer of a cell: a charcmp.models.cells.base.Cell.
+    """One layer of a cell: a charcmp.models.cells.base.Layer.
 
     Raises:
         UserError: for a cell that there is not, or an option that it cannot have.
     """
     check_cell(cell)
+    if isinstance(cell, ModuleConfig):
+        return _module_cells().ModuleCell(cell, input_size, hidden_size)
     info = cell_info(cell.name)
     make: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
     options = asdict(cell)
     del options["name"]
     return make(input_size, hidden_size, **options)
+
+
+def _module_cells() -> Any:
+    return importlib.import_module("charcmp.models.cells.module")
