@@ -1,4 +1,4 @@
-"""What CONTRIBUTING promises: a cell, an optimiser, a figure, a dataset, each added in one place."""
+"""A cell, an optimiser, a figure, a dataset: each is added in one place."""
 
 import os
 import shutil

@@ -15,6 +15,7 @@ from charcmp.data.corpus import PAPER_SIZE
 from charcmp.errors import UserError, require
 from charcmp.files import SAFE_NAME
 from charcmp.models.budget import MAX_HIDDEN_SIZE, NUM_STACKS
+from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import check_cell
 from charcmp.values import (
     AT_LEAST_1,
@@ -144,6 +145,12 @@ def check(config: Config) -> None:
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
+    )
+    cell = config.cell
+    require(
+        config.init == "uniform" or not isinstance(cell, ModuleConfig) or cell.init == "own",
+        f"init={config.init} cell.init=charcmp: which parameters of another's class are recurrent "
+        "matrices is not known; init=uniform, or cell.init=own",
     )
     if problem := optimizer.problem():
         raise UserError(problem)

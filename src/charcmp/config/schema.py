@@ -16,7 +16,7 @@ from omegaconf import MISSING
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
 from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.options import CellConfig
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.cells.registry import cell_options
 
 PROTOCOL_VERSION = 1
 # 2: a language model's validation and test text of `contiguous` is scored whole, each stretch after
@@ -92,9 +92,9 @@ def register_schemas() -> None:
     store.store(group="schema/dataset", name="dataset", node=DatasetConfig)
     for name, optimizer in OPTIMIZERS.items():
         store.store(group="schema/optimizer", name=name, node=optimizer)
-    for name, info in CELLS.items():
-        store.store(group="cell", name=name, node=info.options(name=name))
-        store.store(group="schema/cell", name=_schema_name(info.options), node=info.options)
+    for name, options in cell_options().items():
+        store.store(group="cell", name=name, node=options(name=name))
+        store.store(group="schema/cell", name=_schema_name(options), node=options)
 
 
 def _schema_name(options: type[CellConfig]) -> str:

@@ -34,6 +34,8 @@ from charcmp.models.budget import (
     solve,
     target_params,
 )
+from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.registry import cell_identity
 
 DEFAULT_BUDGET = "50k"
 WARN_DEVIATION_PERCENT = 2.0
@@ -57,6 +59,15 @@ class RunSpec:
     @cached_property
     def num_params(self) -> int:
         return self.shape.num_params
+
+    @cached_property
+    def cell_identity(self) -> dict[str, Any]:
+        """`cell.name`, which of `cell=module` is the class's, and the options."""
+        return cell_identity(self.config.cell, self.corpus.num_symbols, self.hidden_size)
+
+    @property
+    def cell_name(self) -> str:
+        return str(self.cell_identity["cell.name"])
 
     @property
     def deviation_percent(self) -> float:
@@ -88,7 +99,7 @@ class RunSpec:
         parts = (
             config.dataset.name or safe_name(self.corpus.name),
             *([] if config.task == "lm" else [config.task]),
-            config.cell.name,
+            self.cell_name,
             f"{config.layers}x{self.hidden_size}",
             budget_label(self.shape) or f"{self.num_params}p",
             f"s{config.seed}",
@@ -103,7 +114,7 @@ class RunSpec:
             "dataset": self.corpus.name,
             "task": config.task,
             "budget": self.budget,
-            "cell": config.cell.name,
+            "cell": self.cell_name,
             "layers": config.layers,
             "hidden_size": self.hidden_size,
             "seed": config.seed,
@@ -116,9 +127,10 @@ class RunSpec:
         """
         config = self.config
         defaults = _defaults(config)
+        flat = {k: v for k, v in flatten(config).items() if not k.startswith("cell.")}
         identity = {
             key: value
-            for key, value in flatten(config).items()
+            for key, value in (flat | self.cell_identity).items()
             if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
         }
         if config.init != "uniform":
@@ -129,7 +141,7 @@ class RunSpec:
         return identity | {
             "protocol_version": protocol_version(config.dataset.layout, config.task),
             "corpus_sha256": self.corpus.sha256,
-            "cell.name": config.cell.name,
+            "cell.name": self.cell_name,
             "layers": config.layers,
             "hidden_size": self.hidden_size,
             "seed": config.seed,
@@ -223,8 +235,16 @@ def split_of(spec: RunSpec) -> Splits:
 def warnings(spec: RunSpec) -> list[str]:
     """What a user should know before a run: options without effect, a budget that is missed."""
     missed = deviation_warning(spec)
-    notes = (spec.chosen_sizes, _left_out(spec), missed)
+    notes = (spec.chosen_sizes, _left_out(spec), missed, _how_called(spec))
     return [*without_effect(spec.config), *filter(None, notes)]
+
+
+def _how_called(spec: RunSpec) -> str | None:
+    """How a class of anyone's is called, which a trial may have found."""
+    if not isinstance(cell := spec.config.cell, ModuleConfig):
+        return None
+    kind, states = (spec.cell_identity[f"cell.{key}"] for key in ("kind", "states"))
+    return f"cell.target={cell.target}: cell.kind={kind} cell.states={states}"
 
 
 def _left_out(spec: RunSpec) -> str | None:

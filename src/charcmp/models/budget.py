@@ -14,7 +14,7 @@ from decimal import Decimal
 
 from charcmp.errors import UserError
 from charcmp.models.cells.options import CellConfig
-from charcmp.models.cells.registry import cell_config, layer_params
+from charcmp.models.cells.registry import cell_config, cell_title, layer_params
 
 # Names of the paper's rows (names, not numbers: 50k on War and Peace is 44,823 parameters) and the
 # hidden size of the 1-layer LSTM whose count each one is.
@@ -107,10 +107,11 @@ def solve(shape: Shape, target: int) -> Shape:
         return shape.with_size(hidden_size).num_params
 
     if target < count(1):
-        kind = "" if shape.task == "lm" else f", task={shape.task},"
+        model = f"{shape.layers}-layer {cell_title(shape.cell)}"
+        model += "" if shape.task == "lm" else f", task={shape.task},"
         raise UserError(
-            f"budget={target}: no hidden size meets it; {shape.layers}-layer {shape.cell.name}"
-            f"{kind} on {shape.num_symbols} symbols has {count(1):,} parameters at hidden_size=1"
+            f"budget={target}: no hidden size meets it; {model} on {shape.num_symbols} symbols has "
+            f"{count(1):,} parameters at hidden_size=1"
         )
     low, high = 1, 2  # the count grows with H: find low with count(low) <= target < count(low + 1)
     while count(high) <= target:
@@ -129,7 +130,9 @@ def solve(shape: Shape, target: int) -> Shape:
 def budget_label(shape: Shape) -> str | None:
     """The named budget that the shape's hidden size is the solution of, if it is one of them."""
     for name in BUDGETS:
-        target = target_params(name, shape.num_symbols)
-        if target >= shape.with_size(1).num_params and shape == solve(shape, target):
-            return name
+        try:
+            if shape == solve(shape, target_params(name, shape.num_symbols)):
+                return name
+        except UserError:  # too small a budget, or a class that cannot have every width
+            continue
     return None

@@ -5,11 +5,14 @@ Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S stat
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
 from charcmp.models.budget import Shape
 from charcmp.models.cells.base import Layer
+from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import make_layer
 from charcmp.models.initialization import draw
 
@@ -90,3 +93,16 @@ def make_stack(shape: Shape) -> list[Layer]:
     """Layers of equal width, the first one over symbols."""
     inputs = [shape.num_symbols, *[shape.hidden_size] * (shape.layers - 1)]
     return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]
+
+
+def check_module_cells(shape: Shape) -> None:
+    """Tries the layers of `cell=module` for what no recurrent cell may do; UserError if one does.
+
+    Of a stack it tries the first layer and the second, which all others are like.
+    """
+    if not isinstance(shape.cell, ModuleConfig):
+        return
+    from charcmp.models.cells.checks import check_layer
+
+    for layer in make_stack(replace(shape, layers=min(2, shape.layers))):
+        check_layer(layer)

@@ -244,6 +244,9 @@ def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     """The rows whose target the solver meets with the run's size; else one of the run's own."""
+    if run.origin is not None:  # of no formula: the row that it was made for
+        same = [name for name, target in rows.items() if target == run.target_params]
+        return {(same or [run.budget])[0]: run.target_params}
     return {
         name: target
         for name, target in rows.items()
@@ -289,9 +292,14 @@ def base_cell(cell: str) -> str:
     return cell.partition("(")[0]
 
 
+def cell_order(cell: str) -> tuple[int, str]:
+    """The paper's cells, our others, and then those that charcmp does not bring, by name."""
+    return [*CELL_ORDER, base_cell(cell)].index(base_cell(cell)), cell
+
+
 def _column_order(column: Column) -> tuple[int, str, int]:
     cell, layers = column
-    return CELL_ORDER.index(base_cell(cell)), cell, layers
+    return *cell_order(cell), layers
 
 
 def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:

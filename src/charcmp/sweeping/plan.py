@@ -11,6 +11,7 @@ from tabulate import tabulate
 from charcmp.config.spec import resolve_size, split_of, warnings
 from charcmp.data.dataset import is_fetched
 from charcmp.data.sources import find, load_corpus
+from charcmp.models.cells.registry import cell_title
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
@@ -65,7 +66,7 @@ def _plan_row(job: Job, state: str) -> dict[str, str]:
         "state": state,
         "dataset": spec.corpus.name,
         "task": config.task,
-        "cell": config.cell.name,
+        "cell": spec.cell_name,
         "layers": str(config.layers),
         "budget": spec.budget,
         "hidden": str(spec.hidden_size),
@@ -111,7 +112,7 @@ def print_params(grid: Grid, as_json: bool) -> None:
         row = {
             "dataset": name,
             "task": config.task,
-            "cell": config.cell.name,
+            "cell": cell_title(config.cell),
             "layers": config.layers,
             "budget": size.budget,
             "hidden_size": size.shape.hidden_size,

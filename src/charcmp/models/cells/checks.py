@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from charcmp.errors import UserError
+from charcmp.models.cells.base import Layer
 from charcmp.models.cells.module import ModuleCell
 
 NUM_STEPS, NUM_STREAMS = 12, 3
@@ -22,8 +23,9 @@ NOISE = 0.1  # standard deviation of what is added to each parameter
 TOLERANCE = 1e-4  # float32, relative to values of about 1
 
 
-def check_layer(layer: ModuleCell) -> None:
+def check_layer(layer: Layer) -> None:
     """Raises UserError for the first check that the layer fails. It keeps its parameters."""
+    assert isinstance(layer, ModuleCell)
     target = layer.config.target
     kept = {name: value.clone() for name, value in layer.module.state_dict().items()}
     try:

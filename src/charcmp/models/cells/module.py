@@ -1,7 +1,7 @@
 """Any torch module as a cell: a layer as torch.nn.RNN is one, or a step as torch.nn.RNNCell is.
 
-    layer    Layer(input_size, hidden_size)    y, state = layer(x, state)    x (T, B, I), y (T, B, H)
-    step     Cell(input_size, hidden_size)     state = cell(x, state)        x (B, I), h (B, H)
+    layer   Layer(input_size, hidden_size)   y, state = layer(x, state)   x (T, B, I), y (T, B, H)
+    step    Cell(input_size, hidden_size)    state = cell(x, state)       x (B, I), h (B, H)
 
 A state is a tensor or tuples of them, of whatever shapes; of a step, its first tensor is h. Which
 of the two a class is, and what its state looks like, a trial finds. The rest of charcmp carries a
@@ -12,8 +12,9 @@ Shape suffixes: see base.py.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -23,12 +24,11 @@ from torch import Tensor, nn
 
 from charcmp.errors import UserError
 from charcmp.models.cells.base import Layer
-from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.options import MAX_STATES, ModuleConfig
 from charcmp.models.cells.target import load_target, one_line
 
 # Of a trial: no two alike, so that a shape tells which is which.
 TRIAL_STEPS, TRIAL_BATCHES = 5, (3, 2)
-MOST_STATES = 3  # tensors that a trial hands to a class that makes no state of its own
 
 
 @dataclass(frozen=True)
@@ -287,18 +287,13 @@ class Trial:
 
     def _call(self, x: Tensor, state_shape: tuple[int, ...]) -> Any:
         """A call without a state, or where there is none without, from zeros."""
-        attempts: list[Callable[[], Any]] = []
-        if self.num_states is None:
-            attempts = [lambda: self.module(x)]
-        for number in [self.num_states] if self.num_states else range(1, MOST_STATES + 1):
-            zeros = tuple(x.new_zeros(state_shape) for _ in range(number))
-            attempts.append(
-                lambda zeros=zeros: self.module(x, zeros if len(zeros) > 1 else zeros[0])
-            )
-        for number, attempt in enumerate(attempts, start=1):
-            try:
-                return attempt()
-            except Exception:
-                if number == len(attempts):
-                    raise
-        raise AssertionError
+        zeros = x.new_zeros(state_shape)
+        # What it is called with besides x: a tensor, a tuple of two, of three; nothing.
+        states: list[tuple[Any, ...]] = [
+            (zeros,) if number == 1 else ((zeros,) * number,) for number in range(1, MAX_STATES + 1)
+        ]
+        ways = [(), *states] if self.num_states is None else [states[self.num_states - 1]]
+        for arguments in ways[:-1]:
+            with contextlib.suppress(Exception):
+                return self.module(x, *arguments)
+        return self.module(x, *ways[-1])

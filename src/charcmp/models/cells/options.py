@@ -60,6 +60,9 @@ TARGET: Rule = (
 )
 
 
+MAX_STATES = 3
+
+
 @dataclass
 class ModuleConfig(CellConfig):
     """`charcmp train cell=module cell.target=torchrecurrent.MGU` (docs/your_own_cell.md)."""
@@ -67,6 +70,8 @@ class ModuleConfig(CellConfig):
     target: str = option(MISSING, TARGET)
     # How it is called: layer, as torch.nn.RNN; step, as torch.nn.RNNCell; null: found by trial.
     kind: str | None = option(None, or_null(one_of(("layer", "step"))))
-    states: int | None = option(None, or_null(whole_up_to(16)))  # tensors of state; null: by trial
+    states: int | None = option(
+        None, or_null(whole_up_to(MAX_STATES))
+    )  # tensors of state; null: by trial
     init: str = option("own", one_of(("own", "charcmp")))  # whose initial values
     kwargs: dict[str, Any] = field(default_factory=dict, metadata={"rule": PLAIN_VALUES})

@@ -1,4 +1,4 @@
-"""The recurrent cells, one row each, and `cell=module`. This module imports no cell, so that matching needs no torch.
+"""The recurrent cells, one row each, and `cell=module`. Imports none: matching needs no torch.
 
 A new cell is its file and its row here: `cell=NAME`, its options, its sizes and its label follow.
 
@@ -147,6 +147,13 @@ def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
         count: int = _module_cells().layer_params(cell, input_size, hidden_size)
         return count
     return cell_info(cell.name).num_params(input_size, hidden_size)
+
+
+def cell_title(cell: CellConfig) -> str:
+    """The cell's name; of `cell=module`, its class's, from the target alone."""
+    if isinstance(cell, ModuleConfig):
+        return cell.target.replace(":", ".").rpartition(".")[2]
+    return cell.name
 
 
 def cell_identity(cell: CellConfig, input_size: int, hidden_size: int) -> dict[str, Any]:
