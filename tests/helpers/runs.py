@@ -47,10 +47,9 @@ def write_run(
     num_symbols = NUM_SYMBOLS.get(dataset, 80)
     target = target_params(budget, num_symbols)
     task = (extra or {}).get("task", "lm")
-    hidden_size = (
-        changed.get("hidden_size")
-        or solve(shape(cell, layers, 1, num_symbols, task), target).hidden_size
-    )
+    sized = cell if cell in CELLS else "lstm"  # a class that charcmp does not bring
+    solved = solve(shape(sized, layers, 1, num_symbols, task), target)
+    hidden_size = changed.get("hidden_size") or solved.hidden_size
     result: dict[str, Any] = {
         "schema_version": 1,
         "protocol_version": 1,
@@ -65,7 +64,7 @@ def write_run(
         "layers": layers,
         "budget": budget,
         "hidden_size": hidden_size,
-        "num_params": shape(cell, layers, hidden_size, num_symbols, task).num_params,
+        "num_params": shape(sized, layers, hidden_size, num_symbols, task).num_params,
         "target_params": target,
         "seed": 0,
         "dropout": 0.0,

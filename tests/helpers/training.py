@@ -12,6 +12,7 @@ from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.options import CellConfig
 from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import Result
@@ -19,9 +20,9 @@ from charcmp.runs.result import Result
 TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
 
 
-def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:
+def tiny_spec(text: Path, cell: str | CellConfig = "lstm", **changes) -> RunSpec:
     config = Config(
-        cell=cell_config(cell),
+        cell=cell_config(cell) if isinstance(cell, str) else cell,
         dataset=DatasetConfig(source="file", path=str(text), layout="contiguous"),
         optimizer=RMSpropConfig(name="rmsprop"),
         hidden_size=6,

@@ -23,7 +23,8 @@ from charcmp.errors import UserError
 from charcmp.files import is_there
 from charcmp.models.budget import NUM_STACKS, Shape
 from charcmp.models.cells.options import ModuleConfig
-from charcmp.models.cells.registry import MODULE, cell_config, cell_identity, check_cell
+from charcmp.models.cells.registry import MODULE, cell_config, check_cell
+from charcmp.models.cells.target import load_target
 from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
 from charcmp.runs.result import (
     CorruptFileError,
@@ -230,10 +231,10 @@ def _same_class(result: Result, target: str) -> ModuleConfig:
         kwargs={key[len(prefix) :]: said[key] for key in said if key.startswith(prefix)},
     )
     check_cell(cell)
-    found = cell_identity(cell, result.num_symbols, result.hidden_size)
-    for key in ("cell.name", "cell.origin"):
-        if found[key] != said[key]:
-            raise UserError(f"target={target}: {found[key]}, but the run's is {said[key]}")
+    found = load_target(target)
+    for what, wanted in ((found.name, result.cell), (found.origin, result.origin)):
+        if what != wanted:
+            raise UserError(f"target={target}: {what}, but the run's is {wanted}")
     return cell
 
 

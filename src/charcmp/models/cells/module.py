@@ -241,6 +241,10 @@ def _batch_dims(first: Any, second: Any) -> tuple[int, ...]:
     return tuple(dims)
 
 
+def _shapes(state: Any) -> list[tuple[int, ...]]:
+    return [tuple(leaf.shape) for leaf in leaves(state)]
+
+
 class Trial:
     """Calls a module in the ways there are."""
 
@@ -265,14 +269,19 @@ class Trial:
             raise Refused("it returns no state, so none is carried from chunk to chunk")
         if any(leaf.shape == y.shape for leaf in leaves(state)):
             raise TypeError("its second value is as long as the text: a step's state, perhaps")
+        _, again = self.module(x_TBI, state)
+        if _shapes(again) != _shapes(state):
+            raise TypeError("called with its state, it returns another kind of state")
         return state
 
     def _refuse_without_state(self, x_TBI: Tensor, y_TBH: Tensor) -> None:
         """A step made of products takes a whole text too, but no step then sees another."""
+        state_shape = (1, *y_TBH.shape[1:])
+        is_repeatable = torch.equal(self._call(x_TBI, state_shape), y_TBH)
         x_TBI = x_TBI.clone()
         x_TBI[0] += 1
-        changed_TBH = self._call(x_TBI, (1, *y_TBH.shape[1:]))
-        if not torch.equal(changed_TBH[1:], y_TBH[1:]):
+        changed_TBH = self._call(x_TBI, state_shape)
+        if is_repeatable and not torch.equal(changed_TBH[1:], y_TBH[1:]):
             raise Refused("it returns no state, so none is carried from chunk to chunk")
 
     def as_step(self, batch: int) -> Any:
@@ -280,8 +289,7 @@ class Trial:
         x_BI = torch.randn(batch, self.input_size)
         state = self._call(x_BI, (batch, self.hidden_size))
         again = self.module(x_BI, state)
-        shapes = [[leaf.shape for leaf in leaves(each)] for each in (state, again)]
-        if shapes[0] != shapes[1] or shapes[0][0] != (batch, self.hidden_size):
+        if _shapes(state) != _shapes(again) or _shapes(state)[0] != (batch, self.hidden_size):
             raise TypeError(f"its state begins with no tensor {(batch, self.hidden_size)}")
         return state
 

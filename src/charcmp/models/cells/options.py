@@ -70,8 +70,7 @@ class ModuleConfig(CellConfig):
     target: str = option(MISSING, TARGET)
     # How it is called: layer, as torch.nn.RNN; step, as torch.nn.RNNCell; null: found by trial.
     kind: str | None = option(None, or_null(one_of(("layer", "step"))))
-    states: int | None = option(
-        None, or_null(whole_up_to(MAX_STATES))
-    )  # tensors of state; null: by trial
+    # Tensors that its state consists of, for a class that makes none itself; null: by trial.
+    states: int | None = option(None, or_null(whole_up_to(MAX_STATES)))
     init: str = option("own", one_of(("own", "charcmp")))  # whose initial values
     kwargs: dict[str, Any] = field(default_factory=dict, metadata={"rule": PLAIN_VALUES})
