@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.models.budget import solve, target_params
+from charcmp.models.cells.registry import CELLS
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
 from charcmp.report.make import make_report

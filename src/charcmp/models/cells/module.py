@@ -27,8 +27,9 @@ from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
 from charcmp.models.cells.target import load_target, one_line
 
-# Of a trial: no two alike, so that a shape tells which is which.
-TRIAL_STEPS, TRIAL_BATCHES = 5, (3, 2)
+# Of a trial: no two alike, so that a shape tells which is which, and more streams than states, so
+# that a class that unpacks its states never takes streams for them.
+TRIAL_STEPS, TRIAL_BATCHES = 5, (7, 4)
 
 
 @dataclass(frozen=True)
