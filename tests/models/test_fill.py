@@ -281,7 +281,8 @@ def test_it_fills_in_better_than_a_language_model_predicts(filled: Path) -> None
         for name in ("tiny-fill", "tiny-gru")
     )
     assert (fill["task"], lm["task"]) == ("fill", "lm")
-    assert lm.keys() - fill.keys() == {"seconds_per_sampled_char"}
+    assert fill["seconds_per_sampled_char"] is None
+    assert lm["seconds_per_sampled_char"] > 0
     assert fill["num_test_chars"] == lm["num_test_chars"]
     assert fill["test_nats_per_char"] < lm["test_nats_per_char"] - 0.1
     nll_N = np.load(run_of(filled, "tiny-fill") / "test_nll.npy")
