@@ -5,27 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from charcmp.config.schema import (
-    NOT_SCIENTIFIC,
-    OPTIMIZERS,
-    CascadedGateConfig,
-    CellConfig,
-    Config,
-    LSTMConfig,
-    RMSpropConfig,
-    flatten,
-)
+from charcmp.config.optimizers import OPTIMIZERS, RMSpropConfig
+from charcmp.config.schema import NOT_SCIENTIFIC, Config, flatten
 from charcmp.config.spec import deviation_warning, resolve_with, warnings
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_config
 
 # 87 symbols, as War and Peace has: its budgets, too.
 CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
 
 
 def config(cell: str = "lstm", **changes) -> Config:
-    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
+    made = cell_config(cell)
     dataset = DatasetConfig(name="golden", source="file")
     optimizer = RMSpropConfig(name="rmsprop")
     return replace(Config(cell=made, dataset=dataset, optimizer=optimizer), **changes)
@@ -104,17 +97,17 @@ def test_every_scientific_change_is_another_run(changes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "schema", "option"),
+    ("name", "option"),
     [
-        ("rnn", CellConfig, {"activation": "relu"}),
-        ("gru", CellConfig, {"activation": "softsign"}),
-        ("lstm", LSTMConfig, {"forget_bias": 1.0}),
-        ("lstm_cascaded_gate", CascadedGateConfig, {"open_bias": 3.0}),
+        ("rnn", {"activation": "relu"}),
+        ("gru", {"activation": "softsign"}),
+        ("lstm", {"forget_bias": 1.0}),
+        ("lstm_cascaded_gate", {"open_bias": 3.0}),
     ],
 )
-def test_an_option_of_a_cell_counts_only_away_from_its_default(name, schema, option) -> None:
+def test_an_option_of_a_cell_counts_only_away_from_its_default(name, option) -> None:
     plain, changed = (
-        resolve_with(replace(config(), cell=schema(name=name, **options)), CORPUS)
+        resolve_with(replace(config(), cell=cell_config(name, **options)), CORPUS)
         for options in ({}, option)
     )
     assert changed.run_id != plain.run_id

@@ -6,9 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import resolve
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
@@ -61,7 +63,7 @@ def make_jobs(
     jobs = []
     for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
         config = Config(
-            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            cell=cell_config(cell),
             dataset=DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
             optimizer=RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
             **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 4, "unroll_steps": 10},

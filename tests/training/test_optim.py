@@ -8,18 +8,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from charcmp.config.rules import without_effect
-from charcmp.config.schema import (
+from charcmp.config.optimizers import (
     OPTIMIZERS,
     AdagradConfig,
     AdamConfig,
     AdamWConfig,
-    Config,
     OptimizerConfig,
     RMSpropConfig,
     SGDConfig,
-    config_dir,
 )
+from charcmp.config.rules import without_effect
+from charcmp.config.schema import Config
+from charcmp.files import config_dir
 from charcmp.training.optim import clip_gradients, learning_rate, make_optimizer
 
 LR = 0.1

@@ -10,7 +10,8 @@ from pathlib import Path
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
-from charcmp.config.schema import config_dir, register_schemas
+from charcmp.config.schema import register_schemas
+from charcmp.files import config_dir
 from charcmp.output import fail
 
 # `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks

@@ -15,15 +15,14 @@ from functools import cache
 from typing import Any
 
 from charcmp.files import canonical_json
-from charcmp.models.budget import BUDGETS, num_params, solve_hidden_size, target_params
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.budget import BUDGETS, Shape, solve, target_params
+from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.report import paper
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
 from charcmp.report.text_variance import text_variance
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
-DATASET_ORDER = ("wp", "lk")
 # What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
 # identity tells blocks apart.
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
@@ -216,7 +215,7 @@ def settings(run: Run) -> dict[str, Any]:
 
 
 def _block_order(run: Run, common: dict[str, Any]) -> tuple[Any, ...]:
-    names = [*DATASET_ORDER, run.dataset]
+    names = [*paper.SPLITS, run.dataset]
     settled = canonical_json(common)
     return names.index(run.dataset), run.dataset, run.layout, -run.epochs, len(settled), settled
 
@@ -301,13 +300,15 @@ def row_targets(runs: Sequence[Run]) -> dict[str, int]:
 
 @cache
 def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) -> int | None:
-    if target < num_params(cell, layers, 1, num_symbols, task):
-        return None
-    return solve_hidden_size(cell, layers, target, num_symbols, task)
+    smallest = Shape(cell_config(cell), layers, 1, num_symbols, task)
+    return None if target < smallest.num_params else solve(smallest, target).hidden_size
 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     """The rows whose target the solver meets with the run's size; else one of the run's own."""
+    if run.origin is not None:  # of no formula: the row that it was made for
+        same = [name for name, target in rows.items() if target == run.target_params]
+        return {(same or [run.budget])[0]: run.target_params}
     return {
         name: target
         for name, target in rows.items()
@@ -353,9 +354,14 @@ def base_cell(cell: str) -> str:
     return cell.partition("(")[0]
 
 
+def cell_order(cell: str) -> tuple[int, str]:
+    """The paper's cells, our others, and then those that charcmp does not bring, by name."""
+    return [*CELL_ORDER, base_cell(cell)].index(base_cell(cell)), cell
+
+
 def _column_order(column: Column) -> tuple[int, str, int]:
     cell, layers = column
-    return CELL_ORDER.index(base_cell(cell)), cell, layers
+    return *cell_order(cell), layers
 
 
 def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:

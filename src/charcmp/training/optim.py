@@ -9,14 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charcmp.config.schema import (
-    AdagradConfig,
-    AdamConfig,
-    AdamWConfig,
-    OptimizerConfig,
-    RMSpropConfig,
-    SGDConfig,
-)
+from charcmp.config.optimizers import OptimizerConfig
 
 
 def learning_rate(
@@ -53,21 +46,13 @@ def learning_rate(
     return optimizer.lr * optimizer.lr_decay ** max(0, epoch - optimizer.lr_decay_after)
 
 
-def is_capturable(config: OptimizerConfig) -> bool:
-    """Whether the optimiser's step can be part of a CUDA graph.
-
-    torch has no such form of Adagrad and SGD: they read the rate on the host.
-    """
-    return isinstance(config, RMSpropConfig | AdamConfig)  # AdamW's is an AdamConfig
-
-
 def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
     """Where the rate of the epoch stands, for an optimiser to read at every step.
 
     On a GPU where the optimiser reads it there, in the parameters' type: its kernels for many
     tensors at once take no other. Else in float64, on the CPU.
     """
-    if device.type == "cuda" and is_capturable(config):
+    if device.type == "cuda" and config.capturable:
         return torch.tensor(config.lr, dtype=torch.float32, device=device)
     return torch.tensor(config.lr, dtype=torch.float64)
 
@@ -76,23 +61,14 @@ def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[nn.Parameter], lr: Tensor
 ) -> torch.optim.Optimizer:
     """torch.optim's optimiser of that name; it reads its rate from `rate_tensor` at every step."""
-    options: dict[str, Any] = {"lr": lr, "foreach": parameters[0].is_cuda}
-    capturable: dict[str, Any] = {"capturable": parameters[0].is_cuda}
-    match config:
-        case RMSpropConfig(alpha=alpha, eps=eps):
-            # torch adds eps outside the root and starts the average at 0, as the paper's code does.
-            return torch.optim.RMSprop(parameters, alpha=alpha, eps=eps, **options, **capturable)
-        case AdamWConfig(betas=[beta1, beta2], eps=eps, weight_decay=decay):  # is an AdamConfig
-            options |= {"betas": (beta1, beta2), "eps": eps, "weight_decay": decay}
-            return torch.optim.AdamW(parameters, **options, **capturable)
-        case AdamConfig(betas=[beta1, beta2], eps=eps):
-            options |= {"betas": (beta1, beta2), "eps": eps}
-            return torch.optim.Adam(parameters, **options, **capturable)
-        case AdagradConfig(eps=eps):
-            return torch.optim.Adagrad(parameters, eps=eps, **options)
-        case SGDConfig(momentum=momentum, nesterov=nesterov):
-            return torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **options)
-    raise AssertionError(f"{config}: config.check lets no other through")
+    on_gpu = parameters[0].is_cuda
+    options: dict[str, Any] = {"lr": lr, "foreach": on_gpu, **config.torch_options()}
+    if config.capturable:
+        options["capturable"] = on_gpu
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, config.torch_name)(
+        parameters, **options
+    )
+    return optimizer
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], mode: str, limit: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,7 @@ from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
-from charcmp.training.optim import (
-    clip_gradients,
-    is_capturable,
-    make_optimizer,
-    rate_tensor,
-)
+from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
 from charcmp.training.precision import multiplying
 
 
@@ -31,16 +25,7 @@ class Step:
 
     def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
         config = spec.config
-        options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
-        model = make_model(
-            spec.right_context,
-            config.cell.name,
-            config.layers,
-            spec.hidden_size,
-            spec.corpus.num_symbols,
-            config.dropout,
-            **options,
-        )
+        model = make_model(spec.shape, spec.right_context, config.dropout)
         model.initialize(config.init_range, config.seed, config.init)
         self.model = model.to(device)
         # What is left to draw is dropout.
@@ -57,7 +42,7 @@ class Step:
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.is_capturable = is_capturable(config.optimizer)
+        self.is_capturable = config.optimizer.capturable
         work = multiplying(self._compute, config.precision)
         self.replay = Replayed(work, device, self._changed, self.generator)
 

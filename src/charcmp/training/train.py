@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
+from charcmp.models.language_model import check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
@@ -218,9 +219,11 @@ def train(
 
     Raises:
         Interrupted: if the session was asked to stop.
-        UserError: if the corpus is too short, the device absent or a file cannot be written.
+        UserError: if the corpus is too short, the device absent or a file cannot be written, or a
+            class of anyone's is no recurrent cell.
     """
     config, say = spec.config, session.say
+    check_module_cells(spec.shape)
     device = prepare(config, config.threads)
     train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
     step = Step(spec, device, train_chunks)

@@ -185,8 +185,11 @@ def remarks(table: Table) -> list[str]:
         said.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
-    shown = {run.cell for cell in table.done() for run in cell.runs}
-    said += [remark for name in CELLS if name in shown and (remark := CELLS[name].remark)]
+    runs = [run for cell in table.done() for run in cell.runs]
+    shown = {run.cell for run in runs}
+    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
+    if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
+        said.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.task != "lm":
