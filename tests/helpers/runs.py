@@ -55,6 +55,7 @@ def write_run(
         "schema_version": 1,
         "protocol_version": 1,
         "status": "done" if test_nats is not None else "diverged",
+        "task": task,
         "dataset": dataset,
         "corpus_sha256": f"{dataset:0<64}",
         "corpus_note": None,
