@@ -13,6 +13,7 @@ from charcmp.output import fail, make_lasting
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
 
+  charcmp recommend my.txt          which model to take for a text: a race of minutes (minutes=30)
   charcmp train   [key=value ...]   train one model, or go on with it
   charcmp sweep   [key=value ...]   a grid of models: what is missing of it
                                     --dry-run [--no-cost]: only list it, and what it will cost
