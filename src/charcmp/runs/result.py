@@ -86,7 +86,7 @@ class Result(Struct, frozen=True, kw_only=True):
     target_params: Params
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     dropout: Annotated[float, Meta(ge=0, lt=1)]
-    precision: Literal["float32", "tf32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16"]  # bf16: of runs by version 0.1, no longer trained
     epochs: Count
     patience: Count | None = None
     epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept

@@ -1,4 +1,4 @@
-"""Lanes: several runs at once in one process, a thread and a CUDA stream for each.
+"""Lanes: several runs at once in one process, each in a thread; on a GPU each has its own stream.
 
 A small model leaves most of a GPU idle, and processes only take turns on it. The sweep sends runs
 down a pipe to one process per GPU and hears how each ended; see children.py for its side. A lane
@@ -14,7 +14,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -50,14 +49,13 @@ def work(connection: Connection) -> None:
     """What the process does: orders in, endings out, until the pipe is closed or a signal comes."""
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
-    streams = Streams()
     lanes: set[threading.Thread] = set()
     is_open = True
     while is_open or lanes:
         try:
             if connection.poll(POLL_SECONDS) and is_open:
                 order = connection.recv()
-                lane = threading.Thread(target=_run, args=(order, should_stop, streams, endings))
+                lane = threading.Thread(target=_run, args=(order, should_stop, endings))
                 lane.start()
                 lanes.add(lane)
             while not endings.empty():
@@ -70,41 +68,21 @@ def work(connection: Connection) -> None:
         connection.send(endings.get())
 
 
-class Streams:
-    """A CUDA stream for each lane, used again by the next: what is cached for it stays useful."""
-
-    def __init__(self) -> None:
-        self.idle: queue.SimpleQueue[AbstractContextManager[object]] = queue.SimpleQueue()
-
-    def take(self) -> AbstractContextManager[object]:
-        import torch
-
-        try:
-            return self.idle.get_nowait()
-        except queue.Empty:
-            cuda = torch.cuda.is_available()
-            return torch.cuda.stream(torch.cuda.Stream()) if cuda else nullcontext()
-
-
 def _run(
     order: Order,
     should_stop: Callable[[], bool],
-    streams: Streams,
     endings: queue.SimpleQueue[Ending],
 ) -> None:
     """One run, in a thread."""
     import torch
 
-    stream = streams.take()
     with order.log.open("a", buffering=1) as log:
 
         def say(line: str) -> None:
             print(line, file=log)
 
         try:
-            with stream:
-                session = Session(should_stop, say, order.command, order.num_lanes)
-                train_one(order.config, session)
+            train_one(order.config, Session(should_stop, say, order.command, order.num_lanes))
             code = 0  # or diverged: the result says so
         except torch.OutOfMemoryError:
             say("charcmp: out of the GPU's memory beside other runs; next alone")
@@ -123,5 +101,4 @@ def _run(
             log.write(traceback.format_exc())
             say(f"charcmp: {type(error).__name__}: {error}")
             code = 1
-    streams.idle.put(stream)
     endings.put(Ending(order.log, code))

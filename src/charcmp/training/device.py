@@ -12,7 +12,6 @@ import torch
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.errors import UserError, require
-from charcmp.training.precision import set_precision
 
 BYTES_PER_PARAM = 8  # a weight and its gradient
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -73,14 +72,19 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(device: torch.device, precision: str) -> None:
-    """Makes a GPU this thread's own, and tells this process how to multiply.
+    """Makes a GPU this thread's own, and tells this process how to multiply matrices: in float32,
+    or with factors in TF32. Sums, gates, losses and the optimiser are float32 in both.
 
     Raises:
-        UserError: if the device cannot multiply so.
+        UserError: for tf32 elsewhere than on a GPU.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
-    set_precision(device, precision)
+    elif precision == "tf32":
+        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def prepare(config: Config, threads: int | None) -> torch.device:

@@ -20,7 +20,6 @@ from charcmp.training.optim import (
     make_optimizer,
     rate_tensor,
 )
-from charcmp.training.precision import multiplying
 
 
 class Step:
@@ -58,14 +57,17 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = is_capturable(config.optimizer)
-        work = multiplying(self._compute, config.precision)
-        self.replay = Replayed(work, device, self._changed, self.generator)
+        self.replay = Replayed(self._compute, device, self._changed, self.generator)
 
     def __call__(self) -> None:
         """Trains on the next chunk; behind the last comes the first."""
         self.replay()
         if not self.is_capturable:
             self.optimizer.step()
+
+    def close(self) -> None:
+        """Frees what it holds of a GPU; it trains no more."""
+        self.replay.close()
 
     def _compute(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]

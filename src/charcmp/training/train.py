@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack, closing
 from typing import Literal
 
+import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
@@ -20,7 +22,7 @@ from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
-from charcmp.training.cuda_graph import Late
+from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import (
@@ -29,6 +31,7 @@ from charcmp.training.optim import (
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
+from charcmp.training.streams import at_work_on
 
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
@@ -94,7 +97,8 @@ class Training:
             so_far = self._tick(stop)
             if so_far is not None and not math.isfinite(so_far):
                 break  # the sum stays so: no need to finish the epoch
-        loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
+        wait_for(step.loss_sum)  # so that the device's work is in the seconds
+        loss_sum = step.loss_sum.item()
         place.seconds_train += time.perf_counter() - self.clock
         return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
 
@@ -105,7 +109,7 @@ class Training:
         told = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
-            step.loss_sum.item()  # waits for the device
+            wait_for(step.loss_sum)
         place.seconds_train += time.perf_counter() - self.clock
         if stop or is_due:
             self.save()
@@ -209,14 +213,27 @@ def train(
         Interrupted: if the session was asked to stop.
         UserError: if the corpus is too short, the device absent or a file cannot be written.
     """
+    device = prepare(spec.config, spec.config.threads)
+    with at_work_on(device), ExitStack() as opened:
+        train_chunks, *evaluated = cut_corpus(spec, device)
+        step = opened.enter_context(closing(Step(spec, device, train_chunks)))
+        validation, test = (
+            opened.enter_context(closing(Evaluation(step.model, part))) for part in evaluated
+        )
+        return run_protocol(spec, folder, session, device, step, validation, test)
+
+
+def run_protocol(
+    spec: RunSpec,
+    folder: RunFolder,
+    session: Session,
+    device: torch.device,
+    step: Step,
+    validation: Evaluation,
+    test: Evaluation,
+) -> Result:
+    """`train`, on a device that is set up, with the text on it."""
     config, say = spec.config, session.say
-    device = prepare(config, config.threads)
-    train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
-    step = Step(spec, device, train_chunks)
-    validation, test = (
-        Evaluation(step.model, part, precision=config.precision)
-        for part in (val_chunks, test_chunks)
-    )
     for remark in remarks(step, device):
         say(f"note: {remark}")
     training = Training(spec, folder, step, session)
@@ -243,7 +260,7 @@ def train(
 
     test_nats = training.test(test) if status == "done" else None
     folder.write_json(folder.history, place.history)
-    chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
+    chars_trained = len(place.history) * len(step.chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
@@ -255,7 +272,7 @@ def train(
         status,
         device,
         test_nats=test_nats,
-        num_test_chars=test_chunks.num_chars,
+        num_test_chars=test.chunks.num_chars,
         chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
         seconds_per_sampled_char=seconds_per_sampled_char,
     )
