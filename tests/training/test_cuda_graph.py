@@ -37,6 +37,7 @@ def test_closed_a_step_is_freed_at_once(tiny_text: Path) -> None:
     """With its tensors, on a GPU its graph: not at some later garbage collection."""
     spec = tiny_spec(tiny_text)
     drawn_KTB = torch.randint(spec.corpus.num_symbols, (3, 10, 4), dtype=torch.uint8)
+    Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))  # torch's first optimiser
     gc.disable()
     try:
         step = Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))
