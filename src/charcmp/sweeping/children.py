@@ -16,7 +16,7 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import IO
 
-from charcmp.errors import EXIT_ALONE
+from charcmp.errors import EXIT_AGAIN
 from charcmp.files import write_error
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import Ending, Order
@@ -103,7 +103,7 @@ class InLane(Child):
         if (code := self.process.poll()) is None:
             return None
         self.lanes.tell_what_it_said(self.order.log)
-        return code if self.hung else EXIT_ALONE
+        return code if self.hung else EXIT_AGAIN
 
 
 class LaneProcess:

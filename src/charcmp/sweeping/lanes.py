@@ -3,7 +3,8 @@
 A small model leaves most of a GPU idle, and processes only take turns on it. The sweep sends runs
 down a pipe to one process per GPU and hears how each ended; see children.py for its side. A lane
 that fails or diverges leaves the others alone. What breaks the whole process (a CUDA error, a
-kill) is nobody's verdict: the sweep runs what was in it again, each in a process of its own.
+kill) is charged to no run: the sweep goes on with all that was in it in a fresh process, and when
+that breaks too, with each run in a process of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charcmp.config.schema import Config
-from charcmp.errors import EXIT_ALONE, EXIT_INTERRUPTED, Interrupted, UserError, exit_status
+from charcmp.errors import (
+    EXIT_AGAIN,
+    EXIT_ALONE,
+    EXIT_INTERRUPTED,
+    Interrupted,
+    UserError,
+    exit_status,
+)
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
@@ -76,6 +84,8 @@ def _run(
     """One run, in a thread."""
     import torch
 
+    from charcmp.training.device import is_gpu_trouble
+
     with order.log.open("a", buffering=1) as log:
 
         def say(line: str) -> None:
@@ -84,13 +94,10 @@ def _run(
         try:
             train_one(order.config, Session(should_stop, say, order.command, order.num_lanes))
             code = 0  # or diverged: the result says so
-        except torch.OutOfMemoryError:
-            say("charcmp: out of the GPU's memory beside other runs; next alone")
-            code = EXIT_ALONE
         except torch.AcceleratorError as error:  # after it, nothing in this process can go on
             say(f"charcmp: {error}")
             print(f"{order.log}: {error}", file=sys.stderr, flush=True)
-            os._exit(EXIT_ALONE)
+            os._exit(EXIT_AGAIN)
         except Interrupted as stop:
             say(f"charcmp: {stop}")
             code = EXIT_INTERRUPTED
@@ -100,5 +107,5 @@ def _run(
         except Exception as error:
             log.write(traceback.format_exc())
             say(f"charcmp: {type(error).__name__}: {error}")
-            code = 1
+            code = EXIT_ALONE if is_gpu_trouble(error) else 1
     endings.put(Ending(order.log, code))

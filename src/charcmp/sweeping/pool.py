@@ -15,6 +15,7 @@ import msgspec
 from tqdm import tqdm
 
 from charcmp.errors import (
+    EXIT_AGAIN,
     EXIT_ALONE,
     EXIT_BUSY,
     EXIT_INTERRUPTED,
@@ -72,6 +73,7 @@ class Pool:
         self.num_jobs = len(jobs)
         self.waiting = deque(longest_first(jobs, self.estimates))
         self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
+        self.again: set[Job] = set()  # whose process of lanes failed once
         self.alone: set[Job] = set()  # what failed with others in one process
         self.running: list[Child] = []
         self.lanes: dict[str, LaneProcess] = {}
@@ -164,8 +166,12 @@ class Pool:
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
-        elif code == EXIT_ALONE and child.job not in self.alone:
-            tqdm.write(f"{name}: the process that it shared has failed; it goes on alone")
+        elif code == EXIT_AGAIN and child.job not in self.again:
+            tqdm.write(f"{name}: the process that it shared has failed; it goes on in another")
+            self.again.add(child.job)
+            self.waiting.appendleft(child.job)
+        elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
+            tqdm.write(f"{name}: failed beside other runs; it goes on alone")
             self.alone.add(child.job)
             self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:

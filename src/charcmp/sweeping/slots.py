@@ -7,10 +7,11 @@ import os
 from dataclasses import dataclass, field
 
 from charcmp.config.schema import Config
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
 
 # A small model's kernels occupy so many of them at a time. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
+MAX_LANES = 32  # of one GPU: each has a stream of its own, and torch has so many (streams.py)
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,16 @@ def make_slots(config: Config) -> list[Slot]:
     has 1.3 to 1.7 times the throughput of one run on two threads (LOG.md).
 
     Raises:
-        UserError: if a GPU that is asked for is not there.
+        UserError: if a GPU that is asked for is not there, or one is there that torch cannot use.
     """
     if config.device != "cpu":
         import torch
 
-        if torch.cuda.is_available():
+        from charcmp.training.device import require_no_idle_gpu
+
+        if not torch.cuda.is_available():
+            require_no_idle_gpu()
+        else:
             gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
             counts = [gpu.multi_processor_count for gpu in gpus]
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -102,6 +107,10 @@ def gpu_slots(
             lanes[n] = int(config.jobs_per_gpu)
         elif config.jobs:
             lanes[n] = math.ceil(config.jobs / len(numbers))
+    require(
+        max(lanes.values()) <= MAX_LANES,
+        f"{max(lanes.values())} runs on one GPU: at most {MAX_LANES} (jobs_per_gpu=, jobs=)",
+    )
     # The first lane of every GPU before the second of any.
     slots = [
         Slot(names[n], None, {"CUDA_VISIBLE_DEVICES": ids[n]}, lanes[n])

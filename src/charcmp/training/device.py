@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import subprocess
+import warnings
 from pathlib import Path
 
 import torch
@@ -50,10 +52,14 @@ def resolve_device(name: str) -> torch.device:
     """The device called auto, cpu, cuda or cuda:N.
 
     Raises:
-        UserError: if there is no such device here.
+        UserError: if there is no such device here, or for auto, if there is a GPU that torch cannot
+            use: a run that takes a minute there would take an hour.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        require_no_idle_gpu()
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -69,6 +75,57 @@ def resolve_device(name: str) -> torch.device:
     elif device.type != "cpu":
         raise UserError(f"device={name}: only cpu and cuda are supported")
     return device
+
+
+NVIDIA_SMI_SECONDS = 30.0  # it may have to wake the driver
+
+
+def gpus_of_the_driver() -> list[str]:
+    """What nvidia-smi lists, a line each; none where it is not installed or finds no driver."""
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+    return [line.strip() for line in lines if line.startswith("GPU ")]
+
+
+def require_no_idle_gpu() -> None:
+    """UserError for a GPU that nvidia-smi lists where torch sees none, unless it is hidden from us.
+
+    Where CUDA_VISIBLE_DEVICES is set, it says which GPUs this process may use; where it names none,
+    somebody has chosen the CPU.
+    """
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
+        return
+    if gpus := gpus_of_the_driver():
+        name = gpus[0].split(" (UUID")[0]
+        raise UserError(
+            f"nvidia-smi lists {name}, but {why_torch_sees_no_gpu()}; device=cpu trains without it"
+        )
+
+
+def why_torch_sees_no_gpu() -> str:
+    """Why, and what to do, in half a line."""
+    if torch.version.cuda is None:
+        return (
+            f"torch {torch.__version__} is built without CUDA: install a CUDA build of it "
+            "(make TORCH_ARGS=..., docs/gpu.md)"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # says the same
+        try:
+            torch.cuda.init()
+        except RuntimeError as error:
+            reason = str(error).strip().split(". ")[0].splitlines()[0]
+        else:
+            reason = "it gives no reason"
+    return (
+        f"torch {torch.__version__} with CUDA {torch.version.cuda} cannot use it ({reason}): "
+        "update the driver, or install a build of torch for an older CUDA (docs/gpu.md)"
+    )
 
 
 def set_up(device: torch.device, precision: str) -> None:
@@ -103,6 +160,20 @@ def prepare(config: Config, threads: int | None) -> torch.device:
     keep_freed_memory()
     set_up(device, config.precision)
     return device
+
+
+def is_gpu_trouble(error: BaseException) -> bool:
+    """Whether an error is the GPU's or its libraries', and another attempt may well go through.
+
+    Out of memory beside other runs, a library that could not set itself up, a fault of another run
+    in the same process: torch raises most of these as plain RuntimeErrors.
+    """
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    if type(error).__module__.partition(".")[0] == "triton":
+        return True
+    names = ("cuda", "cublas", "cudnn", "triton")
+    return isinstance(error, RuntimeError) and any(name in str(error).lower() for name in names)
 
 
 def device_name(device: torch.device) -> str:

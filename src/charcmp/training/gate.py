@@ -46,24 +46,32 @@ class Gate:
         """Lets those who wait go first; the caller shares the gate."""
         assert self.is_shared_by_me
         if self._queue:  # read without the lock: whoever comes a moment later waits for the next
-            self._leave(alone=False)
+            with self.stood_back():
+                pass
+
+    @contextmanager
+    def stood_back(self) -> Iterator[None]:
+        """Without the share that the thread may have; it has it again afterwards."""
+        if not self.is_shared_by_me:
+            yield
+            return
+        self._mine.shares = False
+        self._leave(alone=False)
+        try:
+            yield
+        finally:
             self._enter(alone=False)
+            self._mine.shares = True
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Without others. A thread that shares the gate gives its share up meanwhile."""
-        shares = self.is_shared_by_me
-        if shares:
-            self._leave(alone=False)
-        try:
+        with self.stood_back():
             self._enter(alone=True)
             try:
                 yield
             finally:
                 self._leave(alone=True)
-        finally:
-            if shares:
-                self._enter(alone=False)
 
     def _enter(self, alone: bool) -> None:
         ticket = object()
