@@ -139,7 +139,7 @@ def test_a_share_lets_a_capture_pass_and_no_more(start: Start) -> None:
         start(second)
         gate.let_others()
         order.append("step")
-        assert gate.is_shared_by_me
+        assert gate.is_shared_by_me()
     wait_for(lambda: len(order) == 3)
     assert order == ["first", "step", "second"]
 
@@ -154,7 +154,7 @@ def test_two_that_share_and_both_want_it_alone(start: Start) -> None:
             with gate.alone():
                 assert not captured or captured[-1] != threading.get_ident()
                 captured.append(threading.get_ident())
-            assert gate.is_shared_by_me
+            assert gate.is_shared_by_me()
 
     for thread in [start(run), start(run)]:
         thread.join(WAIT)

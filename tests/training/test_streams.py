@@ -70,4 +70,4 @@ def test_by_many_threads_at_once() -> None:
 
 def test_a_cpu_needs_neither_stream_nor_gate() -> None:
     with at_work_on(torch.device("cpu")):
-        assert not GATE.is_shared_by_me
+        assert not GATE.is_shared_by_me()

@@ -107,6 +107,7 @@ class Result(Struct, frozen=True, kw_only=True):
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
     device_name: Text | None = None
+    verified: bool | None = None  # on a GPU: what it computed was checked (training/verify.py)
     git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
     git_dirty: bool | None = None
 

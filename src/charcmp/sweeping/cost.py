@@ -186,7 +186,7 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
             speeds.add(key, chars_per_second)
 
 
-def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
+def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
     """`measure_speed` of several shapes at a time on the one GPU that this process sees.
 
     The clocks of a group start together, when all of it is captured: captures stop the others.
@@ -196,7 +196,7 @@ def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
         for first in range(0, len(specs), num_lanes):
             group = specs[first : first + num_lanes]
             ready = Barrier(len(group))
-            measure = partial(measure_speed, threads=None, device="cuda", ready=ready)
+            measure = partial(measure_speed, threads=None, device=device, ready=ready)
             speeds += lanes.map(measure, group)
     return speeds
 

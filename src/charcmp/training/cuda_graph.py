@@ -49,6 +49,7 @@ class Replayed:
         self.work = work
         self.changes = changes
         self.generator = generator
+        self.device = device
         self.capture = capture and device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -56,11 +57,30 @@ class Replayed:
         if not self.capture:
             self.work()
             return
-        assert GATE.is_shared_by_me, "a graph is captured and replayed inside at_work_on(device)"
+        assert GATE.is_shared_by_me(), "a graph is captured and replayed inside at_work_on(device)"
         if self.graph is None:
             self.graph = self._captured()
         GATE.let_others()
         self.graph.replay()
+
+    def by_graph_and_by_calls(
+        self, read: Callable[[], Sequence[Tensor]]
+    ) -> list[list[Tensor]] | None:
+        """What one call computes by the graph and, from the same start, without; None without one.
+
+        Nothing is changed by it.
+
+        Args:
+            read: the tensors to compare.
+        """
+        if self.graph is None:
+            return None
+        results = []
+        for compute in (self.graph.replay, self.work):
+            with self.unchanged():
+                compute()
+                results.append([tensor.detach().clone() for tensor in read()])
+        return results
 
     def close(self) -> None:
         """Frees the graph. With it goes its memory, now and not whenever Python finds the circle
@@ -68,7 +88,7 @@ class Replayed:
         if self.graph is not None:
             # Whatever error ended the run, on this stream or in this process, is the one to tell.
             with suppress(RuntimeError):
-                torch.cuda.current_stream().synchronize()
+                wait_for(self.device)
                 self.graph.reset()
             self.graph = None
         self.work = _closed
@@ -83,7 +103,7 @@ class Replayed:
         register = getattr(graph, "register_generator_state", None)
         if self.generator is not None and register is not None:
             register(self.generator)
-        torch.cuda.current_stream().synchronize()
+        wait_for(self.device)
         with GATE.alone(), _no_garbage_collection():
             # thread_local: the backward pass runs in a thread of autograd's, on the same stream.
             graph.capture_begin(capture_error_mode="thread_local")
@@ -125,9 +145,9 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def wait_for(tensor: Tensor) -> None:
-    """Waits until the device has computed a tensor, without keeping a core busy."""
-    if tensor.is_cuda:
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what this run has asked of it, without keeping a core busy."""
+    if device.type == "cuda":
         event = torch.cuda.Event(blocking=True)
         event.record()
         event.synchronize()

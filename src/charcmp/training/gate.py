@@ -26,25 +26,25 @@ class Gate:
         self._is_taken = False  # by one thread alone
         self._mine = threading.local()
 
-    @property
     def is_shared_by_me(self) -> bool:
         return getattr(self._mine, "shares", False)
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Beside others, for a whole run; call `let_others` now and then."""
-        assert not self.is_shared_by_me, "a thread shares the gate once"
+        assert not self.is_shared_by_me(), "a thread shares the gate once"
         self._enter(alone=False)
         self._mine.shares = True
         try:
             yield
         finally:
-            self._mine.shares = False
-            self._leave(alone=False)
+            if self.is_shared_by_me():  # not if a signal ended its wait to have it again
+                self._mine.shares = False
+                self._leave(alone=False)
 
     def let_others(self) -> None:
         """Lets those who wait go first; the caller shares the gate."""
-        assert self.is_shared_by_me
+        assert self.is_shared_by_me()
         if self._queue:  # read without the lock: whoever comes a moment later waits for the next
             with self.stood_back():
                 pass
@@ -52,7 +52,7 @@ class Gate:
     @contextmanager
     def stood_back(self) -> Iterator[None]:
         """Without the share that the thread may have; it has it again afterwards."""
-        if not self.is_shared_by_me:
+        if not self.is_shared_by_me():
             yield
             return
         self._mine.shares = False

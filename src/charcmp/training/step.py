@@ -88,6 +88,11 @@ class Step:
         self.loss_sum += loss.detach()
         self.chunk.add_(1).remainder_(len(self.chunks))
 
+    def computed(self) -> list[Tensor]:
+        """What a step leaves behind that depends smoothly on what was there before."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return [*gradients, self.state_LSBH, self.loss_sum, *self._kept()]
+
     def kept_by_optimizer(self) -> dict[str, bool]:
         """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
         probe = torch.nn.Parameter(torch.zeros(2, 3))
@@ -101,13 +106,16 @@ class Step:
 
     def _changed(self) -> list[Tensor]:
         """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
-        kept = [
+        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *self._kept()]
+
+    def _kept(self) -> list[Tensor]:
+        """What the optimiser keeps, where its step is part of the captured work."""
+        return [
             value
             for parameter in self.parameters
             for value in self.optimizer.state[parameter].values()
             if self.is_capturable
         ]
-        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *kept]
 
 
 def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:

@@ -32,6 +32,7 @@ from charcmp.training.record import describe_run, make_result, note_progress, te
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
 from charcmp.training.streams import at_work_on
+from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
@@ -81,14 +82,19 @@ class Training:
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
+        WrongResult: if the step's graph computes something else than the same step by calls.
         """
         step, place = self.step, self.place
         step.lr.fill_(lr)
         if self.spec.config.reset_state == "epoch" and place.chunk == 0:
             step.state_LSBH.zero_()
+        is_due = is_check_due(place.epoch)
         self.clock = time.perf_counter()
         while place.chunk < len(step.chunks):
             step()
+            if is_due:
+                check_graph(step)
+                is_due = False
             place.chunk += 1
             self.bar.update(self.chars_per_chunk)
             stop = self.should_stop()
@@ -97,7 +103,7 @@ class Training:
             so_far = self._tick(stop)
             if so_far is not None and not math.isfinite(so_far):
                 break  # the sum stays so: no need to finish the epoch
-        wait_for(step.loss_sum)  # so that the device's work is in the seconds
+        wait_for(step.loss_sum.device)  # so that the device's work is in the seconds
         loss_sum = step.loss_sum.item()
         place.seconds_train += time.perf_counter() - self.clock
         return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
@@ -109,7 +115,7 @@ class Training:
         told = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
-            wait_for(step.loss_sum)
+            wait_for(step.loss_sum.device)
         place.seconds_train += time.perf_counter() - self.clock
         if stop or is_due:
             self.save()
@@ -212,6 +218,7 @@ def train(
     Raises:
         Interrupted: if the session was asked to stop.
         UserError: if the corpus is too short, the device absent or a file cannot be written.
+        WrongResult: if a GPU computed something else than it should.
     """
     device = prepare(spec.config, spec.config.threads)
     with at_work_on(device), ExitStack() as opened:
@@ -220,7 +227,12 @@ def train(
         validation, test = (
             opened.enter_context(closing(Evaluation(step.model, part))) for part in evaluated
         )
-        return run_protocol(spec, folder, session, device, step, validation, test)
+        try:
+            return run_protocol(spec, folder, session, device, step, validation, test)
+        except WrongResult:
+            if folder.checkpoint.exists():  # whoever tries again starts anew
+                folder.set_aside(folder.checkpoint)
+            raise
 
 
 def run_protocol(
@@ -259,6 +271,10 @@ def run_protocol(
         )
 
     test_nats = training.test(test) if status == "done" else None
+    verified = None  # a CPU is what a GPU is compared with
+    if status == "done" and device.type == "cuda":
+        check_test(test, config.precision)  # and the graphs have been checked on the way
+        verified = True
     folder.write_json(folder.history, place.history)
     chars_trained = len(place.history) * len(step.chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
@@ -274,6 +290,7 @@ def run_protocol(
         test_nats=test_nats,
         num_test_chars=test.chunks.num_chars,
         chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
+        verified=verified,
         seconds_per_sampled_char=seconds_per_sampled_char,
     )
     folder.write_result(result)
