@@ -22,12 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from charcmp.config.schema import OptimizerConfig
 from charcmp.models.cells.activations import MINUS_ONE
 from charcmp.models.cells.fused import dispatch, gru, lstm, rnn
+from charcmp.models.cells.lstm_softmax_gate import THREE
 from charcmp.models.language_model import CharModel
 from charcmp.training import step as training_step
 from charcmp.training.optim import is_capturable, make_optimizer, rate_tensor
 
 torch.utils.backend_registration._setup_privateuseone_for_python_backend("pretend")
 GPU = torch.device("pretend:0")
+CONSTANTS = (MINUS_ONE, THREE)  # of the host's: a launch has their values among its arguments
 HOST_READS = (
     torch.ops.aten._local_scalar_dense.default,
     torch.ops.aten.nonzero.default,
@@ -46,8 +48,8 @@ class Watched(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.num_seen += 1
         leaves = torch.utils._pytree.tree_leaves((args, kwargs))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf is not MINUS_ONE]
-        devices = {tensor.device.type for tensor in tensors}  # but for a constant of the host's
+        tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        devices = {t.device.type for t in tensors if not any(t is c for c in CONSTANTS)}
         devices |= {leaf.type for leaf in leaves if isinstance(leaf, torch.device)}
         if func in HOST_READS:
             self.wrong.add(f"{func} is read by the host")

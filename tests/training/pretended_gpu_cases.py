@@ -44,7 +44,7 @@ def check_step(step: Step) -> None:
     kept = step.replay.changes()
     with Watched() as watched:
         step._compute()
-    assert watched.num_seen > 100
+    assert watched.num_seen > 50
     assert not watched.wrong
     assert all(p.grad is grad for p, grad in zip(step.parameters, gradients, strict=True))
     assert all(a is b for a, b in zip(step.replay.changes(), kept, strict=True))
@@ -52,7 +52,7 @@ def check_step(step: Step) -> None:
 
 
 def of(text: Path, cell: str, activation: str = "tanh", **changes) -> RunSpec:
-    spec = tiny_spec(text, cell, **{"layers": 2, "dropout": 0.2, **changes})
+    spec = tiny_spec(text, cell, **{"layers": 2, "dropout": 0.2, "unroll_steps": 2, **changes})
     config = replace(spec.config, cell=replace(spec.config.cell, activation=activation))
     return resolve(config)
 
@@ -60,10 +60,8 @@ def of(text: Path, cell: str, activation: str = "tanh", **changes) -> RunSpec:
 @pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
 @pytest.mark.parametrize("task", ["lm", "fill"])
 @pytest.mark.parametrize(("cell", "activation"), VARIANTS)
-def test_every_cell(
-    tiny_text: Path, cell: str, activation: str, task: str, kernels: bool
-) -> None:
-    keys = {"task": "fill", "fill_context": 5} if task == "fill" else {}
+def test_every_cell(tiny_text: Path, cell: str, activation: str, task: str, kernels: bool) -> None:
+    keys = {"task": "fill", "fill_context": 1} if task == "fill" else {}
     with pretended_gpu(kernels) as launched:
         step = make_step(of(tiny_text, cell, activation, **keys))
         check_step(step)
