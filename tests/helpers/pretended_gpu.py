@@ -1,4 +1,4 @@
-"""A pretended GPU: a device of another name than the CPU's, whose tensors have shapes and no values.
+"""A pretended GPU: a device other than the CPU, whose tensors have shapes and no values.
 
 Tensors that a GPU would hold are FakeTensors here, so a step runs as on a GPU as far as Python
 decides: which form of a cell, which optimiser, which device each tensor is on. It says nothing of

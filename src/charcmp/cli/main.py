@@ -27,6 +27,7 @@ charcmp: recurrent cells compared at equal parameter counts
                   [--published: of the runs that come with a clone of charcmp]
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
+  charcmp doctor  [device=...]      whether this machine, and its GPU, computes what it should
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -45,7 +46,7 @@ FLAGS = {
 }
 ALL_FLAGS = tuple(dict.fromkeys(flag for flags in FLAGS.values() for flag in flags))
 # Those with arguments of their own, which Hydra does not see: modules of charcmp.cli.
-OTHER_COMMANDS = ("data", "sample", "score", "lanes")  # lanes: a sweep's own
+OTHER_COMMANDS = ("data", "sample", "score", "doctor", "lanes")  # lanes: a sweep's own
 # `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
 # model by validation loss.
 SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")

@@ -28,7 +28,9 @@ class Step:
     Nothing in it reads a number back from the device; where it is in the text is a number there.
     """
 
-    def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
+    def __init__(
+        self, spec: RunSpec, device: torch.device, chunks: Chunks, capture: bool = True
+    ) -> None:
         config = spec.config
         options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
         model = make_model(
@@ -57,7 +59,7 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = is_capturable(config.optimizer)
-        self.replay = Replayed(self._compute, device, self._changed, self.generator)
+        self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
 
     def __call__(self) -> None:
         """Trains on the next chunk; behind the last comes the first."""
