@@ -2,17 +2,18 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from charcmp.sweeping.examine import ask_doctor, examined
 from helpers.console import Charcmp
 
 from charcmp.errors import UserError
 from charcmp.models.cells import rnn
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS
+from charcmp.sweeping.examine import ask_doctor, examined, gpu_of, usable
 from charcmp.sweeping.slots import Slot
 from charcmp.training import verdicts
 from charcmp.training.doctor import Poison, form_error, forms, resume
@@ -25,10 +26,7 @@ SMALL = (4, 3, 5)
 def test_of_this_machine(charcmp: Charcmp) -> None:
     done = charcmp("doctor", "device=cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    machine, software, torchs, resumed = done.stdout.splitlines()
-    assert (
-        machine.startswith(("Intel", "AMD", "Apple", "x86", "aarch", "ARM", "Neoverse")) or machine
-    )
+    _, software, torchs, resumed = done.stdout.splitlines()
     assert f"torch {torch.__version__}" in software
     assert torchs.startswith("torch    passed")
     assert resumed.startswith("resume   passed   the same bytes after five interruptions")
@@ -126,38 +124,29 @@ def gpu(number: int, lanes: int) -> list[Slot]:
     return [Slot("H100", None, {"CUDA_VISIBLE_DEVICES": str(number)}, lanes)] * lanes
 
 
-def test_slots_of_a_gpu_that_fails(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    found = {"0": {"lanes"}, "1": set()}
-    asked = []
-
-    def answer(slot: Slot, precision: str) -> list[Verdict]:
-        number = slot.environment["CUDA_VISIBLE_DEVICES"]
-        asked.append((number, precision))
-        return [Verdict(name, name not in found[number], "") for name in ("torch", "lanes")]
-
-    monkeypatch.setattr("charcmp.sweeping.examine.ask_doctor", answer)
-    usable = examined([*gpu(0, 3), *gpu(1, 3)], "tf32")
-    assert [(slot.environment["CUDA_VISIBLE_DEVICES"], slot.lanes) for slot in usable] == [
-        ("0", 1),
-        *[("1", 3)] * 3,
-    ]
-    assert asked == [("0", "tf32"), ("1", "tf32")]
-    assert capsys.readouterr().out.startswith("note: H100: lanes    FAILED")
-    found["1"] = {"torch"}
+def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Verdict("lanes", True, "equal"), Verdict("lanes", False, "differ by 0.1")
+    slots = [*gpu(0, 3), *gpu(1, 3)]
+    left = usable(slots, {gpu_of(slots[0]): [bad], gpu_of(slots[-1]): [good]})
+    assert left == [replace(slots[0], lanes=1), *slots[3:]]
+    assert capsys.readouterr().out.startswith(
+        "note: H100: lanes    FAILED   differ by 0.1; one run"
+    )
+    wrong = [good, Verdict("torch", False, "error 0.1")]
     with pytest.raises(UserError, match="H100: this GPU or its libraries compute something else"):
-        examined(gpu(1, 3), "float32")
+        usable(slots, {gpu_of(slots[0]): wrong, gpu_of(slots[-1]): [good]})
+
+
+def test_cpus_are_not_examined() -> None:
     on_cpu = [Slot("CPU", 1)] * 2
     assert examined(on_cpu, "float32") == on_cpu
-    assert len(asked) == 3
 
 
 def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Here on a CPU; where it cannot answer, its last word is told."""
     cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})
     assert [verdict.check for verdict in ask_doctor(cpu, "float32")] == ["torch", "resume"]
-    with pytest.raises(UserError, match="CPU: charcmp doctor ends with .*only GPUs have it"):
+    with pytest.raises(UserError, match=r"CPU: charcmp doctor ends with .*only GPUs have it"):
         ask_doctor(cpu, "tf32")
 
 

@@ -54,20 +54,18 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     from charcmp.training import device as devices
     from charcmp.training.doctor import examine
     from charcmp.training.environment import optional_version
-    from charcmp.training.verdicts import Record, Verdict, machine_and_software
+    from charcmp.training.verdicts import Verdict, record_of
 
     device = devices.resolve_device(device_name)
     devices.set_up(device, precision)
-    on_gpu = device.type == "cuda"
     if not as_json:
         print(f"{devices.device_name(device)}; Python {platform.python_version()}, {sys.platform}")
         gpus = f"{torch.cuda.device_count()} GPUs" if torch.cuda.is_available() else "no GPU"
         triton = optional_version("triton")
-        print(
-            f"torch {torch.__version__} (CUDA {torch.version.cuda}), Triton {triton}: sees {gpus}"
-        )
+        cuda = torch.version.cuda or "none"
+        print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
     verdicts: list[Verdict] = []
-    record = Record({**machine_and_software(device), "precision": precision}) if on_gpu else None
+    record = record_of(device, precision)
     if record is not None and cached:
         verdicts = record.read()
     if not verdicts:

@@ -26,6 +26,7 @@ from charcmp.errors import (
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess
 from charcmp.sweeping.cost import estimate, longest_first
+from charcmp.sweeping.examine import examined
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.slots import Slot, make_slots
 
@@ -54,7 +55,8 @@ def run_processes(
         StorageError: when nothing can be written any more; children have ended.
     """
     config = jobs[0].spec.config
-    Pool(jobs, slots or make_slots(config), extra_args, fail_fast).run()
+    slots = slots or examined(make_slots(config), config.precision)
+    Pool(jobs, slots, extra_args, fail_fast).run()
 
 
 class Pool:

@@ -42,7 +42,7 @@ from charcmp.training.verify import relative_difference
 MAX_ERROR = {"float32": 1e-5, "tf32": 3e-3}
 NUM_SYMBOLS = 87
 # T, B, H: a chunk of the grid's size with an odd width; wider than a program of our kernels.
-SIZES = {"cuda": ((100, 100, 53), (10, 10, 150)), "cpu": ((20, 10, 37), (5, 10, 130))}
+SIZES = {"cuda": ((100, 100, 53), (10, 10, 150)), "cpu": ((10, 4, 37), (3, 4, 130))}
 NUM_STEPS = 20
 LANE_STEPS = 200
 

@@ -32,6 +32,7 @@ from charcmp.training.record import describe_run, make_result, note_progress, te
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
 from charcmp.training.streams import at_work_on
+from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
 TICK_SECONDS = 1.0
@@ -222,10 +223,12 @@ def train(
     """
     device = prepare(spec.config, spec.config.threads)
     with at_work_on(device), ExitStack() as opened:
+        capture = heed(failed_checks(device, spec.config.precision))
         train_chunks, *evaluated = cut_corpus(spec, device)
-        step = opened.enter_context(closing(Step(spec, device, train_chunks)))
+        step = opened.enter_context(closing(Step(spec, device, train_chunks, capture)))
         validation, test = (
-            opened.enter_context(closing(Evaluation(step.model, part))) for part in evaluated
+            opened.enter_context(closing(Evaluation(step.model, part, capture)))
+            for part in evaluated
         )
         try:
             return run_protocol(spec, folder, session, device, step, validation, test)
