@@ -19,6 +19,7 @@ from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
 
+torch.set_num_threads(1)
 # torch's own GRU allocates memory that a pretended device does not have.
 VARIANTS = [
     (name, activation)

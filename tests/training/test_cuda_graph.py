@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,25 @@ def test_a_graph_does_what_the_calls_do(tiny_text: Path, cell: str) -> None:
         torch.testing.assert_close(scored(), expected)  # again, from a zero state
         replayed.close()
         scored.close()
+
+
+@pytest.mark.cuda
+def test_runs_in_lanes_are_as_alone(tiny_text: Path, tmp_path: Path) -> None:
+    """More runs than torch has streams for, were each capture to take one: losses to the bit, while
+    others capture and free their graphs."""
+    specs = [
+        tiny_spec(tiny_text, cell, device="cuda", layers=2, dropout=0.2, seed=seed)
+        for seed in range(8)
+        for cell in ("lstm", "gru", "rnn")
+    ]
+    expected = [train(spec, folder_of(tmp_path, f"a{n}"), Session(say=quiet))
+                for n, spec in enumerate(specs)]  # fmt: skip
+    with ThreadPoolExecutor(6) as lanes:
+        folders = [folder_of(tmp_path, f"b{number}") for number in range(len(specs))]
+        found = list(lanes.map(train, specs, folders, [Session(say=quiet, num_lanes=6)] * 24))
+    for one, other in zip(found, expected, strict=True):
+        assert one.verified
+        assert one.test_nats_per_char == other.test_nats_per_char
 
 
 @pytest.mark.cuda

@@ -19,6 +19,7 @@ from charcmp.training import verdicts
 from charcmp.training.doctor import Poison, form_error, forms, resume
 from charcmp.training.verdicts import FALLBACKS, Record, Verdict, failed_checks, heed
 
+torch.set_num_threads(1)
 CPU = torch.device("cpu")
 SMALL = (4, 3, 5)
 

@@ -57,6 +57,7 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     from charcmp.training.verdicts import Verdict, record_of
 
     device = devices.resolve_device(device_name)
+    torch.set_num_threads(1)  # tensors are small here: several threads wait for one another
     devices.set_up(device, precision)
     if not as_json:
         print(f"{devices.device_name(device)}; Python {platform.python_version()}, {sys.platform}")
