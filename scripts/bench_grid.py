@@ -37,11 +37,13 @@ from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
 from charcmp.sweeping.slots import available_cores, make_slots
 from charcmp.training.device import device_name, keep_freed_memory, set_up
@@ -62,7 +64,7 @@ def shapes(budgets: list[str], device: str) -> list[RunSpec]:
     specs = []
     for budget, layers, cell in itertools.product(budgets, LAYERS, CELLS):
         config = Config(
-            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            cell=cell_config(cell),
             dataset=DatasetConfig("wp", "file"),
             optimizer=RMSpropConfig("rmsprop"),
             layers=layers,
@@ -88,10 +90,7 @@ class PlainStep:
     """(a): what one would write with torch.nn in a minute, text on the device beforehand."""
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
-        config = spec.config
-        self.model = TorchModel(config.cell.name, config.layers, spec.hidden_size, WP_SYMBOLS).to(
-            device
-        )
+        self.model = TorchModel(spec.shape).to(device)
         self.parameters = list(self.model.parameters())
         for parameter in self.parameters:
             nn.init.uniform_(parameter, -0.08, 0.08)

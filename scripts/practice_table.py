@@ -16,7 +16,7 @@ import math
 import statistics
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,17 +24,14 @@ from typing import IO, Any
 
 import msgspec
 import pandas as pd
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig
 
-from charcmp.config.schema import config_dir, register_schemas
+from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.files import write_atomically
 from charcmp.report.analysis.intervals import Estimate, estimate, judge, seed_component
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.result import CorruptFileError, read_history
-from charcmp.sweeping.grid import Grid, Job, make_job
+from charcmp.sweeping.grid import Job, make_grid, make_job
 
 
 @dataclass(frozen=True)
@@ -84,25 +81,10 @@ def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
     Raises:
         UserError: if they are not all language models.
     """
-    register_schemas()
-    parser = OverridesParser.create()
-    given = parser.parse_overrides(["experiment=practice", *overrides])
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-
-        def composed(lines: Iterable[str], with_hydra: bool = False) -> DictConfig:
-            return compose("config", list(lines), return_hydra_config=with_hydra)
-
-        fixed = [line.input_line or "" for line in given if not line.is_sweep_override()]
-        sweeper = composed(fixed, with_hydra=True).hydra.sweeper
-        grid = Grid(
-            given,
-            parser.parse_overrides([f"{key}={value}" for key, value in sweeper.params.items()]),
-            composed,
-            {name: parser.parse_overrides(list(v)) for name, v in sweeper.variants.items()},
-        )
-        jobs = defaultdict(list)
-        for variant, lines in grid.points():
-            jobs[variant].append(make_job(lines, composed(lines), variant))
+    grid = make_grid(compose_line(["experiment=practice", *overrides]))
+    jobs = defaultdict(list)
+    for variant, lines in grid.points():
+        jobs[variant].append(make_job(lines, grid.compose(lines), variant))
     if any(job.spec.config.task != "lm" for of_variant in jobs.values() for job in of_variant):
         raise UserError("task: the sources' advice is on language models")
     return dict(jobs)

@@ -27,6 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
+from charcmp.cli.status import print_status
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, UserError
 from charcmp.files import canonical_json
@@ -38,7 +39,6 @@ from charcmp.report.losses import pack
 from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
-from charcmp.runs.status import print_status
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 

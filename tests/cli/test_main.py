@@ -106,6 +106,16 @@ BAD = {
     "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
     "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "sizes of an update": (
+        ["dataset.layout=columns", "train_batch_size=3"],
+        "must be a divisor of batch_size=4",
+        "",
+    ),
+    "warm-up of another unit": (
+        ["optimizer.rate_per=update", "optimizer.warmup_epochs=1"],
+        "with rate_per=update the warm-up is set by warmup_updates",
+        "",
+    ),
     "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
     "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
     "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),
@@ -302,11 +312,14 @@ BAD_OF_OTHERS = {
     "a grid over groups": (["params", "cell=gru,1"], "Got int", "lists the choices"),
     "a grid over names": (["params", "dataset=wp", "layers=1,${x}"], "layers: Interpolation", ""),
     "a grid over an interval": (["params", "layers=interval(1,2)"], "a grid needs values", ""),
-    "a sweeper's own key": (["status", "hydra.sweeper.command=x"], "charcmp itself sets it", ""),
+    "no key of Hydra's": (["status", "hydra.sweeper.x=1"], "unknown key 'hydra.sweeper.x'", ""),
+    "a flag of Hydra's run": (["params", "--run"], "Only one of --run, --multirun", ""),
+    "a flag of Hydra's print": (["report", "--resolve"], "The --resolve flag can only be used", ""),
+    "status's folder": (["status", "--config-dir=/no/such"], "/no/such' not found", ""),
+    "params without a choice": (["params", "dataset=null"], "dataset needs a choice", ""),
     "a flag and a word": (["params", "dataset=wp", "--cfg", "x"], "invalid choice: 'x'", ""),
     "data's words": (["data", "fetch-all"], "data fetch-all: not understood", "data --help"),
     "data's flags": (["data", "--json"], "data --json: not understood", "data --help"),
-    "lanes": (["lanes", "x"], "lanes is a sweep's own command", ""),
 }
 
 
@@ -331,3 +344,46 @@ def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:
         shown = charcmp("train", "gpus=0,1", *args)
         assert shown.returncode == 0, shown.stderr
         assert "\nseed: 3\n" in shown.stdout
+
+
+def test_other_launchers_and_folders_may_stand_on_any_line(
+    charcmp: Charcmp, tmp_path: Path
+) -> None:
+    """Hydra's own launcher: its plugins are looked for only then."""
+    (tmp_path / "work" / "more" / "experiment").mkdir(parents=True)
+    (tmp_path / "work" / "more" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults: [override /hydra/launcher: basic]\n"
+        "hydra: {sweeper: {params: {layers: '1,2', cell: rnn}}}\n"
+    )
+    mine = ["--config-dir", "more", "experiment=mine", "dataset=wp", "budget=50k"]
+    rows = json.loads(charcmp("params", *mine, "--json").stdout)
+    assert [(row["cell"], row["layers"]) for row in rows] == [("rnn", 1), ("rnn", 2)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["params", "dataset=wp", "seed=0,1"],
+        ["status", "results_dir=R"],
+        ["report", "results_dir=R", "--format", "csv"],
+        ["sweep", "--dry-run", "--no-cost", "dataset=pydocs", "device=cpu"],
+    ],
+    ids=lambda args: args[0],
+)
+def test_only_a_sweep_loads_plugins(charcmp: Charcmp, tmp_path: Path, args: list[str]) -> None:
+    write_run(tmp_path / "work" / "R", 1.5)
+    unwanted = {"hydra_plugins.charcmp", "torch"} | ({"pandas"} if args[0] != "report" else set())
+    code = "import sys; from charcmp.cli.main import main; main(); "
+    code += f"assert not {unwanted} & set(sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=tmp_path / "work", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "params", "status", "report"])
+def test_hydra_prints_for_every_command(charcmp: Charcmp, command: str) -> None:
+    shown = charcmp(command, "seed=3", "-c", "job", "--package", "optimizer")
+    assert shown.stdout.startswith("# @package optimizer\nname: rmsprop\n"), shown.stderr
+    completed = charcmp("-sc", "query=bash", COMP_LINE=f"charcmp {command} optimizer=ada")
+    assert completed.stdout.split() == ["optimizer=adagrad", "optimizer=adam", "optimizer=adamw"]

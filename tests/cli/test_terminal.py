@@ -34,7 +34,14 @@ def results_of(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("name", ["train", "sweep"])
 @pytest.mark.parametrize(
     "line",
-    ['"$@" | head -1', '"$@" 2>&1 | head -1', '"$@" | true', '"$@" > /dev/full', '"$@" >&-'],
+    [
+        '"$@" | head -1',
+        '"$@" 2>&1 | head -1',
+        '"$@" | true',
+        '"$@" > /dev/full',
+        '"$@" >&-',
+        '"$@" <&- >&- 2>&-',
+    ],
 )
 def test_training_goes_on_when_nobody_listens(
     tmp_path: Path, tiny_text: Path, name: str, line: str
@@ -158,7 +165,7 @@ def test_from_training_to_report_in_folders_of_any_name(
     assert len(json.loads(charcmp("status", results, "--json").stdout)) == 2
     scored = charcmp("score", f"run={run}", "split=test", results)
     assert scored.returncode == 0, scored.stderr
-    out = f"{name} report".replace("${y}", "")  # Hydra resolves what it is handed twice
+    out = f"{name} report"
     reported = charcmp("report", *text, "--format", "csv", "--output", out)
     assert reported.returncode == 0, reported.stderr
     assert (work / out / "cells.csv").is_file()

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from charcmp.config.schema import OptimizerConfig
+from charcmp.config.optimizers import OptimizerConfig
 from charcmp.models.cells.activations import MINUS_ONE
 from charcmp.models.cells.fused import dispatch, gru, lstm, rnn
 from charcmp.models.cells.lstm_softmax_gate import THREE
 from charcmp.models.language_model import CharModel
 from charcmp.training import step as training_step
-from charcmp.training.optim import is_capturable, make_optimizer, rate_tensor
+from charcmp.training.optim import make_optimizer, rate_tensor
 
 torch.utils.backend_registration._setup_privateuseone_for_python_backend("pretend")
 GPU = torch.device("pretend:0")
@@ -97,7 +97,7 @@ def moved(model: CharModel, device: torch.device) -> CharModel:
 
 def rate(config: OptimizerConfig, device: torch.device) -> Tensor:
     """`rate_tensor`, by torch.full: torch.tensor would make it on the CPU first."""
-    if is_capturable(config):
+    if config.capturable:
         return torch.full((), config.lr, device=device)
     return rate_tensor(config, device)
 

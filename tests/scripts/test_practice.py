@@ -15,9 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from scipy import stats
 
-from charcmp.config.schema import config_dir
 from charcmp.errors import UserError
-from charcmp.sweeping.sweep import Grid
+from charcmp.files import config_dir
+from charcmp.sweeping.grid import Grid
 from charcmp.training.train import train
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))

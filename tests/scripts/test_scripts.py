@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.console import CHECKOUT, TINY, Charcmp, load_script
+from helpers.models import shape
 
 from charcmp.data.chunks import Chunks
 from charcmp.models.language_model import CharModel
@@ -25,7 +26,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
     from gradient_reach import reach
 
-    model = CharModel("rnn", 1, 6, 5)
+    model = CharModel(shape("rnn", 1, 6, 5))
     model.initialize(0.5, seed=0)
     torch.manual_seed(0)
     x, y = torch.randint(5, (2, 1, 3, 4), dtype=torch.uint8)  # one chunk of three steps, four rows
@@ -52,7 +53,7 @@ def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
 )
 def test_mean_gates(name: str, expected: dict[str, float]) -> None:
     mean_gates = load_script("mean_gates").mean_gates
-    model = CharModel(name, 2, 4, 5)
+    model = CharModel(shape(name, 2, 4, 5))
     x = torch.randint(5, (2, 6, 3), dtype=torch.uint8)
     with torch.no_grad():
         for p in model.parameters():

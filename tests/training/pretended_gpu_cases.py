@@ -8,7 +8,7 @@ import torch
 from helpers.pretended_gpu import GPU, Watched, pretended_gpu
 from helpers.training import folder_of, quiet, tiny_spec
 
-from charcmp.config.schema import OPTIMIZERS
+from charcmp.config.optimizers import OPTIMIZERS
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks
 from charcmp.errors import Interrupted

@@ -6,7 +6,8 @@ import pytest
 import torch
 from helpers.console import TINY, Charcmp
 
-from charcmp.training.device import gpus_of_the_driver, is_gpu_trouble, resolve_device
+from charcmp.training.device import is_gpu_trouble, resolve_device
+from charcmp.training.nvidia import gpus_of_the_driver
 
 GPU = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5d1f)"
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")

@@ -1,39 +1,13 @@
-"""`charcmp train`: one run, from the configuration that Hydra composed."""
+"""`charcmp train`: one run."""
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
-
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from charcmp.cli.one_line import one_line_errors
-from charcmp.config.rules import typed
-from charcmp.config.schema import register_schemas
-from charcmp.errors import (
-    EXIT_DIVERGED,
-    Interrupted,
-)
-from charcmp.training.attempt import train_one
-from charcmp.training.session import Session
-from charcmp.training.stop import StopRequest
-
-# Launchers other than ours start a task by unpickling it: its module registers what it needs.
-register_schemas()
+from charcmp.cli.line import SELECT, read_line, run_hydra
+from charcmp.output import fail
 
 
-def train_task(cfg: DictConfig) -> None:
-    """`charcmp train`, or a job of a sweep on another launcher than ours, which reports exceptions
-    and takes an exit for a crash."""
-    should_stop = StopRequest()
-    is_launchers = HydraConfig.get().mode == RunMode.MULTIRUN
-    with nullcontext() if is_launchers else one_line_errors():
-        try:
-            result = train_one(typed(cfg), Session(should_stop))
-        except Interrupted:
-            should_stop.pass_on()
-            raise
-    if result.status == "diverged" and not is_launchers:
-        sys.exit(EXIT_DIVERGED)
+def train(args: list[str]) -> None:
+    """`charcmp train`."""
+    for several in SELECT.keys() & set(args):
+        fail(f"{several} is several runs: charcmp sweep {several} ...")
+    run_hydra(read_line("train", args).hydra)

@@ -19,8 +19,8 @@ import yaml
 from msgspec import Meta, Struct
 
 from charcmp.files import SAFE_NAME
-from charcmp.models.budget import MAX_HIDDEN_SIZE, num_params
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.budget import MAX_HIDDEN_SIZE, Shape
+from charcmp.models.cells.registry import CELLS, cell_config
 
 SCHEMA_VERSION = 1
 
@@ -123,10 +123,24 @@ class Result(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"with control characters or too long: {text[:100]!r}")
         self._check_identity()
         self._check_losses()
-        if self.cell in CELLS:
-            sizes = self.cell, self.layers, self.hidden_size, self.num_symbols, self.task
-            if self.num_params != (count := num_params(*sizes)):
-                raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
+        if (
+            self.origin is None
+            and self.cell in CELLS
+            and self.num_params != (count := self.shape.num_params)
+        ):
+            raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
+
+    @property
+    def origin(self) -> str | None:
+        """Where the class of a `cell=module` comes from; None for charcmp's own cells."""
+        origin = self.identity.get("cell.origin")
+        return None if origin is None else str(origin)
+
+    @property
+    def shape(self) -> Shape:
+        """The model's; its cell's options, which change no count, at their defaults."""
+        cell = cell_config(self.cell)
+        return Shape(cell, self.layers, self.hidden_size, self.num_symbols, self.task)
 
     def _check_identity(self) -> None:
         said = {
@@ -229,7 +243,7 @@ class StoredDataset(Struct, frozen=True):
 class StoredConfig(Struct, frozen=True):
     """What readers need of a config.yaml."""
 
-    cell: dict[str, Scalar]
+    cell: dict[str, Scalar | dict[str, Scalar | list[Scalar]]]
     dataset: StoredDataset | None = None
     data_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 

@@ -45,7 +45,10 @@ ASSUMED_GPU_FLOPS = 5e12
 ASSUMED_GPU_STEP_SECONDS = 20e-6
 FLOPS_PER_PARAM = 6  # forward and backward, per character
 # What a step's time depends on, beside sizes and machine.
-SHAPE_KEYS = ("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name")
+SHAPE_KEYS = (
+    *("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name"),
+    *("train_batch_size", "train_unroll_steps"),
+)
 
 
 @dataclass(frozen=True)
@@ -229,10 +232,10 @@ def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> floa
     from charcmp.data.chunks import to_chunks
     from charcmp.training.step import Step
 
-    shape = (spec.batch_size, 2 * spec.unroll_steps)
+    shape = (spec.train_batch_size, 2 * spec.train_unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)
-    chunks = to_chunks(drawn, spec.unroll_steps, device, spec.right_context)
+    chunks = to_chunks(drawn, spec.train_unroll_steps, device, spec.right_context)
     with closing(Step(spec, device, chunks)) as step:
         for _ in range(WARM_UP_STEPS):
             step()
@@ -247,7 +250,7 @@ def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> floa
             step.loss_sum.item()
             num_steps += 1
         seconds = time.perf_counter() - begun
-    return num_steps * spec.batch_size * spec.unroll_steps / seconds
+    return num_steps * spec.train_batch_size * spec.train_unroll_steps / seconds
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:

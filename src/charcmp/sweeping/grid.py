@@ -6,10 +6,10 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hydra.core.override_parser.types import Override, QuotedString
+from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
-from charcmp.config.literal import unescaped
+from charcmp.config.compose import Composer
 from charcmp.config.rules import typed
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve
@@ -80,6 +80,17 @@ class Grid:
         return list(jobs.values())
 
 
+def make_grid(composer: Composer) -> Grid:
+    """The grid of a command line, by the axes and variants of its experiment."""
+    experiment = composer.line.hydra.sweeper
+    return Grid(
+        composer.given,
+        composer.parse(f"{key}={value}" for key, value in experiment.params.items()),
+        composer.compose,
+        {name: composer.parse(lines) for name, lines in experiment.variants.items()},
+    )
+
+
 def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
     """The axes that others do not name; a hidden size stands for a budget."""
     keys = {override.key_or_group for override in named}
@@ -96,12 +107,3 @@ def single_values(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: a grid needs values, as in {key}=1,2")
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def values_as_text(override: Override) -> list[str]:
-    """The values that an override gives to its key, without the quotes of Hydra's grammar."""
-    if override.is_sweep_override() and not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
-    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
-    texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
-    return [unescaped(text) for text in texts]

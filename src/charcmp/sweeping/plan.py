@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from tabulate import tabulate
 
-from charcmp.config.spec import resolve_size, split_of, warnings
-from charcmp.data.sources import find, load_corpus
-from charcmp.models.budget import num_params
+from charcmp.config.spec import split_of, warnings
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
@@ -65,7 +61,7 @@ def _plan_row(job: Job, state: str) -> dict[str, str]:
         "state": state,
         "dataset": spec.corpus.name,
         "task": config.task,
-        "cell": config.cell.name,
+        "cell": spec.cell_name,
         "layers": str(config.layers),
         "budget": spec.budget,
         "hidden": str(spec.hidden_size),
@@ -89,39 +85,3 @@ def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slo
     whole = makespan((estimates[job].seconds_left for job in left), len(slots))
     share = f", threads={slots[0].threads}" if slots[0].threads else ""
     print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")
-
-
-def print_params(grid: Grid, as_json: bool) -> None:
-    """`charcmp params`: the solver's table. Where a corpus is not here, by its known vocabulary."""
-    rows: list[dict[str, Any]] = []
-    for config in grid.configs():
-        dataset, cell, layers = config.dataset, config.cell.name, config.layers
-        if (
-            dataset.source == "paper"
-            and not dataset.path
-            and not find(str(dataset.name), config.data_dir)
-        ):
-            name, num_symbols = dataset.name, dataset.num_symbols
-        else:
-            corpus = load_corpus(dataset, config.data_dir)
-            name, num_symbols = corpus.name, corpus.num_symbols
-        assert num_symbols is not None
-        size = resolve_size(config, num_symbols)
-        count = num_params(cell, layers, size.hidden_size, num_symbols, config.task)
-        row = {
-            "dataset": name,
-            "task": config.task,
-            "cell": cell,
-            "layers": layers,
-            "budget": size.budget,
-            "hidden_size": size.hidden_size,
-            "num_params": count,
-            "target_params": size.target_params,
-            "deviation_percent": round(100 * (count / size.target_params - 1), 3),
-        }
-        if row not in rows:  # seeds do not matter here
-            rows.append(row)
-    if as_json:
-        print(json.dumps(rows, indent=2))
-    else:
-        print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))

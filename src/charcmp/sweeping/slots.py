@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from charcmp.config.schema import Config
 from charcmp.errors import UserError, require
+from charcmp.training.cpu import cpu_name
+from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
 # A small model's kernels occupy so many of them at a time. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
@@ -56,21 +58,18 @@ def make_slots(config: Config) -> list[Slot]:
         UserError: if a GPU that is asked for is not there, or one is there that torch cannot use.
     """
     if config.device != "cpu":
-        import torch
+        if not torch_is_for_cpus():
+            import torch
 
-        from charcmp.training.device import require_no_idle_gpu
-
-        if not torch.cuda.is_available():
-            require_no_idle_gpu()
-        else:
-            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-            counts = [gpu.multi_processor_count for gpu in gpus]
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
+            if torch.cuda.is_available():
+                numbers = range(torch.cuda.device_count())
+                gpus = [torch.cuda.get_device_properties(number) for number in numbers]
+                counts = [gpu.multi_processor_count for gpu in gpus]
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+                return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
+        require_no_idle_gpu()
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
-    from charcmp.training.device import cpu_name
-
     cores = available_cores()
     jobs = config.jobs or max(1, cores // (config.threads or 1))
     threads = config.threads or max(1, cores // jobs)

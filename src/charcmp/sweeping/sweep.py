@@ -1,57 +1,21 @@
-"""Commands over a grid: what is left of it is launched and summed up, or only told of."""
+"""A sweep: what is left of a grid is launched, and summed up in the end."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence, Set
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
-from charcmp.config.rules import typed
-from charcmp.config.schema import NOT_SCIENTIFIC, Config
-from charcmp.errors import UserError
-from charcmp.runs.status import WATCH_SECONDS, print_status, run_status, watch_status
-from charcmp.sweeping.grid import Grid, Job, values_as_text
-from charcmp.sweeping.plan import look_ahead, print_params, print_plan
+from charcmp.runs.status import run_status
+from charcmp.sweeping.grid import Grid, Job
+from charcmp.sweeping.plan import look_ahead
 
 EXIT_FAILED = 1
-# What is known of a run from its first second on: its progress note says it.
-STATUS_AXES = (
-    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
-    *("hidden_size", "seed", "epochs"),
-)
-
-
-def run_command(
-    command: str,
-    grid: Grid,
-    flags: Set[str],
-    launcher: Launcher,
-    formats: str = "",
-    output: str = "",
-) -> None:
-    """A command of the console over a grid; its flags without dashes (cli.FLAGS).
-
-    `formats` and `output` are options of a report; empty for the usual.
-    """
-    match command:
-        case "sweep" if "dry-run" in flags:
-            print_plan(grid, with_cost="no-cost" not in flags)
-        case "sweep":
-            launch = partial(launch_jobs, launcher, fail_fast="fail-fast" in flags)
-            run(grid, launch, retry_failed="retry-failed" in flags)
-        case "params":
-            print_params(grid, as_json="json" in flags)
-        case "status":
-            status(grid, as_json="json" in flags, watch="watch" in flags)
-        case "report":
-            report(grid, formats, output, published="published" in flags)
-        case _:
-            raise UserError(f"hydra.sweeper.command={command}: charcmp itself sets it")
+WATCH_SECONDS = 2.0  # between two looks at runs that have ended without a word
 
 
 def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
@@ -152,49 +116,3 @@ def print_outcome(jobs: Sequence[Job]) -> None:
     )
     if num_finished < len(jobs):
         sys.exit(EXIT_FAILED)
-
-
-def status(grid: Grid, as_json: bool, watch: bool) -> None:
-    """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
-    axes, config = filters_of(grid, STATUS_AXES, "a status")
-    filters = None
-    if axes:
-        from charcmp.report.filters import Filters  # slow to import
-
-        filters = Filters(axes)
-    if watch:
-        watch_status(config.results_dir, config.lease_seconds, as_json, filters)
-    else:
-        print_status(config.results_dir, config.lease_seconds, as_json, filters)
-
-
-def report(grid: Grid, formats: str, output: str, published: bool) -> None:
-    """`charcmp report`: of everything in the results folder, or of the part that overrides name."""
-    from charcmp.report.filters import Filters
-    from charcmp.report.make import FORMATS, make_report
-
-    axes, config = filters_of(grid, Filters.AXES, "a report")
-    wanted = formats.split(",") if formats else FORMATS
-    make_report(
-        config.results_dir, Filters(axes), output or None, formats=wanted, published=published
-    )
-
-
-def filters_of(grid: Grid, known: Collection[str], what: str) -> tuple[dict[str, set[str]], Config]:
-    """The axes that narrow a report or a status, and the configuration by the other overrides.
-
-    What does neither is noted on stderr.
-    """
-    axes: dict[str, set[str]] = {}
-    others = []
-    for override in grid.given:
-        key = override.key_or_group
-        if key in known:
-            axes[key] = set(values_as_text(override))
-            continue
-        if not key.startswith("dataset."):
-            others.append(override.input_line or "")
-        if key not in NOT_SCIENTIFIC and key != "experiment" and not key.startswith("hydra"):
-            print(f"note: {override.input_line} does not narrow {what}; what narrows it is "
-                  + ", ".join(known), file=sys.stderr)  # fmt: skip
-    return axes, typed(grid.compose(others))

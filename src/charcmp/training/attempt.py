@@ -7,13 +7,32 @@ from pathlib import Path
 
 from charcmp.config.schema import Config
 from charcmp.errors import (
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
     BusyError,
     Interrupted,
     StorageError,
     UserError,
+    exit_status,
 )
 from charcmp.runs.result import Result
 from charcmp.training.session import Session
+
+
+def attempt(config: Config, session: Session) -> int:
+    """Trains a run as `train_one` does; returns the exit status that `charcmp train` has then.
+
+    The session hears why a run ends early. Raises what is no user's mistake.
+    """
+    try:
+        result = train_one(config, session)
+    except Interrupted as stop:
+        session.say(f"charcmp: {stop}; the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        session.say(f"charcmp: {error}")
+        return exit_status(error)
+    return EXIT_DIVERGED if result.status == "diverged" else 0
 
 
 def train_one(

@@ -5,15 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import subprocess
-import warnings
-from pathlib import Path
 
 import torch
 
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.errors import UserError, require
+from charcmp.training.cpu import cpu_name
+from charcmp.training.nvidia import require_no_idle_gpu
 
 BYTES_PER_PARAM = 8  # a weight and its gradient
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -77,57 +76,6 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-NVIDIA_SMI_SECONDS = 30.0  # it may have to wake the driver
-
-
-def gpus_of_the_driver() -> list[str]:
-    """What nvidia-smi lists, a line each; none where it is not installed or finds no driver."""
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=NVIDIA_SMI_SECONDS
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    lines = listed.stdout.splitlines() if listed.returncode == 0 else []
-    return [line.strip() for line in lines if line.startswith("GPU ")]
-
-
-def require_no_idle_gpu() -> None:
-    """UserError for a GPU that nvidia-smi lists where torch sees none, unless it is hidden from us.
-
-    Where CUDA_VISIBLE_DEVICES is set, it says which GPUs this process may use; where it names none,
-    somebody has chosen the CPU.
-    """
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
-        return
-    if gpus := gpus_of_the_driver():
-        name = gpus[0].split(" (UUID")[0]
-        raise UserError(
-            f"nvidia-smi lists {name}, but {why_torch_sees_no_gpu()}; device=cpu trains without it"
-        )
-
-
-def why_torch_sees_no_gpu() -> str:
-    """Why, and what to do, in half a line."""
-    if torch.version.cuda is None:
-        return (
-            f"torch {torch.__version__} is built without CUDA: install a CUDA build of it "
-            "(make TORCH_ARGS=..., docs/gpu.md)"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says the same
-        try:
-            torch.cuda.init()
-        except RuntimeError as error:
-            reason = str(error).strip().split(". ")[0].splitlines()[0]
-        else:
-            reason = "it gives no reason"
-    return (
-        f"torch {torch.__version__} with CUDA {torch.version.cuda} cannot use it ({reason}): "
-        "update the driver, or install a build of torch for an older CUDA (docs/gpu.md)"
-    )
-
-
 def set_up(device: torch.device, precision: str) -> None:
     """Makes a GPU this thread's own, and tells this process how to multiply matrices: in float32,
     or with factors in TF32. Sums, gates, losses and the optimiser are float32 in both.
@@ -179,13 +127,3 @@ def is_gpu_trouble(error: BaseException) -> bool:
 def device_name(device: torch.device) -> str:
     """What the hardware calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -23,14 +23,15 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import Interrupted
 from charcmp.models.cells.fused import dispatch as fused
-from charcmp.models.cells.registry import CELLS, cell_class
+from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
 from charcmp.training.session import Session
 from charcmp.training.step import Step
@@ -77,7 +78,7 @@ def forms(device: torch.device, precision: str, form: str) -> Verdict:
     worst, where, number = 0.0, "", 0
     for name, info in CELLS.items():
         for activation in info.activations:
-            cell = cell_class(name)(NUM_SYMBOLS, SIZES["cpu"][0][2], activation=activation)
+            cell = make_layer(cell_config(name, activation=activation), NUM_SYMBOLS, 3)
             if form == "kernels" and cell.in_cudnn:
                 continue
             for size in SIZES[device.type]:
@@ -107,7 +108,7 @@ def form_error(
     def random(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
 
-    cell = cell_class(name)(I, H, activation=activation).double()
+    cell = make_layer(cell_config(name, activation=activation), I, H).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.copy_(random(*parameter.shape) / H**0.5)
@@ -151,7 +152,7 @@ def tiny_spec(cell: str, **changed: Any) -> RunSpec:
     """A run of seconds on a text of our own."""
     text = corpus_from_bytes("doctor", bytes(range(32, 119)) * 60)
     config = Config(
-        cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+        cell=cell_config(cell),
         dataset=DatasetConfig("doctor", "file", layout="contiguous"),
         optimizer=RMSpropConfig("rmsprop"),
         **{"layers": 2, "hidden_size": 53, "dropout": 0.2, "epochs": 2, "batch_size": 20,

@@ -57,7 +57,7 @@ def make_result(
         layout=cast("Any", config.dataset.layout),
         split=list(config.dataset.split),
         task=cast("Any", config.task),  # the configuration is checked, its types are str
-        cell=config.cell.name,
+        cell=spec.cell_name,
         layers=config.layers,
         budget=spec.budget,
         hidden_size=spec.hidden_size,

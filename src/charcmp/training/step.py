@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -14,12 +13,7 @@ from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
-from charcmp.training.optim import (
-    clip_gradients,
-    is_capturable,
-    make_optimizer,
-    rate_tensor,
-)
+from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
 
 
 class Step:
@@ -32,16 +26,7 @@ class Step:
         self, spec: RunSpec, device: torch.device, chunks: Chunks, capture: bool = True
     ) -> None:
         config = spec.config
-        options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
-        model = make_model(
-            spec.right_context,
-            config.cell.name,
-            config.layers,
-            spec.hidden_size,
-            spec.corpus.num_symbols,
-            config.dropout,
-            **options,
-        )
+        model = make_model(spec.shape, spec.right_context, config.dropout)
         model.initialize(config.init_range, config.seed, config.init)
         self.model = model.to(device)
         # What is left to draw is dropout.
@@ -54,11 +39,11 @@ class Step:
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
-        self.state_LSBH = self.model.zero_state(spec.batch_size)
+        self.state_LSBH = self.model.zero_state(spec.train_batch_size)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.is_capturable = is_capturable(config.optimizer)
+        self.is_capturable = config.optimizer.capturable
         self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
 
     def __call__(self) -> None:
@@ -127,9 +112,13 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
         UserError: if it is too short for that.
     """
     splits = split_of(spec)
+    streams = {
+        splits.train.in_rows(spec.train_batch_size): spec.train_unroll_steps,
+        splits.val: spec.unroll_steps,
+        splits.test: spec.unroll_steps,
+    }
     return [
-        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
-        for stream in (splits.train, splits.val, splits.test)
+        to_chunks(stream, steps, device, spec.right_context) for stream, steps in streams.items()
     ]
 
 

@@ -1,22 +1,26 @@
-"""What `charcmp doctor` has found of a device, and where that is kept for the runs to come."""
+"""What `charcmp doctor` has found of a device, and where that is kept for the runs to come.
+
+Without torch: a sweep reads verdicts and does not import it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-import torch
 
 from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
 from charcmp.files import canonical_json, write_atomically
-from charcmp.models.cells.fused import dispatch as fused
-from charcmp.training.environment import optional_version
+from charcmp.training.nvidia import driver_version
+
+if TYPE_CHECKING:
+    import torch
 
 MAX_BYTES = 1 << 20
 # What a run does without, by the check that failed. Without torch's own forms, nothing is left.
@@ -47,6 +51,10 @@ class Verdict:
 @cache
 def machine_and_software(device: torch.device) -> dict[str, str | None]:
     """All that a verdict depends on: the device itself, its driver, the versions, our source."""
+    import torch
+
+    from charcmp.training.environment import optional_version
+
     source = hashlib.sha256()
     package = Path(__file__).resolve().parents[1]
     for file in sorted([*package.glob("models/**/*.py"), *package.glob("training/*.py")]):
@@ -62,16 +70,6 @@ def machine_and_software(device: torch.device) -> dict[str, str | None]:
         "triton": optional_version("triton"),
         "source": source.hexdigest(),
     }
-
-
-def driver_version() -> str | None:
-    """As nvidia-smi says; None where it cannot be asked."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        asked = subprocess.run(query, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return asked.stdout.split("\n")[0].strip() if asked.returncode == 0 else None
 
 
 class Record:
@@ -117,6 +115,8 @@ def heed(failed: set[str]) -> bool:
     Raises:
         UserError: if nothing is left to train with.
     """
+    from charcmp.models.cells.fused import dispatch as fused
+
     if "torch" in failed:
         raise UserError(f"charcmp doctor: {FALLBACKS['torch']}")
     if "kernels" in failed:

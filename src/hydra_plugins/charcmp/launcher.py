@@ -1,11 +1,8 @@
 """Hydra's side of the process launcher: one OS process per run, several at once."""
 
-# No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -13,16 +10,6 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from charcmp.sweeping.grid import Job
-
-
-@dataclass
-class ProcessLauncherConfig:
-    _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
-
-
-ConfigStore.instance().store(
-    group="hydra/launcher", name="charcmp", node=ProcessLauncherConfig, provider="charcmp"
-)
 
 
 class ProcessLauncher(Launcher):

@@ -1,47 +1,21 @@
-"""Hydra's side of the commands over a grid: hands the overrides to charcmp.sweeping.sweep."""
+"""Hydra's side of a sweep: hands its overrides and its launcher to charcmp.sweeping.sweep."""
 
-# No postponed annotations here: Hydra loads plugins in a way that dataclasses cannot resolve them.
-from dataclasses import dataclass, field
+from functools import partial
 
-from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-@dataclass
-class GridSweeperConfig:
-    _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
-    variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
-    command: str = "sweep"  # sweep | params | report | status
-    flags: list[str] = field(default_factory=list)  # of the command, without dashes: cli.FLAGS
-    formats: str = ""  # of a report's files, by commas; empty for all
-    output: str = ""  # folder for a report; empty for its usual place
-
-
-ConfigStore.instance().store(
-    group="hydra/sweeper", name="charcmp", node=GridSweeperConfig, provider="charcmp"
-)
-
-
 class GridSweeper(Sweeper):
-    """Expands the grid; what happens to it is charcmp.sweeping.sweep's business."""
+    """`charcmp sweep`; its configuration is charcmp.config.schema.SweeperConfig.
 
-    def __init__(
-        self,
-        params: dict[str, str],
-        variants: dict[str, list[str]],
-        command: str,
-        flags: list[str],
-        formats: str,
-        output: str,
-    ) -> None:
-        self.params, self.variants = params, variants
-        self.command, self.flags = command, set(flags)
-        self.report_options = (formats, output)
+    `params` and `variants` of that are the grid's, which reads them itself.
+    """
+
+    def __init__(self, retry_failed: bool, fail_fast: bool, **grid: object) -> None:
+        self.retry_failed, self.fail_fast = retry_failed, fail_fast
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -54,27 +28,14 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         from charcmp.cli.one_line import one_line_errors
-        from charcmp.sweeping.grid import Grid
-        from charcmp.sweeping.sweep import run_command
+        from charcmp.config.compose import Composer
+        from charcmp.sweeping.grid import make_grid
+        from charcmp.sweeping.sweep import launch_jobs, run
 
-        config = self.config
         assert self.hydra_context is not None
-        assert config is not None
+        assert self.config is not None
         assert self.launcher is not None
-        loader = self.hydra_context.config_loader
-        parser = OverridesParser.create(config_loader=loader)
-
-        def compose(overrides: list[str]) -> DictConfig:
-            return loader.load_sweep_config(config, overrides)
-
+        launch = partial(launch_jobs, self.launcher, fail_fast=self.fail_fast)
         with one_line_errors():
-            grid = Grid(
-                parser.parse_overrides(arguments),
-                parser.parse_overrides([f"{key}={value}" for key, value in self.params.items()]),
-                compose,
-                {
-                    name: parser.parse_overrides(list(overrides))
-                    for name, overrides in self.variants.items()
-                },
-            )
-            run_command(self.command, grid, self.flags, self.launcher, *self.report_options)
+            grid = make_grid(Composer(self.hydra_context.config_loader, self.config))
+            run(grid, launch, self.retry_failed)

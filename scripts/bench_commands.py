@@ -1,0 +1,97 @@
+"""How long the commands take that train nothing: in this checkout, and at an earlier commit.
+
+    python scripts/bench_commands.py --against fa72f44      (about two minutes)
+
+Both run each command in turn, several times, with the packages of this Python, and must print the
+same. Seconds of a clock, and of the processor: where other work is going on, the second is the one
+to look at. CHARCMP_DATA must name the folder of the paper's corpora, as a grid's plan reads them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tabulate import tabulate
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+EXAMPLE = CHECKOUT / "results" / "example"
+COMMANDS = (
+    ["params"],
+    ["sweep", "--dry-run", "--no-cost"],
+    ["status", f"results_dir={EXAMPLE}"],
+    ["report", f"results_dir={EXAMPLE}", "--format", "csv", "--output", "report"],
+)
+
+
+@contextmanager
+def worktree(commit: str) -> Iterator[Path]:
+    """A folder with the files of a commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "earlier"
+        git = ["git", "-C", str(CHECKOUT), "worktree"]
+        subprocess.run([*git, "add", "--quiet", "--detach", str(path), commit], check=True)
+        try:
+            yield path
+        finally:
+            subprocess.run([*git, "remove", "--force", str(path)], check=True)
+
+
+def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, str]:
+    """Seconds of the clock and of the processor that a command takes, and what it prints."""
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "charcmp", *args],
+        env={**os.environ, "PYTHONPATH": str(checkout / "src")},
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    seconds = time.perf_counter() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, used, done.stdout
+
+
+def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, str]:
+    """A command's medians in two checkouts, and their ratios."""
+    clock: list[list[float]] = [[], []]
+    processor: list[list[float]] = [[], []]
+    printed = set()
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repeats):
+            for number, checkout in enumerate(checkouts):
+                seconds, used, text = timed(checkout, args, Path(folder))
+                clock[number].append(seconds)
+                processor[number].append(used)
+                printed.add(text)
+    row = {"command": args[0]}
+    for name, values in {"clock": clock, "processor": processor}.items():
+        then, now = map(statistics.median, values)
+        row[name] = f"{then:.1f} s, then {now:.1f} s"
+        row[f"{name}: ratio"] = f"{now / then:.2f}"
+    return row | {"printed": "the same" if len(printed) == 1 else "differs"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--against", metavar="COMMIT", default="HEAD")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    with worktree(options.against) as earlier:
+        rows = [compare(args, [earlier, CHECKOUT], options.repeats) for args in COMMANDS]
+    print(tabulate(rows, headers="keys", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A command's line: its own flags, Hydra's flags, and overrides in Hydra's grammar."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from charcmp.cli.one_line import in_one_line, one_line_errors
+from charcmp.config.compose import VERSION_BASE, Composer, compose_line
+from charcmp.config.literal import literal_path
+from charcmp.config.schema import register_schemas
+from charcmp.files import config_dir
+from charcmp.output import fail
+
+# `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
+# one per model by validation loss. `optimizer.lr=0.003,0.01` and the like are other ladders.
+SELECT = {
+    "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
+    "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
+}
+GROUPS = ("cell", "dataset", "optimizer", "experiment")
+# Hydra's flags that print something instead of running, and its others.
+PRINTING_FLAGS = (
+    *("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"),
+    *("--shell-completion", "-sc"),
+)
+HYDRA_FLAGS = (
+    *PRINTING_FLAGS,
+    *("--resolve", "--package", "--run", "--multirun"),
+    *("--config-path", "--config-name", "--config-dir"),
+    *("-p", "-r", "-m", "-cp", "-cn", "-cd"),
+)
+FLAGS_WITH_A_VALUE = (
+    *("--cfg", "-c", "--info", "-i", "--package", "-p"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was typed behind a command."""
+
+    flags: frozenset[str]  # the command's own
+    options: dict[str, str]  # its own flags that have a value
+    hydra: list[str]  # the rest, as Hydra wants it: overrides, then its own flags
+
+    @property
+    def only_prints(self) -> bool:
+        """Whether Hydra is to print something, with nothing run."""
+        return any(word.split("=")[0] in PRINTING_FLAGS for word in self.hydra)
+
+
+def read_line(
+    command: str, args: Sequence[str], flags: Sequence[str] = (), options: Sequence[str] = ()
+) -> Line:
+    """Takes a line apart; one that nobody understands ends the program with one line.
+
+    Args:
+        command: its name, for messages.
+        args: what follows it.
+        flags: that it has.
+        options: that it has, each with a value: `--format csv` or `--format=csv`.
+    """
+    given: set[str] = set()
+    values: dict[str, str] = {}
+    rest: list[str] = []
+    words = iter(args)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word in flags:
+            given.add(word)
+        elif name in options:
+            values[name] = value if equals else next(words, "")
+            if not values[name]:
+                fail(f"{name} needs a value: charcmp --help")
+        elif word.startswith("-") and name not in HYDRA_FLAGS:
+            fail(f"{command} has no {word}; its flags: {', '.join([*flags, *options]) or 'none'}")
+        else:
+            rest.append(word)
+    return Line(frozenset(given), values, _overrides_first(rest))
+
+
+def _overrides_first(args: list[str]) -> list[str]:
+    """The line with its overrides, each as Hydra's grammar has it, in one piece, which its parser
+    wants, and Hydra's own flags with their values behind them."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for before, word in zip(["", *args], args, strict=False):
+        is_value = before in FLAGS_WITH_A_VALUE and "=" not in word
+        (flags if word.startswith("-") or is_value else overrides).append(word)
+    return [*(literal_path(_as_one_override(override)) for override in overrides), *flags]
+
+
+def _as_one_override(arg: str) -> str:
+    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two."""
+    if arg in SELECT:
+        return SELECT[arg]
+    key, _, value = arg.partition("=")
+    return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
+
+
+def run_hydra(args: Sequence[str]) -> None:
+    """Runs hydra.main: the training task, with --multirun the sweeper, or what only prints."""
+    import hydra
+
+    from charcmp.cli.task import train_task
+
+    _refuse_what_hydra_cannot_read(args)
+    register_schemas()
+    sys.argv = [sys.argv[0], *args]
+    run = hydra.main(version_base=VERSION_BASE, config_path=str(config_dir()), config_name="config")
+    with in_one_line():
+        run(train_task)()
+
+
+def run_composed(line: Line, run: Callable[[Composer], None]) -> None:
+    """Runs a command on the configuration of its line, or lets Hydra print what it is asked for.
+
+    A user's mistake ends the program with one line.
+    """
+    if line.only_prints:
+        run_hydra(line.hydra)
+        return
+    _refuse_what_hydra_cannot_read(line.hydra)
+    with in_one_line(), one_line_errors():
+        run(_composed(line.hydra))
+
+
+def _composed(args: Sequence[str]) -> Composer:
+    from hydra._internal.utils import compute_search_path_dir, get_args_parser
+
+    given = get_args_parser().parse_args([arg for arg in args if arg not in ("--multirun", "-m")])
+    if given.resolve:
+        fail("The --resolve flag can only be used in conjunction with --cfg or --help")
+    if given.run:
+        fail("Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified")
+    folder = given.config_path and compute_search_path_dir(None, __name__, given.config_path)
+    extra = given.config_dir and str(Path(given.config_dir).absolute())
+    if extra and not Path(extra).is_dir():
+        fail(f"Additional config directory '{extra}' not found")
+    return compose_line(given.overrides, folder, given.config_name or "config", extra)
+
+
+def _refuse_what_hydra_cannot_read(args: Sequence[str]) -> None:
+    for group in GROUPS:  # Hydra itself ends in a traceback here
+        if f"{group}=null" in args or f"{group}=" in args:
+            fail(f"{group} needs a choice: charcmp train --help lists them")
+    if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
+        fail("the command line is not text in this terminal's encoding; a file's name: rename it")

@@ -1,0 +1,45 @@
+"""Overrides that narrow a status or a report: the runs that they name, whatever else they have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+
+from hydra.core.override_parser.types import Override, QuotedString
+
+from charcmp.config.compose import Composer
+from charcmp.config.literal import unescaped
+from charcmp.config.rules import typed
+from charcmp.config.schema import NOT_SCIENTIFIC, Config
+from charcmp.errors import UserError
+
+
+def narrow(
+    composer: Composer, known: Collection[str], what: str
+) -> tuple[dict[str, set[str]], Config]:
+    """The axes that narrow a report or a status, and the configuration by the other overrides.
+
+    What does neither is noted on stderr.
+    """
+    axes: dict[str, set[str]] = {}
+    others = []
+    for override in composer.given:
+        key = override.key_or_group
+        if key in known:
+            axes[key] = set(values_as_text(override))
+            continue
+        if not key.startswith("dataset."):
+            others.append(override.input_line or "")
+        if key not in NOT_SCIENTIFIC and key != "experiment":
+            print(f"note: {override.input_line} does not narrow {what}; what narrows it is "
+                  + ", ".join(known), file=sys.stderr)  # fmt: skip
+    return axes, typed(composer.compose(others))
+
+
+def values_as_text(override: Override) -> list[str]:
+    """The values that an override gives to its key, without the quotes of Hydra's grammar."""
+    if override.is_sweep_override() and not override.is_discrete_sweep():
+        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
+    values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
+    texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
+    return [unescaped(text) for text in texts]

@@ -1,0 +1,63 @@
+"""`charcmp params`: the solver's table, nothing trained."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tabulate import tabulate
+
+from charcmp.cli.line import read_line, run_composed
+from charcmp.config.compose import Composer
+from charcmp.config.schema import Config
+from charcmp.config.spec import resolve_size
+from charcmp.data.dataset import is_fetched
+from charcmp.data.sources import find, load_corpus
+from charcmp.models.cells.registry import cell_title
+from charcmp.sweeping.grid import make_grid
+
+
+def params(args: list[str]) -> None:
+    """`charcmp params`."""
+    line = read_line("params", args, ("--json",))
+    run_composed(line, lambda composer: print_params(composer, "--json" in line.flags))
+
+
+def print_params(composer: Composer, as_json: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    for config in make_grid(composer).configs():
+        row = size_row(config)
+        if row not in rows:  # seeds do not matter here
+            rows.append(row)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))
+
+
+def size_row(config: Config) -> dict[str, Any]:
+    """The size that a configuration leads to, and how far it is off the budget."""
+    name, num_symbols = _vocabulary(config)
+    size = resolve_size(config, num_symbols)
+    count = size.shape.num_params
+    return {
+        "dataset": name,
+        "task": config.task,
+        "cell": cell_title(config.cell),
+        "layers": config.layers,
+        "budget": size.budget,
+        "hidden_size": size.shape.hidden_size,
+        "num_params": count,
+        "target_params": size.target_params,
+        "deviation_percent": round(100 * (count / size.target_params - 1), 3),
+    }
+
+
+def _vocabulary(config: Config) -> tuple[str | None, int]:
+    """A corpus's name and number of symbols: known of the paper's even where they are not here."""
+    dataset = config.dataset
+    if is_fetched(dataset) and not dataset.path and not find(str(dataset.name), config.data_dir):
+        assert dataset.num_symbols is not None
+        return dataset.name, dataset.num_symbols
+    corpus = load_corpus(dataset, config.data_dir)
+    return corpus.name, corpus.num_symbols

@@ -1,0 +1,28 @@
+"""`charcmp report`: of everything in the results folder, or of the part that overrides name."""
+
+from __future__ import annotations
+
+from charcmp.cli.line import Line, read_line, run_composed
+from charcmp.cli.narrow import narrow
+from charcmp.config.compose import Composer
+from charcmp.report.filters import Filters
+
+
+def report(args: list[str]) -> None:
+    """`charcmp report`."""
+    line = read_line("report", args, ("--published",), ("--format", "--output"))
+    run_composed(line, lambda composer: make(composer, line))
+
+
+def make(composer: Composer, line: Line) -> None:
+    from charcmp.report.make import FORMATS, make_report  # slow to import
+
+    axes, config = narrow(composer, Filters.AXES, "a report")
+    formats = line.options["--format"].split(",") if "--format" in line.options else FORMATS
+    make_report(
+        config.results_dir,
+        Filters(axes),
+        line.options.get("--output"),
+        formats=formats,
+        published="--published" in line.flags,
+    )

@@ -1,0 +1,159 @@
+"""`charcmp status`: what every run of a results folder is doing, once or again and again."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from charcmp.cli.line import Line, read_line, run_composed
+from charcmp.cli.narrow import narrow
+from charcmp.config.compose import Composer
+from charcmp.errors import UserError
+from charcmp.report.filters import Filters
+from charcmp.runs.folder import RunFolder, runs_dir
+from charcmp.runs.status import STATES, duration, run_status
+
+# What is known of a run from its first second on: its progress note says it.
+AXES = (
+    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
+    *("hidden_size", "seed", "epochs"),
+)
+WATCH_SECONDS = 2.0
+# Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
+# not for seconds. With no run left to start, it is over.
+QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
+
+
+def status(args: list[str]) -> None:
+    """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
+    line = read_line("status", args, ("--json", "--watch"))
+    run_composed(line, lambda composer: show(composer, line))
+
+
+def show(composer: Composer, line: Line) -> None:
+    axes, config = narrow(composer, AXES, "a status")
+    show_runs = watch_status if "--watch" in line.flags else print_status
+    show_runs(config.results_dir, config.lease_seconds, "--json" in line.flags, Filters(axes))
+
+
+class Runs:
+    """The runs of a results folder, or some of them, looked at once or again and again.
+
+    Raises:
+        UserError: at a look, if there is no run, or none of those that are asked for.
+    """
+
+    def __init__(
+        self, results_dir: str, lease_seconds: float, filters: Filters | None = None
+    ) -> None:
+        self.path = runs_dir(results_dir)
+        self.filters = filters
+        self.lease_seconds = lease_seconds
+        self.folders: dict[str, RunFolder] = {}  # kept: a lease shows its age to who keeps looking
+
+    def look(self) -> list[dict[str, Any]]:
+        """The state of every run, the unfinished first."""
+        for path in sorted(path for path in self.path.glob("*") if path.is_dir()):
+            self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
+        if not self.folders:
+            raise UserError(f"{self.path}: no runs; charcmp sweep or charcmp train starts some")
+        runs = [run_status(folder) for folder in self.folders.values()]
+        if self.filters is not None:
+            runs = [run for run in runs if self.filters.admits_status(run)]
+            if not runs:
+                raise UserError(f"none of the {len(self.folders)} runs is one of {self.filters}")
+        return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
+
+
+def print_status(
+    results_dir: str, lease_seconds: float, as_json: bool, filters: Filters | None = None
+) -> None:
+    """Prints a line per run that is admitted, the best of each row, and how much is left."""
+    runs = Runs(results_dir, lease_seconds, filters).look()
+    print(json.dumps(runs, indent=2) if as_json else overview(runs))
+
+
+def watch_status(
+    results_dir: str,
+    lease_seconds: float,
+    as_json: bool = False,
+    filters: Filters | None = None,
+) -> None:
+    """Shows the status until nothing has been running for some seconds: a table that renews itself
+    in a terminal, elsewhere a line for each run whose state has changed; as JSON, such a line."""
+    folder = Runs(results_dir, lease_seconds, filters)
+    is_table = sys.stdout.isatty() and not as_json
+    shown: dict[str, str] = {}
+    last_running = time.monotonic()
+    quiet = QUIET_SECONDS
+    while time.monotonic() - last_running < quiet:
+        runs = folder.look()
+        if is_table:
+            print("\033[H\033[2J" + overview(runs), flush=True)
+        for run in runs:
+            if not is_table and shown.get(run["run_id"]) != run["state"]:
+                words = " ".join(word for word in _printed(run).values() if word)
+                line = json.dumps(run) if as_json else f"{time.strftime('%H:%M:%S')} {words}"
+                print(line, flush=True)
+            shown[run["run_id"]] = run["state"]
+        if any(run["state"] == "running" for run in runs):
+            last_running = time.monotonic()
+        is_left = any(run["state"] in ("running", "waiting") for run in runs)
+        quiet = QUIET_SECONDS if is_left else QUIET_SECONDS_AT_THE_END
+        time.sleep(WATCH_SECONDS)
+
+
+def overview(runs: Sequence[dict[str, Any]]) -> str:
+    """The whole status as text."""
+    counts = Counter(run["state"] for run in runs)
+    lines = [
+        tabulate([_printed(run) for run in runs], headers="keys", disable_numparse=True),
+        *_best_of_rows(runs),
+        f"{len(runs)} runs: " + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
+    ]
+    left = [run["seconds_left"] for run in runs if run["state"] in ("running", "waiting")]
+    if counts["running"] and None not in left:
+        seconds = sum(left) / counts["running"]
+        lines.append(f"about {duration(seconds)} left, {counts['running']} at once")
+    return "\n".join(lines)
+
+
+def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
+    """For each row of the tables, the model with the lowest validation loss so far."""
+    best: dict[tuple[str, ...], dict[str, Any]] = {}
+    for run in runs:
+        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier versions have none
+        row = (str(run["dataset"]), str(run["budget"]), what)
+        val = run["val_nats_per_char"]
+        if val is not None and run["dataset"] is not None:
+            best[row] = min(best.get(row, run), run, key=lambda run: run["val_nats_per_char"])
+    return [
+        f"best so far, {' '.join(filter(None, row))}: {run['cell']} x {run['layers']}, validation "
+        f"{run['val_nats_per_char']:.3f}"
+        + (f" after epoch {run['epoch']}" if run["state"] == "running" else "")
+        for row, run in sorted(best.items())
+    ]
+
+
+def _printed(run: dict[str, Any]) -> dict[str, str]:
+    def number(key: str, form: str) -> str:
+        value = run[key]
+        return format(value, form) if isinstance(value, int | float) else ""
+
+    going = run["state"] == "running" and run["seconds_left"] is not None
+    return {
+        "run": run["run_id"],
+        "state": run["state"],
+        "epoch": f"{run['epoch']}/{run['epochs']}" if run["epoch"] is not None else "",
+        "chars/s": number("chars_per_second", ","),
+        "left": duration(run["seconds_left"]) if going else "",
+        "val": number("val_nats_per_char", ".3f"),
+        "test": number("test_nats_per_char", ".3f"),
+        "": (run["reason"] or "")[:80],
+    }
