@@ -90,7 +90,7 @@ BAD = {
     "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
     "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
     "split": (["dataset.split=[80,10]"], "three positive percentages", ""),
-    "precision": (["precision=int4"], "one of float32, tf32, bf16", "the paper's is float32"),
+    "precision": (["precision=int4"], "one of float32, tf32", "the paper's is float32"),
     "tf32 on a CPU": (["precision=tf32"], "precision=tf32: only GPUs have it", "for the cpu"),
     "both sizes": (["budget=50k", "hidden_size=64"], "give one of them", ""),
     "budget": (["budget=lots"], "neither a named budget", "60000"),

@@ -233,3 +233,13 @@ def test_no_runs_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="no finished run; charcmp sweep") as error:
         make_report(tmp_path / "results")
     assert "\n" not in str(error.value)
+
+
+def test_runs_of_a_gpu_are_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, device="cuda", verified=True)
+    unverified = write_run(tmp_path, device="cuda", cell="gru")
+    write_run(tmp_path, cell="rnn")
+    report_texts(tmp_path)
+    text = " ".join((tmp_path / "report" / "statistics.md").read_text().split())
+    assert "1 runs of a GPU were verified" in text
+    assert f"Trained on a GPU and not verified: {unverified.name}." in text

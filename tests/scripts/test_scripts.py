@@ -119,3 +119,14 @@ def test_the_benchmark_of_the_grid_measures_both_loops() -> None:
     assert len(specs) == 9
     for kind in ("plain", "charcmp"):
         assert all(speed > 0 for speed in one_after_another(specs, kind, threads, 0.01))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_grid_in_lanes() -> None:
+    """On a CPU here: all runs are trained, each set up once."""
+    from bench_grid import in_lanes, name, shapes
+
+    specs = [spec for spec in shapes(["2000"], "cpu") if spec.config.layers == 1]
+    measured = in_lanes(specs, 2, {name(spec): float(spec.num_params) for spec in specs}, 1e-6)
+    assert 0 < measured.set_up_seconds < measured.seconds
+    assert measured.utilization is None or 0 <= measured.utilization <= 100

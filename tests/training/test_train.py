@@ -183,6 +183,28 @@ def test_resume_at_any_step_is_exact(
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resume_from_a_gpus_checkpoint(tiny_text: Path, tmp_path: Path, name: str) -> None:
+    """Its optimiser works many tensors at once, captured, with its rate and its count of steps on
+    the device: none of that is this one's."""
+    spec = tiny_spec(tiny_text, "rnn", optimizer=OPTIMIZERS[name](name=name))
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, Session(say=quiet))
+    left = iter([False] * 40 + [True])
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: next(left), quiet))
+    checkpoint = torch.load(broken.checkpoint, weights_only=True)
+    (group,) = checkpoint["optimizer"]["param_groups"]
+    group |= {"capturable": True, "foreach": True, "lr": torch.tensor(7.0)}
+    checkpoint |= {"rng_device": "cuda", "rng": torch.zeros(16, dtype=torch.uint8)}
+    torch.save(checkpoint, broken.checkpoint)
+    lines: list[str] = []
+    result = train(spec, broken, Session(say=lines.append))
+    assert lines[0].startswith("resuming")
+    assert without_times(result) == without_times(expected)
+    assert history_of(broken) == history_of(whole)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])
 def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damage: str) -> None:
     spec = tiny_spec(tiny_text, "rnn")

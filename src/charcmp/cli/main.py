@@ -26,6 +26,7 @@ charcmp: recurrent cells compared at equal parameter counts
                   [--published: of the runs that come with a clone of charcmp]
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
+  charcmp doctor  [device=...]      whether this machine, and its GPU, computes what it should
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -36,7 +37,7 @@ charcmp: recurrent cells compared at equal parameter counts
 
 # Each a function in a module of charcmp.cli of the same name.
 HYDRA_COMMANDS = ("train", "sweep", "params", "status", "report")  # overrides in Hydra's grammar
-OTHER_COMMANDS = ("recommend", "sample", "score", "data")
+OTHER_COMMANDS = ("recommend", "sample", "score", "data", "doctor")
 
 
 def main() -> None:

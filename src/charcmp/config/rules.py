@@ -61,7 +61,7 @@ RULES: dict[str, Rule] = {
     "patience": or_null(AT_LEAST_1),
     "init": one_of(("uniform", "xavier", "orthogonal")),
     "init_range": POSITIVE,
-    "precision": one_of(("float32", "tf32", "bf16"), "; the paper's is float32"),
+    "precision": one_of(("float32", "tf32"), "; the paper's is float32"),
     "threads": or_null(whole_up_to(MAX_AT_ONCE)),
     "jobs": or_null(whole_up_to(MAX_AT_ONCE)),
     "jobs_per_gpu": matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),

@@ -57,7 +57,7 @@ class Config:
     patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
-    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs) | bf16
+    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs)
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep

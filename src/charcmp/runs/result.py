@@ -86,7 +86,7 @@ class Result(Struct, frozen=True, kw_only=True):
     target_params: Params
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     dropout: Annotated[float, Meta(ge=0, lt=1)]
-    precision: Literal["float32", "tf32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16"]  # bf16: of runs by version 0.1, no longer trained
     epochs: Count
     patience: Count | None = None
     epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
@@ -107,6 +107,7 @@ class Result(Struct, frozen=True, kw_only=True):
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
     device_name: Text | None = None
+    verified: bool | None = None  # on a GPU: what it computed was checked (training/verify.py)
     git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
     git_dirty: bool | None = None
 

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from charcmp.config.schema import Config
-from charcmp.errors import EXIT_ALONE, EXIT_BUSY
+from charcmp.errors import EXIT_AGAIN, EXIT_BUSY
 from charcmp.files import write_error
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import Ending, Order
@@ -130,7 +130,7 @@ class InLane(Child):
         if (code := self.process.exitcode) is None:
             return None
         self.lanes.tell_what_it_said(self.order.log)
-        return code if self.hung else EXIT_ALONE
+        return code if self.hung else EXIT_AGAIN
 
 
 class LaneProcess:

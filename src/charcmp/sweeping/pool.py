@@ -17,6 +17,7 @@ import msgspec
 from tqdm import tqdm
 
 from charcmp.errors import (
+    EXIT_AGAIN,
     EXIT_ALONE,
     EXIT_BUSY,
     EXIT_INTERRUPTED,
@@ -27,6 +28,7 @@ from charcmp.errors import (
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate, longest_first
+from charcmp.sweeping.examine import examined
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import start_server
 from charcmp.sweeping.slots import Slot, make_slots
@@ -62,7 +64,8 @@ def run_processes(
     config = jobs[0].spec.config
     if config.device in ("auto", "cpu"):  # it imports torch while we look for a GPU
         start_server()
-    Pool(jobs, slots or make_slots(config), extra_args, fail_fast, until, on_end).run()
+    slots = slots or examined(make_slots(config), config.precision)
+    Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 
 
 class Pool:
@@ -85,6 +88,7 @@ class Pool:
         self.num_jobs = len(jobs)
         self.waiting = deque(longest_first(jobs, self.estimates))
         self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
+        self.again: set[Job] = set()  # whose process of lanes failed once
         self.alone: set[Job] = set()  # what failed with others in one process
         self.running: list[Child] = []
         self.lanes: dict[str, LaneProcess] = {}
@@ -179,8 +183,12 @@ class Pool:
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
-        elif code == EXIT_ALONE and child.job not in self.alone:
-            say(f"{name}: the process that it shared has failed; it goes on alone")
+        elif code == EXIT_AGAIN and child.job not in self.again:
+            say(f"{name}: the process that it shared has failed; it goes on in another")
+            self.again.add(child.job)
+            self.waiting.appendleft(child.job)
+        elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
+            say(f"{name}: failed beside other runs; it goes on alone")
             self.alone.add(child.job)
             self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:

@@ -46,7 +46,7 @@ def train_one(
     """
     from charcmp.config.spec import resolve, warnings
     from charcmp.runs.folder import RunFolder, runs_dir
-    from charcmp.training.device import require_memory
+    from charcmp.training.device import is_gpu_trouble, require_memory
 
     say = session.say
     spec = resolve(config)
@@ -71,7 +71,11 @@ def train_one(
                 folder.write_failure(str(error), retry=True)
                 raise
             except Exception as error:
-                folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+                folder.write_failure(
+                    f"{type(error).__name__}: {error}",
+                    traceback.format_exc(),
+                    retry=is_gpu_trouble(error),
+                )
                 raise
     say(summary_line(result, folder.path))
     return result

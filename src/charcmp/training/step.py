@@ -14,7 +14,6 @@ from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
 from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
-from charcmp.training.precision import multiplying
 
 
 class Step:
@@ -23,7 +22,9 @@ class Step:
     Nothing in it reads a number back from the device; where it is in the text is a number there.
     """
 
-    def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
+    def __init__(
+        self, spec: RunSpec, device: torch.device, chunks: Chunks, capture: bool = True
+    ) -> None:
         config = spec.config
         model = make_model(spec.shape, spec.right_context, config.dropout)
         model.initialize(config.init_range, config.seed, config.init)
@@ -43,14 +44,17 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = config.optimizer.capturable
-        work = multiplying(self._compute, config.precision)
-        self.replay = Replayed(work, device, self._changed, self.generator)
+        self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
 
     def __call__(self) -> None:
         """Trains on the next chunk; behind the last comes the first."""
         self.replay()
         if not self.is_capturable:
             self.optimizer.step()
+
+    def close(self) -> None:
+        """Frees what it holds of a GPU; it trains no more."""
+        self.replay.close()
 
     def _compute(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]
@@ -71,6 +75,11 @@ class Step:
         self.loss_sum += loss.detach()
         self.chunk.add_(1).remainder_(len(self.chunks))
 
+    def computed(self) -> list[Tensor]:
+        """What a step leaves behind that depends smoothly on what was there before."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return [*gradients, self.state_LSBH, self.loss_sum, *self._kept()]
+
     def kept_by_optimizer(self) -> dict[str, bool]:
         """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
         probe = torch.nn.Parameter(torch.zeros(2, 3))
@@ -84,13 +93,16 @@ class Step:
 
     def _changed(self) -> list[Tensor]:
         """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
-        kept = [
+        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *self._kept()]
+
+    def _kept(self) -> list[Tensor]:
+        """What the optimiser keeps, where its step is part of the captured work."""
+        return [
             value
             for parameter in self.parameters
             for value in self.optimizer.state[parameter].values()
             if self.is_capturable
         ]
-        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *kept]
 
 
 def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:

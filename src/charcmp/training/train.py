@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack, closing
 from typing import Literal
 
+import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
@@ -21,7 +23,7 @@ from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
-from charcmp.training.cuda_graph import Late
+from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import (
@@ -30,6 +32,9 @@ from charcmp.training.optim import (
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
+from charcmp.training.streams import at_work_on
+from charcmp.training.verdicts import failed_checks, heed
+from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
@@ -79,16 +84,21 @@ class Training:
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
+        WrongResult: if the step's graph computes something else than the same step by calls.
         """
         step, place, config = self.step, self.place, self.spec.config
         if config.reset_state == "epoch" and place.chunk == 0:
             step.state_LSBH.zero_()
+        is_due = is_check_due(place.epoch)
         self.clock = time.perf_counter()
         rate = None
         while place.chunk < len(step.chunks):
             if (new_rate := self.rate_at(place.chunk)) != rate:
                 step.lr.fill_(rate := new_rate)
             step()
+            if is_due:
+                check_graph(step)
+                is_due = False
             place.chunk += 1
             self.bar.update(self.chars_per_chunk)
             stop = self.should_stop()
@@ -97,7 +107,8 @@ class Training:
             so_far = self._tick(stop)
             if so_far is not None and not math.isfinite(so_far):
                 break  # the sum stays so: no need to finish the epoch
-        loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
+        wait_for(step.loss_sum.device)  # so that the device's work is in the seconds
+        loss_sum = step.loss_sum.item()
         place.seconds_train += time.perf_counter() - self.clock
         return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
 
@@ -113,7 +124,7 @@ class Training:
         told = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
-            step.loss_sum.item()  # waits for the device
+            wait_for(step.loss_sum.device)
         place.seconds_train += time.perf_counter() - self.clock
         if stop or is_due:
             self.save()
@@ -221,16 +232,37 @@ def train(
         Interrupted: if the session was asked to stop.
         UserError: if the corpus is too short, the device absent or a file cannot be written, or a
             class of anyone's is no recurrent cell.
+        WrongResult: if a GPU computed something else than it should.
     """
-    config, say = spec.config, session.say
     check_module_cells(spec.shape)
-    device = prepare(config, config.threads)
-    train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
-    step = Step(spec, device, train_chunks)
-    validation, test = (
-        Evaluation(step.model, part, precision=config.precision)
-        for part in (val_chunks, test_chunks)
-    )
+    device = prepare(spec.config, spec.config.threads)
+    with at_work_on(device), ExitStack() as opened:
+        capture = heed(failed_checks(device, spec.config.precision))
+        train_chunks, *evaluated = cut_corpus(spec, device)
+        step = opened.enter_context(closing(Step(spec, device, train_chunks, capture)))
+        validation, test = (
+            opened.enter_context(closing(Evaluation(step.model, part, capture)))
+            for part in evaluated
+        )
+        try:
+            return run_protocol(spec, folder, session, device, step, validation, test)
+        except WrongResult:
+            if folder.checkpoint.exists():  # whoever tries again starts anew
+                folder.set_aside(folder.checkpoint)
+            raise
+
+
+def run_protocol(
+    spec: RunSpec,
+    folder: RunFolder,
+    session: Session,
+    device: torch.device,
+    step: Step,
+    validation: Evaluation,
+    test: Evaluation,
+) -> Result:
+    """`train`, on a device that is set up, with the text on it."""
+    config, say = spec.config, session.say
     for remark in remarks(step, device):
         say(f"note: {remark}")
     training = Training(spec, folder, step, session)
@@ -255,8 +287,12 @@ def train(
         )
 
     test_nats = training.test(validation, test) if status == "done" else None
+    verified = None  # a CPU is what a GPU is compared with
+    if status == "done" and device.type == "cuda":
+        check_test(test, config.precision)  # and the graphs have been checked on the way
+        verified = True
     folder.write_json(folder.history, place.history)
-    chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
+    chars_trained = len(place.history) * len(step.chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
@@ -268,8 +304,9 @@ def train(
         status,
         device,
         test_nats=test_nats,
-        num_test_chars=test_chunks.num_chars,
+        num_test_chars=test.chunks.num_chars,
         chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
+        verified=verified,
         seconds_per_sampled_char=seconds_per_sampled_char,
     )
     folder.write_result(result)

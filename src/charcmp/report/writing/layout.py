@@ -193,7 +193,7 @@ def remarks(table: Table) -> list[str]:
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.task != "lm":
-        return [*said, *_dropout_notes(table), *_diverged_notes(table)]
+        return [*said, *_dropout_notes(table), *_diverged_notes(table), *_gpu_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
     said += [
@@ -201,8 +201,9 @@ def remarks(table: Table) -> list[str]:
         *_dropout_notes(table),
         *_runaway_notes(table),
         *_start_notes(table),
+        *_diverged_notes(table),
+        *_gpu_notes(table),
     ]
-    said += _diverged_notes(table)
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -369,6 +370,21 @@ def _diverged_notes(table: Table) -> list[str]:
     if not diverged:
         return []
     return ["Diverged runs: " + "; ".join(f"{_name(c)}: {c.num_diverged}" for c in diverged) + "."]
+
+
+def _gpu_notes(table: Table) -> list[str]:
+    """Which runs of a GPU were checked against calls and against the CPU, and which were not."""
+    runs = [run for cell in table.done() for run in cell.runs if run.device.startswith("cuda")]
+    verified = [run for run in runs if run.verified]
+    said = []
+    if verified:
+        said.append(f"{len(verified)} runs of a GPU were verified: docs/gpu.md.")
+    if unverified := sorted({run.run_id for run in runs if not run.verified}):
+        shown = ", ".join(unverified[:MOST_MISSING_NAMED])
+        more = len(unverified) - MOST_MISSING_NAMED
+        shown += f" and {more} more" if more > 0 else ""
+        said.append(f"Trained on a GPU and not verified: {shown}.")
+    return said
 
 
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
