@@ -13,6 +13,7 @@ from helpers.console import Charcmp
 from helpers.runs import losses, report_texts, tables_of, write_run
 
 from charcmp.errors import UserError
+from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.pictures import _slug
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
@@ -373,3 +374,41 @@ def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     assert len({one.slug for one in filters}) == 2
     for one in filters:
         assert len(make_tables(load_runs(tmp_path / "runs").runs, one)) == 1
+
+
+def test_classes_that_charcmp_does_not_bring(tmp_path: Path) -> None:
+    """Rows and sizes come from their results; their names are made distinct where two collide."""
+
+    def write(nats: float, cell: str, origin: str, **extra) -> None:
+        told = {"cell.origin": origin, "cell.kind": "layer", "cell.states": 1, **extra}
+        write_run(tmp_path, nats, cell=cell, extra=told, hidden_size=70, num_params=44_900)
+
+    write_run(tmp_path, 1.50)
+    write(1.49, "MGU", "zoo 0.2.5")
+    write(1.48, "LSTM", "zoo 0.2.5")
+    write(1.47, "Mine", f"sha256 {'1' * 64}")
+    write(1.46, "Mine", f"sha256 {'2' * 64}", **{"cell.kwargs.bias": False})
+    (table,) = tables_of(tmp_path)
+    assert list(table.rows) == ["50k"]
+    shown = [
+        cell_label(cell) for cell, layers in table.columns if ("50k", cell, layers) in table.cells
+    ]
+    assert shown == [
+        "LSTM",
+        "LSTM (origin=zoo 0.2.5)",
+        "MGU",
+        "Mine (kwargs.bias=False, origin=sha256 22222222)",
+        "Mine (origin=sha256 11111111)",
+    ]
+    assert table.cells["50k", "MGU", 1].num_params == 44_900
+    assert {
+        run.cell for cell in tables_of(tmp_path, cell="module")[0].done() for run in cell.runs
+    } == {*("LSTM", "MGU", "Mine")}
+    (narrowed,) = tables_of(tmp_path, cell="module", cell__target="package.MGU")
+    assert [cell.cell for cell in narrowed.done()] == ["MGU"]
+
+
+def test_a_cell_of_unknown_origin_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.5, cell="elman", hidden_size=70)
+    (complaint,) = load_runs(tmp_path / "runs").complaints
+    assert "cell 'elman', unknown here" in complaint
