@@ -27,7 +27,8 @@ from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
 
-from charcmp.models.budget import solve_hidden_size, target_params
+from charcmp.models.budget import Shape, solve, target_params
+from charcmp.models.cells.registry import cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.training.device import keep_freed_memory
 
@@ -57,14 +58,14 @@ def chunk_of(model: nn.Module, state: object) -> Callable[[], None]:
     return chunk
 
 
-def charcmp_chunk(cell: str, layers: int, hidden_size: int, **options: Any) -> Callable[[], None]:
-    model = CharModel(cell, layers, hidden_size, V, **options)
+def charcmp_chunk(shape: Shape) -> Callable[[], None]:
+    model = CharModel(shape)
     model.initialize(0.08, seed=0)
     return chunk_of(model, model.zero_state(B))
 
 
-def torch_chunk(cell: str, layers: int, hidden_size: int) -> Callable[[], None]:
-    model = TorchModel(cell, layers, hidden_size, V)
+def torch_chunk(shape: Shape) -> Callable[[], None]:
+    model = TorchModel(shape)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.08, 0.08)
     return chunk_of(model, None)
@@ -88,12 +89,9 @@ def measure(budget: str, layers: int, cells: list[str], rounds: int) -> list[dic
     sizes, chunks = {}, {}
     for name in [*BASES, *cells]:
         cell = BASES.get(name, name.split()[0])
-        H = sizes[name] = solve_hidden_size(cell, layers, target, V)
-        chunks[name] = (
-            torch_chunk(cell, layers, H)
-            if name.startswith("torch")
-            else charcmp_chunk(cell, layers, H, **CELLS.get(name, {}))
-        )
+        shape = solve(Shape(cell_config(cell, **CELLS.get(name, {})), layers, 1, V), target)
+        sizes[name] = shape.hidden_size
+        chunks[name] = torch_chunk(shape) if name.startswith("torch") else charcmp_chunk(shape)
     seconds = take_turns(chunks, rounds)
     rows = []
     for name, times in seconds.items():

@@ -8,9 +8,10 @@ the whole grid's 50 epochs:
   (a) plain     one-hot input, nn.LSTM / nn.RNN / nn.GRU, RMSprop; one run after another. Its GRU is
                 torch.nn's, which resets after the product: the paper's has no torch.nn module.
   (b) charcmp   the same, one run after another
-  (c) charcmp   as a sweep runs it: lanes on a GPU (jobs_per_gpu=auto, or --lanes), a process per
-                core on a CPU. Here all shapes train the same share of their steps, the largest
-                first, and what counts is the time until the last one ends.
+  (c) charcmp   as a sweep runs it: in 1, 8, 16, 24 lanes on a GPU (or --lanes), a process per core
+                on a CPU. In lanes all shapes train the same share of their steps, the largest
+                first, and what counts is the time until the last one ends; "busy" is the share of
+                the time in which nvidia-smi saw a kernel at work.
 On a CPU (a) and (b) have all cores. Symbols are drawn at random: speed does not depend on them. The
 grid's time counts an evaluated character as a third of a trained one.
 """
@@ -19,12 +20,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import threading
+import os
+import subprocess
 import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import replace
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,21 +37,25 @@ from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
 from charcmp.sweeping.slots import available_cores, make_slots
 from charcmp.training.device import device_name, keep_freed_memory, set_up
 from charcmp.training.step import Step
+from charcmp.training.streams import at_work_on
 
 CELLS, LAYERS = ("lstm", "rnn", "gru"), (1, 2, 3)
 BUDGETS = ("50k", "130k", "400k", "1300k")
 WP_CHARS, WP_SYMBOLS = 3_258_246, 87
 WARM_UP_STEPS = 3
 FLOPS_PER_PARAM = 6  # forward and backward, per character
+LANES_SECONDS = 40.0  # of the measurement of one number of lanes, were lanes no gain
 
 
 def shapes(budgets: list[str], device: str) -> list[RunSpec]:
@@ -56,7 +64,7 @@ def shapes(budgets: list[str], device: str) -> list[RunSpec]:
     specs = []
     for budget, layers, cell in itertools.product(budgets, LAYERS, CELLS):
         config = Config(
-            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            cell=cell_config(cell),
             dataset=DatasetConfig("wp", "file"),
             optimizer=RMSpropConfig("rmsprop"),
             layers=layers,
@@ -82,10 +90,7 @@ class PlainStep:
     """(a): what one would write with torch.nn in a minute, text on the device beforehand."""
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
-        config = spec.config
-        self.model = TorchModel(config.cell.name, config.layers, spec.hidden_size, WP_SYMBOLS).to(
-            device
-        )
+        self.model = TorchModel(spec.shape).to(device)
         self.parameters = list(self.model.parameters())
         for parameter in self.parameters:
             nn.init.uniform_(parameter, -0.08, 0.08)
@@ -129,14 +134,12 @@ def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: fl
     device = prepare(specs[0], threads, is_ours=kind == "charcmp")
     speeds = []
     for spec in specs:
-        step: Any = (
-            Step(spec, device, drawn(spec, device))
-            if kind == "charcmp"
-            else PlainStep(spec, device)
-        )
         chars = spec.batch_size * spec.unroll_steps
-        speeds.append(speed(step, chars, device, seconds))
-        del step
+        if kind == "plain":
+            speeds.append(speed(PlainStep(spec, device), chars, device, seconds))
+            continue
+        with at_work_on(device), closing(Step(spec, device, drawn(spec, device))) as step:
+            speeds.append(speed(step, chars, device, seconds))
     return speeds
 
 
@@ -149,43 +152,71 @@ def prepare(spec: RunSpec, threads: int, is_ours: bool) -> torch.device:
     return device
 
 
+@dataclass(frozen=True)
+class InLanes:
+    """(c) on a GPU, as measured."""
+
+    seconds: float  # for the same share of every run
+    set_up_seconds: float  # of these, for what a run does once: its tensors, its graph
+    utilization: (
+        float | None
+    )  # percent of the time in which a kernel was at work, as nvidia-smi says
+
+
 def in_lanes(
     specs: list[RunSpec], num_lanes: int, seconds: dict[str, float], share: float
-) -> float:
-    """(c) on a GPU: seconds for this share of every run, in lanes of one process.
+) -> InLanes:
+    """(c) on a GPU: this share of every run, in lanes of one process.
 
-    Graphs are captured before the clock starts: in a run of 50 epochs that takes no time.
+    As in a sweep: each lane captures the graph of its run while others replay theirs, and frees it.
     """
     device = prepare(specs[0], 1, is_ours=True)
-    steps = {}
-    streams = [torch.cuda.Stream() for _ in range(num_lanes)]
-    for spec in specs:
-        with torch.cuda.stream(streams[0]):
-            steps[name(spec)] = step = Step(spec, device, drawn(spec, device))
-            step()
-    torch.cuda.synchronize()
-    idle = list(streams)
-    lock = threading.Lock()
+    set_up_seconds = []
 
     def train(spec: RunSpec) -> None:
-        with lock:
-            stream = idle.pop()
-        step = steps[name(spec)]
-        chunks_per_epoch = 0.8 * WP_CHARS / 10_000
-        with torch.cuda.stream(stream):
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        begun = time.perf_counter()
+        with at_work_on(device), closing(Step(spec, device, drawn(spec, device))) as step:
+            step()
+            wait(device)
+            set_up_seconds.append(time.perf_counter() - begun)
+            chunks_per_epoch = 0.8 * WP_CHARS / (spec.batch_size * spec.unroll_steps)
             for number in range(max(3, round(share * spec.config.epochs * chunks_per_epoch))):
                 step()
                 if number % 100 == 99:
-                    stream.synchronize()  # as the trainer, which is never far ahead
-            stream.synchronize()
-        with lock:
-            idle.append(stream)
+                    wait(device)  # as the trainer, which is never far ahead
+            wait(device)
 
     longest_first = sorted(specs, key=lambda spec: -seconds[name(spec)])
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(num_lanes) as lanes:
-        list(lanes.map(train, longest_first))
-    return time.perf_counter() - begun
+    with Utilization() as utilization:
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(num_lanes) as lanes:
+            list(lanes.map(train, longest_first))
+        took = time.perf_counter() - begun
+    return InLanes(took, sum(set_up_seconds) / num_lanes, utilization.percent)
+
+
+class Utilization:
+    """What nvidia-smi says, twice a second, of the first GPU that this process may use."""
+
+    def __enter__(self) -> Utilization:
+        self.percent: float | None = None
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+        query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "500"]
+        try:
+            self.asked: subprocess.Popen[str] | None = subprocess.Popen(
+                ["nvidia-smi", "-i", gpu, *query], stdout=subprocess.PIPE, text=True
+            )
+        except OSError:
+            self.asked = None
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        if self.asked is not None:
+            self.asked.terminate()
+            numbers = [line for line in self.asked.communicate()[0].split() if line.isdecimal()]
+            self.percent = fmean(map(float, numbers)) if numbers else None
 
 
 def side_by_side(spec: RunSpec, seconds: float) -> float:
@@ -210,8 +241,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--budgets", default=",".join(BUDGETS))
-    parser.add_argument("--lanes", default="auto", help="on a GPU, one or several: 4,8,16")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
+    parser.add_argument("--lanes", default="1,8,16,24", help="on a GPU: numbers, or auto")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
     args = parser.parse_args()
     on_gpu = args.device.startswith("cuda")
     specs = shapes(args.budgets.split(","), args.device)
@@ -234,15 +265,17 @@ def main() -> None:
         config = replace(specs[0].config, device=args.device)
         auto = len(make_slots(config))
         for lanes in [auto] if args.lanes == "auto" else map(int, args.lanes.split(",")):
-            share = 60 / grid["charcmp"]  # a minute, were lanes no gain
+            share = LANES_SECONDS / grid["charcmp"]  # so long, were lanes no gain
             with fresh() as pool:
-                took = pool.submit(in_lanes, specs, lanes, by_name, share).result()
+                measured = pool.submit(in_lanes, specs, lanes, by_name, share).result()
+            training = (measured.seconds - measured.set_up_seconds) / share
             # An evaluated character as a third of a trained one, as in run_seconds.
-            grid[f"{lanes} lanes"] = took / share * (1 + (10 / 80 + 10 / 80 / 50) / 3)
+            whole = measured.set_up_seconds + training * (1 + (10 / 80 + 10 / 80 / 50) / 3)
+            used = "" if measured.utilization is None else f", {measured.utilization:.0f} % busy"
+            grid[f"{lanes} lanes{used}"] = whole
     else:
         with fresh(cores) as pool:
-            measured = pool.map(partial(side_by_side, seconds=args.seconds), specs)
-            speeds["sweep"] = list(measured)
+            speeds["sweep"] = list(pool.map(partial(side_by_side, seconds=args.seconds), specs))
         runs["sweep"] = [*map(run_seconds, specs, speeds["sweep"])]
         grid[f"{cores} processes"] = makespan(runs["sweep"], cores)
 

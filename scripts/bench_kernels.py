@@ -23,7 +23,7 @@ import torch
 from tabulate import tabulate
 
 from charcmp.models.cells.fused import dispatch as fused
-from charcmp.models.cells.registry import CELLS, cell_class
+from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 
 V = 87
 Mode = Literal["always", "never"]
@@ -33,7 +33,7 @@ def chunk_of(
     cell_name: str, activation: str, H: int, steps: int, batch: int, device: torch.device
 ) -> tuple[Callable[[], None], bool]:
     """One chunk, and whether cuDNN has the cell."""
-    cell = cell_class(cell_name)(V, H, activation=activation).to(device)
+    cell = make_layer(cell_config(cell_name, activation=activation), V, H).to(device)
     x_TB = torch.randint(V, (steps, batch), device=device)
     state_SBH = torch.zeros(cell.num_states, batch, H, device=device)
     grad_h_TBH = torch.randn(steps, batch, H, device=device)

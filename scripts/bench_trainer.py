@@ -29,11 +29,14 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import to_chunks
 from charcmp.data.corpus import split_corpus
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.budget import Shape
+from charcmp.models.cells.registry import cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.training.device import keep_freed_memory
@@ -47,12 +50,12 @@ KINDS = ("torch.nn", "bare", "bare + memory", "charcmp")
 class TorchModel(nn.Module):
     """What one would write with torch.nn in a minute."""
 
-    def __init__(self, cell: str, layers: int, hidden_size: int, num_symbols: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        make = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}[cell]
-        self.recurrent = make(num_symbols, hidden_size, layers)
-        self.decoder = nn.Linear(hidden_size, num_symbols)
-        self.num_symbols = num_symbols
+        make = {"lstm": nn.LSTM, "rnn": nn.RNN, "gru": nn.GRU}[shape.cell.name]
+        self.recurrent = make(shape.num_symbols, shape.hidden_size, shape.layers)
+        self.decoder = nn.Linear(shape.hidden_size, shape.num_symbols)
+        self.num_symbols = shape.num_symbols
 
     def forward(self, x_TB: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         one_hot = F.one_hot(x_TB, self.num_symbols).float()
@@ -97,7 +100,7 @@ def measure(kind: str, cell: str, layers: int, hidden_size: int) -> float:
     """Seconds per step of one epoch of one loop."""
     torch.set_num_threads(1)
     config = Config(
-        cell=LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell),
+        cell=cell_config(cell),
         dataset=DatasetConfig(name="pydocs", source="pydocs", layout="contiguous"),
         optimizer=RMSpropConfig(name="rmsprop"),
         layers=layers,
@@ -113,7 +116,7 @@ def measure(kind: str, cell: str, layers: int, hidden_size: int) -> float:
     cut = to_chunks(streams.train, 100, torch.device("cpu"))
     chunks = [(x.long(), y.long()) for x, y in zip(cut.x_KTB, cut.y_KTB, strict=True)]
     make: type[nn.Module] = TorchModel if kind == "torch.nn" else CharModel
-    model = make(cell, layers, hidden_size, spec.corpus.num_symbols)
+    model = make(spec.shape)
     for parameter in model.parameters():
         nn.init.uniform_(parameter, -0.08, 0.08)
     if kind == "bare + memory":

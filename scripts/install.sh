@@ -20,11 +20,14 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 
 # torch in a step of its own, so that an index concerns torch alone. On a machine without an NVIDIA
-# driver PyTorch's CPU index is added: pip then prefers the +cpu build to gigabytes of CUDA packages.
+# GPU PyTorch's CPU index is added: pip then prefers the +cpu build to gigabytes of CUDA packages.
 # Where that index cannot be reached, this costs a warning and three seconds.
 torch_args=${TORCH_ARGS:-}
 cpu_index=https://download.pytorch.org/whl/cpu
-if [ -z "$torch_args" ] && [ "$(uname -s)" = Linux ] && [ ! -e /proc/driver/nvidia/version ]; then
+has_gpu() {  # WSL2 has a driver without the file in /proc
+    [ -e /proc/driver/nvidia/version ] || nvidia-smi -L 2>/dev/null | grep -q '^GPU '
+}
+if [ -z "$torch_args" ] && [ "$(uname -s)" = Linux ] && ! has_gpu; then
     probe="import urllib.request as u; u.urlopen('$cpu_index/torch/', timeout=3)"
     if "$venv/bin/python" -c "$probe" >/dev/null 2>&1; then
         torch_args="--extra-index-url $cpu_index"

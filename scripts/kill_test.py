@@ -38,8 +38,16 @@ def sweep(results_dir: Path, epochs: int) -> list[str]:
 
 
 def children_of(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True)
-    return [int(word) for word in listed.stdout.split()]
+    """The processes of a sweep's runs, which its server has forked."""
+    server = started_by(pid, "forkserver import")
+    return started_by(server[0]) if server else []
+
+
+def started_by(pid: int, words: str = "") -> list[int]:
+    """Processes that a process has started, with these words in their command line."""
+    ps = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)]
+    listed = subprocess.run(ps, capture_output=True, text=True).stdout.splitlines()
+    return [int(line.split()[0]) for line in listed if words in line]
 
 
 def outcome(results_dir: Path) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.models.budget import num_params, solve_hidden_size, target_params
+from charcmp.models.budget import Shape, solve, target_params
+from charcmp.models.cells.registry import cell_config
 from charcmp.report.analysis.comparisons import PLANNED, analyse
 from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, verdicts
@@ -141,7 +142,7 @@ def made_up_run(
     """A finished run with these losses, each of a row of its test text."""
     num_symbols = 80
     target = target_params("50k", num_symbols)
-    hidden_size = solve_hidden_size(cell, layers, target, num_symbols)
+    shape = solve(Shape(cell_config(cell), layers, 1, num_symbols), target)
     size = len(losses)
     summary = LossSummary(
         block_sums_K=losses.astype(np.float32),
@@ -156,7 +157,7 @@ def made_up_run(
         schema_version=1, run_id=f"{cell}-{layers}-s{seed}", status="done", dataset="made up",
         corpus_sha256="0" * 64, corpus_note=None, num_symbols=num_symbols, layout="columns",
         split=[80.0, 10.0, 10.0], cell=cell, layers=layers, budget="50k", target_params=target,
-        hidden_size=hidden_size, num_params=num_params(cell, layers, hidden_size, num_symbols),
+        hidden_size=shape.hidden_size, num_params=shape.num_params,
         seed=seed, dropout=0.0, protocol_version=1, precision="float32", epochs=50,
         batch_size=100, unroll_steps=100, num_test_chars=size, seconds_train=1.0,
         chars_per_second=1.0, seconds_per_sampled_char=None, device="cpu", best_epoch=50,

@@ -19,7 +19,7 @@ def test_the_wheel_works_in_any_folder(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     args = ["params", "dataset=wp", "budget=50k", "cell=lstm", "layers=1"]
-    where = "import charcmp.config.schema as c; print(c.config_dir())"
+    where = "import charcmp.files as f; print(f.config_dir())"
     env = {**os.environ, "PYTHONPATH": str(site)}
     found = subprocess.run(
         [sys.executable, "-c", where], cwd=elsewhere, env=env, capture_output=True, text=True

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
-EXIT_ALONE = 6  # of a run that shared a process: not its fault, perhaps; to be tried in its own
+EXIT_ALONE = 6  # the GPU failed a run beside others: retry this run in a process of its own
+EXIT_AGAIN = 7  # the process that runs shared has failed: retry them, once more together
 
 
 class UserError(ValueError):

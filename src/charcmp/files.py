@@ -145,3 +145,10 @@ def remove_leftovers(folder: Path) -> None:
 
 def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def config_dir() -> Path:
+    """conf/ of the checkout this module lies in, else the copy inside the installed package."""
+    package = Path(__file__).resolve().parent
+    checkout = package.parents[1] / "conf"
+    return checkout if (checkout / "config.yaml").is_file() else package / "conf"

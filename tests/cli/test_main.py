@@ -90,7 +90,7 @@ BAD = {
     "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
     "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
     "split": (["dataset.split=[80,10]"], "three positive percentages", ""),
-    "precision": (["precision=int4"], "one of float32, tf32, bf16", "the paper's is float32"),
+    "precision": (["precision=int4"], "one of float32, tf32", "the paper's is float32"),
     "tf32 on a CPU": (["precision=tf32"], "precision=tf32: only GPUs have it", "for the cpu"),
     "both sizes": (["budget=50k", "hidden_size=64"], "give one of them", ""),
     "budget": (["budget=lots"], "neither a named budget", "60000"),
@@ -106,6 +106,16 @@ BAD = {
     "learning rate": (["optimizer.lr=inf"], "optimizer.lr=inf: must be positive and finite", ""),
     "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
+    "sizes of an update": (
+        ["dataset.layout=columns", "train_batch_size=3"],
+        "must be a divisor of batch_size=4",
+        "",
+    ),
+    "warm-up of another unit": (
+        ["optimizer.rate_per=update", "optimizer.warmup_epochs=1"],
+        "with rate_per=update the warm-up is set by warmup_updates",
+        "",
+    ),
     "betas": (["optimizer=adam", "optimizer.betas=[0.9]"], "betas=[0.9]: must be two, each", ""),
     "nesterov": (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "needs", ""),
     "weight decay": (["optimizer=adamw", "optimizer.weight_decay=-1"], "must be 0 or more", ""),
@@ -310,7 +320,6 @@ BAD_OF_OTHERS = {
     "a flag and a word": (["params", "dataset=wp", "--cfg", "x"], "invalid choice: 'x'", ""),
     "data's words": (["data", "fetch-all"], "data fetch-all: not understood", "data --help"),
     "data's flags": (["data", "--json"], "data --json: not understood", "data --help"),
-    "lanes": (["lanes", "x"], "lanes is a sweep's own command", ""),
 }
 
 

@@ -34,7 +34,14 @@ def results_of(folder: Path) -> list[dict]:
 @pytest.mark.parametrize("name", ["train", "sweep"])
 @pytest.mark.parametrize(
     "line",
-    ['"$@" | head -1', '"$@" 2>&1 | head -1', '"$@" | true', '"$@" > /dev/full', '"$@" >&-'],
+    [
+        '"$@" | head -1',
+        '"$@" 2>&1 | head -1',
+        '"$@" | true',
+        '"$@" > /dev/full',
+        '"$@" >&-',
+        '"$@" <&- >&- 2>&-',
+    ],
 )
 def test_training_goes_on_when_nobody_listens(
     tmp_path: Path, tiny_text: Path, name: str, line: str

@@ -5,27 +5,20 @@ from dataclasses import replace
 
 import pytest
 
-from charcmp.config.schema import (
-    NOT_SCIENTIFIC,
-    OPTIMIZERS,
-    CascadedGateConfig,
-    CellConfig,
-    Config,
-    LSTMConfig,
-    RMSpropConfig,
-    flatten,
-)
+from charcmp.config.optimizers import OPTIMIZERS, RMSpropConfig
+from charcmp.config.schema import NOT_SCIENTIFIC, Config, flatten
 from charcmp.config.spec import deviation_warning, resolve_with, warnings
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_config
 
 # 87 symbols, as War and Peace has: its budgets, too.
 CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
 
 
 def config(cell: str = "lstm", **changes) -> Config:
-    made = LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell)
+    made = cell_config(cell)
     dataset = DatasetConfig(name="golden", source="file")
     optimizer = RMSpropConfig(name="rmsprop")
     return replace(Config(cell=made, dataset=dataset, optimizer=optimizer), **changes)
@@ -79,6 +72,8 @@ def test_how_and_where_do_not_matter() -> None:
         {"epochs": 51},
         {"batch_size": 50},
         {"unroll_steps": 50},
+        {"train_batch_size": 50},
+        {"train_unroll_steps": 50},
         {"clip": None},
         {"init_range": 0.1},
         {"cell": "gru"},
@@ -102,21 +97,41 @@ def test_every_scientific_change_is_another_run(changes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "schema", "option"),
+    ("name", "option"),
     [
-        ("rnn", CellConfig, {"activation": "relu"}),
-        ("gru", CellConfig, {"activation": "softsign"}),
-        ("lstm", LSTMConfig, {"forget_bias": 1.0}),
-        ("lstm_cascaded_gate", CascadedGateConfig, {"open_bias": 3.0}),
+        ("rnn", {"activation": "relu"}),
+        ("gru", {"activation": "softsign"}),
+        ("lstm", {"forget_bias": 1.0}),
+        ("lstm_cascaded_gate", {"open_bias": 3.0}),
     ],
 )
-def test_an_option_of_a_cell_counts_only_away_from_its_default(name, schema, option) -> None:
+def test_an_option_of_a_cell_counts_only_away_from_its_default(name, option) -> None:
     plain, changed = (
-        resolve_with(replace(config(), cell=schema(name=name, **options)), CORPUS)
+        resolve_with(replace(config(), cell=cell_config(name, **options)), CORPUS)
         for options in ({}, option)
     )
     assert changed.run_id != plain.run_id
     assert set(changed.identity()) - set(plain.identity()) == {f"cell.{key}" for key in option}
+
+
+def test_an_updates_own_sizes() -> None:
+    """In `columns` the layout of the text stays; a contiguous text is laid out by them."""
+    assert run_id(train_batch_size=100, train_unroll_steps=100) == run_id()
+    spec = resolve_with(config(train_batch_size=50, train_unroll_steps=20), CORPUS)
+    assert (spec.batch_size, spec.unroll_steps) == (100, 100)
+    assert (spec.train_batch_size, spec.train_unroll_steps) == (50, 20)
+    contiguous = DatasetConfig(name="golden", source="file", layout="contiguous")
+    long = corpus_from_bytes("golden", bytes(range(87)) * 10_000)
+    spec = resolve_with(config(dataset=contiguous, train_batch_size=50), long)
+    assert (
+        spec.run_id
+        == resolve_with(config(dataset=contiguous, batch_size=50, unroll_steps=100), long).run_id
+    )
+    assert spec.chosen_sizes is None
+    short = corpus_from_bytes("golden", bytes(range(87)) * 100)
+    spec = resolve_with(config(dataset=contiguous, train_batch_size=50), short)
+    assert spec.batch_size < 50
+    assert "updates an epoch" in (spec.chosen_sizes or "")
 
 
 def test_a_range_that_is_not_used_is_no_other_run_and_says_so() -> None:

@@ -39,6 +39,16 @@ def test_columns_by_hand() -> None:
     assert text_of(corpus, splits.test.y_BC) == ["rstu", "LMNO"]
 
 
+def test_the_same_text_in_fewer_rows() -> None:
+    corpus = corpus_from_bytes("x", b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP")
+    train = split_corpus(corpus, "columns", [60, 20, 20], batch_size=2, unroll_steps=4).train
+    assert text_of(corpus, train.in_rows(1).x_BC) == ["abcdefghijkluvwxyzABCDEF"]
+    assert text_of(corpus, train.in_rows(1).y_BC) == ["bcdefghijklmvwxyzABCDEFG"]
+    chunks = to_chunks(train.in_rows(1), 3, torch.device("cpu"))
+    assert len(chunks) == 8
+    assert text_of(corpus, chunks.x_KTB[:, :, 0])[:2] == ["abc", "def"]
+
+
 def test_columns_wrap_to_the_first_character_where_no_text_is_left() -> None:
     corpus = corpus_from_bytes("x", b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMN")
     splits = split_corpus(corpus, "columns", [60, 20, 20], batch_size=2, unroll_steps=4)

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from helpers.console import REAL_DATA, Charcmp, needs_corpora
 
-from charcmp.cli.data import builtin_datasets
 from charcmp.data import sources
-from charcmp.data.dataset import DatasetConfig
+from charcmp.data.dataset import DatasetConfig, builtin_datasets
 from charcmp.errors import UserError
 
 TEXT = b"It is a truth universally acknowledged\r\n" * 20

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.models.budget import num_params, solve_hidden_size, target_params
+from charcmp.models.budget import solve, target_params
+from charcmp.models.cells.registry import CELLS
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
 from charcmp.report.make import make_report
 from charcmp.report.tables import Cell, Table, make_tables
+from helpers.models import shape
 
 TEXTS = ("csv", "md", "tex")  # formats without figures, which take seconds
 NUM_SYMBOLS = {"wp": 87, "lk": 101}
@@ -46,13 +48,14 @@ def write_run(
     num_symbols = NUM_SYMBOLS.get(dataset, 80)
     target = target_params(budget, num_symbols)
     task = (extra or {}).get("task", "lm")
-    hidden_size = changed.get("hidden_size") or solve_hidden_size(
-        cell, layers, target, num_symbols, task
-    )
+    sized = cell if cell in CELLS else "lstm"  # a class that charcmp does not bring
+    solved = solve(shape(sized, layers, 1, num_symbols, task), target)
+    hidden_size = changed.get("hidden_size") or solved.hidden_size
     result: dict[str, Any] = {
         "schema_version": 1,
         "protocol_version": 1,
         "status": "done" if test_nats is not None else "diverged",
+        "task": task,
         "dataset": dataset,
         "corpus_sha256": f"{dataset:0<64}",
         "corpus_note": None,
@@ -63,7 +66,7 @@ def write_run(
         "layers": layers,
         "budget": budget,
         "hidden_size": hidden_size,
-        "num_params": num_params(cell, layers, hidden_size, num_symbols, task),
+        "num_params": shape(sized, layers, hidden_size, num_symbols, task).num_params,
         "target_params": target,
         "seed": 0,
         "dropout": 0.0,

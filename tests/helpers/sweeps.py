@@ -6,9 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
-from charcmp.config.schema import CellConfig, Config, LSTMConfig, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import resolve
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
@@ -31,12 +33,24 @@ def results(folder: Path) -> dict[str, dict]:
     return found
 
 
-def children_of(pid: int) -> list[int]:
-    """The processes in which a sweep trains; it starts others, such as git, for a moment."""
+def _started_by(pid: int) -> dict[int, str]:
+    """The command lines of the processes that a process has started, by process."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
     )
-    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "faulthandler" in line]
+    pairs = (line.split(maxsplit=1) for line in listed.stdout.splitlines())
+    return {int(child): args for child, args in pairs}
+
+
+def servers_of(pid: int) -> list[int]:
+    """The server that forks the processes of a sweep."""
+    return [child for child, args in _started_by(pid).items() if "forkserver import" in args]
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes in which a sweep trains: forked from its server, or fresh."""
+    fresh = [child for child, args in _started_by(pid).items() if "spawn_main" in args]
+    return fresh + [child for server in servers_of(pid) for child in _started_by(server)]
 
 
 LANES = [Slot("CPU", 1, {}, 3)] * 3
@@ -49,7 +63,7 @@ def make_jobs(
     jobs = []
     for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
         config = Config(
-            cell=LSTMConfig(cell) if cell == "lstm" else CellConfig(cell),
+            cell=cell_config(cell),
             dataset=DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
             optimizer=RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
             **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 4, "unroll_steps": 10},

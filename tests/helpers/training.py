@@ -8,24 +8,24 @@ from pathlib import Path
 
 from msgspec import structs
 
-from charcmp.config.schema import (
-    CellConfig,
-    Config,
-    LSTMConfig,
-    RMSpropConfig,
-)
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.options import CellConfig
+from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import Result
 
 TIMES = ("seconds_train", "chars_per_second", "seconds_per_sampled_char")
 
 
-def tiny_spec(text: Path, cell: str = "lstm", **changes) -> RunSpec:
+def tiny_spec(
+    text: Path, cell: str | CellConfig = "lstm", layout: str = "contiguous", **changes
+) -> RunSpec:
     config = Config(
-        cell=LSTMConfig(name=cell) if cell == "lstm" else CellConfig(name=cell),
-        dataset=DatasetConfig(source="file", path=str(text), layout="contiguous"),
+        cell=cell_config(cell) if isinstance(cell, str) else cell,
+        dataset=DatasetConfig(source="file", path=str(text), layout=layout),
         optimizer=RMSpropConfig(name="rmsprop"),
         hidden_size=6,
         epochs=3,

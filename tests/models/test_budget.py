@@ -3,14 +3,14 @@
 import itertools
 
 import pytest
+from helpers.models import shape
 
 from charcmp.errors import UserError
 from charcmp.models.budget import (
     BUDGETS,
     budget_label,
     canonical_budget,
-    num_params,
-    solve_hidden_size,
+    solve,
     target_params,
 )
 from charcmp.models.cells.registry import CELLS
@@ -24,7 +24,7 @@ def test_named_budgets_are_the_reference_lstms_counts(num_symbols: int, counts: 
     assert [target_params(name, num_symbols) for name in BUDGETS] == counts
     for name, hidden_size in BUDGETS.items():
         target = target_params(name, num_symbols)
-        assert solve_hidden_size("lstm", 1, target, num_symbols) == hidden_size
+        assert solve(shape("lstm", 1, 1, num_symbols), target).hidden_size == hidden_size
 
 
 @pytest.mark.parametrize(
@@ -37,32 +37,33 @@ def test_named_budgets_are_the_reference_lstms_counts(num_symbols: int, counts: 
     ],
 )
 def test_prototypes_models(cell: str, layers: int, hidden_size: int, count: int) -> None:
-    assert solve_hidden_size(cell, layers, 44_823, 87) == hidden_size
-    assert num_params(cell, layers, hidden_size, 87) == count
+    solved = solve(shape(cell, layers, 1, 87), 44_823)
+    assert (solved.hidden_size, solved.num_params) == (hidden_size, count)
 
 
 def test_solver_against_brute_force() -> None:
     for cell, layers, num_symbols in itertools.product(CELLS, (1, 2, 5), (2, 87)):
-        counts = [num_params(cell, layers, H, num_symbols) for H in range(1, 120)]
+        counts = [shape(cell, layers, H, num_symbols).num_params for H in range(1, 120)]
         for target in range(counts[0], counts[-2], 211):
             closest = min(range(len(counts)), key=lambda k: (abs(counts[k] - target), k)) + 1
-            assert solve_hidden_size(cell, layers, target, num_symbols) == closest
+            assert solve(shape(cell, layers, 1, num_symbols), target).hidden_size == closest
 
 
 def test_ties_go_to_the_smaller() -> None:
-    low, high = (num_params("lstm", 1, H, 86) for H in (9, 10))
+    low, high = (shape("lstm", 1, H, 86).num_params for H in (9, 10))
     assert (high - low) % 2 == 0  # so that there is a middle
-    assert solve_hidden_size("lstm", 1, (low + high) // 2, 86) == 9
-    assert solve_hidden_size("lstm", 1, (low + high) // 2 + 1, 86) == 10
+    any_size = shape("lstm", 1, 1, 86)
+    assert solve(any_size, (low + high) // 2).hidden_size == 9
+    assert solve(any_size, (low + high) // 2 + 1).hidden_size == 10
 
 
 def test_a_budget_that_nothing_meets() -> None:
-    smallest = num_params("lstm", 3, 1, 87)
-    assert solve_hidden_size("lstm", 3, smallest, 87) == 1
+    smallest = shape("lstm", 3, 1, 87)
+    assert solve(smallest, smallest.num_params) == smallest
     with pytest.raises(UserError, match="no hidden size meets it"):
-        solve_hidden_size("lstm", 3, smallest - 1, 87)
+        solve(smallest, smallest.num_params - 1)
     with pytest.raises(UserError, match="larger than any model"):
-        solve_hidden_size("rnn", 1, 10**30, 87)
+        solve(shape("rnn", 1, 1, 87), 10**30)
 
 
 @pytest.mark.parametrize(
@@ -88,5 +89,5 @@ def test_budgets_that_are_none(budget: str) -> None:
 
 
 def test_labels() -> None:
-    assert budget_label("gru", 2, 53, 87) == "50k"
-    assert budget_label("gru", 2, 54, 87) is None
+    assert budget_label(shape("gru", 2, 53, 87)) == "50k"
+    assert budget_label(shape("gru", 2, 54, 87)) is None

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from helpers.models import shape
 
 from charcmp.errors import UserError
-from charcmp.models.budget import num_params
 from charcmp.models.cells.activations import ACTIVATIONS
 from charcmp.models.cells.base import Cell
 from charcmp.models.cells.lstm import WIDEST_SEQUENCE
-from charcmp.models.cells.registry import CELLS, cell_class
+from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.models.language_model import CharModel
 
 T, B, I, H = 6, 3, 7, 5  # noqa: E741 - the legend of the package
@@ -21,7 +21,7 @@ variants = pytest.mark.parametrize(("name", "activation"), VARIANTS)
 def make(name: str, hidden_size: int = H, **options) -> tuple[Cell, torch.Tensor]:
     """A cell and a state with random values in every place, float64."""
     torch.manual_seed(0)
-    cell = cell_class(name)(I, hidden_size, **options).double()
+    cell = make_layer(cell_config(name, **options), I, hidden_size).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.uniform_(-1, 1).mul_(2 / hidden_size**0.5)
@@ -163,8 +163,8 @@ def test_any_source_closes_a_cascaded_gate(gate: str, source: str) -> None:
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("layers", [1, 2, 5])
 def test_parameter_formula_is_the_built_models_count(name: str, layers: int) -> None:
-    model = CharModel(name, layers, hidden_size=9, num_symbols=11)
-    assert sum(p.numel() for p in model.parameters()) == num_params(name, layers, 9, 11)
+    model = CharModel(shape(name, layers, 9, 11))
+    assert sum(p.numel() for p in model.parameters()) == shape(name, layers, 9, 11).num_params
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_gru_update_gate_multiplies_the_candidate() -> None:
 
 @variants
 def test_a_chunk_in_two_halves_is_the_same_chunk(name: str, activation: str) -> None:
-    model = CharModel(name, 2, hidden_size=6, num_symbols=I, activation=activation).double()
+    model = CharModel(shape(name, 2, 6, I, activation=activation)).double()
     x = torch.randint(I, (T, B))
     zero = model.zero_state(B)
     whole, last = model(x, zero)
@@ -211,7 +211,7 @@ def test_a_chunk_in_two_halves_is_the_same_chunk(name: str, activation: str) -> 
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("layers", [5, 7])
 def test_deep_stacks(name: str, layers: int) -> None:
-    model = CharModel(name, layers, H, I).double()
+    model = CharModel(shape(name, layers, H, I)).double()
     model.initialize(0.5, seed=0, init="xavier")
     x, state = torch.randint(I, (T, B)), model.zero_state(B)
     logits, last = model(x, state)
@@ -227,7 +227,7 @@ def test_deep_stacks(name: str, layers: int) -> None:
 def test_initial_weights_are_uniform_and_depend_on_the_seed_alone() -> None:
     def weights(seed: int, **options) -> torch.Tensor:
         torch.manual_seed(seed + 123)  # the global generator must not matter
-        model = CharModel("lstm", 2, 20, 30, **options)
+        model = CharModel(shape("lstm", 2, 20, 30, **options))
         model.initialize(0.08, seed)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
@@ -242,7 +242,7 @@ def test_initial_weights_are_uniform_and_depend_on_the_seed_alone() -> None:
 @pytest.mark.parametrize("init", ["xavier", "orthogonal"])
 def test_other_initial_weights(name: str, init: str) -> None:
     """Each gate's matrix by itself: bounds and orthogonality are those of H rows, not G·H."""
-    models = [CharModel(name, 2, H, I) for _ in range(3)]
+    models = [CharModel(shape(name, 2, H, I)) for _ in range(3)]
     for model, seed in zip(models, (1, 1, 2), strict=True):
         torch.manual_seed(seed + 123)  # the global generator must not matter
         model.initialize(0.08, seed, init)
@@ -265,7 +265,7 @@ def test_other_initial_weights(name: str, init: str) -> None:
 
 def set_values(cell: str, **options) -> dict[str, dict[str, float]]:
     """Which gates' biases an option overwrites, and with what: {"bias_ih": {"f": 1.0}}."""
-    plain, changed = CharModel(cell, 2, H, I), CharModel(cell, 2, H, I, **options)
+    plain, changed = (CharModel(shape(cell, 2, H, I, **given)) for given in ({}, options))
     plain.initialize(0.08, seed=0)
     changed.initialize(0.08, seed=0)
     found: dict[str, dict[str, float]] = {}
@@ -302,7 +302,7 @@ def test_initial_biases_of_the_cascaded_gate() -> None:
 
 def test_dropout_spares_the_recurrence_and_evaluation() -> None:
     torch.manual_seed(0)
-    model = CharModel("rnn", 1, 50, I, dropout=0.5)
+    model = CharModel(shape("rnn", 1, 50, I), dropout=0.5)
     x = torch.randint(I, (T, B))
     state = model.zero_state(B)
     dropped, last = model(x, state)
@@ -315,9 +315,9 @@ def test_dropout_spares_the_recurrence_and_evaluation() -> None:
 
 def test_unknown_cell() -> None:
     with pytest.raises(UserError, match="unknown cell 'elman': one of rnn, lstm, gru"):
-        cell_class("elman")
+        cell_config("elman")
 
 
 def test_reset_after_has_tanh_alone() -> None:
     with pytest.raises(UserError, match="activation=softsign: gru_reset_after has tanh"):
-        cell_class("gru_reset_after")(I, H, activation="softsign")
+        cell_config("gru_reset_after", activation="softsign")

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.console import TINY, Charcmp, run_of, write_tiny_text
+from helpers.models import shape
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 
 from charcmp.cli.status import Runs, overview
@@ -22,7 +23,7 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import Interrupted, UserError
 from charcmp.inference.score import fill_nats, score_file, score_split
 from charcmp.inference.trained import load_trained, runs_with_weights
-from charcmp.models.budget import budget_label, num_params, solve_hidden_size, target_params
+from charcmp.models.budget import budget_label, solve, target_params
 from charcmp.models.cells.registry import CELLS
 from charcmp.models.fill_in import NOTHING, FillModel
 from charcmp.runs.folder import RunFolder
@@ -39,7 +40,7 @@ DEVICE = torch.device("cpu")
 
 def make(cell: str = "lstm", layers: int = 2, right_context: int = R, **options) -> FillModel:
     """A float64 model with values large enough that everything matters."""
-    model = FillModel(right_context, cell, layers, H, V, **options).double()
+    model = FillModel(shape(cell, layers, H, V, **options), right_context).double()
     model.initialize(0.6, seed=0)
     return model.eval()
 
@@ -161,19 +162,20 @@ def test_windows_stay_in_their_row_of_their_part(layout: str) -> None:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_formula_counts_the_built_model(cell: str, layers: int) -> None:
     built = sum(parameter.numel() for parameter in make(cell, layers).parameters())
-    assert built == num_params(cell, layers, H, V, "fill")
+    assert built == shape(cell, layers, H, V, "fill").num_params
 
 
 def test_the_same_budgets_are_met_by_narrower_stacks() -> None:
     for cell, layers, budget in itertools.product(CELLS, (1, 2, 3), ("50k", "400k")):
         target = target_params(budget, 87)
-        H = solve_hidden_size(cell, layers, target, 87, "fill")
-        off = [abs(num_params(cell, layers, h, 87, "fill") - target) for h in (H - 1, H, H + 1)]
+        solved = solve(shape(cell, layers, 1, 87, "fill"), target)
+        H = solved.hidden_size
+        off = [abs(solved.with_size(h).num_params - target) for h in (H - 1, H, H + 1)]
         assert min(off) == off[1]
-        assert solve_hidden_size(cell, layers, target, 87) > H
-        assert budget_label(cell, layers, H, 87, "fill") == budget
+        assert solve(shape(cell, layers, 1, 87), target).hidden_size > H
+        assert budget_label(solved) == budget
     with pytest.raises(UserError, match="no hidden size meets it; 1-layer lstm, task=fill, on 87"):
-        solve_hidden_size("lstm", 1, num_params("lstm", 1, 1, 87), 87, "fill")
+        solve(shape("lstm", 1, 1, 87, "fill"), shape("lstm", 1, 1, 87).num_params)
 
 
 def test_its_id(tiny_text: Path) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.console import CHECKOUT
+from helpers.models import shape
 from torch import Tensor
 
 from charcmp.models.cells.activations import ACTIVATIONS
 from charcmp.models.cells.base import Cell
 from charcmp.models.cells.fused import dispatch as fused
-from charcmp.models.cells.registry import CELLS, cell_class
+from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.models.language_model import CharModel
 
 if importlib.util.find_spec("triton") is None:
@@ -54,7 +55,7 @@ def make(name: str, activation: str, shape: tuple[int, int, int], **to) -> tuple
     """A cell and a state with random values in every place."""
     _, B, H = shape
     torch.manual_seed(0)
-    cell = cell_class(name)(I, H, activation=activation).double()
+    cell = make_layer(cell_config(name, activation=activation), I, H).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.uniform_(-1, 1).mul_(2 / H**0.5)
@@ -158,7 +159,7 @@ def test_what_is_not_a_number_stays_so(device: str, name: str, activation: str) 
 def test_a_model_of_two_layers(device: str, name: str) -> None:
     """Symbols below and features above, and the gradient of every parameter."""
     torch.manual_seed(0)
-    model = CharModel(name, 2, 9, I, activation="softsign").double().to(device)
+    model = CharModel(shape(name, 2, 9, I, activation="softsign")).double().to(device)
     x, y = torch.randint(I, (2, 4, 3), device=device)
     gradients = {}
     for how in ("always", "never"):

@@ -94,7 +94,7 @@ def test_the_files(small_grid: Path) -> None:
 
 def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
     code = (
-        "import sys; from charcmp.report import make_report; "
+        "import sys; from charcmp.report.make import make_report; "
         f"make_report({str(small_grid)!r}, formats=['csv', 'md', 'tex']); "
         "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); "
         f"make_report({str(small_grid)!r}); assert 'torch' not in sys.modules"
@@ -233,3 +233,13 @@ def test_no_runs_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="no finished run; charcmp sweep") as error:
         make_report(tmp_path / "results")
     assert "\n" not in str(error.value)
+
+
+def test_runs_of_a_gpu_are_marked(tmp_path: Path) -> None:
+    write_run(tmp_path, device="cuda", verified=True)
+    unverified = write_run(tmp_path, device="cuda", cell="gru")
+    write_run(tmp_path, cell="rnn")
+    report_texts(tmp_path)
+    text = " ".join((tmp_path / "report" / "statistics.md").read_text().split())
+    assert "1 runs of a GPU were verified" in text
+    assert f"Trained on a GPU and not verified: {unverified.name}." in text

@@ -13,7 +13,8 @@ import pytest
 from helpers.pages import GRID, NASTY
 from helpers.runs import add_records, report_files, tables_of, write_grid, write_run
 
-from charcmp.report.figures.models import models_figure, perplexity_for
+from charcmp.report.analysis.comparisons import Analysis
+from charcmp.report.figures.models import models_figures, perplexity_for
 from charcmp.report.make import make_report
 
 FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "differences-layers",
@@ -98,7 +99,7 @@ def test_without_scikit_learn_a_line_says_so(
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
     (table,) = tables_of(reported)
-    assert models_figure(table, print) is None
+    assert list(models_figures(Analysis(table), print)) == []
     assert "no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn" in capsys.readouterr().out
 
 

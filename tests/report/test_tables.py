@@ -13,6 +13,7 @@ from helpers.console import Charcmp
 from helpers.runs import losses, report_texts, tables_of, write_run
 
 from charcmp.errors import UserError
+from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.pictures import _slug
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
@@ -123,6 +124,8 @@ def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
         (0.2, 0, 1.44, 1.41),
         (0.2, 1, 1.44, 1.43),
         (0.5, 0, 1.60, 1.20),
+        (0.5, 1, 1.60, 1.20),
+        (0.5, 2, 0.10, 1.20),  # not a seed of the others
     ]:
         write_run(tmp_path, test, dropout=dropout, seed=seed, val_nats_per_char=val)
     write_run(tmp_path, 1.6, cell="gru")
@@ -133,6 +136,65 @@ def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Dropout chosen by validation loss: LSTM 1 at 50k: 0.2 of 0, 0.2, 0.5." in text
+
+
+RATES = {  # model -> rate -> (validation, test) by seed; None: diverged
+    ("lstm", 1): {0.002: [(1.5, 1.6), (1.5, 1.6)], 0.006: [(1.4, 1.8), (1.4, 1.8), (9.0, 9.0)]},
+    ("gru", 1): {0.002: [(1.3, 1.4), (1.3, 1.4)], 0.006: [(1.2, 1.3), None]},
+    ("rnn", 1): {0.006: [(1.1, 1.2), (1.1, 1.2)]},
+}
+
+
+def write_rates(folder: Path) -> None:
+    for (cell, layers), by_rate in RATES.items():
+        for rate, of_rate in by_rate.items():
+            for seed, nats in enumerate(of_rate):
+                write_run(
+                    folder,
+                    nats and nats[1],
+                    cell=cell,
+                    layers=layers,
+                    seed=seed,
+                    val_nats_per_char=nats and nats[0],
+                    extra={"optimizer.lr": rate} if rate != 0.002 else {},
+                )
+
+
+def test_each_at_its_own_rate(tmp_path: Path) -> None:
+    """Chosen on validation text by the seeds that all rates have; a diverged one comes last; a
+    model without one of the rates stays out."""
+    write_rates(tmp_path)
+    protocol, own = tables_of(tmp_path)
+    assert protocol.heading == "wp, 50 epochs"
+    assert set(protocol.cells) == {("50k", "lstm", 1), ("50k", "gru", 1)}
+    assert own.heading == "wp, 50 epochs, each at its own learning rate"
+    assert set(own.cells) == {("50k", "lstm", 1), ("50k", "gru", 1)}
+    lstm, gru = own.cells["50k", "lstm", 1], own.cells["50k", "gru", 1]
+    assert (lstm.rate, lstm.rate_candidates) == (0.006, [0.002, 0.006])
+    assert lstm.test_nats == pytest.approx((1.8 + 1.8 + 9) / 3)  # all its seeds are shown
+    assert (gru.rate, gru.test_nats) == (0.002, pytest.approx(1.4))
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert "Rates tried at 50k: 0.002, 0.006." in text
+    assert "LSTM 1 at 50k: 0.006" in text
+    assert "GRU 1 at 50k: 0.002" in text
+    assert (
+        "1 runs diverged, over all dropouts and learning rates tried"
+        in (tmp_path / "report" / "statistics.md").read_text()
+    )
+    assert "lies at an end of what was tried" in text
+    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    assert set(cells["learning_rate"]) == {0.002, 0.006}
+
+
+def test_one_model_at_several_rates_is_no_table_of_own_rates(tmp_path: Path) -> None:
+    for rate in (0.006, 0.01):
+        write_run(tmp_path, extra={"optimizer.lr": rate})
+    write_run(tmp_path, cell="gru", extra={"optimizer.lr": 0.01})
+    assert {table.heading for table in tables_of(tmp_path)} == {
+        "wp, 50 epochs, optimizer.lr=0.006",
+        "wp, 50 epochs, optimizer.lr=0.01",
+    }
 
 
 def test_diverged_shows_only_where_nothing_is_done(
@@ -312,3 +374,41 @@ def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
     assert len({one.slug for one in filters}) == 2
     for one in filters:
         assert len(make_tables(load_runs(tmp_path / "runs").runs, one)) == 1
+
+
+def test_classes_that_charcmp_does_not_bring(tmp_path: Path) -> None:
+    """Rows and sizes come from their results; their names are made distinct where two collide."""
+
+    def write(nats: float, cell: str, origin: str, **extra) -> None:
+        told = {"cell.origin": origin, "cell.kind": "layer", "cell.states": 1, **extra}
+        write_run(tmp_path, nats, cell=cell, extra=told, hidden_size=70, num_params=44_900)
+
+    write_run(tmp_path, 1.50)
+    write(1.49, "MGU", "zoo 0.2.5")
+    write(1.48, "LSTM", "zoo 0.2.5")
+    write(1.47, "Mine", f"sha256 {'1' * 64}")
+    write(1.46, "Mine", f"sha256 {'2' * 64}", **{"cell.kwargs.bias": False})
+    (table,) = tables_of(tmp_path)
+    assert list(table.rows) == ["50k"]
+    shown = [
+        cell_label(cell) for cell, layers in table.columns if ("50k", cell, layers) in table.cells
+    ]
+    assert shown == [
+        "LSTM",
+        "LSTM (origin=zoo 0.2.5)",
+        "MGU",
+        "Mine (kwargs.bias=False, origin=sha256 22222222)",
+        "Mine (origin=sha256 11111111)",
+    ]
+    assert table.cells["50k", "MGU", 1].num_params == 44_900
+    assert {
+        run.cell for cell in tables_of(tmp_path, cell="module")[0].done() for run in cell.runs
+    } == {*("LSTM", "MGU", "Mine")}
+    (narrowed,) = tables_of(tmp_path, cell="module", cell__target="package.MGU")
+    assert [cell.cell for cell in narrowed.done()] == ["MGU"]
+
+
+def test_a_cell_of_unknown_origin_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.5, cell="elman", hidden_size=70)
+    (complaint,) = load_runs(tmp_path / "runs").complaints
+    assert "cell 'elman', unknown here" in complaint

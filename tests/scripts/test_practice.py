@@ -15,8 +15,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from scipy import stats
 
-from charcmp.config.schema import config_dir
 from charcmp.errors import UserError
+from charcmp.files import config_dir
 from charcmp.sweeping.grid import Grid
 from charcmp.training.train import train
 

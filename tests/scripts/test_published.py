@@ -13,8 +13,10 @@ from helpers.console import CHECKOUT, REAL_DATA, Charcmp, load_script, needs_cor
 from helpers.runs import report_files
 from omegaconf import DictConfig, OmegaConf
 
-from charcmp.config.schema import OPTIMIZERS, Config, cell_schema
+from charcmp.config.optimizers import OPTIMIZERS
+from charcmp.config.schema import Config
 from charcmp.config.spec import resolve
+from charcmp.models.cells.registry import cell_config
 from charcmp.report.writing.sections import p_text
 
 PAPER = CHECKOUT / "results" / "paper"
@@ -45,7 +47,7 @@ def typed_parts(stored: DictConfig) -> dict:
     """The parts of a configuration whose type depends on a name in them."""
     cell, optimizer = stored.cell.name, stored.optimizer.name
     return {
-        "cell": cell_schema(cell)(name=cell),
+        "cell": cell_config(cell),
         "optimizer": OPTIMIZERS[optimizer](name=optimizer),
     }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.console import CHECKOUT, TINY, Charcmp, load_script
+from helpers.models import shape
 
 from charcmp.data.chunks import Chunks
 from charcmp.models.language_model import CharModel
@@ -25,7 +26,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
     from gradient_reach import reach
 
-    model = CharModel("rnn", 1, 6, 5)
+    model = CharModel(shape("rnn", 1, 6, 5))
     model.initialize(0.5, seed=0)
     torch.manual_seed(0)
     x, y = torch.randint(5, (2, 1, 3, 4), dtype=torch.uint8)  # one chunk of three steps, four rows
@@ -52,7 +53,7 @@ def test_gradients_of_an_rnn_by_its_chain_rule() -> None:
 )
 def test_mean_gates(name: str, expected: dict[str, float]) -> None:
     mean_gates = load_script("mean_gates").mean_gates
-    model = CharModel(name, 2, 4, 5)
+    model = CharModel(shape(name, 2, 4, 5))
     x = torch.randint(5, (2, 6, 3), dtype=torch.uint8)
     with torch.no_grad():
         for p in model.parameters():
@@ -118,3 +119,14 @@ def test_the_benchmark_of_the_grid_measures_both_loops() -> None:
     assert len(specs) == 9
     for kind in ("plain", "charcmp"):
         assert all(speed > 0 for speed in one_after_another(specs, kind, threads, 0.01))
+
+
+@pytest.mark.usefixtures("scripts")
+def test_the_grid_in_lanes() -> None:
+    """On a CPU here: all runs are trained, each set up once."""
+    from bench_grid import in_lanes, name, shapes
+
+    specs = [spec for spec in shapes(["2000"], "cpu") if spec.config.layers == 1]
+    measured = in_lanes(specs, 2, {name(spec): float(spec.num_params) for spec in specs}, 1e-6)
+    assert 0 < measured.set_up_seconds < measured.seconds
+    assert measured.utilization is None or 0 <= measured.utilization <= 100

@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from threading import BrokenBarrierError
 
 import pytest
 from helpers.runs import write_run
+from helpers.training import tiny_spec
 
-from charcmp.sweeping.cost import Speeds, makespan, shape_key
+from charcmp.errors import UserError
+from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, measure_in_lanes, shape_key
 from charcmp.sweeping.slots import machine_key
 
 IDENTITY = {"cell.name": "gru", "layers": 2, "hidden_size": 53, "seed": 0, "corpus_sha256": "ab"}
@@ -62,3 +65,23 @@ def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
 )
 def test_when_the_last_run_ends(seconds: list[float], slots: int, end: float) -> None:
     assert makespan(seconds, slots) == end
+
+
+def test_shapes_in_lanes_are_measured_together(tiny_text: Path) -> None:
+    """Three shapes in two lanes; one that fails ends the others' wait for it."""
+    specs = [tiny_spec(tiny_text, cell) for cell in ("rnn", "gru", "lstm")]
+    assert all(speed > 0 for speed in measure_in_lanes(specs, 2, device="cpu"))
+    odd = tiny_spec(tiny_text, "rnn", precision="tf32")
+    with pytest.raises((UserError, BrokenBarrierError)):
+        measure_in_lanes([specs[0], odd], 2, device="cpu")
+
+
+def test_what_rules_on_a_gpu_is_the_steps_of_small_models(tiny_text: Path) -> None:
+    """The narrow deep model has fewer parameters and takes longer; on a CPU it is the faster."""
+    deep, wide = (
+        tiny_spec(tiny_text, "lstm", layers=layers, hidden_size=size, batch_size=100)
+        for layers, size in ((3, 32), (1, 80))
+    )
+    assert deep.num_params < wide.num_params
+    assert assumed_speed(deep, on_gpu=True) < assumed_speed(wide, on_gpu=True)
+    assert assumed_speed(deep, on_gpu=False) > assumed_speed(wide, on_gpu=False)

@@ -2,9 +2,11 @@
 
 import pytest
 
-from charcmp.config.schema import CellConfig, Config, RMSpropConfig
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.models.cells.options import CellConfig
 from charcmp.sweeping.slots import Slot, available_cores, gpu_slots, make_slots
 
 

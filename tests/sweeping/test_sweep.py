@@ -131,13 +131,16 @@ def test_a_child_that_is_killed_is_named(
 
 
 def test_a_run_that_hangs_is_ended(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
-    """A library of one run that never returns: TensorBoard's, which a training imports."""
+    """A library of one run that never returns: TensorBoard's, which a training looks for."""
     args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=30"]
-    (tmp_path / "hangs" / "tensorboard").mkdir(parents=True)
-    (tmp_path / "hangs" / "tensorboard" / "__init__.py").write_text("import time; time.sleep(600)")
     (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nif {'cell=gru', 'seed=0'} <= set(sys.orig_argv):\n"
-        f"    sys.path.insert(0, {str(tmp_path / 'hangs')!r})\n"
+        "import os, re, sys, time\n"
+        "class Finder:\n"
+        "    def find_spec(name, path=None, target=None):\n"
+        "        log = os.readlink('/proc/self/fd/1')\n"
+        "        if name == 'tensorboard' and re.search('/tiny-gru-.*-s0-.*/log.txt', log):\n"
+        "            time.sleep(600)\n"
+        "sys.meta_path.insert(0, Finder)\n"
     )
     done = charcmp("sweep", *args, PYTHONPATH=str(tmp_path))
     (folder,) = (tmp_path / "work" / "results" / "runs").glob("tiny-gru-*-s0-*")
@@ -265,6 +268,15 @@ def test_dropout_select_expands_to_ordinary_runs(charcmp: Charcmp, tiny_text: Pa
     listed = charcmp("sweep", "--dry-run", "--no-cost", *args, "dropout=0,0.1,0.2,0.3,0.5").stdout
     assert selected == listed
     assert "5 runs: 0 finished, 5 to do" in selected
+
+
+def test_rate_select_expands_to_a_ladder(charcmp: Charcmp, tiny_text: Path) -> None:
+    args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
+    selected = charcmp("sweep", "--dry-run", "--no-cost", *args, "optimizer.lr=select").stdout
+    assert "6 runs: 0 finished, 6 to do" in selected
+    refused = charcmp("train", *args, "optimizer.lr=select")
+    assert refused.returncode == 2
+    assert "is several runs: charcmp sweep optimizer.lr=select" in refused.stderr
 
 
 def test_points_that_are_one_run_are_run_once(charcmp: Charcmp, tiny_text: Path) -> None:

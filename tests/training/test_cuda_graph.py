@@ -1,5 +1,8 @@
 """CUDA graphs: on a GPU, what they replay is what the calls do; on a CPU there are none."""
 
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from charcmp.training.cuda_graph import Late, Replayed
 from charcmp.training.evaluate import Evaluation
 from charcmp.training.session import Session
 from charcmp.training.step import Step
+from charcmp.training.streams import at_work_on
 from charcmp.training.train import train
 
 
@@ -25,6 +29,29 @@ def test_without_a_gpu_work_is_called() -> None:
     work()
     work()
     assert late.read("after") == (2.0, "after")
+    work.close()
+    with pytest.raises(AssertionError, match="closed"):
+        work()
+
+
+def test_closed_a_step_is_freed_at_once(tiny_text: Path) -> None:
+    """With its tensors, on a GPU its graph: not at some later garbage collection."""
+    spec = tiny_spec(tiny_text)
+    drawn_KTB = torch.randint(spec.corpus.num_symbols, (3, 10, 4), dtype=torch.uint8)
+    Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))  # torch's first optimiser
+    gc.disable()
+    try:
+        step = Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))
+        scored = Evaluation(step.model, step.chunks)
+        step()
+        scored()
+        left = weakref.ref(step), weakref.ref(scored), weakref.ref(step.model)
+        step.close()
+        scored.close()
+        del step, scored
+        assert [reference() for reference in left] == [None] * 3
+    finally:
+        gc.enable()
 
 
 def make_step(spec: RunSpec, capture: bool) -> Step:
@@ -39,17 +66,39 @@ def make_step(spec: RunSpec, capture: bool) -> Step:
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_graph_does_what_the_calls_do(tiny_text: Path, cell: str) -> None:
     spec = tiny_spec(tiny_text, cell, device="cuda", layers=2, dropout=0.2)
-    replayed, called = make_step(spec, capture=True), make_step(spec, capture=False)
-    for _ in range(7):
-        replayed()
-        called()
-    assert replayed.replay.graph is not None
-    for one, other in zip(replayed.replay.changes(), called.replay.changes(), strict=True):
-        torch.testing.assert_close(one, other)
-    scored = Evaluation(replayed.model, replayed.chunks)
-    expected = Evaluation(replayed.model, replayed.chunks, capture=False)()
-    torch.testing.assert_close(scored(), expected)
-    torch.testing.assert_close(scored(), expected)  # again, from a zero state
+    with at_work_on(torch.device("cuda")):
+        replayed, called = make_step(spec, capture=True), make_step(spec, capture=False)
+        for _ in range(7):
+            replayed()
+            called()
+        assert replayed.replay.graph is not None
+        for one, other in zip(replayed.replay.changes(), called.replay.changes(), strict=True):
+            torch.testing.assert_close(one, other)
+        scored = Evaluation(replayed.model, replayed.chunks)
+        expected = Evaluation(replayed.model, replayed.chunks, capture=False)()
+        torch.testing.assert_close(scored(), expected)
+        torch.testing.assert_close(scored(), expected)  # again, from a zero state
+        replayed.close()
+        scored.close()
+
+
+@pytest.mark.cuda
+def test_runs_in_lanes_are_as_alone(tiny_text: Path, tmp_path: Path) -> None:
+    """More runs than torch has streams for, were each capture to take one: losses to the bit, while
+    others capture and free their graphs."""
+    specs = [
+        tiny_spec(tiny_text, cell, device="cuda", layers=2, dropout=0.2, seed=seed)
+        for seed in range(8)
+        for cell in ("lstm", "gru", "rnn")
+    ]
+    expected = [train(spec, folder_of(tmp_path, f"a{n}"), Session(say=quiet))
+                for n, spec in enumerate(specs)]  # fmt: skip
+    with ThreadPoolExecutor(6) as lanes:
+        folders = [folder_of(tmp_path, f"b{number}") for number in range(len(specs))]
+        found = list(lanes.map(train, specs, folders, [Session(say=quiet, num_lanes=6)] * 24))
+    for one, other in zip(found, expected, strict=True):
+        assert one.verified
+        assert one.test_nats_per_char == other.test_nats_per_char
 
 
 @pytest.mark.cuda

@@ -8,18 +8,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from charcmp.config.rules import without_effect
-from charcmp.config.schema import (
+from charcmp.config.optimizers import (
     OPTIMIZERS,
     AdagradConfig,
     AdamConfig,
     AdamWConfig,
-    Config,
     OptimizerConfig,
     RMSpropConfig,
     SGDConfig,
-    config_dir,
 )
+from charcmp.config.rules import without_effect
+from charcmp.config.schema import Config
+from charcmp.files import config_dir
 from charcmp.training.optim import clip_gradients, learning_rate, make_optimizer
 
 LR = 0.1
@@ -98,6 +98,20 @@ def test_schedules() -> None:
     assert schedule(7, schedule="cosine", warmup_epochs=2) == pytest.approx([1 / 3, 2 / 3, *cosine])
     warm = schedule(lr_decay=0.5, lr_decay_after=1, warmup_epochs=2)
     assert warm == pytest.approx([1 / 3, 2 / 3, 0.25, 0.125, 0.0625])
+
+
+def test_a_rate_that_changes_with_every_update() -> None:
+    """Three epochs of four updates are one schedule of twelve; exponential goes by epochs."""
+    options = {"name": "rmsprop", "lr": 1.0, "rate_per": "update", "warmup_updates": 2}
+    cosine = RMSpropConfig(**options, schedule="cosine")
+    rates = [learning_rate(cosine, e, 3, c, 4) for e in (1, 2, 3) for c in range(4)]
+    expected = [(1 + math.cos(math.pi * n / 10)) / 2 for n in range(10)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, *expected])
+    paper = RMSpropConfig(**options, lr_decay=0.5, lr_decay_after=1)
+    rates = [learning_rate(paper, e, 3, c, 4) for e in (1, 2, 3) for c in range(4)]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 1, *[0.5] * 4, *[0.25] * 4])
+    short = RMSpropConfig(**{**options, "warmup_updates": 50}, schedule="cosine")
+    assert learning_rate(short, 1, 1, 3, 4) == 1.0  # the last update is never a warm-up's
 
 
 @pytest.mark.parametrize("limit", [0.5, 4.9, 5.1, 1e6])

@@ -13,20 +13,19 @@ import torch.nn.functional as F
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 from safetensors.torch import load_file
 
-from charcmp.config.rules import RESETS
-from charcmp.config.schema import (
+from charcmp.config.optimizers import (
     OPTIMIZERS,
     AdamConfig,
-    LSTMConfig,
     OptimizerConfig,
     RMSpropConfig,
     SGDConfig,
 )
+from charcmp.config.rules import RESETS
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
 from charcmp.errors import Interrupted, UserError
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.result import Result
 from charcmp.training.evaluate import losses
@@ -41,7 +40,7 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
     loss and the largest element of the state."""
     config = spec.config
     splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
-    model = CharModel(config.cell.name, config.layers, spec.hidden_size, spec.corpus.num_symbols)
+    model = CharModel(spec.shape)
     model.initialize(0.08, config.seed)
     averages = [torch.zeros_like(p) for p in model.parameters()]
     state = model.zero_state(4)
@@ -89,7 +88,7 @@ def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> Non
     lines: dict[float, list[str]] = {0.0: [], 30.0: []}  # with a bias of 30 nothing is forgotten
     for forget_bias, said in lines.items():
         spec = tiny_spec(tiny_text, "lstm", epochs=6, batch_size=1, unroll_steps=50)
-        cell = LSTMConfig(name="lstm", forget_bias=forget_bias)
+        cell = cell_config("lstm", forget_bias=forget_bias)
         folder = folder_of(tmp_path, f"run{forget_bias}")
         train(resolve(replace(spec.config, cell=cell)), folder, Session(say=said.append))
         assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
@@ -121,7 +120,7 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
     assert result.val_nats_per_char == best["val_nats_per_char"]
 
     # The published weights are the ones the losses are of; losses in the order of the rows.
-    model = CharModel("lstm", 1, spec.hidden_size, spec.corpus.num_symbols)
+    model = CharModel(spec.shape)
     model.load_state_dict(load_file(folder.best))
     model.eval()
     x = torch.tensor(splits.test.x_BC).long().t()
@@ -145,6 +144,15 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
         *(("rnn", {"optimizer": make(name=name)}) for name, make in OPTIMIZERS.items()),
         ("rnn", {"optimizer": AdamConfig(name="adam", schedule="cosine"), "clip_mode": "norm"}),
         ("gru", {"reset_state": "epoch"}),
+        (
+            "rnn",
+            {
+                "optimizer": RMSpropConfig(
+                    name="rmsprop", schedule="cosine", rate_per="update", warmup_updates=30
+                )
+            },
+        ),
+        ("gru", {"layout": "columns", "train_batch_size": 2, "train_unroll_steps": 5, "epochs": 2}),
         # Ends early, and after every resume where it does without.
         ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
     ],
@@ -173,6 +181,28 @@ def test_resume_at_any_step_is_exact(
     assert history_of(broken) == history_of(whole)
     for name in ("best.safetensors", "test_nll.npy"):
         assert (broken.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_resume_from_a_gpus_checkpoint(tiny_text: Path, tmp_path: Path, name: str) -> None:
+    """Its optimiser works many tensors at once, captured, with its rate and its count of steps on
+    the device: none of that is this one's."""
+    spec = tiny_spec(tiny_text, "rnn", optimizer=OPTIMIZERS[name](name=name))
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, Session(say=quiet))
+    left = iter([False] * 40 + [True])
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: next(left), quiet))
+    checkpoint = torch.load(broken.checkpoint, weights_only=True)
+    (group,) = checkpoint["optimizer"]["param_groups"]
+    group |= {"capturable": True, "foreach": True, "lr": torch.tensor(7.0)}
+    checkpoint |= {"rng_device": "cuda", "rng": torch.zeros(16, dtype=torch.uint8)}
+    torch.save(checkpoint, broken.checkpoint)
+    lines: list[str] = []
+    result = train(spec, broken, Session(say=lines.append))
+    assert lines[0].startswith("resuming")
+    assert without_times(result) == without_times(expected)
+    assert history_of(broken) == history_of(whole)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])

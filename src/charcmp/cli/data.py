@@ -6,11 +6,8 @@ import os
 import stat
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from charcmp.cli.one_line import one_line_errors
-from charcmp.config.schema import config_dir
-from charcmp.data.dataset import DatasetConfig
+from charcmp.data.dataset import builtin_datasets, is_fetched
 from charcmp.errors import (
     UserError,
 )
@@ -18,7 +15,7 @@ from charcmp.files import is_there
 
 DATA_USAGE = """\
 charcmp data                         the corpora: what is here, size, distinct bytes, sha256
-charcmp data fetch [wp] [lk]         download the paper's corpora into the cache folder
+charcmp data fetch [wp] [lk]         download these corpora, or all, into the cache folder
 charcmp data build-lk TREE [FOLDER]  make lk.txt from a Linux source tree, by the paper's recipe
 """
 
@@ -30,7 +27,7 @@ def data(args: list[str]) -> None:
             case []:
                 list_data()
             case ["fetch", *names]:
-                fetch_data(names or ["wp", "lk"])
+                fetch_data(names)
             case ["build-lk", tree, *rest] if len(rest) <= 1:
                 from charcmp.data import sources
 
@@ -44,20 +41,6 @@ def data(args: list[str]) -> None:
                 raise UserError(f"data {' '.join(args)}: not understood; charcmp data --help")
 
 
-def builtin_datasets() -> dict[str, DatasetConfig]:
-    """The datasets of conf/dataset that name a text of their own."""
-    from omegaconf import OmegaConf
-
-    datasets = {}
-    for file in sorted((config_dir() / "dataset").glob("*.yaml")):
-        loaded = OmegaConf.load(file)
-        assert isinstance(loaded, DictConfig)
-        loaded.pop("defaults")
-        if loaded.source != "file":
-            datasets[file.stem] = DatasetConfig(**OmegaConf.to_container(loaded))  # type: ignore
-    return datasets
-
-
 def list_data() -> None:
     from charcmp.data import sources
 
@@ -66,7 +49,7 @@ def list_data() -> None:
         print(f"note: {sources.DATA_VARIABLE}={folder}: no such folder")
     print(f"{'dataset':8} {'bytes':>10} {'distinct':>8}  sha256")
     for name, dataset in builtin_datasets().items():
-        if dataset.source == "paper" and sources.find(name) is None:
+        if is_fetched(dataset) and sources.find(name) is None:
             print(
                 f"{name:8} not here: charcmp data fetch {name}, or {sources.DATA_VARIABLE}=folder"
             )
@@ -83,9 +66,9 @@ def list_data() -> None:
 def fetch_data(names: list[str]) -> None:
     from charcmp.data import sources
 
-    datasets = builtin_datasets()
-    for name in names:
-        if name not in datasets or datasets[name].source != "paper":
-            raise UserError(f"data fetch {name}: wp and lk can be fetched")
+    datasets = {name: each for name, each in builtin_datasets().items() if is_fetched(each)}
+    for name in names or datasets:
+        if name not in datasets:
+            raise UserError(f"data fetch {name}: {' and '.join(datasets)} can be fetched")
         corpus = sources.load_corpus(datasets[name])
         print(f"{name}: {corpus.num_chars:,} bytes, sha256 {corpus.sha256}")

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from charcmp.cli.one_line import in_one_line, one_line_errors
-from charcmp.cli.output import fail
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
-from charcmp.config.schema import config_dir, register_schemas
+from charcmp.config.schema import register_schemas
+from charcmp.files import config_dir
+from charcmp.output import fail
 
-# `dropout=select` is a grid over these, ordinary runs with ordinary ids; the report picks one per
-# model by validation loss.
-SELECT_DROPOUT = ("dropout=select", "dropout=0,0.1,0.2,0.3,0.5")
+# `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
+# one per model by validation loss. `optimizer.lr=0.003,0.01` and the like are other ladders.
+SELECT = {
+    "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
+    "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
+}
 GROUPS = ("cell", "dataset", "optimizer", "experiment")
 # Hydra's flags that print something instead of running, and its others.
 PRINTING_FLAGS = (
@@ -91,8 +95,8 @@ def _overrides_first(args: list[str]) -> list[str]:
 
 def _as_one_override(arg: str) -> str:
     """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two."""
-    if arg == SELECT_DROPOUT[0]:
-        return SELECT_DROPOUT[1]
+    if arg in SELECT:
+        return SELECT[arg]
     key, _, value = arg.partition("=")
     return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
 

@@ -8,11 +8,12 @@ import signal
 import sys
 
 from charcmp import __version__
-from charcmp.cli.output import fail, make_lasting
+from charcmp.output import fail, make_lasting
 
 USAGE = """\
 charcmp: recurrent cells compared at equal parameter counts
 
+  charcmp recommend my.txt          which model to take for a text: a race of minutes (minutes=30)
   charcmp train   [key=value ...]   train one model, or go on with it
   charcmp sweep   [key=value ...]   a grid of models: what is missing of it
                                     --dry-run [--no-cost]: only list it, and what it will cost
@@ -26,6 +27,7 @@ charcmp: recurrent cells compared at equal parameter counts
   charcmp baselines [key=value ...] n-grams and compressors on the texts of a grid, for the report
   charcmp sample  run=RUN           text from a trained run, as it is generated
   charcmp score   run=RUN FILE      nats per character of any text under a run (--json)
+  charcmp doctor  [device=...]      whether this machine, and its GPU, computes what it should
   charcmp data    [fetch|build-lk]  the corpora: what is here, download, build
 
   charcmp sweep                     the paper's 72 models
@@ -35,15 +37,9 @@ charcmp: recurrent cells compared at equal parameter counts
 """
 
 # Each a function in a module of charcmp.cli of the same name.
-HYDRA_COMMANDS = (
-    "train",
-    "sweep",
-    "params",
-    "status",
-    "report",
-    "baselines",
-)  # overrides in Hydra's grammar
-OTHER_COMMANDS = ("sample", "score", "data", "lanes")  # lanes: a sweep's own
+# Those with overrides in Hydra's grammar, which it completes, and the others.
+HYDRA_COMMANDS = ("train", "sweep", "params", "status", "report", "baselines")
+OTHER_COMMANDS = ("recommend", "sample", "score", "data", "doctor")
 
 
 def main() -> None:
@@ -54,7 +50,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
         sys.exit(130)
     finally:
-        sys.stdout.flush()  # a full disk is told of now: see charcmp.cli.output
+        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 
 
 def dispatch() -> None:

@@ -17,7 +17,6 @@ from typing import NoReturn
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from charcmp.cli.output import fail
 from charcmp.config.rules import not_resolved, unknown_key
 from charcmp.errors import (
     EXIT_INTERRUPTED,
@@ -25,6 +24,7 @@ from charcmp.errors import (
     UserError,
     exit_status,
 )
+from charcmp.output import fail
 
 # With it Hydra raises its errors, else it prints them and exits.
 TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"

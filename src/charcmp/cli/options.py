@@ -25,6 +25,7 @@ charcmp sample run=RUN [key=value ...]   text from a trained run, as it is gener
   raw=false            true: the bytes themselves, for a file or a pipe. Otherwise they are decoded
                        as UTF-8, what is none becomes U+FFFD, and a terminal is shown control
                        characters as \\x1b (carriage returns not at all)
+  target=null          of a run of cell=module, its class again: package.Class or my_cell.py:MyCell
   results_dir=results  data_dir=null
 """
 SCORE_USAGE = """\
@@ -36,6 +37,7 @@ charcmp score run=RUN split=test [--json]             the same of a part of the 
                         A run of task=fill predicts each byte from the text on both sides of it
   unknown_bytes=error   or skip: bytes the run's corpus does not have are left out and counted
   split=null            train, val or test, in the rows of the run: for test, its own test loss
+  target=null          of a run of cell=module, its class again: package.Class or my_cell.py:MyCell
   results_dir=results  data_dir=null
 """
 Options = TypeVar("Options", "SampleOptions", "ScoreOptions")
@@ -50,6 +52,7 @@ class SampleOptions:
     seed: int = 0
     top_k: int | None = None
     raw: bool = False
+    target: str | None = None
     results_dir: str = "results"
     data_dir: str | None = None
 
@@ -70,6 +73,7 @@ class ScoreOptions:
     file: str | None = None
     split: str | None = None
     unknown_bytes: str = "error"
+    target: str | None = None
     results_dir: str = "results"
     data_dir: str | None = None
 

@@ -11,8 +11,9 @@ from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_size
+from charcmp.data.dataset import is_fetched
 from charcmp.data.sources import find, load_corpus
-from charcmp.models.budget import num_params
+from charcmp.models.cells.registry import cell_title
 from charcmp.sweeping.grid import make_grid
 
 
@@ -37,16 +38,15 @@ def print_params(composer: Composer, as_json: bool) -> None:
 def size_row(config: Config) -> dict[str, Any]:
     """The size that a configuration leads to, and how far it is off the budget."""
     name, num_symbols = _vocabulary(config)
-    cell, layers, task = config.cell.name, config.layers, config.task
     size = resolve_size(config, num_symbols)
-    count = num_params(cell, layers, size.hidden_size, num_symbols, task)
+    count = size.shape.num_params
     return {
         "dataset": name,
-        "task": task,
-        "cell": cell,
-        "layers": layers,
+        "task": config.task,
+        "cell": cell_title(config.cell),
+        "layers": config.layers,
         "budget": size.budget,
-        "hidden_size": size.hidden_size,
+        "hidden_size": size.shape.hidden_size,
         "num_params": count,
         "target_params": size.target_params,
         "deviation_percent": round(100 * (count / size.target_params - 1), 3),
@@ -56,8 +56,7 @@ def size_row(config: Config) -> dict[str, Any]:
 def _vocabulary(config: Config) -> tuple[str | None, int]:
     """A corpus's name and number of symbols: known of the paper's even where they are not here."""
     dataset = config.dataset
-    is_papers = dataset.source == "paper" and not dataset.path
-    if is_papers and not find(str(dataset.name), config.data_dir):
+    if is_fetched(dataset) and not dataset.path and not find(str(dataset.name), config.data_dir):
         assert dataset.num_symbols is not None
         return dataset.name, dataset.num_symbols
     corpus = load_corpus(dataset, config.data_dir)

@@ -24,7 +24,7 @@ def sample(args: list[str]) -> None:
             raise UserError("raw=true writes to a file or a pipe, not to a terminal")
         from charcmp.inference.trained import load_trained
 
-        run = load_trained(options.run, options.results_dir, options.data_dir)
+        run = load_trained(options.run, options.results_dir, options.data_dir, options.target)
         if run.task == "fill":
             raise UserError(
                 f"{run.run_id}: a fill-in model reads what stands on both sides of a byte, so it "

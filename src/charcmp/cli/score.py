@@ -22,7 +22,7 @@ def score(args: list[str]) -> None:
         from charcmp.inference.score import score_file, score_split
         from charcmp.inference.trained import load_trained
 
-        run = load_trained(options.run, options.results_dir, options.data_dir)
+        run = load_trained(options.run, options.results_dir, options.data_dir, options.target)
         if options.split is not None:
             scores = score_split(run, options.split, options.data_dir)
         else:

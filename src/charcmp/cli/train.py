@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from charcmp.cli.line import SELECT_DROPOUT, read_line, run_hydra
-from charcmp.cli.output import fail
+from charcmp.cli.line import SELECT, read_line, run_hydra
+from charcmp.output import fail
 
 
 def train(args: list[str]) -> None:
     """`charcmp train`."""
-    if SELECT_DROPOUT[0] in args:
-        fail("dropout=select is several runs: charcmp sweep dropout=select ...")
+    for several in SELECT.keys() & set(args):
+        fail(f"{several} is several runs: charcmp sweep {several} ...")
     run_hydra(read_line("train", args).hydra)

@@ -28,7 +28,8 @@ from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 
-from charcmp.config.schema import config_dir, register_schemas
+from charcmp.config.schema import register_schemas
+from charcmp.files import config_dir
 
 VERSION_BASE = "1.3"  # of Hydra's behaviour
 SCHEMAS = "structured://"  # what register_schemas has registered

@@ -4,62 +4,39 @@ from __future__ import annotations
 
 import copy
 import difflib
-import math
-import re
-from collections.abc import Callable, Iterable
 from dataclasses import fields, is_dataclass
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from charcmp.config.schema import (
-    OPTIMIZERS,
-    CellConfig,
-    Config,
-    OptimizerConfig,
-    SGDConfig,
-    cell_schema,
-    flatten,
-)
+from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
+from charcmp.config.schema import Config, flatten
 from charcmp.data.corpus import PAPER_SIZE
 from charcmp.errors import UserError, require
 from charcmp.files import SAFE_NAME
 from charcmp.models.budget import MAX_HIDDEN_SIZE, NUM_STACKS
-from charcmp.models.cells.registry import check_activation
+from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.registry import check_cell
+from charcmp.values import (
+    AT_LEAST_1,
+    BELOW_1,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    matching,
+    one_of,
+    or_null,
+    rules_of,
+    whole_up_to,
+)
 
 RESETS = ("never", "epoch")
 MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
 
-Rule = tuple[Callable[[Any], object], str]  # whether a value will do, and what a user is told else
-
-
-def one_of(choices: Iterable[str], remark: str = "") -> Rule:
-    return (lambda value: value in choices), f"one of {', '.join(choices)}{remark}"
-
-
-def matching(pattern: str, wanted: str) -> Rule:
-    return re.compile(pattern).fullmatch, wanted
-
-
-def or_null(rule: Rule) -> Rule:
-    holds, wanted = rule
-    return (lambda value: value is None or holds(value)), f"{wanted}, or null"
-
-
-def whole_up_to(most: int) -> Rule:
-    return (lambda value: 1 <= value <= most), f"must be at least 1 and at most {most:,}"
-
-
-AT_LEAST_1: Rule = (lambda value: value >= 1, "must be at least 1")
-NOT_NEGATIVE: Rule = (lambda value: value >= 0, "must be 0 or more")
-POSITIVE: Rule = (lambda value: 0 < value < math.inf, "must be positive and finite")
-BELOW_1: Rule = (lambda value: 0 <= value < 1, "must be in [0, 1)")
+# Those of cells and optimisers stand with their options.
 RULES: dict[str, Rule] = {
     "task": one_of(NUM_STACKS),
     "fill_context": or_null(AT_LEAST_1),
-    "cell.forget_bias": or_null((math.isfinite, "must be a finite number")),
-    "cell.open_bias": or_null((math.isfinite, "must be a finite number")),
     "dataset.name": or_null(
         (SAFE_NAME.fullmatch, "letters, digits, '_', '.' and '-' only, as it names folders")
     ),
@@ -68,19 +45,6 @@ RULES: dict[str, Rule] = {
         lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
         "three positive percentages that sum to 100",
     ),
-    "optimizer.lr": POSITIVE,
-    "optimizer.schedule": one_of(("exponential", "cosine", "constant")),
-    "optimizer.lr_decay": (lambda factor: 0 < factor <= 1, "must be in (0, 1]"),
-    "optimizer.lr_decay_after": NOT_NEGATIVE,
-    "optimizer.warmup_epochs": NOT_NEGATIVE,
-    "optimizer.alpha": BELOW_1,
-    "optimizer.betas": (
-        lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
-        "must be two, each in [0, 1)",
-    ),
-    "optimizer.momentum": BELOW_1,
-    "optimizer.weight_decay": (lambda d: 0 <= d < math.inf, "must be 0 or more and finite"),
-    "optimizer.eps": POSITIVE,
     "layers": whole_up_to(MAX_LAYERS),
     "hidden_size": or_null(whole_up_to(MAX_HIDDEN_SIZE)),
     # Generators take no more bits than these: beyond, other seeds give the same numbers.
@@ -89,13 +53,15 @@ RULES: dict[str, Rule] = {
     "epochs": AT_LEAST_1,
     "batch_size": or_null(AT_LEAST_1),
     "unroll_steps": or_null(AT_LEAST_1),
+    "train_batch_size": or_null(AT_LEAST_1),
+    "train_unroll_steps": or_null(AT_LEAST_1),
     "clip": or_null(POSITIVE),
     "clip_mode": one_of(("value", "norm")),
     "reset_state": one_of(RESETS),
     "patience": or_null(AT_LEAST_1),
     "init": one_of(("uniform", "xavier", "orthogonal")),
     "init_range": POSITIVE,
-    "precision": one_of(("float32", "tf32", "bf16"), "; the paper's is float32"),
+    "precision": one_of(("float32", "tf32"), "; the paper's is float32"),
     "threads": or_null(whole_up_to(MAX_AT_ONCE)),
     "jobs": or_null(whole_up_to(MAX_AT_ONCE)),
     "jobs_per_gpu": matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),
@@ -168,35 +134,48 @@ def check(config: Config) -> None:
         OPTIMIZERS.get(optimizer.name) is type(optimizer),
         f"optimizer.name={optimizer.name}: optimizer=... chooses, one of {', '.join(OPTIMIZERS)}",
     )
+    rules = RULES | {f"optimizer.{key}": rule for key, rule in rules_of(optimizer).items()}
     for key, value in flatten(config).items():
-        if key in RULES:
-            holds, wanted = RULES[key]
+        if key in rules:
+            holds, wanted = rules[key]
             require(bool(holds(value)), f"{key}={value}: {wanted}")
     steps = config.unroll_steps or PAPER_SIZE
     require(
         config.task == "lm" or (config.fill_context or 1) <= steps,
         f"fill_context={config.fill_context}: must be at most unroll_steps={steps}",
     )
+    for key in ("batch_size", "unroll_steps"):
+        whole, part = getattr(config, key) or PAPER_SIZE, getattr(config, f"train_{key}") or 1
+        require(
+            config.dataset.layout == "contiguous" or whole % part == 0,
+            f"train_{key}={part}: must be a divisor of {key}={whole}",
+        )
+        require(
+            config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
+            f"train_{key}={part}: in a contiguous text give it or {key}, not both",
+        )
+        require(config.task == "lm" or part == 1, f"train_{key}={part}: task=lm alone has it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
     )
+    unused = "warmup_epochs" if optimizer.rate_per == "update" else "warmup_updates"
     require(
-        not (isinstance(optimizer, SGDConfig) and optimizer.nesterov and optimizer.momentum == 0),
-        "optimizer.nesterov=true needs a momentum above 0",
+        getattr(optimizer, unused) == 0,
+        f"optimizer.{unused}={getattr(optimizer, unused)}: with rate_per={optimizer.rate_per} the "
+        f"warm-up is set by warmup_{optimizer.rate_per}s",
     )
+    cell = config.cell
+    require(
+        config.init == "uniform" or not isinstance(cell, ModuleConfig) or cell.init == "own",
+        f"init={config.init} cell.init=charcmp: which parameters of another's class are recurrent "
+        "matrices is not known; init=uniform, or cell.init=own",
+    )
+    if problem := optimizer.problem():
+        raise UserError(problem)
     require(
         config.budget is None or config.hidden_size is None,
         f"budget={config.budget} and hidden_size={config.hidden_size}: give one of them",
-    )
-
-
-def check_cell(cell: CellConfig) -> None:
-    """UserError for a cell that there is not, or an option that it does not have."""
-    check_activation(cell.name, cell.activation)
-    require(
-        type(cell) is cell_schema(cell.name),
-        f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
     )
 
 

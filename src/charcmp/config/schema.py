@@ -6,14 +6,17 @@ what stands at its default here, so a default may move only together with PROTOC
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.options import CellConfig
+from charcmp.models.cells.registry import cell_options
 
 PROTOCOL_VERSION = 1
 # 2: a language model's validation and test text of `contiguous` is scored whole, each stretch after
@@ -26,73 +29,6 @@ def protocol_version(layout: str, task: str) -> int:
     """The version of how such runs are trained and scored, part of their identity."""
     is_new = layout == "contiguous" and task == "lm"
     return CONTIGUOUS_PROTOCOL_VERSION if is_new else PROTOCOL_VERSION
-
-
-@dataclass
-class CellConfig:
-    name: str = MISSING
-    activation: str = "tanh"  # of the candidate, and of an LSTM's output: tanh | softsign | relu
-
-
-@dataclass
-class LSTMConfig(CellConfig):
-    forget_bias: float | None = None  # initial value of the forget gate's bias; the paper: none
-
-
-@dataclass
-class CascadedGateConfig(LSTMConfig):
-    open_bias: float | None = None  # initial value of both biases of i, f and o
-
-
-@dataclass
-class OptimizerConfig:
-    name: str = MISSING
-    lr: float = MISSING
-    schedule: str = "exponential"  # exponential (the paper's) | cosine | constant
-    lr_decay: float = 0.95  # exponential: factor per epoch ...
-    lr_decay_after: int = 10  # ... after this many epochs
-    warmup_epochs: int = 0  # epochs of a rate that rises linearly, before any schedule
-
-
-@dataclass
-class RMSpropConfig(OptimizerConfig):
-    lr: float = 2e-3
-    alpha: float = 0.95
-    eps: float = 1e-8
-
-
-@dataclass
-class AdagradConfig(OptimizerConfig):
-    lr: float = 5e-2
-    eps: float = 1e-10
-
-
-@dataclass
-class AdamConfig(OptimizerConfig):
-    lr: float = 1e-2
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-8
-
-
-@dataclass
-class AdamWConfig(AdamConfig):
-    weight_decay: float = 1e-2
-
-
-@dataclass
-class SGDConfig(OptimizerConfig):
-    lr: float = 1e-2
-    momentum: float = 0.9
-    nesterov: bool = False
-
-
-OPTIMIZERS: dict[str, type[OptimizerConfig]] = {
-    "rmsprop": RMSpropConfig,
-    "adagrad": AdagradConfig,
-    "adam": AdamConfig,
-    "adamw": AdamWConfig,
-    "sgd": SGDConfig,
-}
 
 
 @dataclass(kw_only=True)
@@ -111,13 +47,17 @@ class Config:
     epochs: int = 50
     batch_size: int | None = None  # null: the paper's 100; fewer where a `contiguous` text is short
     unroll_steps: int | None = None  # null: likewise
+    # An update's streams and steps, where they are to be fewer than those that lay out the text; a
+    # divisor of them, or in a `contiguous` text their upper limit. null: the same.
+    train_batch_size: int | None = None
+    train_unroll_steps: int | None = None
     clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
     clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
     reset_state: str = "never"  # to zero: never (the paper's) | epoch, at each one's start
     patience: int | None = None  # ends after so many epochs without a better validation loss
     init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
     init_range: float = 0.08  # of init=uniform
-    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs) | bf16
+    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs)
     # How and where: not part of it.
     device: str = "auto"  # auto | cpu | cuda | cuda:1
     threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
@@ -164,33 +104,27 @@ class LauncherConfig:
 
 
 def register_schemas() -> None:
-    """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base."""
+    """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base.
+
+    The choices of `cell=` come from the registry, and so do the bases of a cell/NAME.yaml of
+    one's own: `defaults: [/schema/cell@_here_: lstm]`, `name: lstm`, `forget_bias: 1.0`.
+    """
     store = ConfigStore.instance()
     store.store(name="charcmp_schema", node=Config)
     store.store(group="hydra/sweeper", name="charcmp", node=SweeperConfig)
     store.store(group="hydra/launcher", name="charcmp", node=LauncherConfig)
-    for group, name, node in (
-        ("schema/cell", "plain", CellConfig),
-        ("schema/cell", "lstm", LSTMConfig),
-        ("schema/cell", "cascaded_gate", CascadedGateConfig),
-        ("schema/dataset", "dataset", DatasetConfig),
-        *(("schema/optimizer", name, optimizer) for name, optimizer in OPTIMIZERS.items()),
-    ):
-        store.store(group=group, name=name, node=node)
+    store.store(group="schema/dataset", name="dataset", node=DatasetConfig)
+    for name, optimizer in OPTIMIZERS.items():
+        store.store(group="schema/optimizer", name=name, node=optimizer)
+    for name, options in cell_options().items():
+        store.store(group="cell", name=name, node=options(name=name))
+        store.store(group="schema/cell", name=_schema_name(options), node=options)
 
 
-def config_dir() -> Path:
-    """conf/ of the checkout this module lies in, else the copy inside the installed package."""
-    package = Path(__file__).resolve().parents[1]
-    checkout = package.parents[1] / "conf"
-    return checkout if (checkout / "config.yaml").is_file() else package / "conf"
-
-
-def cell_schema(name: str) -> type[CellConfig]:
-    """The options that a cell has."""
-    if name == "lstm_cascaded_gate":
-        return CascadedGateConfig
-    return LSTMConfig if name.startswith("lstm") else CellConfig
+def _schema_name(options: type[CellConfig]) -> str:
+    """CascadedGateConfig as the YAML files name it: `/schema/cell@_here_: cascaded_gate`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", options.__name__.removesuffix("Config"))
+    return words.lower()
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

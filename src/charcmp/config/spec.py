@@ -6,14 +6,13 @@ import hashlib
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 from charcmp.config.rules import without_effect
 from charcmp.config.schema import (
     CONTIGUOUS_PROTOCOL_VERSION,
     NOT_SCIENTIFIC,
-    OPTIMIZERS,
-    CascadedGateConfig,
     Config,
     flatten,
     protocol_version,
@@ -29,12 +28,14 @@ from charcmp.data.corpus import (
 from charcmp.data.sources import load_corpus, safe_name
 from charcmp.files import canonical_json
 from charcmp.models.budget import (
+    Shape,
     budget_label,
     canonical_budget,
-    num_params,
-    solve_hidden_size,
+    solve,
     target_params,
 )
+from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.registry import cell_identity
 
 DEFAULT_BUDGET = "50k"
 WARN_DEVIATION_PERCENT = 2.0
@@ -42,15 +43,31 @@ WARN_DEVIATION_PERCENT = 2.0
 
 @dataclass(frozen=True, eq=False)
 class RunSpec:
-    """One cell of a grid, fully resolved."""
+    """One model of a grid, fully resolved."""
 
     config: Config
     corpus: Corpus
-    hidden_size: int
-    num_params: int
+    shape: Shape
     target_params: int  # num_params itself where a hidden size was asked for, not a budget
     budget: str  # its name where it has one, else the target as digits
     chosen_sizes: str | None = None  # a note on batch and steps where the text is short for 100
+
+    @property
+    def hidden_size(self) -> int:
+        return self.shape.hidden_size
+
+    @cached_property
+    def num_params(self) -> int:
+        return self.shape.num_params
+
+    @cached_property
+    def cell_identity(self) -> dict[str, Any]:
+        """`cell.name`, which of `cell=module` is the class's, and the options."""
+        return cell_identity(self.config.cell, self.corpus.num_symbols, self.hidden_size)
+
+    @property
+    def cell_name(self) -> str:
+        return str(self.cell_identity["cell.name"])
 
     @property
     def deviation_percent(self) -> float:
@@ -67,6 +84,16 @@ class RunSpec:
         return self.config.unroll_steps
 
     @property
+    def train_batch_size(self) -> int:
+        """Streams of a training update."""
+        return self.config.train_batch_size or self.batch_size
+
+    @property
+    def train_unroll_steps(self) -> int:
+        """Steps of a training update."""
+        return self.config.train_unroll_steps or self.unroll_steps
+
+    @property
     def right_context(self) -> int | None:
         """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
         config = self.config
@@ -79,14 +106,12 @@ class RunSpec:
         `wp-fill-lstm-...` where the task is not that of a language model.
         """
         config = self.config
-        cell, layers, num_symbols = config.cell.name, config.layers, self.corpus.num_symbols
-        label = budget_label(cell, layers, self.hidden_size, num_symbols, config.task)
         parts = (
             config.dataset.name or safe_name(self.corpus.name),
             *([] if config.task == "lm" else [config.task]),
-            config.cell.name,
+            self.cell_name,
             f"{config.layers}x{self.hidden_size}",
-            label or f"{self.num_params}p",
+            budget_label(self.shape) or f"{self.num_params}p",
             f"s{config.seed}",
             hashlib.sha256(canonical_json(self.identity()).encode()).hexdigest()[:8],
         )
@@ -99,7 +124,7 @@ class RunSpec:
             "dataset": self.corpus.name,
             "task": config.task,
             "budget": self.budget,
-            "cell": config.cell.name,
+            "cell": self.cell_name,
             "layers": config.layers,
             "hidden_size": self.hidden_size,
             "seed": config.seed,
@@ -111,10 +136,11 @@ class RunSpec:
         An option added later, at its default, leaves the ids of today's runs as they are.
         """
         config = self.config
-        defaults = DEFAULTS | OPTIMIZER_DEFAULTS[config.optimizer.name]
+        defaults = _defaults(config)
+        flat = {k: v for k, v in flatten(config).items() if not k.startswith("cell.")}
         identity = {
             key: value
-            for key, value in flatten(config).items()
+            for key, value in (flat | self.cell_identity).items()
             if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
         }
         if config.init != "uniform":
@@ -125,7 +151,7 @@ class RunSpec:
         return identity | {
             "protocol_version": protocol_version(config.dataset.layout, config.task),
             "corpus_sha256": self.corpus.sha256,
-            "cell.name": config.cell.name,
+            "cell.name": self.cell_name,
             "layers": config.layers,
             "hidden_size": self.hidden_size,
             "seed": config.seed,
@@ -134,22 +160,15 @@ class RunSpec:
         }
 
 
-# What an identity may leave out: a key at its default, options of cells and optimisers included.
-DEFAULTS = flatten(Config(cell=CascadedGateConfig())) | {
-    "optimizer.name": "rmsprop",
-    "batch_size": PAPER_SIZE,  # however they came about
-    "unroll_steps": PAPER_SIZE,
-}
-# Each optimiser has defaults of its own. Leaving them out keeps ids apart, since every name but
-# rmsprop's stays in.
-OPTIMIZER_DEFAULTS = {
-    name: {
-        key: value
-        for key, value in flatten(optimizer(), "optimizer.").items()
-        if key != "optimizer.name"
+def _defaults(config: Config) -> dict[str, Any]:
+    """What an identity may leave out: a key at the default that this cell and optimiser give it."""
+    cell, optimizer = type(config.cell)(), type(config.optimizer)()
+    return flatten(Config(cell=cell, optimizer=optimizer)) | {
+        # Every other name stays in, so leaving out the defaults of each optimiser keeps ids apart.
+        "optimizer.name": "rmsprop",
+        "batch_size": PAPER_SIZE,  # however they came about
+        "unroll_steps": PAPER_SIZE,
     }
-    for name, optimizer in OPTIMIZERS.items()
-}
 
 
 def resolve(config: Config) -> RunSpec:
@@ -163,11 +182,9 @@ def resolve(config: Config) -> RunSpec:
 
 def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     """`resolve` for a corpus that is at hand."""
-    cell, layers = config.cell.name, config.layers
     config, chosen = _with_sizes(config, corpus)
     size = resolve_size(config, corpus.num_symbols)
-    count = num_params(cell, layers, size.hidden_size, corpus.num_symbols, config.task)
-    return RunSpec(config, corpus, size.hidden_size, count, size.target_params, size.budget, chosen)
+    return RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
 
 
 def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
@@ -175,11 +192,18 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
     given = config.batch_size, config.unroll_steps
     if config.dataset.layout == "columns" or config.task == "fill":
         batch, steps = (size or PAPER_SIZE for size in given)
-        return replace(config, batch_size=batch, unroll_steps=steps), None
+        config = replace(config, batch_size=batch, unroll_steps=steps)
+        if config.train_batch_size == batch:  # however it came about, the same run
+            config = replace(config, train_batch_size=None)
+        if config.train_unroll_steps == steps:
+            config = replace(config, train_unroll_steps=None)
+        return config, None
     num_chars = int(corpus.num_chars * Fraction(str(config.dataset.split[0])) / 100)
-    batch, steps = fitting_sizes(num_chars, *given)
+    most = config.train_batch_size or PAPER_SIZE, config.train_unroll_steps or PAPER_SIZE
+    batch, steps = fitting_sizes(num_chars, *given, *most)
     config = replace(config, batch_size=batch, unroll_steps=steps)
-    if (batch, steps) == tuple(size or PAPER_SIZE for size in given):
+    config = replace(config, train_batch_size=None, train_unroll_steps=None)
+    if (batch, steps) == tuple(a or b for a, b in zip(given, most, strict=True)):
         return config, None
     return config, (
         f"batch_size={batch} unroll_steps={steps}: {corpus.name} has {num_chars:,} characters to "
@@ -189,26 +213,21 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
 
 @dataclass(frozen=True)
 class Size:
-    hidden_size: int
+    shape: Shape
     target_params: int
     budget: str
 
 
 def resolve_size(config: Config, num_symbols: int) -> Size:
-    """The hidden size a configuration asks for, by budget or directly."""
-    cell, layers, task = config.cell.name, config.layers, config.task
+    """The model that a configuration asks for, by budget or by hidden size."""
+    shape = Shape(config.cell, config.layers, config.hidden_size or 1, num_symbols, config.task)
     if config.hidden_size is not None:
-        hidden_size = config.hidden_size
-        label = budget_label(cell, layers, hidden_size, num_symbols, task)
-        target = (
-            target_params(label, num_symbols)
-            if label
-            else num_params(cell, layers, hidden_size, num_symbols, task)
-        )
-        return Size(hidden_size, target, label or str(target))
+        label = budget_label(shape)
+        target = target_params(label, num_symbols) if label else shape.num_params
+        return Size(shape, target, label or str(target))
     budget = canonical_budget(config.budget or DEFAULT_BUDGET)
     target = target_params(budget, num_symbols)
-    return Size(solve_hidden_size(cell, layers, target, num_symbols, task), target, budget)
+    return Size(solve(shape, target), target, budget)
 
 
 def split_of(spec: RunSpec) -> Splits:
@@ -233,8 +252,16 @@ def split_of(spec: RunSpec) -> Splits:
 def warnings(spec: RunSpec) -> list[str]:
     """What a user should know before a run: options without effect, a budget that is missed."""
     missed = deviation_warning(spec)
-    notes = (spec.chosen_sizes, _left_out(spec), missed)
+    notes = (spec.chosen_sizes, _left_out(spec), missed, _how_called(spec))
     return [*without_effect(spec.config), *filter(None, notes)]
+
+
+def _how_called(spec: RunSpec) -> str | None:
+    """How a class of anyone's is called, which a trial may have found."""
+    if not isinstance(cell := spec.config.cell, ModuleConfig):
+        return None
+    kind, states = (spec.cell_identity[f"cell.{key}"] for key in ("kind", "states"))
+    return f"cell.target={cell.target}: cell.kind={kind} cell.states={states}"
 
 
 def _left_out(spec: RunSpec) -> str | None:

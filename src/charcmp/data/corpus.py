@@ -102,6 +102,14 @@ class Stream:
         """What counts of a value for each character of y, (num_chars,), row after row."""
         return values_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
+    def in_rows(self, num_rows: int) -> Stream:
+        """The same text in fewer, longer rows; their number is a divisor of what it was.
+
+        Rows that lie far apart in the text (`columns`) then follow each other at a seam.
+        """
+        x, y = (part.reshape(num_rows, -1) for part in (self.x_BC, self.y_BC))
+        return Stream(x, y, self.warm_up, self.num_scored)
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -242,17 +250,21 @@ def _to_score(
 
 
 def fitting_sizes(
-    num_train_chars: int, batch_size: int | None, unroll_steps: int | None
+    num_train_chars: int,
+    batch_size: int | None,
+    unroll_steps: int | None,
+    most_rows: int = PAPER_SIZE,
+    most_steps: int = PAPER_SIZE,
 ) -> tuple[int, int]:
-    """Batch size and steps for so much contiguous text: those given, else the paper's or fewer.
+    """Batch size and steps for so much contiguous text: those given, else the most or fewer.
 
     As many as leave MIN_UPDATES updates an epoch; first the batch shrinks, then the steps.
     """
-    steps = unroll_steps or PAPER_SIZE
+    steps = unroll_steps or most_steps
     if batch_size is None:
-        batch_size = max(1, min(PAPER_SIZE, num_train_chars // (steps * MIN_UPDATES)))
+        batch_size = max(1, min(most_rows, num_train_chars // (steps * MIN_UPDATES)))
     if unroll_steps is None:
-        steps = max(1, min(PAPER_SIZE, num_train_chars // (batch_size * MIN_UPDATES)))
+        steps = max(1, min(most_steps, num_train_chars // (batch_size * MIN_UPDATES)))
     return batch_size, steps
 
 

@@ -21,7 +21,10 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.data.sources import data_folders, load_corpus
 from charcmp.errors import UserError
 from charcmp.files import is_there
-from charcmp.models.budget import NUM_STACKS, num_params
+from charcmp.models.budget import NUM_STACKS, Shape
+from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.registry import MODULE, cell_config, check_cell
+from charcmp.models.cells.target import load_target
 from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
 from charcmp.runs.result import (
     CorruptFileError,
@@ -51,6 +54,7 @@ class TrainedRun:
     result: Result
     config: StoredConfig
     vocabulary: bytes
+    module_cell: ModuleConfig | None = None  # of a class that charcmp does not bring
 
     @property
     def run_id(self) -> str:
@@ -131,22 +135,20 @@ class TrainedRun:
 
         from charcmp.models.fill_in import make_model
 
-        options = dict(self.config.cell)
-        cell, layers = str(options.pop("name")), self.result.layers
         try:
             weights = load_file(self.folder.best)
             num_symbols, hidden_size = weights["decoder.weight"].shape
             hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
             # Before anything is built by numbers that are not the weights' own.
-            wanted = num_params(cell, layers, hidden_size, num_symbols, self.task)
-            if count != wanted:
+            options = dict(self.config.cell)
+            cell = self.module_cell or cell_config(str(options.pop("name")), **options)
+            shape = Shape(cell, self.result.layers, hidden_size, num_symbols, self.task)
+            if count != (wanted := shape.num_params):
                 raise ValueError(f"{count:,} weights for {wanted:,} parameters")
             if num_symbols != len(self.vocabulary):
                 raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
-            model = make_model(
-                self.right_context, cell, layers, hidden_size, num_symbols, **options
-            )
+            model = make_model(shape, self.right_context)
             model.load_state_dict(weights)
             for name, weight in weights.items():
                 if weight.dtype != torch.float32 or not weight.isfinite().all():
@@ -160,8 +162,13 @@ class TrainedRun:
         return model.eval()
 
 
-def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> TrainedRun:
+def load_trained(
+    name: str, results_dir: str, data_dir: str | None = None, target: str | None = None
+) -> TrainedRun:
     """The finished run called `name`: see `find_run`.
+
+    Args:
+        target: the class of a run of cell=module. What the run's files name is never imported.
 
     Raises:
         UserError: if there is no such run, it has no weights (not finished, diverged, published
@@ -195,7 +202,40 @@ def load_trained(name: str, results_dir: str, data_dir: str | None = None) -> Tr
         raise UserError(str(error)) from None
     if config is None:
         raise UserError(f"run={name}: no {folder.config.name} in {folder.path}")
-    return TrainedRun(folder, result, config, _vocabulary(folder, result, config, data_dir))
+    if result.origin is not None and target is None:
+        raise UserError(
+            f"run={name}: of a class of its own, {result.cell}; name it again, as in "
+            f"target=package.{result.cell} or target=file.py:{result.cell} (nothing that a run's "
+            "files name is imported)"
+        )
+    if result.origin is None and target is not None:
+        raise UserError(f"target={target}: no effect, the run is of charcmp's own {result.cell}")
+    vocabulary = _vocabulary(folder, result, config, data_dir)
+    module_cell = None if target is None else _same_class(result, target)
+    return TrainedRun(folder, result, config, vocabulary, module_cell)
+
+
+def _same_class(result: Result, target: str) -> ModuleConfig:
+    """The cell of a run of cell=module, by the class that the user names.
+
+    Raises:
+        UserError: if it is another class than the run's, or another version of it.
+    """
+    said = {key: value for key, value in result.identity.items() if key.startswith("cell.")}
+    prefix = "cell.kwargs."
+    cell = ModuleConfig(
+        name=MODULE,
+        target=target,
+        kind=str(said.get("cell.kind")),
+        init=str(said.get("cell.init", "own")),
+        kwargs={key[len(prefix) :]: said[key] for key in said if key.startswith(prefix)},
+    )
+    check_cell(cell)
+    found = load_target(target)
+    for what, wanted in ((found.name, result.cell), (found.origin, result.origin)):
+        if what != wanted:
+            raise UserError(f"target={target}: {what}, but the run's is {wanted}")
+    return cell
 
 
 def max_weight_bytes(result: Result) -> int:

@@ -9,10 +9,12 @@ Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the 1-layer L
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from charcmp.errors import UserError
-from charcmp.models.cells.registry import cell_info
+from charcmp.models.cells.options import CellConfig
+from charcmp.models.cells.registry import cell_config, cell_title, layer_params
 
 # Names of the paper's rows (names, not numbers: 50k on War and Peace is 44,823 parameters) and the
 # hidden size of the 1-layer LSTM whose count each one is.
@@ -31,14 +33,28 @@ NUMBER = re.compile(
 UNITS = {"": 1, "k": 1000, "m": 1_000_000}
 
 
-def num_params(cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm") -> int:
-    """Parameters of the built model, to the parameter."""
-    num_stacks = NUM_STACKS[task]
-    info = cell_info(cell)
-    first = info.num_params(num_symbols, hidden_size)
-    above = info.num_params(hidden_size, hidden_size)
-    decoder = num_symbols * (num_stacks * hidden_size + 1)
-    return num_stacks * (first + (layers - 1) * above) + decoder
+@dataclass(frozen=True)
+class Shape:
+    """A model, but for the values of its parameters and how it is trained."""
+
+    cell: CellConfig
+    layers: int
+    hidden_size: int
+    num_symbols: int
+    task: str = "lm"  # a key of NUM_STACKS
+
+    @property
+    def num_params(self) -> int:
+        """Parameters of the built model, to the parameter."""
+        num_stacks = NUM_STACKS[self.task]
+        first = layer_params(self.cell, self.num_symbols, self.hidden_size)
+        above = self.layers > 1 and layer_params(self.cell, self.hidden_size, self.hidden_size)
+        decoder = self.num_symbols * (num_stacks * self.hidden_size + 1)
+        return num_stacks * (first + (self.layers - 1) * above) + decoder
+
+    def with_size(self, hidden_size: int) -> Shape:
+        """The same model at another hidden size."""
+        return replace(self, hidden_size=hidden_size)
 
 
 def canonical_budget(budget: str) -> str:
@@ -72,27 +88,30 @@ def target_params(budget: str, num_symbols: int) -> int:
     """
     budget = canonical_budget(budget)
     if budget in BUDGETS:
-        return num_params("lstm", 1, BUDGETS[budget], num_symbols)
+        return Shape(cell_config("lstm"), 1, BUDGETS[budget], num_symbols).num_params
     return int(budget)
 
 
-def solve_hidden_size(
-    cell: str, layers: int, target: int, num_symbols: int, task: str = "lm"
-) -> int:
-    """The H whose count is closest to `target`; of two equally close, the smaller.
+def solve(shape: Shape, target: int) -> Shape:
+    """The shape at the hidden size whose count is closest to `target`; of two, at the smaller.
+
+    Args:
+        shape: at whatever hidden size.
+        target: a number of parameters.
 
     Raises:
         UserError: if `target` is smaller than the count at H = 1, or absurdly large.
     """
 
     def count(hidden_size: int) -> int:
-        return num_params(cell, layers, hidden_size, num_symbols, task)
+        return shape.with_size(hidden_size).num_params
 
     if target < count(1):
-        kind = "" if task == "lm" else f", task={task},"
+        model = f"{shape.layers}-layer {cell_title(shape.cell)}"
+        model += "" if shape.task == "lm" else f", task={shape.task},"
         raise UserError(
-            f"budget={target}: no hidden size meets it; {layers}-layer {cell}{kind} on "
-            f"{num_symbols} symbols has {count(1):,} parameters at hidden_size=1"
+            f"budget={target}: no hidden size meets it; {model} on {shape.num_symbols} symbols has "
+            f"{count(1):,} parameters at hidden_size=1"
         )
     low, high = 1, 2  # the count grows with H: find low with count(low) <= target < count(low + 1)
     while count(high) <= target:
@@ -105,18 +124,15 @@ def solve_hidden_size(
             low = middle
         else:
             high = middle
-    return low if target - count(low) <= count(high) - target else high
+    return shape.with_size(low if target - count(low) <= count(high) - target else high)
 
 
-def budget_label(
-    cell: str, layers: int, hidden_size: int, num_symbols: int, task: str = "lm"
-) -> str | None:
-    """The named budget that this hidden size is the solution of, if it is one of them."""
+def budget_label(shape: Shape) -> str | None:
+    """The named budget that the shape's hidden size is the solution of, if it is one of them."""
     for name in BUDGETS:
-        target = target_params(name, num_symbols)
-        smallest = num_params(cell, layers, 1, num_symbols, task)
-        if target >= smallest and hidden_size == solve_hidden_size(
-            cell, layers, target, num_symbols, task
-        ):
-            return name
+        try:
+            if shape == solve(shape, target_params(name, shape.num_symbols)):
+                return name
+        except UserError:  # too small a budget, or a class that cannot have every width
+            continue
     return None

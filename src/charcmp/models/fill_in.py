@@ -22,11 +22,10 @@ V vocabulary, H hidden units, L layers, S state vectors.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from charcmp.models.budget import Shape
 from charcmp.models.language_model import CharModel, make_stack
 
 NOTHING = -1  # in the place of right context where the stream has ended
@@ -36,24 +35,14 @@ class FillModel(CharModel):
     """A CharModel with a second stack that reads backward; state and `cells` are the forward one's.
 
     Args:
+        shape, dropout: as of CharModel.
         right_context: R, at least 1.
-        others: as of CharModel.
     """
 
-    def __init__(
-        self,
-        right_context: int,
-        cell: str,
-        layers: int,
-        hidden_size: int,
-        num_symbols: int,
-        dropout: float = 0.0,
-        **cell_options: Any,
-    ) -> None:
-        super().__init__(cell, layers, hidden_size, num_symbols, dropout, **cell_options)
-        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
-        self.backward_cells = nn.ModuleList(cells)
-        self.decoder = nn.Linear(2 * hidden_size, num_symbols)
+    def __init__(self, shape: Shape, right_context: int, dropout: float = 0.0) -> None:
+        super().__init__(shape, dropout)
+        self.backward_cells = nn.ModuleList(make_stack(shape))
+        self.decoder = nn.Linear(2 * shape.hidden_size, shape.num_symbols)
         self.right_context = right_context
 
     def forward(self, x_WB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,8 +77,8 @@ class FillModel(CharModel):
         return h_TBH.flip(0)
 
 
-def make_model(right_context: int | None, *sizes: Any, **options: Any) -> CharModel:
-    """A CharModel, or with a right context a FillModel; the other arguments are those of both."""
+def make_model(shape: Shape, right_context: int | None, dropout: float = 0.0) -> CharModel:
+    """A CharModel, or with a right context a FillModel."""
     if right_context is None:
-        return CharModel(*sizes, **options)
-    return FillModel(right_context, *sizes, **options)
+        return CharModel(shape, dropout)
+    return FillModel(shape, right_context, dropout)

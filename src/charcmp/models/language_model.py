@@ -5,35 +5,32 @@ Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S stat
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from charcmp.models.cells.base import Cell
-from charcmp.models.cells.registry import cell_class
+from charcmp.models.budget import Shape
+from charcmp.models.cells.base import Layer
+from charcmp.models.cells.options import ModuleConfig
+from charcmp.models.cells.registry import make_layer
 from charcmp.models.initialization import draw
 
 
 class CharModel(nn.Module):
     """L layers of one cell, dropout between and above them (never on the recurrence), a decoder."""
 
-    def __init__(
-        self,
-        cell: str,
-        layers: int,
-        hidden_size: int,
-        num_symbols: int,
-        dropout: float = 0.0,
-        **cell_options: Any,
-    ) -> None:
+    def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
-        cells = make_stack(cell, layers, hidden_size, num_symbols, **cell_options)
+        cells = make_stack(shape)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
-        self.state_shape = (layers, cells[0].num_states)
-        self.hidden_size = hidden_size
-        self.decoder = nn.Linear(hidden_size, num_symbols)
+        num_states = max(cell.num_states for cell in cells)
+        for cell in cells:  # the state of a layer may depend on the width of what it reads
+            cell.num_states = num_states
+        self.state_shape = (shape.layers, num_states)
+        self.hidden_size = shape.hidden_size
+        self.decoder = nn.Linear(shape.hidden_size, shape.num_symbols)
         self.dropout = dropout
         self.generator: torch.Generator | None = None  # of the dropout; None: the device's own
 
@@ -86,17 +83,26 @@ class CharModel(nn.Module):
             init: uniform | xavier | orthogonal.
         """
         draw(self, self.hidden_size, init, init_range, seed)
-        for cell in self.modules():
-            if isinstance(cell, Cell):
-                cell.set_initial_values()
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.modules():
+            if isinstance(layer, Layer):
+                layer.set_initial_values(generator)
 
 
-def make_stack(
-    cell: str, layers: int, hidden_size: int, num_symbols: int, **cell_options: Any
-) -> list[Cell]:
+def make_stack(shape: Shape) -> list[Layer]:
     """Layers of equal width, the first one over symbols."""
-    make = cell_class(cell)
-    return [
-        make(num_symbols if layer == 0 else hidden_size, hidden_size, **cell_options)
-        for layer in range(layers)
-    ]
+    inputs = [shape.num_symbols, *[shape.hidden_size] * (shape.layers - 1)]
+    return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]
+
+
+def check_module_cells(shape: Shape) -> None:
+    """Tries the layers of `cell=module` for what no recurrent cell may do; UserError if one does.
+
+    Of a stack it tries the first layer and the second, which all others are like.
+    """
+    if not isinstance(shape.cell, ModuleConfig):
+        return
+    from charcmp.models.cells.checks import check_layer
+
+    for layer in make_stack(replace(shape, layers=min(2, shape.layers))):
+        check_layer(layer)

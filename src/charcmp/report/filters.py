@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from charcmp.data.dataset import builtin_datasets
 from charcmp.data.sources import file_title, safe_name
 from charcmp.errors import UserError
 from charcmp.models.budget import canonical_budget
+from charcmp.models.cells.registry import CELLS, MODULE
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
 
 MAX_SLUG = 100  # characters of a folder's name
-# Datasets with a text of their own; every other name came in by dataset=text.
-BUILTIN_DATASETS = ("wp", "lk", "pydocs", "pysrc")
 
 
 def _whole(value: str) -> str:
@@ -44,6 +44,7 @@ class Filters:
         "dataset.path": file_title,
         "dataset.layout": str,
         "cell": str,
+        "cell.target": lambda target: target.replace(":", ".").rpartition(".")[2],
         "layers": _whole,
         "budget": canonical_budget,
         "hidden_size": _whole,
@@ -78,12 +79,12 @@ class Filters:
 
     def admits(self, run: Run) -> bool:
         """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""
-        return self._admits_dataset(run.dataset) and all(
+        admitted = self._admits_dataset(run.dataset) and self._admits_cell(run.cell)
+        return admitted and all(
             self._on(axis, value)
             for axis, value in {
                 "task": run.task,
                 "dataset.layout": run.layout,
-                "cell": run.cell,
                 "layers": str(run.layers),
                 "hidden_size": str(run.hidden_size),
                 "seed": str(run.seed),
@@ -94,20 +95,29 @@ class Filters:
 
     def admits_status(self, run: Mapping[str, Any]) -> bool:
         """The same of a run that need not be finished, by what charcmp.runs.status says of it."""
-        return self._admits_dataset(str(run["dataset"])) and all(
+        admitted = self._admits_dataset(str(run["dataset"])) and self._admits_cell(str(run["cell"]))
+        return admitted and all(
             self._on(axis, str(run[axis]))
             for axis in self.AXES
-            if axis in run and not axis.startswith("dataset")
+            if axis in run and not axis.startswith(("dataset", "cell"))
         )
 
     def admits_row(self, name: str) -> bool:
         return self._on("budget", name)
 
     def admits_column(self, cell: str, layers: int) -> bool:
-        return self._on("cell", cell) and self._on("layers", str(layers))
+        return self._admits_cell(cell) and self._on("layers", str(layers))
 
     def _on(self, axis: str, value: str) -> bool:
         return axis not in self.axes or value in self.axes[axis]
+
+    def _admits_cell(self, name: str) -> bool:
+        """`cell=module` stands for every class that is no cell of charcmp's; cell.target narrows
+        it."""
+        is_class = name not in CELLS
+        if is_class and not self._on("cell.target", name):
+            return False
+        return self._on("cell", name) or (is_class and self._on("cell", MODULE))
 
     def _admits_dataset(self, name: str) -> bool:
         paths = self.axes.get("dataset.path", set())
@@ -115,5 +125,5 @@ class Filters:
         named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named
-        is_text = "text" in wanted and name not in BUILTIN_DATASETS
+        is_text = "text" in wanted and name not in builtin_datasets()
         return name in wanted or (is_text and name in named)

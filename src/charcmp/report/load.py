@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
@@ -34,6 +36,8 @@ class Run(Result, frozen=True, kw_only=True, eq=False):
     history: list[Epoch] = msgspec.field(default_factory=list)  # [] where the run keeps none
     environment: Environment = Environment()
     folder: Path
+    # Keys of the identity that tell this class from others of its name, where there are any.
+    told_apart_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Nothing: the result was checked when it was read."""
@@ -41,14 +45,23 @@ class Run(Result, frozen=True, kw_only=True, eq=False):
     @property
     def variant(self) -> str:
         """The cell with its options that are not at their default: `lstm(forget_bias=1.0)`."""
+        hidden = {"cell.name", *CLASS_KEYS} - {*self.told_apart_by}
         options = ", ".join(
-            f"{key.removeprefix('cell.')}={value}"
+            f"{key.removeprefix('cell.')}={_short(value)}"
             for key, value in sorted(self.identity.items())
-            if key.startswith("cell.") and key != "cell.name"
+            if key.startswith("cell.") and key not in hidden
         )
         return f"{self.cell}({options})" if options else self.cell
 
 
+def _short(value: Any) -> Any:
+    """A hash by its first digits."""
+    is_hash = isinstance(value, str) and re.fullmatch(r"sha256 [0-9a-f]{64}", value)
+    return value[: len("sha256 ") + 8] if is_hash else value
+
+
+# Of a cell=module, what its table shows only where two classes of one name need it.
+CLASS_KEYS = ("cell.origin", "cell.kind", "cell.states")
 NATS = ("train_nats_per_char", "val_nats_per_char", "test_nats_per_char")
 
 
@@ -77,7 +90,28 @@ def load_runs(folder: Path) -> Loaded:
             loaded.complaints.append(f"{error}; left out")
             continue
         loaded.runs.append(_load_run(result, path, loaded.complaints))
+    loaded.runs = _told_apart(loaded.runs)
     return loaded
+
+
+def _told_apart(runs: list[Run]) -> list[Run]:
+    """The runs, with what tells classes of one name apart, or from a cell of charcmp's."""
+    labels = {info.label for info in CELLS.values()}
+    seen: dict[tuple[str, str], set[Any]] = defaultdict(set)
+    for run in runs:
+        for key in CLASS_KEYS:
+            seen[run.cell, key].add(run.identity.get(key))
+    return [
+        structs.replace(
+            run,
+            told_apart_by=tuple(
+                key for key in CLASS_KEYS
+                if len(seen[run.cell, key]) > 1 or (key == "cell.origin" and run.cell in labels)
+            ),
+        )
+        if run.origin is not None else run
+        for run in runs
+    ]  # fmt: skip
 
 
 def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
@@ -117,7 +151,7 @@ def _losses(result: Result, path: Path) -> LossSummary | None:
 
 def check_result(result: Result, file: Path) -> None:
     """CorruptFileError for a result that no table here can hold."""
-    if result.cell not in CELLS:
+    if result.cell not in CELLS and result.origin is None:
         raise CorruptFileError(f"{file}: cell '{result.cell}', unknown here")
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 CELLS = ("lstm", "rnn", "gru")
 COLUMNS = [(cell, layers) for cell in CELLS for layers in (1, 2, 3)]
 EPOCHS = 50
+LEARNING_RATE = 0.002
 SPLITS = {"wp": [80.0, 10.0, 10.0], "lk": [90.0, 5.0, 5.0]}  # percent
 REFERENCE = Path(__file__).parent / "reference"
 REMARK = (

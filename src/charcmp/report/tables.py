@@ -1,4 +1,8 @@
-"""Runs to tables: what may stand in one block, which row a run counts in, what a cell shows."""
+"""Runs to tables: what may stand in one block, which row a run counts in, what a cell shows.
+
+Where models were trained at several learning rates, there is a table more, of each model at the
+rate that did best on validation text: no rate is right for all cells (docs/reading_the_tables.md).
+"""
 
 from __future__ import annotations
 
@@ -11,25 +15,29 @@ from functools import cache
 from typing import Any
 
 from charcmp.files import canonical_json
-from charcmp.models.budget import BUDGETS, num_params, solve_hidden_size, target_params
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.budget import BUDGETS, Shape, solve, target_params
+from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.report import paper
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
 from charcmp.report.text_variance import text_variance
 
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
-DATASET_ORDER = ("wp", "lk")
 # What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
 # identity tells blocks apart.
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
+ANY_RATE = {"optimizer.lr": "each model's own"}  # the settings of such a block
 Column = tuple[str, int]  # a cell with its options, and the number of layers
+Candidate = tuple[float, float]  # learning rate and dropout, of which validation text chooses
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: the mean over the seeds, at the dropout that did best on validation."""
+    """One cell of a table: the mean over seeds, at the dropout that did best on validation text.
+
+    In a table of own rates, at the learning rate that did best there, too.
+    """
 
     row: str
     target_params: int
@@ -39,9 +47,11 @@ class Cell:
     num_params: int
     status: str  # done | diverged: every run of it
     runs: list[Run]  # that the figures are of, by seed
-    num_diverged: int  # other runs of the cell, at whatever dropout
+    num_diverged: int  # of all its runs, at whatever dropout and learning rate
     dropout: float
     dropout_candidates: list[float]
+    rate: float  # learning rate; NaN for the default of an optimiser other than RMSProp
+    rate_candidates: list[float]
     train_nats: float
     val_nats: float
     test_nats: float
@@ -119,14 +129,51 @@ def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list
         for sha256, of_corpus in _grouped(runs, lambda run: run.corpus_sha256).items()
     }
     admitted = [run for run in runs if filters.admits(run)]
-    groups = list(_grouped(admitted, lambda run: canonical_json(settings(run))).values())
-    groups.sort(key=lambda group: _block_order(group[0]))
-    headings = block_headings([settings(group[0]) for group in groups])
+    blocks = [block for block in arranged(admitted) if block.runs]
+    blocks.sort(key=lambda block: _block_order(block.runs[0], block.settings))
+    headings = block_headings([block.settings for block in blocks])
     tables = [
-        make_table(heading, group, rows[group[0].corpus_sha256], filters)
-        for heading, group in zip(headings, groups, strict=True)
+        make_table(heading, block, rows[block.runs[0].corpus_sha256], filters)
+        for heading, block in zip(headings, blocks, strict=True)
     ]
     return [table for table in tables if table.cells]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Runs that one table shows."""
+
+    settings: dict[str, Any]
+    runs: list[Run]
+
+
+def arranged(runs: Iterable[Run]) -> list[Block]:
+    """A block for each training, and one of models each at its own learning rate where several
+    rates were trained; of these rates only the protocol's then has a block to itself."""
+    blocks = []
+    for alike in _grouped(runs, lambda run: canonical_json(settings(run) | ANY_RATE)).values():
+        complete = at_every_rate(alike)
+        for rate, at_rate in _grouped(alike, rate_of).items():
+            if not complete or rate == paper.LEARNING_RATE:
+                blocks.append(Block(settings(at_rate[0]), at_rate))
+        if complete:
+            blocks.append(Block(settings(complete[0]) | ANY_RATE, complete))
+    return blocks
+
+
+def at_every_rate(runs: Sequence[Run]) -> list[Run]:
+    """The runs of the models that were trained at every rate and dropout that others were.
+
+    [] unless there are several rates and, at one budget, at least two such models.
+    """
+    found = []
+    for at_budget in _grouped(runs, lambda run: run.target_params).values():
+        ladder = {candidate_of(run) for run in at_budget}
+        models = _grouped(at_budget, lambda run: (run.variant, run.layers, run.hidden_size))
+        complete = [of for of in models.values() if {candidate_of(run) for run in of} == ladder]
+        if len({rate for rate, _ in ladder}) > 1 and len(complete) > 1:
+            found += [run for of in complete for run in of]
+    return found
 
 
 def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
@@ -134,6 +181,17 @@ def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
     for run in runs:
         groups[key(run)].append(run)
     return groups
+
+
+def rate_of(run: Run) -> float:
+    """A run's learning rate; an identity leaves out the default of its optimiser."""
+    default = math.nan if "optimizer.name" in run.identity else paper.LEARNING_RATE
+    rate = run.identity.get("optimizer.lr", default)
+    return rate if isinstance(rate, float) else math.nan
+
+
+def candidate_of(run: Run) -> Candidate:
+    return rate_of(run), run.dropout
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -156,9 +214,9 @@ def settings(run: Run) -> dict[str, Any]:
     }
 
 
-def _block_order(run: Run) -> tuple[Any, ...]:
-    names = [*DATASET_ORDER, run.dataset]
-    settled = canonical_json(settings(run))
+def _block_order(run: Run, common: dict[str, Any]) -> tuple[Any, ...]:
+    names = [*paper.SPLITS, run.dataset]
+    settled = canonical_json(common)
     return names.index(run.dataset), run.dataset, run.layout, -run.epochs, len(settled), settled
 
 
@@ -193,7 +251,10 @@ def _heading(block: dict[str, Any]) -> str:
     parts.append(f"{block['epochs']} epoch" + ("s" if block["epochs"] != 1 else ""))
     if block["dataset.split"] != paper.SPLITS.get(block["dataset"], DEFAULT_SPLIT):
         parts.append("split " + "/".join(f"{part:g}" for part in block["dataset.split"]))
-    parts += [f"{key}={value}" for key, value in sorted(unusual(block).items())]
+    parts += [
+        "each at its own learning rate" if {key: value} == ANY_RATE else f"{key}={value}"
+        for key, value in sorted(unusual(block).items())
+    ]
     return ", ".join(parts)
 
 
@@ -239,13 +300,15 @@ def row_targets(runs: Sequence[Run]) -> dict[str, int]:
 
 @cache
 def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) -> int | None:
-    if target < num_params(cell, layers, 1, num_symbols, task):
-        return None
-    return solve_hidden_size(cell, layers, target, num_symbols, task)
+    smallest = Shape(cell_config(cell), layers, 1, num_symbols, task)
+    return None if target < smallest.num_params else solve(smallest, target).hidden_size
 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     """The rows whose target the solver meets with the run's size; else one of the run's own."""
+    if run.origin is not None:  # of no formula: the row that it was made for
+        same = [name for name, target in rows.items() if target == run.target_params]
+        return {(same or [run.budget])[0]: run.target_params}
     return {
         name: target
         for name, target in rows.items()
@@ -253,8 +316,9 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     } or {str(run.num_params): run.num_params}
 
 
-def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters: Filters) -> Table:
+def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filters) -> Table:
     """The table of a block's runs."""
+    runs, common = block.runs, block.settings
     runs_of_cell = defaultdict(list)
     used: dict[str, int] = {}
     for run in runs:
@@ -262,7 +326,6 @@ def make_table(heading: str, runs: Sequence[Run], rows: dict[str, int], filters:
             if filters.admits_row(row):
                 used[row] = target
                 runs_of_cell[row, run.variant, run.layers].append(run)
-    common = settings(runs[0])
     is_lm = "task" not in common  # the paper has language models alone
 
     def paper_nats(row: str, cell: str, layers: int) -> float | None:
@@ -291,23 +354,22 @@ def base_cell(cell: str) -> str:
     return cell.partition("(")[0]
 
 
+def cell_order(cell: str) -> tuple[int, str]:
+    """The paper's cells, our others, and then those that charcmp does not bring, by name."""
+    return [*CELL_ORDER, base_cell(cell)].index(base_cell(cell)), cell
+
+
 def _column_order(column: Column) -> tuple[int, str, int]:
     cell, layers = column
-    return CELL_ORDER.index(base_cell(cell)), cell, layers
+    return *cell_order(cell), layers
 
 
 def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:
-    """What a cell shows of its runs: several seeds, perhaps several dropouts."""
-    done = _grouped((run for run in runs if run.status == "done"), lambda run: run.dropout)
-    if done:
-        dropout = min(
-            sorted(done),
-            key=lambda value: statistics.fmean(run.val_nats_per_char for run in done[value]),
-        )
-        shown = sorted(done[dropout], key=lambda run: run.seed)
-    else:
-        dropout = min(run.dropout for run in runs)
-        shown = [run for run in runs if run.dropout == dropout]
+    """What a cell shows of its runs: several seeds, perhaps several dropouts or learning rates."""
+    candidates = _grouped(runs, candidate_of)
+    chosen = chosen_by_validation(candidates)
+    done = [run for run in candidates[chosen] if run.status == "done"]
+    shown = sorted(done or candidates[chosen], key=lambda run: run.seed)
     test = [run.test_nats_per_char for run in shown]
     losses = [run.losses for run in shown if run.losses is not None]
     texts = [(text_variance(summary.block_means_RJ), summary.block_length) for summary in losses]
@@ -327,8 +389,10 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         status="done" if done else "diverged",
         runs=shown,
         num_diverged=sum(run.status == "diverged" for run in runs),
-        dropout=dropout,
-        dropout_candidates=sorted(done or {run.dropout for run in runs}),
+        dropout=chosen[1],
+        dropout_candidates=sorted({dropout for _, dropout in candidates}),
+        rate=chosen[0],
+        rate_candidates=sorted({rate for rate, _ in candidates}),
         train_nats=statistics.fmean(run.train_nats_per_char for run in shown) if done else math.nan,
         val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
         test_nats=statistics.fmean(test) if done else math.nan,
@@ -338,3 +402,20 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         block_lengths=sorted({text.block_length * length for text, length in measured}),
         paper_nats=paper_nats,
     )
+
+
+def chosen_by_validation(candidates: dict[Candidate, list[Run]]) -> Candidate:
+    """The candidate with the lowest mean validation loss over the seeds that all of them have.
+
+    So none is chosen for its luck with more seeds. A candidate of which such a seed diverged comes
+    last. Where no seed is common to all, each has the mean of its own.
+    """
+    common = set.intersection(*({run.seed for run in runs} for runs in candidates.values()))
+
+    def mean_loss(runs: Sequence[Run]) -> float:
+        compared = [run for run in runs if run.seed in common] or runs
+        if any(run.status != "done" for run in compared):
+            return math.inf
+        return statistics.fmean(run.val_nats_per_char for run in compared)
+
+    return min(sorted(candidates), key=lambda candidate: mean_loss(candidates[candidate]))

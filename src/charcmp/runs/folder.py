@@ -9,6 +9,7 @@
         best.safetensors      the weights that the test loss is of; in its metadata `vocabulary`,
                               the bytes that symbols 0, 1, ... stand for, in hexadecimal
         test_nll.npy          nats of every test character, float32, row by row
+        val_nll.npy           the same of the validation text, of the same weights
         result.json           written last: the run is finished
         failure.json          why the last attempt ended without a result
         log.txt               what a run of a sweep printed
@@ -64,6 +65,7 @@ class RunFolder:
         self.history = path / "history.json"
         self.best = path / "best.safetensors"
         self.test_nll = path / "test_nll.npy"
+        self.val_nll = path / "val_nll.npy"
         self.config = path / "config.yaml"
         self.environment = path / "environment.json"
         self.progress = path / "progress.json"

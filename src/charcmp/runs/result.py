@@ -19,8 +19,8 @@ import yaml
 from msgspec import Meta, Struct
 
 from charcmp.files import SAFE_NAME
-from charcmp.models.budget import MAX_HIDDEN_SIZE, num_params
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.budget import MAX_HIDDEN_SIZE, Shape
+from charcmp.models.cells.registry import CELLS, cell_config
 
 SCHEMA_VERSION = 1
 
@@ -89,7 +89,7 @@ class Result(Struct, frozen=True, kw_only=True):
     target_params: Params
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     dropout: Annotated[float, Meta(ge=0, lt=1)]
-    precision: Literal["float32", "tf32", "bf16"]
+    precision: Literal["float32", "tf32", "bf16"]  # bf16: of runs by version 0.1, no longer trained
     epochs: Count
     patience: Count | None = None
     epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
@@ -110,6 +110,7 @@ class Result(Struct, frozen=True, kw_only=True):
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
     device_name: Text | None = None
+    verified: bool | None = None  # on a GPU: what it computed was checked (training/verify.py)
     git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
     git_dirty: bool | None = None
 
@@ -125,10 +126,24 @@ class Result(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"with control characters or too long: {text[:100]!r}")
         self._check_identity()
         self._check_losses()
-        if self.cell in CELLS:
-            sizes = self.cell, self.layers, self.hidden_size, self.num_symbols, self.task
-            if self.num_params != (count := num_params(*sizes)):
-                raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
+        if (
+            self.origin is None
+            and self.cell in CELLS
+            and self.num_params != (count := self.shape.num_params)
+        ):
+            raise ValueError(f"num_params is {self.num_params}, but such a model has {count}")
+
+    @property
+    def origin(self) -> str | None:
+        """Where the class of a `cell=module` comes from; None for charcmp's own cells."""
+        origin = self.identity.get("cell.origin")
+        return None if origin is None else str(origin)
+
+    @property
+    def shape(self) -> Shape:
+        """The model's; its cell's options, which change no count, at their defaults."""
+        cell = cell_config(self.cell)
+        return Shape(cell, self.layers, self.hidden_size, self.num_symbols, self.task)
 
     def _check_identity(self) -> None:
         said = {
@@ -231,7 +246,7 @@ class StoredDataset(Struct, frozen=True):
 class StoredConfig(Struct, frozen=True):
     """What readers need of a config.yaml."""
 
-    cell: dict[str, Scalar]
+    cell: dict[str, Scalar | dict[str, Scalar | list[Scalar]]]
     dataset: StoredDataset | None = None
     data_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 

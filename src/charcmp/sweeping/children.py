@@ -5,23 +5,27 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import IO
 
-from charcmp.errors import EXIT_ALONE
+from charcmp.config.schema import Config
+from charcmp.errors import EXIT_AGAIN, EXIT_BUSY
 from charcmp.files import write_error
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import Ending, Order
+from charcmp.sweeping.lanes import work as work_in_lanes
+from charcmp.sweeping.processes import EXIT_UNKNOWN, start
 from charcmp.sweeping.slots import Slot
-from charcmp.training.stop import PARENT_VARIABLE
+from charcmp.training.attempt import attempt
+from charcmp.training.session import Session
+from charcmp.training.stop import StopRequest
 
 ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
 
@@ -29,13 +33,21 @@ ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
 class Child(ABC):
     """A run at work in a slot."""
 
-    process: subprocess.Popen[bytes]
+    process: BaseProcess
 
     def __init__(self, job: Job, slot: Slot) -> None:
         self.job, self.slot = job, slot
+        self.config = replace(
+            job.spec.config, threads=job.spec.config.threads or slot.threads, progress=False
+        )
         self.note: bytes | None = None  # its last progress note, and since when it says that
         self.note_since = time.monotonic()
         self.hung = False
+
+    @property
+    @abstractmethod
+    def news(self) -> int | Connection:
+        """What becomes readable when the run ends: see multiprocessing.connection.wait."""
 
     @abstractmethod
     def poll(self) -> int | None:
@@ -51,31 +63,47 @@ class Child(ABC):
             self.note, self.note_since = note, time.monotonic()
         elif time.monotonic() - self.note_since > hang_seconds:
             self.hung = True
-            self.process.send_signal(signal.SIGABRT)  # faulthandler prints where it hangs
-            try:
-                self.process.wait(ABORT_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            if self.process.pid is not None and self.process.is_alive():
+                os.kill(self.process.pid, signal.SIGABRT)  # faulthandler prints where it hangs
+            end(self.process, ABORT_SECONDS)
 
 
 class OwnProcess(Child):
-    """A run by `charcmp train` in a process of its own."""
+    """A run in a process of its own, as `charcmp train` does it."""
 
     def __init__(self, job: Job, slot: Slot, extra_args: Sequence[str]) -> None:
         super().__init__(job, slot)
         given = {override.split("=", 1)[0] for override in job.overrides} - {"device"}
         share = [f"{key}={value}" for key, value in slot.overrides.items() if key not in given]
-        command = ["train", *extra_args, *job.overrides, *share, "progress=false"]
+        command = ["charcmp", "train", *extra_args, *job.overrides, *share, "progress=false"]
+        on_cpu = slot.threads is not None
+        config = self.config if on_cpu else replace(self.config, device="cuda")
         try:
-            log = job.folder.log.open("ab")
+            job.folder.log.open("ab").close()
         except OSError as error:
             raise write_error(job.folder.log, error) from None
-        with log:
-            self.process = _start(command, slot.environment, stdout=log)
+        self.process = start(
+            train_alone,
+            (config, shlex.join(command)),
+            job.folder.log,
+            slot.environment,
+            forked=on_cpu,  # a process that uses CUDA is fresh: nobody has tried the other on a GPU
+        )
+
+    @property
+    def news(self) -> int:
+        return self.process.sentinel
 
     def poll(self) -> int | None:
-        return self.process.poll()
+        code = self.process.exitcode
+        # If the server that it was forked from was killed, it may be at work still: its lease says
+        # whether it is, and whoever is busy is looked at again.
+        return EXIT_BUSY if code == EXIT_UNKNOWN else code
+
+
+def train_alone(config: Config, command: str) -> int:
+    """What the process of a run does; returns its exit status."""
+    return attempt(config, Session(StopRequest(), command=command))
 
 
 class InLane(Child):
@@ -85,25 +113,24 @@ class InLane(Child):
         super().__init__(job, slot)
         self.lanes, self.process = lanes, lanes.process
         self.order = Order(
-            replace(
-                job.spec.config,
-                device="cpu" if slot.threads else "cuda",  # the one GPU that it sees
-                threads=job.spec.config.threads or slot.threads,
-                progress=False,
-            ),
+            replace(self.config, device="cpu" if slot.threads else "cuda"),  # the GPU that it sees
             job.folder.log.resolve(),
             shlex.join(["charcmp", "train", *extra_args, *job.overrides]),
             slot.lanes,
         )
         lanes.give(self.order)
 
+    @property
+    def news(self) -> Connection:
+        return self.lanes.here
+
     def poll(self) -> int | None:
         if (code := self.lanes.ending(self.order.log)) is not None:
             return code
-        if (code := self.process.poll()) is None:
+        if (code := self.process.exitcode) is None:
             return None
         self.lanes.tell_what_it_said(self.order.log)
-        return code if self.hung else EXIT_ALONE
+        return code if self.hung else EXIT_AGAIN
 
 
 class LaneProcess:
@@ -112,21 +139,22 @@ class LaneProcess:
     def __init__(self, slot: Slot) -> None:
         self.here, there = Pipe()
         self.endings: dict[Path, int] = {}
-        self.said = tempfile.TemporaryFile()  # noqa: SIM115
+        self.said = tempfile.NamedTemporaryFile()  # noqa: SIM115
         environment = {
             # By default the work of more than eight streams waits in line on the host's side.
             "CUDA_DEVICE_MAX_CONNECTIONS": "32",
             **slot.environment,
         }
         with there:
-            fd = there.fileno()
-            self.process = _start(["lanes", str(fd)], environment, self.said, pass_fds=(fd,))
+            self.process = start(
+                train_in_lanes, (there,), Path(self.said.name), environment, forked=False
+            )
 
     def give(self, order: Order) -> None:
         try:
             self.here.send(order)
         except OSError:
-            self.process.wait()  # it has just ended: the run's next poll says so
+            self.process.join()  # it has just ended: the run's next poll says so
 
     def ending(self, log: Path) -> int | None:
         """How the run with this log ended; None while it is at work."""
@@ -146,20 +174,15 @@ class LaneProcess:
             file.write(self.said.read())
 
 
-def _start(
-    command: Sequence[str],
-    environment: dict[str, str],
-    stdout: IO[bytes],
-    pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
-    """A child in a session of its own, so that Ctrl-C reaches only the parent; it watches for its
-    parent's death itself."""
-    return subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-m", "charcmp", *command],
-        stdout=stdout,
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        pass_fds=pass_fds,
-        env={**os.environ, **environment, PARENT_VARIABLE: str(os.getpid())},
-    )
+def train_in_lanes(connection: Connection) -> int:
+    """What the process of a GPU's lanes does; returns its exit status."""
+    work_in_lanes(connection)
+    return 0
+
+
+def end(process: BaseProcess, seconds: float) -> None:
+    """Waits for the end of a process that was asked for it; kills it if it takes too long."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()

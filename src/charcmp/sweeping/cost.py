@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import heapq
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +25,11 @@ from charcmp.files import canonical_json, write_atomically
 from charcmp.runs import result as records
 from charcmp.runs.result import CorruptFileError
 from charcmp.sweeping.slots import machine_key
+from charcmp.training.gate import GATE
 
 if TYPE_CHECKING:
+    import torch
+
     from charcmp.config.spec import RunSpec
     from charcmp.sweeping.grid import Job
     from charcmp.sweeping.slots import Slot
@@ -32,11 +38,17 @@ WARM_UP_STEPS = 2
 MAX_STEPS = 20
 MAX_SECONDS = 2.0  # per shape, after which fewer than MAX_STEPS do: a step of a large model is long
 EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
-# An assumption that only orders runs while nothing is known: a core's float operations per second.
+# Assumptions that only order runs while nothing is known: float operations per second of a core, of
+# a GPU's lane, and what a step of the recurrence takes on a GPU in each layer, however narrow.
 ASSUMED_FLOPS = 30e9
+ASSUMED_GPU_FLOPS = 5e12
+ASSUMED_GPU_STEP_SECONDS = 20e-6
 FLOPS_PER_PARAM = 6  # forward and backward, per character
 # What a step's time depends on, beside sizes and machine.
-SHAPE_KEYS = ("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name")
+SHAPE_KEYS = (
+    *("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name"),
+    *("train_batch_size", "train_unroll_steps"),
+)
 
 
 @dataclass(frozen=True)
@@ -131,11 +143,22 @@ def estimate(
         measure_shapes(unknown, speeds, slots)
     estimates = {}
     for job in jobs:
-        assumed = ASSUMED_FLOPS / (FLOPS_PER_PARAM * job.spec.num_params), "assumed"
+        assumed = assumed_speed(job.spec, on_gpu=slots[0].threads is None), "assumed"
         chars_per_second, source = speeds.find(keys[job]) or assumed
         seconds = run_seconds(job.spec, chars_per_second)
         estimates[job] = Estimate(seconds, seconds * (1 - job.fraction_done()), source)
     return estimates
+
+
+def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
+    """Characters per second of a shape that nothing tells of: on a CPU arithmetic rules, on a GPU
+    for small models the steps that have to wait for one another."""
+    flops = FLOPS_PER_PARAM * spec.num_params
+    if not on_gpu:
+        return ASSUMED_FLOPS / flops
+    chars = spec.batch_size * spec.unroll_steps
+    waiting = spec.config.layers * spec.unroll_steps * ASSUMED_GPU_STEP_SECONDS
+    return chars / (chars * flops / ASSUMED_GPU_FLOPS + waiting)
 
 
 def longest_first(jobs: Sequence[Job], estimates: dict[Job, Estimate]) -> list[Job]:
@@ -144,12 +167,17 @@ def longest_first(jobs: Sequence[Job], estimates: dict[Job, Estimate]) -> list[J
 
 
 def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Slot]) -> None:
-    """Measures shapes as many side by side as runs will be: on a CPU in processes, on one GPU, in a
-    process of its own, in lanes."""
+    """Measures shapes as many side by side as runs will be: on a CPU in processes, on the first of
+    the GPUs, in a process of its own that sees no other, in lanes."""
     if not specs:
         return
     on_cpu = slots[0].threads is not None
-    with ProcessPoolExecutor(len(slots) if on_cpu else 1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(
+        len(slots) if on_cpu else 1,
+        mp_context=get_context("spawn"),
+        initializer=os.environ.update,
+        initargs=(slots[0].environment,),
+    ) as pool:
         if on_cpu:
             measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
         else:
@@ -161,41 +189,68 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
             speeds.add(key, chars_per_second)
 
 
-def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int) -> list[float]:
-    """`measure_speed` of several shapes at a time on one GPU."""
-    import torch
+def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
+    """`measure_speed` of several shapes at a time on the one GPU that this process sees.
 
-    def measure(spec: RunSpec) -> float:
-        with torch.cuda.stream(torch.cuda.Stream()):
-            return measure_speed(spec, None)
-
+    The clocks of a group start together, when all of it is captured: captures stop the others.
+    """
+    speeds: list[float] = []
     with ThreadPoolExecutor(num_lanes) as lanes:
-        return list(lanes.map(measure, specs))
+        for first in range(0, len(specs), num_lanes):
+            group = specs[first : first + num_lanes]
+            ready = Barrier(len(group))
+            measure = partial(measure_speed, threads=None, device=device, ready=ready)
+            speeds += lanes.map(measure, group)
+    return speeds
 
 
-def measure_speed(spec: RunSpec, threads: int | None) -> float:
-    """Characters per second of training steps on symbols drawn at random, in this process."""
-    from charcmp.data.chunks import to_chunks
+def measure_speed(
+    spec: RunSpec, threads: int | None, device: str | None = None, ready: Barrier | None = None
+) -> float:
+    """Characters per second of training steps on symbols drawn at random, in this process.
+
+    Args:
+        spec: sizes and cell of the model.
+        threads: of a CPU.
+        device: where; None: where its configuration says.
+        ready: met when all that is prepared once is done, before the clock starts.
+    """
     from charcmp.training.device import prepare
+    from charcmp.training.streams import at_work_on
+
+    try:
+        where = prepare(replace(spec.config, device=device or spec.config.device), threads)
+        with at_work_on(where):
+            return _measure(spec, where, ready)
+    except BaseException:
+        if ready is not None:
+            ready.abort()  # or the others would wait for ever
+        raise
+
+
+def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> float:
+    from charcmp.data.chunks import to_chunks
     from charcmp.training.step import Step
 
-    config = spec.config
-    device = prepare(config, threads)
-    shape = (spec.batch_size, 2 * spec.unroll_steps)
+    shape = (spec.train_batch_size, 2 * spec.train_unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
     drawn = Stream(drawn_BC, drawn_BC)
-    step = Step(spec, device, to_chunks(drawn, spec.unroll_steps, device, spec.right_context))
-    for _ in range(WARM_UP_STEPS):
-        step()
-    step.loss_sum.item()  # waits for a GPU
-    num_steps = 0
-    begun = time.perf_counter()
-    while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
-        step()
-        step.loss_sum.item()
-        num_steps += 1
-    num_chars = num_steps * spec.batch_size * spec.unroll_steps
-    return num_chars / (time.perf_counter() - begun)
+    chunks = to_chunks(drawn, spec.train_unroll_steps, device, spec.right_context)
+    with closing(Step(spec, device, chunks)) as step:
+        for _ in range(WARM_UP_STEPS):
+            step()
+        step.loss_sum.item()  # waits for a GPU
+        if ready is not None:
+            with GATE.stood_back():  # others may still have to capture
+                ready.wait()
+        num_steps = 0
+        begun = time.perf_counter()
+        while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
+            step()
+            step.loss_sum.item()
+            num_steps += 1
+        seconds = time.perf_counter() - begun
+    return num_steps * spec.train_batch_size * spec.train_unroll_steps / seconds
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:

@@ -1,9 +1,10 @@
-"""Lanes: several runs at once in one process, a thread and a CUDA stream for each.
+"""Lanes: several runs at once in one process, each in a thread; on a GPU each has its own stream.
 
 A small model leaves most of a GPU idle, and processes only take turns on it. The sweep sends runs
 down a pipe to one process per GPU and hears how each ended; see children.py for its side. A lane
 that fails or diverges leaves the others alone. What breaks the whole process (a CUDA error, a
-kill) is nobody's verdict: the sweep runs what was in it again, each in a process of its own.
+kill) is charged to no run: the sweep goes on with all that was in it in a fresh process, and when
+that breaks too, with each run in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charcmp.config.schema import Config
-from charcmp.errors import EXIT_ALONE, EXIT_INTERRUPTED, Interrupted, UserError, exit_status
+from charcmp.errors import (
+    EXIT_AGAIN,
+    EXIT_ALONE,
+    EXIT_INTERRUPTED,
+    Interrupted,
+    UserError,
+    exit_status,
+)
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
@@ -50,14 +57,13 @@ def work(connection: Connection) -> None:
     """What the process does: orders in, endings out, until the pipe is closed or a signal comes."""
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
-    streams = Streams()
     lanes: set[threading.Thread] = set()
     is_open = True
     while is_open or lanes:
         try:
             if connection.poll(POLL_SECONDS) and is_open:
                 order = connection.recv()
-                lane = threading.Thread(target=_run, args=(order, should_stop, streams, endings))
+                lane = threading.Thread(target=_run, args=(order, should_stop, endings))
                 lane.start()
                 lanes.add(lane)
             while not endings.empty():
@@ -70,49 +76,28 @@ def work(connection: Connection) -> None:
         connection.send(endings.get())
 
 
-class Streams:
-    """A CUDA stream for each lane, used again by the next: what is cached for it stays useful."""
-
-    def __init__(self) -> None:
-        self.idle: queue.SimpleQueue[AbstractContextManager[object]] = queue.SimpleQueue()
-
-    def take(self) -> AbstractContextManager[object]:
-        import torch
-
-        try:
-            return self.idle.get_nowait()
-        except queue.Empty:
-            cuda = torch.cuda.is_available()
-            return torch.cuda.stream(torch.cuda.Stream()) if cuda else nullcontext()
-
-
 def _run(
     order: Order,
     should_stop: Callable[[], bool],
-    streams: Streams,
     endings: queue.SimpleQueue[Ending],
 ) -> None:
     """One run, in a thread."""
     import torch
 
-    stream = streams.take()
+    from charcmp.training.device import is_gpu_trouble
+
     with order.log.open("a", buffering=1) as log:
 
         def say(line: str) -> None:
             print(line, file=log)
 
         try:
-            with stream:
-                session = Session(should_stop, say, order.command, order.num_lanes)
-                train_one(order.config, session)
+            train_one(order.config, Session(should_stop, say, order.command, order.num_lanes))
             code = 0  # or diverged: the result says so
-        except torch.OutOfMemoryError:
-            say("charcmp: out of the GPU's memory beside other runs; next alone")
-            code = EXIT_ALONE
         except torch.AcceleratorError as error:  # after it, nothing in this process can go on
             say(f"charcmp: {error}")
             print(f"{order.log}: {error}", file=sys.stderr, flush=True)
-            os._exit(EXIT_ALONE)
+            os._exit(EXIT_AGAIN)
         except Interrupted as stop:
             say(f"charcmp: {stop}")
             code = EXIT_INTERRUPTED
@@ -122,6 +107,5 @@ def _run(
         except Exception as error:
             log.write(traceback.format_exc())
             say(f"charcmp: {type(error).__name__}: {error}")
-            code = 1
-    streams.idle.put(stream)
+            code = EXIT_ALONE if is_gpu_trouble(error) else 1
     endings.put(Ending(order.log, code))

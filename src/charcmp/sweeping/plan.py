@@ -61,7 +61,7 @@ def _plan_row(job: Job, state: str) -> dict[str, str]:
         "state": state,
         "dataset": spec.corpus.name,
         "task": config.task,
-        "cell": config.cell.name,
+        "cell": spec.cell_name,
         "layers": str(config.layers),
         "budget": spec.budget,
         "hidden": str(spec.hidden_size),

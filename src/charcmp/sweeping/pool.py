@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
-import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from types import FrameType
 
 import msgspec
 from tqdm import tqdm
 
 from charcmp.errors import (
+    EXIT_AGAIN,
     EXIT_ALONE,
     EXIT_BUSY,
     EXIT_INTERRUPTED,
@@ -23,9 +26,11 @@ from charcmp.errors import (
     StorageError,
 )
 from charcmp.runs.folder import RunFolder
-from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess
+from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate, longest_first
+from charcmp.sweeping.examine import examined
 from charcmp.sweeping.grid import Job
+from charcmp.sweeping.processes import start_server
 from charcmp.sweeping.slots import Slot, make_slots
 
 POLL_SECONDS = 0.2
@@ -39,6 +44,8 @@ def run_processes(
     extra_args: Sequence[str] = (),
     fail_fast: bool = False,
     slots: Sequence[Slot] | None = None,
+    until: float | None = None,
+    on_end: Callable[[Job], None] | None = None,
 ) -> None:
     """Runs every job as `charcmp train` does; a job that fails leaves the others alone.
 
@@ -47,13 +54,18 @@ def run_processes(
         extra_args: for every child, before its overrides.
         fail_fast: whether the first failure ends the others, too, with checkpoints.
         slots: shares of the machine; None: as the first job's configuration says.
+        until: the time by time.monotonic() at which what still runs is ended, with checkpoints.
+        on_end: hears of every job that has ended, in place of lines and a bar on the terminal.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when all children have written their checkpoints.
         StorageError: when nothing can be written any more; children have ended.
     """
     config = jobs[0].spec.config
-    Pool(jobs, slots or make_slots(config), extra_args, fail_fast).run()
+    if config.device in ("auto", "cpu"):  # it imports torch while we look for a GPU
+        start_server()
+    slots = slots or examined(make_slots(config), config.precision)
+    Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 
 
 class Pool:
@@ -65,13 +77,18 @@ class Pool:
         slots: Sequence[Slot],
         extra_args: Sequence[str],
         fail_fast: bool,
+        until: float | None,
+        on_end: Callable[[Job], None] | None,
     ) -> None:
+        self.until = math.inf if until is None else until
+        self.on_end = on_end
         self.config = jobs[0].spec.config
         self.estimates = estimate(jobs, slots)
         self.free = deque(slots)
         self.num_jobs = len(jobs)
         self.waiting = deque(longest_first(jobs, self.estimates))
         self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
+        self.again: set[Job] = set()  # whose process of lanes failed once
         self.alone: set[Job] = set()  # what failed with others in one process
         self.running: list[Child] = []
         self.lanes: dict[str, LaneProcess] = {}
@@ -91,7 +108,7 @@ class Pool:
             # What earlier attempts did counts as done, not as speed.
             initial=self._seconds_done(jobs) / self.total,
             bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
-            disable=not self.config.progress or None,
+            disable=on_end is not None or not self.config.progress or None,
             mininterval=1.0,
         )
 
@@ -102,13 +119,14 @@ class Pool:
             while (self.waiting or self.running) and not self.stop:
                 while self.free and (job := self._next_job()) is not None:
                     self._start(job)
-                time.sleep(POLL_SECONDS)
+                wait({child.news for child in self.running}, POLL_SECONDS)
                 for child in list(self.running):
                     if (code := child.poll()) is None:
                         child.watch(self.config.hang_seconds)
                     else:
                         self._reap(child, code)
                 self._show()
+                self.stop = self.stop or time.monotonic() >= self.until
         finally:
             self.bar.close()
             lanes = [lanes.process for lanes in self.lanes.values()]
@@ -152,7 +170,7 @@ class Pool:
         """The process of a slot's lanes: one for all slots of a GPU."""
         gpu = str(slot.environment)
         lanes = self.lanes.get(gpu)
-        if lanes is None or lanes.process.poll() is not None:
+        if lanes is None or not lanes.process.is_alive():
             lanes = self.lanes[gpu] = LaneProcess(slot)
         return lanes
 
@@ -161,11 +179,16 @@ class Pool:
         self.running.remove(child)
         self.free.append(child.slot)
         name, folder = child.job.spec.run_id, child.job.folder
+        say = tqdm.write if self.on_end is None else _hush
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
-        elif code == EXIT_ALONE and child.job not in self.alone:
-            tqdm.write(f"{name}: the process that it shared has failed; it goes on alone")
+        elif code == EXIT_AGAIN and child.job not in self.again:
+            say(f"{name}: the process that it shared has failed; it goes on in another")
+            self.again.add(child.job)
+            self.waiting.appendleft(child.job)
+        elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
+            say(f"{name}: failed beside other runs; it goes on alone")
             self.alone.add(child.job)
             self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:
@@ -173,17 +196,19 @@ class Pool:
             self.stop = True
         elif code == EXIT_INTERRUPTED:  # asked to stop by somebody else than us
             self.num_failed += 1
-            tqdm.write(f"{name}: interrupted")
+            say(f"{name}: interrupted")
         elif folder.result.exists():
             self.done += self.estimates[child.job].seconds
             self.num_done += 1
-            tqdm.write(last_lines(folder, 1) or f"{name}: finished")
+            say(last_lines(folder, 1) or f"{name}: finished")
         else:
             self.done += self.estimates[child.job].seconds
             self.num_failed += 1
             folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
-            tqdm.write(f"{name}: failed: {folder.failure_reason()}")
+            say(f"{name}: failed: {folder.failure_reason()}")
             self.stop = self.stop or self.fail_fast
+        if self.on_end is not None and child.job not in self.waiting:
+            self.on_end(child.job)
 
     def _show(self) -> None:
         unfinished = [*self.waiting, *(child.job for child in self.running)]
@@ -195,6 +220,10 @@ class Pool:
 
     def _seconds_done(self, jobs: Sequence[Job]) -> float:
         return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
+
+
+def _hush(line: str) -> None:
+    pass
 
 
 def _reason(child: Child, code: int) -> str:
@@ -234,13 +263,9 @@ def storage_error(folder: RunFolder) -> StorageError:
     )
 
 
-def _stop_all(running: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop_all(running: Sequence[BaseProcess]) -> None:
     for process in running:
         process.terminate()
     deadline = time.monotonic() + STOP_SECONDS
     for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, max(0.0, deadline - time.monotonic()))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
-from importlib import metadata
 
 from charcmp.config.schema import Config
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
+from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
 # A small model's kernels occupy so many of them at a time. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
+MAX_LANES = 32  # of one GPU: each has a stream of its own, and torch has so many (streams.py)
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def torch_is_for_cpus() -> bool:
-    """Whether this build of torch knows no GPUs, told without importing it, which takes seconds."""
-    return metadata.version("torch").endswith("+cpu")
-
-
 def make_slots(config: Config) -> list[Slot]:
     """One slot for each run that may go on at once.
 
@@ -59,16 +55,19 @@ def make_slots(config: Config) -> list[Slot]:
     has 1.3 to 1.7 times the throughput of one run on two threads (LOG.md).
 
     Raises:
-        UserError: if a GPU that is asked for is not there.
+        UserError: if a GPU that is asked for is not there, or one is there that torch cannot use.
     """
-    if config.device != "cpu" and not torch_is_for_cpus():
-        import torch
+    if config.device != "cpu":
+        if not torch_is_for_cpus():
+            import torch
 
-        if torch.cuda.is_available():
-            gpus = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-            counts = [gpu.multi_processor_count for gpu in gpus]
-            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
+            if torch.cuda.is_available():
+                numbers = range(torch.cuda.device_count())
+                gpus = [torch.cuda.get_device_properties(number) for number in numbers]
+                counts = [gpu.multi_processor_count for gpu in gpus]
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+                return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
+        require_no_idle_gpu()
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
     cores = available_cores()
@@ -107,6 +106,10 @@ def gpu_slots(
             lanes[n] = int(config.jobs_per_gpu)
         elif config.jobs:
             lanes[n] = math.ceil(config.jobs / len(numbers))
+    require(
+        max(lanes.values()) <= MAX_LANES,
+        f"{max(lanes.values())} runs on one GPU: at most {MAX_LANES} (jobs_per_gpu=, jobs=)",
+    )
     # The first lane of every GPU before the second of any.
     slots = [
         Slot(names[n], None, {"CUDA_VISIBLE_DEVICES": ids[n]}, lanes[n])

@@ -7,13 +7,32 @@ from pathlib import Path
 
 from charcmp.config.schema import Config
 from charcmp.errors import (
+    EXIT_DIVERGED,
+    EXIT_INTERRUPTED,
     BusyError,
     Interrupted,
     StorageError,
     UserError,
+    exit_status,
 )
 from charcmp.runs.result import Result
 from charcmp.training.session import Session
+
+
+def attempt(config: Config, session: Session) -> int:
+    """Trains a run as `train_one` does; returns the exit status that `charcmp train` has then.
+
+    The session hears why a run ends early. Raises what is no user's mistake.
+    """
+    try:
+        result = train_one(config, session)
+    except Interrupted as stop:
+        session.say(f"charcmp: {stop}; the same command goes on from there")
+        return EXIT_INTERRUPTED
+    except UserError as error:
+        session.say(f"charcmp: {error}")
+        return exit_status(error)
+    return EXIT_DIVERGED if result.status == "diverged" else 0
 
 
 def train_one(
@@ -27,7 +46,7 @@ def train_one(
     """
     from charcmp.config.spec import resolve, warnings
     from charcmp.runs.folder import RunFolder, runs_dir
-    from charcmp.training.device import require_memory
+    from charcmp.training.device import is_gpu_trouble, require_memory
 
     say = session.say
     spec = resolve(config)
@@ -52,7 +71,11 @@ def train_one(
                 folder.write_failure(str(error), retry=True)
                 raise
             except Exception as error:
-                folder.write_failure(f"{type(error).__name__}: {error}", traceback.format_exc())
+                folder.write_failure(
+                    f"{type(error).__name__}: {error}",
+                    traceback.format_exc(),
+                    retry=is_gpu_trouble(error),
+                )
                 raise
     say(summary_line(result, folder.path))
     return result

@@ -6,17 +6,18 @@ launches thousands of them at once.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from charcmp.training.gate import GATE
+
 WARM_UP_CALLS = 3  # before a capture: libraries set up, kernels compiled, optimiser's state made
-# Captures come one at a time: what other lanes do meanwhile goes to streams of their own.
-_capturing = threading.Lock()
 Tag = TypeVar("Tag")
 
 
@@ -24,7 +25,8 @@ class Replayed:
     """Work without arguments over tensors that stay where they are.
 
     On a CPU, or with `capture=False`, a call does the work. On a GPU the first call captures it,
-    and every call replays the graph, on the caller's stream.
+    and every call replays the graph. All of that happens on the caller's stream, always the same
+    one and nobody else's: see streams.at_work_on.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Replayed:
         self.work = work
         self.changes = changes
         self.generator = generator
+        self.device = device
         self.capture = capture and device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
 
@@ -54,31 +57,100 @@ class Replayed:
         if not self.capture:
             self.work()
             return
+        assert GATE.is_shared_by_me(), "a graph is captured and replayed inside at_work_on(device)"
         if self.graph is None:
-            with _capturing:
-                self.graph = self._captured()
+            self.graph = self._captured()
+        GATE.let_others()
         self.graph.replay()
 
+    def by_graph_and_by_calls(
+        self, read: Callable[[], Sequence[Tensor]]
+    ) -> list[list[Tensor]] | None:
+        """What one call computes by the graph and, from the same start, without; None without one.
+
+        Nothing is changed by it.
+
+        Args:
+            read: the tensors to compare.
+        """
+        if self.graph is None:
+            return None
+        results = []
+        for compute in (self.graph.replay, self.work):
+            with self.unchanged():
+                compute()
+                results.append([tensor.detach().clone() for tensor in read()])
+        return results
+
+    def close(self) -> None:
+        """Frees the graph. With it goes its memory, now and not whenever Python finds the circle
+        of a graph, its work and the step that the work belongs to."""
+        if self.graph is not None:
+            # Whatever error ended the run, on this stream or in this process, is the one to tell.
+            with suppress(RuntimeError):
+                wait_for(self.device)
+                self.graph.reset()
+            self.graph = None
+        self.work = _closed
+        self.changes = list
+
     def _captured(self) -> torch.cuda.CUDAGraph:
-        before = [tensor.detach().clone() for tensor in self.changes()]
-        drawn = self.generator.get_state() if self.generator is not None else None
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
+        with self.unchanged():
             for _ in range(WARM_UP_CALLS):
                 self.work()
-        here.wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        # A no-op in torch to come, where every generator registers itself.
+        register = getattr(graph, "register_generator_state", None)
+        if self.generator is not None and register is not None:
+            register(self.generator)
+        wait_for(self.device)
+        with GATE.alone(), _no_garbage_collection():
+            # thread_local: the backward pass runs in a thread of autograd's, on the same stream.
+            graph.capture_begin(capture_error_mode="thread_local")
+            try:
+                self.work()
+            except BaseException:
+                with suppress(RuntimeError):  # an unfinished capture; the first error says why
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+        return graph
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Puts back, at the end, all that work changes and what it draws from."""
+        before = [tensor.detach().clone() for tensor in self.changes()]
+        drawn = None if self.generator is None else self.generator.get_state()
+        yield
         with torch.no_grad():
             for tensor, value in zip_longest(self.changes(), before):
                 tensor.zero_() if value is None else tensor.copy_(value)
-        graph = torch.cuda.CUDAGraph()
         if self.generator is not None and drawn is not None:
             self.generator.set_state(drawn)
-            graph.register_generator_state(self.generator)
-        # thread_local: what other threads, other lanes, ask of the device meanwhile is legal.
-        with torch.cuda.graph(graph, stream=aside, capture_error_mode="thread_local"):
-            self.work()
-        return graph
+
+
+def _closed() -> None:
+    raise AssertionError("the graph is closed")
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Garbage may hold tensors and graphs, and freeing those is no part of a capture."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def wait_for(device: torch.device) -> None:
+    """Waits until a GPU has done what this run has asked of it, without keeping a core busy."""
+    if device.type == "cuda":
+        event = torch.cuda.Event(blocking=True)
+        event.record()
+        event.synchronize()
 
 
 class Late(Generic[Tag]):
@@ -103,7 +175,7 @@ class Late(Generic[Tag]):
             event.synchronize()
             late = float(self.copy), asked_tag
         self.copy.copy_(self.number, non_blocking=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # else waiting for it keeps a core busy
         event.record()
         self.asked = event, tag
         return late

@@ -12,7 +12,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
-from charcmp.training.precision import set_precision
+from charcmp.training.nvidia import require_no_idle_gpu
 
 BYTES_PER_PARAM = 8  # a weight and its gradient
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
@@ -51,10 +51,14 @@ def resolve_device(name: str) -> torch.device:
     """The device called auto, cpu, cuda or cuda:N.
 
     Raises:
-        UserError: if there is no such device here.
+        UserError: if there is no such device here, or for auto, if there is a GPU that torch cannot
+            use: a run that takes a minute there would take an hour.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        require_no_idle_gpu()
+        return torch.device("cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -73,14 +77,19 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(device: torch.device, precision: str) -> None:
-    """Makes a GPU this thread's own, and tells this process how to multiply.
+    """Makes a GPU this thread's own, and tells this process how to multiply matrices: in float32,
+    or with factors in TF32. Sums, gates, losses and the optimiser are float32 in both.
 
     Raises:
-        UserError: if the device cannot multiply so.
+        UserError: for tf32 elsewhere than on a GPU.
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
-    set_precision(device, precision)
+    elif precision == "tf32":
+        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def prepare(config: Config, threads: int | None) -> torch.device:
@@ -99,6 +108,20 @@ def prepare(config: Config, threads: int | None) -> torch.device:
     keep_freed_memory()
     set_up(device, config.precision)
     return device
+
+
+def is_gpu_trouble(error: BaseException) -> bool:
+    """Whether an error is the GPU's or its libraries', and another attempt may well go through.
+
+    Out of memory beside other runs, a library that could not set itself up, a fault of another run
+    in the same process: torch raises most of these as plain RuntimeErrors.
+    """
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    if type(error).__module__.partition(".")[0] == "triton":
+        return True
+    names = ("cuda", "cublas", "cudnn", "triton")
+    return isinstance(error, RuntimeError) and any(name in str(error).lower() for name in names)
 
 
 def device_name(device: torch.device) -> str:

@@ -14,19 +14,12 @@ from torch import Tensor
 from charcmp.data.chunks import Chunks
 from charcmp.models.language_model import CharModel
 from charcmp.training.cuda_graph import Replayed
-from charcmp.training.precision import multiplying
 
 
 class Evaluation:
     """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
 
-    def __init__(
-        self,
-        model: CharModel,
-        chunks: Chunks,
-        capture: bool = True,
-        precision: str = "float32",
-    ) -> None:
+    def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
         K, T, B = chunks.y_KTB.shape
         self.model, self.chunks = model, chunks
         self.state_LSBH = model.zero_state(B)
@@ -34,8 +27,11 @@ class Evaluation:
         self.nll_KTB = torch.empty(K, T, B, device=device)
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.state_LSBH, self.nll_KTB, self.chunk]
-        work = multiplying(self._score_chunk, precision)
-        self.replay = Replayed(work, device, lambda: changed, capture=capture)
+        self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)
+
+    def close(self) -> None:
+        """Frees what it holds of a GPU; it evaluates no more."""
+        self.replay.close()
 
     def _score_chunk(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]

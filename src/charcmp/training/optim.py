@@ -9,41 +9,41 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from charcmp.config.schema import (
-    AdagradConfig,
-    AdamConfig,
-    AdamWConfig,
-    OptimizerConfig,
-    RMSpropConfig,
-    SGDConfig,
-)
+from charcmp.config.optimizers import OptimizerConfig
 
 
-def learning_rate(optimizer: OptimizerConfig, epoch: int, epochs: int) -> float:
-    """The rate in an epoch counted from 1, the same throughout the epoch.
+def learning_rate(
+    optimizer: OptimizerConfig, epoch: int, epochs: int, chunk: int = 0, chunks: int = 1
+) -> float:
+    """The rate of an update.
+
+    It changes with every epoch, or with every update where `rate_per` says so: read "update" for
+    "epoch" then, but for the exponential schedule, which goes by epochs.
 
     exponential: lr · lr_decay^max(0, epoch − lr_decay_after), the paper's. cosine: half a period,
     from lr in the first epoch towards 0 behind the last (Loshchilov & Hutter 2017, without
     restarts). Of w warm-up epochs, the first has lr/(w+1), the next 2·lr/(w+1), and so on; cosine
     begins behind them, exponential counts them.
+
+    Args:
+        optimizer: the schedule and its options.
+        epoch: counted from 1.
+        epochs: of the whole run.
+        chunk: of the epoch, which the update trains on, counted from 0.
+        chunks: of an epoch.
     """
-    warmup = optimizer.warmup_epochs
-    if epoch <= warmup:
-        return optimizer.lr * epoch / (warmup + 1)
+    number, total, warmup = epoch, epochs, optimizer.warmup_epochs
+    if optimizer.rate_per == "update":
+        number, total = (epoch - 1) * chunks + chunk + 1, epochs * chunks
+        warmup = min(optimizer.warmup_updates, total - 1)
+    if number <= warmup:
+        return optimizer.lr * number / (warmup + 1)
     if optimizer.schedule == "cosine":
-        fraction = (epoch - 1 - warmup) / (epochs - warmup)
+        fraction = (number - 1 - warmup) / (total - warmup)
         return optimizer.lr * (1 + math.cos(math.pi * fraction)) / 2
     if optimizer.schedule == "constant":
         return optimizer.lr
     return optimizer.lr * optimizer.lr_decay ** max(0, epoch - optimizer.lr_decay_after)
-
-
-def is_capturable(config: OptimizerConfig) -> bool:
-    """Whether the optimiser's step can be part of a CUDA graph.
-
-    torch has no such form of Adagrad and SGD: they read the rate on the host.
-    """
-    return isinstance(config, RMSpropConfig | AdamConfig)  # AdamW's is an AdamConfig
 
 
 def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
@@ -52,7 +52,7 @@ def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
     On a GPU where the optimiser reads it there, in the parameters' type: its kernels for many
     tensors at once take no other. Else in float64, on the CPU.
     """
-    if device.type == "cuda" and is_capturable(config):
+    if device.type == "cuda" and config.capturable:
         return torch.tensor(config.lr, dtype=torch.float32, device=device)
     return torch.tensor(config.lr, dtype=torch.float64)
 
@@ -61,23 +61,14 @@ def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[nn.Parameter], lr: Tensor
 ) -> torch.optim.Optimizer:
     """torch.optim's optimiser of that name; it reads its rate from `rate_tensor` at every step."""
-    options: dict[str, Any] = {"lr": lr, "foreach": parameters[0].is_cuda}
-    capturable: dict[str, Any] = {"capturable": parameters[0].is_cuda}
-    match config:
-        case RMSpropConfig(alpha=alpha, eps=eps):
-            # torch adds eps outside the root and starts the average at 0, as the paper's code does.
-            return torch.optim.RMSprop(parameters, alpha=alpha, eps=eps, **options, **capturable)
-        case AdamWConfig(betas=[beta1, beta2], eps=eps, weight_decay=decay):  # is an AdamConfig
-            options |= {"betas": (beta1, beta2), "eps": eps, "weight_decay": decay}
-            return torch.optim.AdamW(parameters, **options, **capturable)
-        case AdamConfig(betas=[beta1, beta2], eps=eps):
-            options |= {"betas": (beta1, beta2), "eps": eps}
-            return torch.optim.Adam(parameters, **options, **capturable)
-        case AdagradConfig(eps=eps):
-            return torch.optim.Adagrad(parameters, eps=eps, **options)
-        case SGDConfig(momentum=momentum, nesterov=nesterov):
-            return torch.optim.SGD(parameters, momentum=momentum, nesterov=nesterov, **options)
-    raise AssertionError(f"{config}: config.check lets no other through")
+    on_gpu = parameters[0].is_cuda
+    options: dict[str, Any] = {"lr": lr, "foreach": on_gpu, **config.torch_options()}
+    if config.capturable:
+        options["capturable"] = on_gpu
+    optimizer: torch.optim.Optimizer = getattr(torch.optim, config.torch_name)(
+        parameters, **options
+    )
+    return optimizer
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], mode: str, limit: float) -> None:

@@ -39,6 +39,7 @@ def make_result(
     num_test_chars: int,
     chars_per_second: float,
     seconds_per_sampled_char: float | None,
+    verified: bool | None,
 ) -> Result:
     """What result.json says of a run that is over. Losses that do not exist are None."""
     config = spec.config
@@ -56,7 +57,7 @@ def make_result(
         layout=cast("Any", config.dataset.layout),
         split=list(config.dataset.split),
         task=cast("Any", config.task),  # the configuration is checked, its types are str
-        cell=config.cell.name,
+        cell=spec.cell_name,
         layers=config.layers,
         budget=spec.budget,
         hidden_size=spec.hidden_size,
@@ -83,6 +84,7 @@ def make_result(
         seconds_per_sampled_char=seconds_per_sampled_char,
         device=str(device),
         device_name=device_name(device),
+        verified=verified,
         git_commit=code["git_commit"],
         git_dirty=code["git_dirty"],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +13,7 @@ from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
-from charcmp.training.optim import (
-    clip_gradients,
-    is_capturable,
-    make_optimizer,
-    rate_tensor,
-)
-from charcmp.training.precision import multiplying
+from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
 
 
 class Step:
@@ -29,18 +22,11 @@ class Step:
     Nothing in it reads a number back from the device; where it is in the text is a number there.
     """
 
-    def __init__(self, spec: RunSpec, device: torch.device, chunks: Chunks) -> None:
+    def __init__(
+        self, spec: RunSpec, device: torch.device, chunks: Chunks, capture: bool = True
+    ) -> None:
         config = spec.config
-        options = {key: value for key, value in asdict(config.cell).items() if key != "name"}
-        model = make_model(
-            spec.right_context,
-            config.cell.name,
-            config.layers,
-            spec.hidden_size,
-            spec.corpus.num_symbols,
-            config.dropout,
-            **options,
-        )
+        model = make_model(spec.shape, spec.right_context, config.dropout)
         model.initialize(config.init_range, config.seed, config.init)
         self.model = model.to(device)
         # What is left to draw is dropout.
@@ -53,19 +39,22 @@ class Step:
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
-        self.state_LSBH = self.model.zero_state(spec.batch_size)
+        self.state_LSBH = self.model.zero_state(spec.train_batch_size)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
-        self.is_capturable = is_capturable(config.optimizer)
-        work = multiplying(self._compute, config.precision)
-        self.replay = Replayed(work, device, self._changed, self.generator)
+        self.is_capturable = config.optimizer.capturable
+        self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
 
     def __call__(self) -> None:
         """Trains on the next chunk; behind the last comes the first."""
         self.replay()
         if not self.is_capturable:
             self.optimizer.step()
+
+    def close(self) -> None:
+        """Frees what it holds of a GPU; it trains no more."""
+        self.replay.close()
 
     def _compute(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]
@@ -86,6 +75,11 @@ class Step:
         self.loss_sum += loss.detach()
         self.chunk.add_(1).remainder_(len(self.chunks))
 
+    def computed(self) -> list[Tensor]:
+        """What a step leaves behind that depends smoothly on what was there before."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return [*gradients, self.state_LSBH, self.loss_sum, *self._kept()]
+
     def kept_by_optimizer(self) -> dict[str, bool]:
         """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
         probe = torch.nn.Parameter(torch.zeros(2, 3))
@@ -99,13 +93,16 @@ class Step:
 
     def _changed(self) -> list[Tensor]:
         """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
-        kept = [
+        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *self._kept()]
+
+    def _kept(self) -> list[Tensor]:
+        """What the optimiser keeps, where its step is part of the captured work."""
+        return [
             value
             for parameter in self.parameters
             for value in self.optimizer.state[parameter].values()
             if self.is_capturable
         ]
-        return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *kept]
 
 
 def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
@@ -115,9 +112,13 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
         UserError: if it is too short for that.
     """
     splits = split_of(spec)
+    streams = {
+        splits.train.in_rows(spec.train_batch_size): spec.train_unroll_steps,
+        splits.val: spec.unroll_steps,
+        splits.test: spec.unroll_steps,
+    }
     return [
-        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
-        for stream in (splits.train, splits.val, splits.test)
+        to_chunks(stream, steps, device, spec.right_context) for stream, steps in streams.items()
     ]
 
 

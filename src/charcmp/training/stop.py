@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
+from multiprocessing import parent_process
 from types import FrameType
 from typing import Any
 
-PARENT_VARIABLE = "CHARCMP_PARENT"  # a sweep tells its children whom to end with
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
@@ -17,25 +17,30 @@ class StopRequest:
 
     Where a scheduler's worker has its own answer to SIGUSR1 or SIGUSR2 (submitit requeues the job
     there), it is given after the checkpoint is written: see `pass_on`.
+
+    STOP_SIGNALS that were held back before there was one to answer them (sweeping/processes.py) are
+    answered from here on.
     """
 
     def __init__(self) -> None:
         self.requested: int | None = None
-        self.parent = int(os.environ.get(PARENT_VARIABLE, "0"))
+        self.sweep = parent_process()  # None: not in a process that a sweep started
         self.scheduler: dict[int, Callable[[int, FrameType | None], Any]] = {}
         if threading.current_thread() is not threading.main_thread():
             return  # in some launchers' workers; only a main thread may answer signals
         for signum in (signal.SIGUSR1, signal.SIGUSR2):
             if callable(handler := signal.getsignal(signum)):
                 self.scheduler[signum] = handler
-        for stopping in (signal.SIGINT, signal.SIGTERM, *self.scheduler):
+        for stopping in (*STOP_SIGNALS, *self.scheduler):
             signal.signal(stopping, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.requested = signum
 
     def __call__(self) -> bool:
-        return self.requested is not None or (self.parent != 0 and os.getppid() != self.parent)
+        is_orphan = self.sweep is not None and not self.sweep.is_alive()
+        return self.requested is not None or is_orphan
 
     def pass_on(self) -> None:
         """Lets the scheduler's own handler answer, which may end the process."""

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import ExitStack, closing
 from typing import Literal
 
+import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from tqdm import tqdm
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
+from charcmp.models.language_model import check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
-from charcmp.training.cuda_graph import Late
+from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import (
@@ -29,6 +32,9 @@ from charcmp.training.optim import (
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
+from charcmp.training.streams import at_work_on
+from charcmp.training.verdicts import failed_checks, heed
+from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
 TICK_SECONDS = 1.0
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
@@ -59,7 +65,7 @@ class Training:
             self.say(
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
-        self.chars_per_chunk = spec.batch_size * spec.unroll_steps
+        self.chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
         chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
         self.bar = tqdm(
             total=config.epochs * len(step.chunks) * self.chars_per_chunk,
@@ -73,19 +79,26 @@ class Training:
         self.clock = time.perf_counter()
         self.last_tick = self.last_checkpoint = time.monotonic()
 
-    def train_epoch(self, lr: float) -> float:
+    def train_epoch(self) -> float:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
+        WrongResult: if the step's graph computes something else than the same step by calls.
         """
-        step, place = self.step, self.place
-        step.lr.fill_(lr)
-        if self.spec.config.reset_state == "epoch" and place.chunk == 0:
+        step, place, config = self.step, self.place, self.spec.config
+        if config.reset_state == "epoch" and place.chunk == 0:
             step.state_LSBH.zero_()
+        is_due = is_check_due(place.epoch)
         self.clock = time.perf_counter()
+        rate = None
         while place.chunk < len(step.chunks):
+            if (new_rate := self.rate_at(place.chunk)) != rate:
+                step.lr.fill_(rate := new_rate)
             step()
+            if is_due:
+                check_graph(step)
+                is_due = False
             place.chunk += 1
             self.bar.update(self.chars_per_chunk)
             stop = self.should_stop()
@@ -94,9 +107,15 @@ class Training:
             so_far = self._tick(stop)
             if so_far is not None and not math.isfinite(so_far):
                 break  # the sum stays so: no need to finish the epoch
-        loss_sum = step.loss_sum.item()  # waits for the device, so that its work is in the seconds
+        wait_for(step.loss_sum.device)  # so that the device's work is in the seconds
+        loss_sum = step.loss_sum.item()
         place.seconds_train += time.perf_counter() - self.clock
-        return loss_sum / (len(step.chunks) * self.spec.unroll_steps)
+        return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
+
+    def rate_at(self, chunk: int) -> float:
+        """The learning rate of an update of this epoch."""
+        config, num_chunks = self.spec.config, len(self.step.chunks)
+        return learning_rate(config.optimizer, self.place.epoch, config.epochs, chunk, num_chunks)
 
     def _tick(self, stop: bool) -> float | None:
         """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
@@ -105,7 +124,7 @@ class Training:
         told = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
-            step.loss_sum.item()  # waits for the device
+            wait_for(step.loss_sum.device)
         place.seconds_train += time.perf_counter() - self.clock
         if stop or is_due:
             self.save()
@@ -116,7 +135,7 @@ class Training:
         if told is None:
             return None
         loss_sum, num_chunks = told
-        so_far = loss_sum / (num_chunks * self.spec.unroll_steps)
+        so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
         return so_far
 
@@ -140,7 +159,7 @@ class Training:
             self.last_tick = time.monotonic()
             self.note_progress()
 
-    def end_epoch(self, lr: float, train_nats: float, val_nats: float) -> dict[str, float]:
+    def end_epoch(self, train_nats: float, val_nats: float) -> dict[str, float]:
         """Keeps the weights if they are the best, and goes on to the next; returns its record."""
         step, place, config = self.step, self.place, self.spec.config
         if val_nats < place.best_val:
@@ -148,7 +167,7 @@ class Training:
             self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
         entry = {
             "epoch": place.epoch,
-            "lr": lr,
+            "lr": self.rate_at(len(step.chunks) - 1),
             "train_nats_per_char": train_nats,
             "val_nats_per_char": val_nats,
             "largest_state": float(step.state_LSBH.abs().max()),
@@ -166,11 +185,15 @@ class Training:
             self.save()
         return entry
 
-    def test(self, evaluation: Evaluation) -> float:
-        """The test loss, once, of the weights that did best on validation; writes both. [code]"""
+    def test(self, validation: Evaluation, test: Evaluation) -> float:
+        """The test loss, once, of the weights that did best on validation [code].
+
+        Writes them, and their losses of single characters, of which intervals are made.
+        """
         spec, folder = self.spec, self.folder
         self.step.model.load_state_dict(self.best)
-        nll_N = evaluation(self.between_chunks).cpu()
+        folder.write_npy(folder.val_nll, validation(self.between_chunks).cpu().numpy())
+        nll_N = test(self.between_chunks).cpu()
         folder.write_npy(folder.test_nll, nll_N.numpy())
         weights = save_safetensors(
             {key: value.contiguous().cpu() for key, value in self.best.items()},
@@ -207,16 +230,39 @@ def train(
 
     Raises:
         Interrupted: if the session was asked to stop.
-        UserError: if the corpus is too short, the device absent or a file cannot be written.
+        UserError: if the corpus is too short, the device absent or a file cannot be written, or a
+            class of anyone's is no recurrent cell.
+        WrongResult: if a GPU computed something else than it should.
     """
+    check_module_cells(spec.shape)
+    device = prepare(spec.config, spec.config.threads)
+    with at_work_on(device), ExitStack() as opened:
+        capture = heed(failed_checks(device, spec.config.precision))
+        train_chunks, *evaluated = cut_corpus(spec, device)
+        step = opened.enter_context(closing(Step(spec, device, train_chunks, capture)))
+        validation, test = (
+            opened.enter_context(closing(Evaluation(step.model, part, capture)))
+            for part in evaluated
+        )
+        try:
+            return run_protocol(spec, folder, session, device, step, validation, test)
+        except WrongResult:
+            if folder.checkpoint.exists():  # whoever tries again starts anew
+                folder.set_aside(folder.checkpoint)
+            raise
+
+
+def run_protocol(
+    spec: RunSpec,
+    folder: RunFolder,
+    session: Session,
+    device: torch.device,
+    step: Step,
+    validation: Evaluation,
+    test: Evaluation,
+) -> Result:
+    """`train`, on a device that is set up, with the text on it."""
     config, say = spec.config, session.say
-    device = prepare(config, config.threads)
-    train_chunks, val_chunks, test_chunks = cut_corpus(spec, device)
-    step = Step(spec, device, train_chunks)
-    validation, test = (
-        Evaluation(step.model, part, precision=config.precision)
-        for part in (val_chunks, test_chunks)
-    )
     for remark in remarks(step, device):
         say(f"note: {remark}")
     training = Training(spec, folder, step, session)
@@ -228,22 +274,25 @@ def train(
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
     with training.bar, tensorboard(folder, place) as note_epoch:
         while not place.is_over(config):
-            lr = learning_rate(config.optimizer, place.epoch, config.epochs)
-            train_nats = training.train_epoch(lr)
+            train_nats = training.train_epoch()
             val_nats = training.validate(validation)
             if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
                 status = "diverged"
                 break
-            note_epoch(training.end_epoch(lr, train_nats, val_nats))
+            note_epoch(training.end_epoch(train_nats, val_nats))
     if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
         say(
             f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
             "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
         )
 
-    test_nats = training.test(test) if status == "done" else None
+    test_nats = training.test(validation, test) if status == "done" else None
+    verified = None  # a CPU is what a GPU is compared with
+    if status == "done" and device.type == "cuda":
+        check_test(test, config.precision)  # and the graphs have been checked on the way
+        verified = True
     folder.write_json(folder.history, place.history)
-    chars_trained = len(place.history) * len(train_chunks) * training.chars_per_chunk
+    chars_trained = len(place.history) * len(step.chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
@@ -255,8 +304,9 @@ def train(
         status,
         device,
         test_nats=test_nats,
-        num_test_chars=test_chunks.num_chars,
+        num_test_chars=test.chunks.num_chars,
         chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
+        verified=verified,
         seconds_per_sampled_char=seconds_per_sampled_char,
     )
     folder.write_result(result)

@@ -23,30 +23,19 @@ class Trace(NamedTuple):
     gates: dict[str, Tensor]  # values of every gate by its letter, each (T, B, H); none in an RNN
 
 
-class Cell(nn.Module):
-    """One recurrent layer over a whole chunk.
+class Layer(nn.Module):
+    """One recurrent layer over a whole chunk, as the language model runs it."""
 
-    Subclasses hold their weights in `self.weights`, a torch.nn recurrent module of one layer, so
-    that names, shapes and gate order are torch's: weight_ih_l0 (G·H, I), weight_hh_l0 (G·H, H) and
-    two biases (G·H). `forward` may run that module or equations of its own over the same weights.
-    """
-
-    num_states: ClassVar[int] = 1
-    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
-    weights: nn.RNNBase
+    num_states: int = 1
+    in_cudnn: bool = False  # whether a GPU needs no kernels of ours for it
     one_hot_II: Tensor
 
-    def __init__(self, weights: nn.RNNBase, activation: str = "tanh") -> None:
+    def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.weights = weights
-        self.input_size = weights.input_size
-        self.hidden_size = weights.hidden_size
-        self.activation_name = activation
-        self.activation = ACTIVATIONS[activation]
-        self.in_cudnn = activation in self.cudnn_activations  # a GPU then runs `weights`
+        self.input_size, self.hidden_size = input_size, hidden_size
         # For layers that read symbols: row v is the one-hot vector of symbol v. A gather from it
         # makes the dense input without the device synchronisation of F.one_hot.
-        self.register_buffer("one_hot_II", torch.eye(self.input_size), persistent=False)
+        self.register_buffer("one_hot_II", torch.eye(input_size), persistent=False)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the layer over T steps.
@@ -60,16 +49,35 @@ class Cell(nn.Module):
         """
         raise NotImplementedError
 
-    def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
-        """The equations, a step at a time, as slowly as they read; autograd differentiates them."""
-        raise NotImplementedError
-
-    def set_initial_values(self) -> None:
+    def set_initial_values(self, generator: torch.Generator) -> None:
         """Overwrites, after the general initialisation, what an option of the cell asks for."""
 
     def dense_input(self, x: Tensor) -> Tensor:
         """Features (T, B, I) as they are; symbols (T, B) as one-hot vectors."""
         return x if x.is_floating_point() else F.embedding(x, self.one_hot_II)
+
+
+class Cell(Layer):
+    """A layer of one of charcmp's cells.
+
+    Subclasses hold their weights in `self.weights`, a torch.nn recurrent module of one layer, so
+    that names, shapes and gate order are torch's: weight_ih_l0 (G·H, I), weight_hh_l0 (G·H, H) and
+    two biases (G·H). `forward` may run that module or equations of its own over the same weights.
+    """
+
+    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
+    weights: nn.RNNBase
+
+    def __init__(self, weights: nn.RNNBase, activation: str = "tanh") -> None:
+        super().__init__(weights.input_size, weights.hidden_size)
+        self.weights = weights
+        self.activation_name = activation
+        self.activation = ACTIVATIONS[activation]
+        self.in_cudnn = activation in self.cudnn_activations  # a GPU then runs `weights`
+
+    def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
+        """The equations, a step at a time, as slowly as they read; autograd differentiates them."""
+        raise NotImplementedError
 
     def input_sums(self, x: Tensor, both_biases: bool = True) -> Tensor:
         """W x + b + b' for every step, (T, B, G·H); without b' if not `both_biases`.

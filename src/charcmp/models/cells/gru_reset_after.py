@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from charcmp.models.cells.base import Cell, Trace
-from charcmp.models.cells.registry import check_activation
 
 
 class GRUResetAfter(Cell):
@@ -25,8 +24,7 @@ class GRUResetAfter(Cell):
     cudnn_activations = ("tanh",)
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
-        check_activation("gru_reset_after", activation)
-        super().__init__(nn.GRU(input_size, hidden_size))
+        super().__init__(nn.GRU(input_size, hidden_size), activation)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         h_TBH, h_1BH = self.weights(self.dense_input(x), state_SBH)

@@ -79,7 +79,7 @@ class LSTMLayer(Cell):
         raise NotImplementedError
 
     @torch.no_grad()
-    def set_initial_values(self) -> None:
+    def set_initial_values(self, generator: torch.Generator) -> None:
         if self.forget_bias is not None:
             self.per_gate("bias_ih")[1].fill_(self.forget_bias)
 

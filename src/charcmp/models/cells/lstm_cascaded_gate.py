@@ -91,7 +91,7 @@ class LSTMCascadedGate(SourceCell):
         return torch.sigmoid(a_BH) * torch.sigmoid(u_BH) * torch.sigmoid(p_BH)
 
     @torch.no_grad()
-    def set_initial_values(self) -> None:
+    def set_initial_values(self, generator: torch.Generator) -> None:
         forget_bias = self.open_bias if self.forget_bias is None else self.forget_bias
         for name in ("bias_ih", "bias_hh"):
             b_i, b_f, _, b_o = self.per_gate(name)

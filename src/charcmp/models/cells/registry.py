@@ -1,4 +1,6 @@
-"""The recurrent cells. This module knows their sizes only, so that matching needs no torch.
+"""The recurrent cells, one row each, and `cell=module`. Imports none: matching needs no torch.
+
+A new cell is its file and its row here: `cell=NAME`, its options, its sizes and its label follow.
 
 Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and
 two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too). Some have
@@ -9,10 +11,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
+from charcmp.models.cells.options import (
+    CascadedGateConfig,
+    CellConfig,
+    LSTMConfig,
+    ModuleConfig,
+    PlainConfig,
+)
+from charcmp.values import Rule, rules_of
 
 
 @dataclass(frozen=True)
@@ -24,8 +34,9 @@ class CellInfo:
     label: str
     num_gates: int
     num_peepholes: int = 0
+    options: type[CellConfig] = PlainConfig
     activations: tuple[str, ...] = ("tanh", "softsign")
-    remark: str | None = None  # to be said wherever its results are shown
+    note: str | None = None  # shown wherever its results are
 
     def num_params(self, input_size: int, hidden_size: int) -> int:
         """Parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
@@ -33,6 +44,7 @@ class CellInfo:
         return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
+MODULE = "module"  # cell=module: any class that one can import
 OUR_READING = "{}: our reading of what S. Asakawa announced in 2016 without equations."
 CELLS = {
     "rnn": CellInfo(
@@ -42,7 +54,7 @@ CELLS = {
         num_gates=1,
         activations=("tanh", "softsign", "relu"),
     ),
-    "lstm": CellInfo("charcmp.models.cells.lstm", "LSTM", "LSTM", num_gates=4),
+    "lstm": CellInfo("charcmp.models.cells.lstm", "LSTM", "LSTM", num_gates=4, options=LSTMConfig),
     "gru": CellInfo("charcmp.models.cells.gru", "GRU", "GRU", num_gates=3),
     "gru_reset_after": CellInfo(
         "charcmp.models.cells.gru_reset_after",
@@ -57,6 +69,7 @@ CELLS = {
         "LSTM, peepholes",
         num_gates=4,
         num_peepholes=3,
+        options=LSTMConfig,
     ),
     "lstm_softmax_gate": CellInfo(
         "charcmp.models.cells.lstm_softmax_gate",
@@ -64,7 +77,8 @@ CELLS = {
         "LSTM, softmax gates",
         num_gates=4,
         num_peepholes=3,
-        remark=OUR_READING.format("LSTM, softmax gates"),
+        options=LSTMConfig,
+        note=OUR_READING.format("LSTM, softmax gates"),
     ),
     "lstm_cascaded_gate": CellInfo(
         "charcmp.models.cells.lstm_cascaded_gate",
@@ -72,27 +86,102 @@ CELLS = {
         "LSTM, cascaded gates",
         num_gates=4,
         num_peepholes=3,
-        remark=OUR_READING.format("LSTM, cascaded gates"),
+        options=CascadedGateConfig,
+        note=OUR_READING.format("LSTM, cascaded gates"),
     ),
 }
 
 
 def cell_info(name: str) -> CellInfo:
-    """Sizes of the cell called `name`; UserError if there is none."""
+    """The row of the cell called `name`; UserError if there is none."""
     try:
         return CELLS[name]
     except KeyError:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
 
 
-def check_activation(cell: str, activation: str) -> None:
-    """UserError where the cell has no such activation."""
-    if activation not in (known := cell_info(cell).activations):
-        raise UserError(f"cell.activation={activation}: {cell} has {', '.join(known)}")
+def cell_options() -> dict[str, type[CellConfig]]:
+    """What `cell=` can choose, and the options of each."""
+    return {name: info.options for name, info in CELLS.items()} | {MODULE: ModuleConfig}
 
 
-def cell_class(name: str) -> Callable[..., Any]:
-    """The subclass of base.Cell that implements the cell: (input_size, hidden_size, **options)."""
+def _options_of(name: str) -> type[CellConfig]:
+    return ModuleConfig if name == MODULE else cell_info(name).options
+
+
+def cell_config(name: str, **options: Any) -> CellConfig:
+    """The cell called `name` with some of its options set.
+
+    Raises:
+        UserError: for a cell that there is not, or a value that one of its options cannot have.
+        TypeError: for an option that it does not have.
+    """
+    config = _options_of(name)(name=name, **options)
+    check_cell(config)
+    return config
+
+
+def check_cell(cell: CellConfig) -> None:
+    """UserError for a cell that there is not, or an option that it cannot have."""
+    require(
+        type(cell) is _options_of(cell.name),
+        f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
+    )
+    for key, (holds, wanted) in cell_rules(cell.name).items():
+        value = getattr(cell, key)
+        require(bool(holds(value)), f"cell.{key}={value}: {wanted}")
+
+
+def cell_rules(name: str) -> dict[str, Rule]:
+    """The rules for a cell's options, by option."""
+    if name == MODULE:
+        return rules_of(ModuleConfig)
     info = cell_info(name)
-    cls: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
-    return cls
+    has = f"{name} has {', '.join(info.activations)}"
+    return {"activation": (info.activations.__contains__, has)} | rules_of(info.options)
+
+
+def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
+    """Parameters of one layer of a cell: by its formula, or where it has none, counted."""
+    if isinstance(cell, ModuleConfig):
+        count: int = _module_cells().layer_params(cell, input_size, hidden_size)
+        return count
+    return cell_info(cell.name).num_params(input_size, hidden_size)
+
+
+def cell_title(cell: CellConfig) -> str:
+    """The cell's name; of `cell=module`, its class's, from the target alone."""
+    if isinstance(cell, ModuleConfig):
+        return cell.target.replace(":", ".").rpartition(".")[2]
+    return cell.name
+
+
+def cell_identity(cell: CellConfig, input_size: int, hidden_size: int) -> dict[str, Any]:
+    """What makes a cell this one, `cell.name` and its options: part of a run's identity.
+
+    Of `cell=module` the name is the class's; the sizes are the first layer's, for a trial.
+    """
+    if isinstance(cell, ModuleConfig):
+        identity: dict[str, Any] = _module_cells().identity(cell, input_size, hidden_size)
+        return identity
+    return {f"cell.{key}": value for key, value in asdict(cell).items()}
+
+
+def make_layer(cell: CellConfig, input_size: int, hidden_size: int) -> Any:
+    """One layer of a cell: a charcmp.models.cells.base.Layer.
+
+    Raises:
+        UserError: for a cell that there is not, or an option that it cannot have.
+    """
+    check_cell(cell)
+    if isinstance(cell, ModuleConfig):
+        return _module_cells().ModuleCell(cell, input_size, hidden_size)
+    info = cell_info(cell.name)
+    make: Callable[..., Any] = getattr(importlib.import_module(info.module), info.class_name)
+    options = asdict(cell)
+    del options["name"]
+    return make(input_size, hidden_size, **options)
+
+
+def _module_cells() -> Any:
+    return importlib.import_module("charcmp.models.cells.module")

@@ -105,8 +105,8 @@ class Recommendation:
 
 def diverged_text(cell: Cell) -> str:
     """`1 of 3 seeds diverged`"""
-    if len(cell.dropout_candidates) > 1:
-        return f"{cell.num_diverged} runs diverged, over all dropouts"
+    if len(cell.dropout_candidates) > 1 or len(cell.rate_candidates) > 1:
+        return f"{cell.num_diverged} runs diverged, over all dropouts and learning rates tried"
     total = cell.num_diverged + (len(cell.seeds) if cell.is_done else 0)
     return f"{cell.num_diverged} of {total} seeds diverged"
 

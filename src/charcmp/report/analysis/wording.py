@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charcmp.models.cells.registry import cell_info
+from charcmp.models.cells.registry import CELLS
 from charcmp.report.analysis.intervals import Judged
 from charcmp.report.tables import Cell, Table, base_cell, is_the_papers
 
@@ -17,7 +17,8 @@ def name(cell: Cell) -> str:
 
 def cell_label(cell: str) -> str:
     base = base_cell(cell)
-    return f"{cell_info(base).label} {cell.removeprefix(base)}".strip()
+    label = CELLS[base].label if base in CELLS else base  # of a class, its name
+    return f"{label} {cell.removeprefix(base)}".strip()
 
 
 def training(table: Table) -> str:

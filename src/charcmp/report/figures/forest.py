@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from charcmp.report.analysis.comparisons import FAMILIES, Difference
+from charcmp.report.analysis.comparisons import FAMILIES, PLANNED, Analysis, Difference
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
 
 
-def forest_figure(family: str, differences: Sequence[Difference]) -> Drawn:
+def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
+    """One for each planned family of comparisons."""
+    for family in PLANNED:
+        if differences := analysis.of(family):
+            yield _family_figure(family, differences)
+
+
+def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     """A line for each comparison, budgets below one another."""
     rows = list(dict.fromkeys(one.row for one in differences))
     num_lines = len(differences) + len(rows)

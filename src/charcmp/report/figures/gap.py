@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import (
     GREY,
@@ -21,11 +22,11 @@ from charcmp.report.figures.style import (
     style_of,
 )
 from charcmp.report.load import num_train_chars_of
-from charcmp.report.tables import Table
 
 
-def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
+def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """Validation minus training loss against parameters per training character."""
+    table = analysis.table
     points = []
     for cell in table.done():
         for run in cell.runs:
@@ -35,7 +36,7 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
     if not points:
         say(f"{table.heading}: no environment.json tells the training text's length; no figure of "
             "the over-fitting gap")  # fmt: skip
-        return None
+        return
     cells = cells_of(table)
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")
     panel = figure.subplots()
@@ -76,4 +77,4 @@ def gap_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
             " WARNING: more parameters than training characters (shaded): "
             + ", ".join(list(dict.fromkeys(warned))[:6]) + more + "."
         )  # fmt: skip
-    return Drawn("gap", caption, figure)
+    yield Drawn("gap", caption, figure)

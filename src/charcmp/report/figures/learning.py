@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.style import GREY, NATS, Drawn, cells_of, legend, style_of
 from charcmp.report.tables import Table
@@ -19,7 +20,14 @@ from charcmp.runs.result import Epoch
 MAX_ACROSS = 4  # panels
 
 
-def learning_figure(table: Table, row: str) -> Drawn | None:
+def learning_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
+    """One for each row that has learning curves."""
+    for row in analysis.table.rows:
+        if (drawn := _row_figure(analysis.table, row)) is not None:
+            yield drawn
+
+
+def _row_figure(table: Table, row: str) -> Drawn | None:
     """A panel for each cell and depth of a row; every seed a line, its best epoch marked."""
     histories: dict[tuple[str, int], list[list[Epoch]]] = {}
     for cell in table.done():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.figures.style import (
     GREY,
     NATS,
@@ -19,11 +20,12 @@ from charcmp.report.figures.style import (
     legend_handles,
     style_of,
 )
-from charcmp.report.tables import Cell, Table
+from charcmp.report.tables import Cell
 
 
-def loss_figure(table: Table) -> Drawn:
+def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """A panel for each depth, a line for each cell, the paper's values hollow."""
+    table = analysis.table
     cells = cells_of(table)
     depths = sorted({cell.layers for cell in table.done()})
     figure = Figure(figsize=(1.2 + 2.6 * len(depths), 3.6), layout="constrained")
@@ -52,7 +54,7 @@ def loss_figure(table: Table) -> Drawn:
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
                               linestyle="none", label="the paper"))  # fmt: skip
     legend(figure, handles)
-    return Drawn("loss", caption, figure)
+    yield Drawn("loss", caption, figure)
 
 
 def _loss_line(panel: Axes, points: Sequence[Cell], offset: float, style: tuple[str, str]) -> None:

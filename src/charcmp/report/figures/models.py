@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.figures.style import (
     GREY,
     RUN_GID,
@@ -20,21 +21,21 @@ from charcmp.report.figures.style import (
     number_layers,
     style_of,
 )
-from charcmp.report.tables import Table
 
 MIN_MODELS = 5
 MAX_PERPLEXITY = 30
 
 
-def models_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
+def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """t-SNE of the models by the probabilities they give the sampled test characters."""
+    table = analysis.table
     found = [(cell, run) for cell in table.done() for run in cell.runs if run.losses is not None]
     if len(found) < MIN_MODELS:
         say(f"{table.heading}: no t-SNE of {len(found)} models; it takes {MIN_MODELS}")
-        return None
+        return
     if importlib.util.find_spec("sklearn") is None:
         say("no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn")
-        return None
+        return
     perplexity = perplexity_for(len(found))
     places = embed(
         np.stack([run.losses.probabilities_S for _, run in found if run.losses]), perplexity
@@ -71,7 +72,7 @@ def models_figure(table: Table, say: Callable[[str], None]) -> Drawn | None:
         "size the number of parameters. Only neighbourhood means anything here; the distances "
         "that the claim is judged by stand in the table."
     )
-    return Drawn("tsne", caption, figure)
+    yield Drawn("tsne", caption, figure)
 
 
 def perplexity_for(num_models: int) -> float:

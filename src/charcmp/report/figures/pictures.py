@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from charcmp.report.analysis.comparisons import PLANNED, Analysis
-from charcmp.report.figures.forest import forest_figure
-from charcmp.report.figures.gap import gap_figure
-from charcmp.report.figures.learning import learning_figure
-from charcmp.report.figures.loss import loss_figure
-from charcmp.report.figures.models import models_figure
-from charcmp.report.figures.style import STYLE, Drawn
+from charcmp.report.analysis.comparisons import Analysis
+from charcmp.report.figures.forest import forest_figures
+from charcmp.report.figures.gap import gap_figures
+from charcmp.report.figures.learning import learning_figures
+from charcmp.report.figures.loss import loss_figures
+from charcmp.report.figures.models import models_figures
+from charcmp.report.figures.style import STYLE, Draw
 
+# Every kind of figure, in the order of the page. A new one is its file and its entry here.
+FIGURES: list[Draw] = [loss_figures, learning_figures, forest_figures, gap_figures, models_figures]
 PNG_DPI = 130
 MAX_SLUG = 50  # characters of a file's name
 
@@ -42,7 +44,9 @@ def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[P
     with mpl.rc_context(STYLE):
         for analysis in analyses:
             table = analysis.table
-            for drawn in _drawn(analysis, say):
+            if not table.done():
+                continue
+            for drawn in (drawn for draw in FIGURES for drawn in draw(analysis, say)):
                 found.append(
                     Picture(
                         name=f"{_slug(table.heading)}-{drawn.name}",
@@ -70,20 +74,3 @@ def _saved(figure: Figure, kind: str) -> bytes:
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()
-
-
-def _drawn(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    table = analysis.table
-    if not table.done():
-        return
-    yield loss_figure(table)
-    for row in table.rows:
-        if (curves := learning_figure(table, row)) is not None:
-            yield curves
-    for family in PLANNED:
-        if differences := analysis.of(family):
-            yield forest_figure(family, differences)
-    if (gaps := gap_figure(table, say)) is not None:
-        yield gaps
-    if (map_ := models_figure(table, say)) is not None:
-        yield map_

@@ -5,7 +5,7 @@ Colours are Okabe and Ito's, told apart by the colour-blind; cells also differ b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
-from charcmp.report.tables import CELL_ORDER, Cell, Table, base_cell
+from charcmp.report.tables import Cell, Table, cell_order
 
 COLOURS = {"lstm": "#0072B2", "rnn": "#009E73", "gru": "#D55E00"}
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -47,6 +48,10 @@ class Drawn:
     row: str | None = None
 
 
+# A kind of figure: those that a block's runs can give. Whom to tell what is left out, and why.
+Draw = Callable[[Analysis, Callable[[str], None]], Iterator[Drawn]]
+
+
 def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
     """(colour, marker); variants take the further ones in the order of `cells`."""
     if cell in COLOURS:
@@ -58,7 +63,7 @@ def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
 def cells_of(table: Table) -> list[str]:
     """Every cell, with its options, that has a finished run."""
     cells = {cell.cell for cell in table.done()}
-    return sorted(cells, key=lambda cell: (CELL_ORDER.index(base_cell(cell)), cell))
+    return sorted(cells, key=cell_order)
 
 
 def legend_handles(cells: Sequence[str], linestyle: Literal["-", "none"] = "-") -> list[Line2D]:

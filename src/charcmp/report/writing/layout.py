@@ -18,7 +18,7 @@ from charcmp.report.analysis.wording import (
     training,
 )
 from charcmp.report.load import largest_state
-from charcmp.report.tables import Cell, Table, is_the_papers
+from charcmp.report.tables import ANY_RATE, Cell, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
 
 MISSING = "—"
@@ -185,16 +185,25 @@ def remarks(table: Table) -> list[str]:
         said.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
-    shown = {run.cell for cell in table.done() for run in cell.runs}
-    said += [remark for name in CELLS if name in shown and (remark := CELLS[name].remark)]
+    runs = [run for cell in table.done() for run in cell.runs]
+    shown = {run.cell for run in runs}
+    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
+    if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
+        said.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
     if table.epochs < FEW_EPOCHS:
         said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
     if table.task != "lm":
-        return [*said, *_dropout_notes(table), *_diverged_notes(table)]
+        return [*said, *_dropout_notes(table), *_diverged_notes(table), *_gpu_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
         said.append("These runs are not at the paper's settings; its figures are no target here.")
-    said += [*_dropout_notes(table), *_runaway_notes(table), *_start_notes(table)]
-    said += _diverged_notes(table)
+    said += [
+        *_rate_notes(table),
+        *_dropout_notes(table),
+        *_runaway_notes(table),
+        *_start_notes(table),
+        *_diverged_notes(table),
+        *_gpu_notes(table),
+    ]
     if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
         said.append(
             f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
@@ -276,6 +285,35 @@ def _depth(power: Power) -> str:
     return f"{power.layers} layer{'s' * (power.layers > 1)}"
 
 
+def _rate_notes(table: Table) -> list[str]:
+    """Which learning rates a table of own rates has, and which lie at an end of what was tried."""
+    cells = table.done()
+    if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not cells:
+        return []
+    ladders = {row: cell.rate_candidates for cell in cells for row in [cell.row]}
+    told = [
+        f"{row}: " + ", ".join(f"{rate:g}" for rate in ladder) for row, ladder in ladders.items()
+    ]
+    notes = [
+        "Each model at the learning rate with the lowest mean validation loss over the seeds that "
+        f"all its rates share. Rates tried at {'; '.join(told)}. A model is here only if it was "
+        "trained at all of them. Chosen: "
+        + "; ".join(f"{_name(cell)}: {cell.rate:g}" for cell in cells)
+        + "."
+    ]
+    at_end = [
+        _name(cell)
+        for cell in cells
+        if cell.rate in (cell.rate_candidates[0], cell.rate_candidates[-1])
+    ]
+    if at_end:
+        notes.append(
+            f"The rate lies at an end of what was tried, so another may be better still: "
+            f"{', '.join(at_end)}."
+        )
+    return notes
+
+
 def _dropout_notes(table: Table) -> list[str]:
     chosen = [cell for cell in table.done() if len(cell.dropout_candidates) > 1]
     if chosen:
@@ -332,6 +370,21 @@ def _diverged_notes(table: Table) -> list[str]:
     if not diverged:
         return []
     return ["Diverged runs: " + "; ".join(f"{_name(c)}: {c.num_diverged}" for c in diverged) + "."]
+
+
+def _gpu_notes(table: Table) -> list[str]:
+    """Which runs of a GPU were checked against calls and against the CPU, and which were not."""
+    runs = [run for cell in table.done() for run in cell.runs if run.device.startswith("cuda")]
+    verified = [run for run in runs if run.verified]
+    said = []
+    if verified:
+        said.append(f"{len(verified)} runs of a GPU were verified: docs/gpu.md.")
+    if unverified := sorted({run.run_id for run in runs if not run.verified}):
+        shown = ", ".join(unverified[:MOST_MISSING_NAMED])
+        more = len(unverified) - MOST_MISSING_NAMED
+        shown += f" and {more} more" if more > 0 else ""
+        said.append(f"Trained on a GPU and not verified: {shown}.")
+    return said
 
 
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:

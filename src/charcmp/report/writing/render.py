@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import textwrap
 from collections.abc import Sequence
@@ -261,6 +262,10 @@ def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
         "num_seeds": len(cell.seeds) if cell.is_done else 0,
         "seeds": " ".join(map(str, cell.seeds)),
         "num_diverged": cell.num_diverged,
+        "learning_rate": "" if math.isnan(cell.rate) else f"{cell.rate:g}",
+        "learning_rate_candidates": " ".join(
+            f"{rate:g}" for rate in cell.rate_candidates if not math.isnan(rate)
+        ),
         "dropout": f"{cell.dropout:g}",
         "dropout_candidates": " ".join(f"{value:g}" for value in cell.dropout_candidates),
         "train_nats_per_char": cell.train_nats,

@@ -50,6 +50,11 @@ class LastingOutput(io.FileIO):
 
 def make_lasting(essential: bool) -> None:
     """Replaces sys.stdout and sys.stderr; what their encoding lacks is written as \\u79c1."""
+    for descriptor in range(3):  # one that the shell has closed would be the next file's
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     sys.stdout = _lasting(sys.stdout, essential)
     sys.stderr = _lasting(sys.stderr, False)
 

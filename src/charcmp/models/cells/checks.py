@@ -1,0 +1,143 @@
+"""Whether a class of anyone's can be compared at all: checked before its first training step.
+
+A layer that sees the byte it is to predict, or whose state does not carry the text on, gives losses
+that mean nothing. Each check names one way to go wrong; parameters are moved off their initial
+values first, since a gate that starts at zero hides what is behind it.
+
+Shape suffixes: see base.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from charcmp.errors import UserError
+from charcmp.models.cells.base import Layer
+from charcmp.models.cells.module import ModuleCell
+
+NUM_STEPS, NUM_STREAMS = 12, 3
+NOISE = 0.1  # standard deviation of what is added to each parameter
+TOLERANCE = 1e-4  # float32, relative to values of about 1
+
+
+def check_layer(layer: Layer) -> None:
+    """Raises UserError for the first check that the layer fails. It keeps its parameters."""
+    assert isinstance(layer, ModuleCell)
+    target = layer.config.target
+    kept = {name: value.clone() for name, value in layer.module.state_dict().items()}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _check_start(layer)
+            with torch.no_grad():
+                for parameter in layer.module.parameters():
+                    parameter.add_(torch.randn_like(parameter), alpha=NOISE)
+            for check in CHECKS:
+                if complaint := check(layer):
+                    raise UserError(f"cell.target={target}: {complaint}")
+    finally:
+        layer.module.load_state_dict(kept)
+        layer.module.zero_grad(set_to_none=True)
+
+
+def _text(layer: ModuleCell) -> Tensor:
+    return torch.randint(layer.input_size, (NUM_STEPS, NUM_STREAMS))
+
+
+def _state(layer: ModuleCell, batch: int = NUM_STREAMS, scale: float = 0.0) -> Tensor:
+    return scale * torch.randn(layer.num_states, batch, layer.hidden_size)
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def _other_symbols(x: Tensor, layer: ModuleCell) -> Tensor:
+    return (x + 1) % layer.input_size
+
+
+def _check_start(layer: ModuleCell) -> None:
+    """From its own initial values and a zero state, losses and gradients must be finite."""
+    y_TBH, _ = layer(_text(layer), _state(layer))
+    y_TBH.square().sum().backward()
+    gradients = [p.grad for p in layer.module.parameters() if p.grad is not None]
+    if not all(value.isfinite().all() for value in [y_TBH, *gradients]):
+        raise UserError(
+            f"cell.target={layer.config.target}: from a state of zeros its outputs or their "
+            "gradients are not finite"
+        )
+    layer.module.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def is_not_repeatable(layer: ModuleCell) -> str | None:
+    x, state = _text(layer), _state(layer)
+    if _differ(layer(x, state)[0], layer(x, state)[0]):
+        return (
+            "not repeatable: twice the same text and state, and other outputs; it draws random "
+            "numbers, or keeps something from one call to the next"
+        )
+    return None
+
+
+@torch.no_grad()
+def looks_ahead(layer: ModuleCell) -> str | None:
+    x, state = _text(layer), _state(layer)
+    y_TBH, _ = layer(x, state)
+    for t in range(1, NUM_STEPS):
+        changed = x.clone()
+        changed[t] = _other_symbols(x[t], layer)
+        if _differ(layer(changed, state)[0][:t], y_TBH[:t]):
+            return f"it looks ahead: byte {t} of a text changes the outputs before it"
+    return None
+
+
+@torch.no_grad()
+def mixes_streams(layer: ModuleCell) -> str | None:
+    x, state = _text(layer), _state(layer)
+    changed = x.clone()
+    changed[:, 0] = _other_symbols(x[:, 0], layer)
+    if _differ(layer(changed, state)[0][:, 1:], layer(x, state)[0][:, 1:]):
+        return (
+            "the streams of a batch are not independent: another text in the first changes the "
+            "outputs of the others (batch_first, or a norm over the batch)"
+        )
+    return None
+
+
+@torch.no_grad()
+def drops_state(layer: ModuleCell) -> str | None:
+    x, middle = _text(layer), NUM_STEPS // 2
+    whole_TBH, _ = layer(x, _state(layer))
+    _, state = layer(x[:middle], _state(layer))
+    second_TBH, _ = layer(x[middle:], state)
+    if _differ(second_TBH, whole_TBH[middle:]):
+        return (
+            "its state does not carry on: a text read in two halves, the state handed over, has "
+            "other outputs than the text read at once"
+        )
+    return None
+
+
+def leaves_parameters_out(layer: ModuleCell) -> str | None:
+    y_TBH, _ = layer(_text(layer), _state(layer, scale=1.0))
+    (y_TBH * torch.randn_like(y_TBH)).sum().backward()
+    for name, parameter in layer.module.named_parameters():
+        if parameter.grad is None or not parameter.grad.any():
+            return (
+                f"its parameter {name} gets no gradient: it counts against the budget and does "
+                "not learn"
+            )
+    return None
+
+
+CHECKS: list[Callable[[ModuleCell], str | None]] = [
+    is_not_repeatable,
+    looks_ahead,
+    mixes_streams,
+    drops_state,
+    leaves_parameters_out,
+]

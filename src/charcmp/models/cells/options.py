@@ -1,0 +1,76 @@
+"""The options that cells have, each class with its defaults and rules. No torch.
+
+A run's identity leaves out what stands at its default here, so a default may move only together
+with the protocol's version.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from charcmp.values import FINITE, Rule, one_of, option, or_null, whole_up_to
+
+MISSING = "???"  # omegaconf.MISSING, without its import
+
+
+@dataclass
+class CellConfig:
+    name: str = MISSING
+
+
+@dataclass
+class PlainConfig(CellConfig):
+    """`charcmp train cell=rnn cell.activation=relu`; which ones a cell has, its row says."""
+
+    activation: str = "tanh"  # of the candidate, and of an LSTM's output
+
+
+@dataclass
+class LSTMConfig(PlainConfig):
+    """`charcmp train cell=lstm cell.forget_bias=1`"""
+
+    # Initial value of the forget gate's bias; the paper: none.
+    forget_bias: float | None = option(None, or_null(FINITE))
+
+
+@dataclass
+class CascadedGateConfig(LSTMConfig):
+    """`charcmp train cell=lstm_cascaded_gate cell.open_bias=3`
+
+    The gates of a cascade start at 1/8, not 1/2; open_bias starts them open.
+    """
+
+    open_bias: float | None = option(None, or_null(FINITE))  # both biases of i, f and o
+
+
+def _is_plain(value: Any) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(one is None or isinstance(one, bool | int | float | str) for one in values)
+
+
+PLAIN_VALUES: Rule = (
+    lambda kwargs: all(map(_is_plain, kwargs.values())),
+    "numbers, texts, true or false, or lists of them",
+)
+TARGET: Rule = (
+    # A dotted name or a file's name before its class; MISSING is neither.
+    lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
+    "a class to import, as package.Class, or of a file, as my_cell.py:MyCell",
+)
+
+
+MAX_STATES = 3
+
+
+@dataclass
+class ModuleConfig(CellConfig):
+    """`charcmp train cell=module cell.target=torchrecurrent.MGU` (docs/your_own_cell.md)."""
+
+    target: str = option(MISSING, TARGET)
+    # How it is called: layer, as torch.nn.RNN; step, as torch.nn.RNNCell; null: found by trial.
+    kind: str | None = option(None, or_null(one_of(("layer", "step"))))
+    # Tensors that its state consists of, for a class that makes none itself; null: by trial.
+    states: int | None = option(None, or_null(whole_up_to(MAX_STATES)))
+    init: str = option("own", one_of(("own", "charcmp")))  # whose initial values
+    kwargs: dict[str, Any] = field(default_factory=dict, metadata={"rule": PLAIN_VALUES})

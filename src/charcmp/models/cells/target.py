@@ -1,0 +1,136 @@
+"""The class that `cell.target` names, and what tells it from another of the same name.
+
+A class of an installed distribution is identified by the distribution's name and version; one's own
+by a hash of every file of one's own that takes part: its module's and those that are imported from
+there. Where the files lie plays no part.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from charcmp.errors import UserError
+from charcmp.models.cells.registry import CELLS, MODULE
+
+
+@dataclass(frozen=True)
+class Target:
+    make: Callable[..., Any]  # the class
+    name: str  # without its module
+    origin: str  # `torchrecurrent 0.2.5`, or `sha256 5d41...`
+
+
+@cache
+def load_target(target: str) -> Target:
+    """Imports the class that `package.Class` or `my_cell.py:MyCell` names.
+
+    Raises:
+        UserError: if there is no such class, or importing it fails.
+    """
+    where, _, name = target.rpartition(":" if ".py:" in target else ".")
+    try:
+        module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
+    except Exception as error:  # of anyone's code
+        raise UserError(f"cell.target={target}: cannot be imported ({one_line(error)})") from None
+    if not isinstance(make := getattr(module, name, None), type):
+        raise UserError(f"cell.target={target}: {where} has no class {name}")
+    if name in (*CELLS, MODULE):
+        raise UserError(f"cell.target={target}: {name} names a cell of charcmp; rename the class")
+    return Target(make, name, _origin(sys.modules.get(make.__module__, module)))
+
+
+def one_line(error: BaseException) -> str:
+    """An exception of anyone's code as one line."""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}"[:300]
+
+
+def _import(name: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # as `python -m` does, but behind what is installed
+    return importlib.import_module(name)
+
+
+def _load_file(file: Path) -> ModuleType:
+    """A file as a module; it may import others of its folder."""
+    file = file.resolve(strict=True)
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    name = f"charcmp_target_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _origin(module: ModuleType) -> str:
+    if files := _own_files(module):
+        hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        return f"sha256 {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
+    package = module.__name__.partition(".")[0]
+    (distribution, *_) = metadata.packages_distributions().get(package, [package])
+    try:
+        version = metadata.version(distribution)
+    except metadata.PackageNotFoundError:  # Python's own
+        return f"{package} {sys.version_info.major}.{sys.version_info.minor}"
+    return f"{distribution} {version.partition('+')[0]}"  # not torch's +cpu or +cu128
+
+
+def _own_files(module: ModuleType) -> set[Path]:
+    """The module's file and those it imports, directly or not, that no distribution installed."""
+    found: set[Path] = set()
+    waiting = [(module.__name__, getattr(module, "__file__", None))]
+    while waiting:
+        name, origin = waiting.pop()
+        if origin is None or not _is_own(name, file := Path(origin).resolve()) or file in found:
+            continue
+        found.add(file)
+        if file.suffix == ".py":
+            waiting += _imports(name, file)
+    return found
+
+
+def _is_own(name: str, file: Path) -> bool:
+    """Whether a module's file is neither installed, nor Python's, nor charcmp's."""
+    paths = sysconfig.get_paths()
+    installed = [*(paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    installed += [*site.getsitepackages(), site.getusersitepackages()]
+    is_installed = any(file.is_relative_to(Path(folder).resolve()) for folder in installed)
+    return file.is_file() and not is_installed and name.partition(".")[0] != "charcmp"
+
+
+def _imports(name: str, file: Path) -> Iterator[tuple[str, str | None]]:
+    """The modules that a file's import statements name, wherever in it they stand: name, file."""
+    package = name.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = "." * node.level + (node.module or "")
+            # Whether `from a import b` names a module or something in one, only trying tells.
+            names = [base, *(f"{base.rstrip('.') and base + '.'}{a.name}" for a in node.names)]
+        else:
+            continue
+        for imported in names:
+            try:
+                absolute = importlib.util.resolve_name(imported, package)
+                spec = importlib.util.find_spec(absolute)
+            except (ImportError, ValueError, AttributeError):
+                continue
+            if spec is not None:
+                yield absolute, spec.origin

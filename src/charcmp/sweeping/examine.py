@@ -1,0 +1,79 @@
+"""A GPU examined before a sweep trains on it, once for each set of software: `charcmp doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import msgspec
+
+from charcmp.errors import UserError
+from charcmp.sweeping.slots import Slot
+from charcmp.training.verdicts import FALLBACKS, Verdict
+
+
+def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:
+    """The slots that a sweep can use of these; see `usable`. CPUs are not examined."""
+    gpus = {gpu_of(slot): slot for slot in slots if slot.threads is None}
+    return usable(slots, {gpu: ask_doctor(slot, precision) for gpu, slot in gpus.items()})
+
+
+def gpu_of(slot: Slot) -> str:
+    """What tells a GPU from others: how its slots' processes see it."""
+    return str(slot.environment)
+
+
+def usable(slots: Sequence[Slot], verdicts: Mapping[str, Sequence[Verdict]]) -> list[Slot]:
+    """All slots, but only one of a GPU whose lanes failed their check.
+
+    A run heeds the other checks itself (training/verdicts.py). What failed is noted.
+
+    Raises:
+        UserError: if a GPU, or its libraries, cannot be relied on.
+    """
+    left: list[Slot] = []
+    alone: set[str] = set()
+    for slot in slots:
+        failed = {v.check: v for v in verdicts.get(gpu_of(slot), ()) if not v.passed}
+        if "torch" in failed:
+            raise UserError(f"{slot.machine}: {FALLBACKS['torch']}")
+        if "lanes" not in failed:
+            left.append(slot)
+        elif gpu_of(slot) not in alone:
+            left.append(replace(slot, lanes=1))
+            alone.add(gpu_of(slot))
+    machines = {gpu_of(slot): slot.machine for slot in slots}
+    for gpu, found in verdicts.items():
+        for verdict in found:
+            if not verdict.passed:
+                print(f"note: {machines[gpu]}: {verdict.line}")
+    return left
+
+
+def ask_doctor(slot: Slot, precision: str) -> list[Verdict]:
+    """What the doctor finds of a slot's device, or has found before.
+
+    In a process of its own: the sweep itself holds nothing of a GPU.
+
+    Raises:
+        UserError: if the doctor ends without a verdict.
+    """
+    device = "cuda" if slot.threads is None else "cpu"
+    command = ["doctor", "--json", "--cached", f"precision={precision}", f"device={device}"]
+    asked = subprocess.run(
+        [sys.executable, "-m", "charcmp", *command],
+        env={**os.environ, **slot.environment},
+        capture_output=True,
+        text=True,
+    )
+    try:
+        return msgspec.convert(json.loads(asked.stdout), list[Verdict])
+    except ValueError:
+        said = (asked.stderr.strip() or f"exit status {asked.returncode}").splitlines()[-1]
+        raise UserError(
+            f"{slot.machine}: charcmp doctor ends with '{said}'; device=cpu trains without it"
+        ) from None

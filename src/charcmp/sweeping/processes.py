@@ -1,0 +1,107 @@
+"""Starts the processes of a sweep: forked from a server that has torch imported, or fresh.
+
+Importing torch takes seconds, as long as a small run trains. The server is multiprocessing's: it
+imports PRELOADED, uses no threads and no GPU, and forks a process whenever the sweep asks for one.
+It lives as long as the sweep and its children do.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from multiprocessing import forkserver, get_context, resource_tracker
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from charcmp.errors import exit_status
+from charcmp.files import write_error
+from charcmp.output import make_lasting
+from charcmp.training.stop import STOP_SIGNALS
+
+# torch._dynamo: every optimizer of torch imports it, as long as all of the rest.
+PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
+# What multiprocessing says of a process whose server was killed, and its exit status with it.
+EXIT_UNKNOWN = 255
+
+
+@cache
+def start_server() -> bool:
+    """Starts the server, which imports meanwhile; whether there is one.
+
+    There is none where forking is not safe (macOS) or not possible, nor where the temporary folder
+    takes no socket: too long a name, no room.
+    """
+    if sys.platform != "linux":
+        return False
+    forkserver.set_forkserver_preload(PRELOADED)
+    try:
+        with _signals_held():
+            forkserver.ensure_running()
+    except OSError:
+        return False
+    return True
+
+
+def start(
+    work: Callable[..., int],
+    args: tuple[Any, ...],
+    log: Path,
+    environment: dict[str, str],
+    forked: bool,
+) -> BaseProcess:
+    """Starts a process in a session of its own, so that Ctrl-C reaches only the sweep.
+
+    Args:
+        work: what it does; returns its exit status. SIGINT and SIGTERM wait until it has made a
+            StopRequest, which also notices the end of the sweep.
+        args: of `work`.
+        log: the file that its standard output and standard error are appended to.
+        environment: variables that it has besides the sweep's, set before it imports torch, or,
+            if it is forked, before it uses a GPU.
+        forked: whether it may be forked from the server.
+    """
+    context: ForkServerContext | SpawnContext = get_context("spawn")
+    if forked and start_server():
+        context = get_context("forkserver")
+    process = context.Process(target=_begin, args=(work, args, log.resolve(), environment))
+    with _signals_held():
+        process.start()
+    return process
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """What is started here inherits that SIGINT and SIGTERM wait. The server so outlives what stops
+    a sweep, and tells it how its children end; a child loses none that comes before it can answer.
+    """
+    resource_tracker.ensure_running()  # multiprocessing's own, which unblocks them when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(
+    work: Callable[..., int], args: tuple[Any, ...], log: Path, environment: dict[str, str]
+) -> None:
+    """The first thing that a new process does."""
+    os.setsid()
+    os.environ.update(environment)
+    try:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        sys.exit(exit_status(write_error(log, error)))
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    make_lasting(essential=False)
+    faulthandler.enable()  # the sweep aborts what hangs: the log then says where
+    sys.exit(work(*args))

@@ -1,0 +1,205 @@
+"""What a race advises: a paragraph, a record, the run to use."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from charcmp.models.cells.registry import cell_info
+from charcmp.runs.result import Result
+from charcmp.runs.status import duration
+from charcmp.sweeping.grid import Job
+from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.decide import WORTH_KNOWING
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
+
+PERCENT = 95
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A model at the race's last length, with its runs; test losses are read here first."""
+
+    model: Model
+    rate: float
+    results: list[Result]  # by seed
+
+    @property
+    def val_nats(self) -> float:
+        return statistics.fmean(
+            result.val_nats_per_char for result in self.results if result.val_nats_per_char
+        )
+
+    @property
+    def test_nats(self) -> float:
+        return statistics.fmean(
+            result.test_nats_per_char for result in self.results if result.test_nats_per_char
+        )
+
+    @property
+    def best_run(self) -> Result:
+        """The seed with the lowest validation loss: the one to use."""
+        return min(self.results, key=lambda result: result.val_nats_per_char or 0.0)
+
+    @property
+    def seconds_train(self) -> float:
+        return statistics.fmean(result.seconds_train for result in self.results)
+
+    @property
+    def microseconds_per_sampled_char(self) -> float | None:
+        times = [result.seconds_per_sampled_char for result in self.results]
+        known = [seconds for seconds in times if seconds is not None]
+        return 1e6 * statistics.fmean(known) if known else None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What to take at one budget, and how sure that is."""
+
+    dataset: str
+    budget: str
+    finish: Finish
+    finalists: dict[Model, Finalist]
+    minutes: float
+    num_runs: int
+    results_dir: str
+
+    @property
+    def take(self) -> Finalist:
+        return self.finalists[self.finish.leader]
+
+    @property
+    def runner_up(self) -> Finalist | None:
+        """Next by validation loss."""
+        others = [one for model, one in self.finalists.items() if model != self.finish.leader]
+        return min(others, key=lambda one: one.val_nats, default=None)
+
+    @property
+    def tied(self) -> list[Finalist]:
+        return [self.finalists[model] for model in self.finish.tied]
+
+    def text(self) -> str:
+        """The paragraph."""
+        take, run = self.take, self.take.best_run
+        seeds = len(take.results)
+        said = [
+            f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
+            f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
+            f"parameters), learning rate {take.rate:g}, {run.epochs} epochs: {take.test_nats:.3f} "
+            f"test nats per character"
+            + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
+        ]
+        said += [*self._rivals(), *self._certainty()]
+        cost = f"A training takes {duration(take.seconds_train)}"
+        if (micros := take.microseconds_per_sampled_char) is not None:
+            cost += f", and a character takes {micros:.0f} µs to draw"
+        said.append(f"{cost} ({run.device_name or run.device}).")
+        return " ".join(said)
+
+    def _rivals(self) -> list[str]:
+        rival = self.runner_up
+        if rival is None:
+            return ["Nothing else is left to compare it with."]
+        (against,) = [one for one in self.finish.challenges if one.model == rival.model]
+        said = f"Next by validation loss: {label(rival.model)}, {against.difference:.4f} behind"
+        if against.estimate is not None:
+            low, high = against.estimate.interval()
+            said += f" ({PERCENT} % interval over seeds and text {low:+.4f} to {high:+.4f})"
+        said += f"; its test loss is {rival.test_nats:.3f}."
+        if not self.tied:
+            return [said]
+        quickest = min([self.take, *self.tied], key=lambda one: one.seconds_train)
+        named = ", ".join(label(one.model) for one in self.tied)
+        tie = f"It is tied with {named}: these runs cannot tell them apart."
+        if quickest is not self.take:
+            tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
+        return [said, tie]
+
+    def _certainty(self) -> list[str]:
+        if self.finish.rung < LAST_RUNG:
+            return [
+                "The time was over before the longest trainings were done, and short ones favour "
+                "models that learn fast: more minutes= go on from here."
+            ]
+        if len(self.take.results) < 2:
+            return [
+                "One seed tells nothing of how much another would change this: more minutes= give "
+                "it more."
+            ]
+        if not self.finish.settled:
+            return [
+                f"The time was over before it was sure that no finalist is better by more than "
+                f"{WORTH_KNOWING:g} nats; more minutes= go on from here."
+            ]
+        return [
+            f"With {PERCENT} % confidence no finalist is better by more than {WORTH_KNOWING:g} "
+            "nats at this length of training, on text like the validation text. Of the models that "
+            "were out before, only the back-test speaks (docs/recommend.md)."
+        ]
+
+    def record(self) -> dict[str, Any]:
+        """What recommendation.json says."""
+        take, run, rival = self.take, self.take.best_run, self.runner_up
+        return {
+            "dataset": self.dataset,
+            "budget": self.budget,
+            "cell": run.cell,
+            "layers": run.layers,
+            "hidden_size": run.hidden_size,
+            "num_params": run.num_params,
+            "optimizer_lr": take.rate,
+            "epochs": run.epochs,
+            "seeds": [result.seed for result in take.results],
+            "val_nats_per_char": take.val_nats,
+            "test_nats_per_char": take.test_nats,
+            "run_id": run.run_id,
+            "runner_up": rival
+            and {
+                "cell": rival.model.cell,
+                "layers": rival.model.layers,
+                "val_nats_per_char": rival.val_nats,
+                "test_nats_per_char": rival.test_nats,
+            },
+            "tied_with": [
+                {"cell": one.model.cell, "layers": one.model.layers} for one in self.tied
+            ],
+            "settled": self.finish.settled,
+            "minutes": round(self.minutes, 2),
+            "num_runs": self.num_runs,
+            "seconds_train": take.seconds_train,
+            "microseconds_per_sampled_char": take.microseconds_per_sampled_char,
+            "text": self.text(),
+        }
+
+
+def make_advice(
+    finish: Finish,
+    make_job: Callable[[Entry], Job],
+    seed: int,
+    seconds: float,
+) -> Advice:
+    """Reads the finalists' results: the first time in a race that test losses are looked at."""
+    finalists = {}
+    for model, arm in finish.arms.items():
+        jobs = [
+            make_job(Entry(arm, finish.epochs, seed + number))
+            for number in range(len(finish.outcomes[model]))
+        ]
+        finalists[model] = Finalist(model, arm.rate, _results(jobs))
+    spec = make_job(Entry(finish.arms[finish.leader], finish.epochs, seed)).spec
+    return Advice(
+        dataset=spec.corpus.name,
+        budget=spec.budget,
+        finish=finish,
+        finalists=finalists,
+        minutes=seconds / 60,
+        num_runs=finish.num_runs,
+        results_dir=spec.config.results_dir,
+    )
+
+
+def _results(jobs: Sequence[Job]) -> list[Result]:
+    found = [job.folder.read_result() for job in jobs]
+    return [result for result in found if result is not None]

@@ -1,0 +1,68 @@
+"""Who races: models of one budget, each at several learning rates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+CELLS = ("lstm", "gru", "rnn")
+DEPTHS = (1, 2, 3)
+# Every rate is twice the one before. Where a cell's search begins: the three rates among which its
+# best one lay on every text tried (LOG.md); it goes on from there.
+LADDER = (0.0015, 0.003, 0.006, 0.012, 0.024, 0.048)
+FIRST_RATES = {"rnn": (0.003, 0.006, 0.012)}
+OTHER_FIRST_RATES = (0.006, 0.012, 0.024)
+# The constant advice that does well without any race (SCIENCE: regret 0, 0, 0.016). It stays to the
+# end, so that the race is never worse by more than chance.
+BASELINE = ("gru", 2)
+
+
+class Model(NamedTuple):
+    """What a race is about: a cell and a depth, at a budget."""
+
+    budget: str
+    cell: str
+    layers: int
+
+
+class Arm(NamedTuple):
+    """A model at one learning rate."""
+
+    model: Model
+    rate: float
+
+
+def first_arms(models: Iterable[Model]) -> list[Arm]:
+    """The arms that the race begins with."""
+    return [
+        Arm(model, rate)
+        for model in models
+        for rate in FIRST_RATES.get(model.cell, OTHER_FIRST_RATES)
+    ]
+
+
+def next_rate(losses: dict[float, float]) -> float | None:
+    """The rate of the ladder to try next to the best one, if that lies at an end of those tried.
+
+    Args:
+        losses: of one model by rate, infinite where it diverged; nats per character.
+    """
+    best = min(losses, key=lambda rate: (losses[rate], rate))
+    tried = sorted(losses)
+    step = {tried[0]: -1, tried[-1]: 1}.get(best, 0) if len(tried) > 1 else 1
+    place = LADDER.index(best) + step
+    if step == 0 or not 0 <= place < len(LADDER) or LADDER[place] in losses:
+        return None
+    return LADDER[place]
+
+
+def best_neighbours(losses: dict[float, float]) -> list[float]:
+    """A model's best rate and the better of its neighbours, the best first.
+
+    The best rate moves up as training gets longer, by less than a step of the ladder a rung.
+    """
+    best = min(losses, key=lambda rate: (losses[rate], rate))
+    place = LADDER.index(best)
+    beside = [rate for rate in LADDER[max(0, place - 1) : place + 2] if rate != best]
+    tried: Sequence[float] = [rate for rate in beside if rate in losses]
+    return [best, *sorted(tried, key=lambda rate: losses[rate])[:1]]

@@ -1,0 +1,143 @@
+"""The leaderboard: every model of a race, the best first, renewed in place in a terminal."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from charcmp.runs.status import duration
+from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.decide import Outcome, text_component
+from charcmp.sweeping.race.race import Entry, label
+
+SECONDS_BETWEEN = 1.0  # renewals of the table
+COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
+
+
+class Board:
+    """Shows a race as it goes: in a terminal a table that renews itself, elsewhere a line a run.
+
+    Args:
+        models: all that race.
+        until: the end, by time.monotonic().
+    """
+
+    def __init__(self, models: Sequence[Model], until: float) -> None:
+        self.models, self.until = models, until
+        self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}  # at its longest training so far
+        self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by epochs
+        self.state: dict[Model, str] = {}
+        self.is_table = sys.stdout.isatty()
+        self.lines_shown = 0
+        self.shown_at = 0.0
+
+    def ran(self, entry: Entry, outcome: Outcome) -> None:
+        """A run has ended."""
+        model = entry.arm.model
+        if outcome.is_usable:
+            key = model, entry.epochs
+            self.losses[key] = min(outcome.nats, self.losses.get(key, math.inf))
+        before = self.best.get(model)
+        if before is None or entry.epochs > before[0].epochs:
+            self.best[model] = entry, [outcome]
+        elif entry.epochs == before[0].epochs:
+            if entry.arm == before[0].arm:
+                self.best[model] = before[0], [*before[1], outcome]
+            elif outcome.nats < before[1][0].nats:
+                self.best[model] = entry, [outcome]
+        if self.is_table:
+            self.show()
+        else:
+            nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged"
+            print(
+                f"{label(model)}, rate {entry.arm.rate:g}, {entry.epochs} epochs, seed "
+                f"{entry.seed}: validation {nats}  ({self._left()})",
+                flush=True,
+            )
+
+    def note(self, line: str) -> None:
+        """A decision."""
+        self._clear()
+        print(line, flush=True)
+        self.show()
+
+    def out(self, models: Sequence[Model]) -> None:
+        self.state |= dict.fromkeys(models, "out")
+
+    def show(self, finally_: bool = False) -> None:
+        """The table, in a terminal; at the end always."""
+        now = time.monotonic()
+        if not finally_ and (not self.is_table or now - self.shown_at < SECONDS_BETWEEN):
+            return
+        self.shown_at = now
+        text = self.table() + ("" if finally_ else f"\n{self._left()}")
+        self._clear()
+        print(text, flush=True)
+        self.lines_shown = 0 if finally_ else text.count("\n") + 1
+
+    def _clear(self) -> None:
+        if self.is_table and self.lines_shown:
+            sys.stdout.write(f"\x1b[{self.lines_shown}F\x1b[J")
+        self.lines_shown = 0
+
+    def _left(self) -> str:
+        return f"{duration(max(0.0, self.until - time.monotonic()))} left"
+
+    def ranked(self) -> list[Model]:
+        """The longest trained first, of these the best first."""
+        return sorted(
+            self.best, key=lambda model: (-self.best[model][0].epochs, _mean(self.best[model][1]))
+        )
+
+    def losses_by_epochs(self, model: Model) -> dict[int, float]:
+        """A model's best loss at each length of training that it had, the shortest first."""
+        lengths = sorted({epochs for one, epochs in self.losses if one == model})
+        return {epochs: self.losses[model, epochs] for epochs in lengths}
+
+    def table(self) -> str:
+        return tabulate(self.rows(), headers="keys", disable_numparse=True)
+
+    def rows(self) -> list[dict[str, str | int]]:
+        """A line for each model, by column."""
+        ranked = self.ranked()
+        rows: list[dict[str, str | int]] = []
+        for place, model in enumerate(ranked, start=1):
+            entry, outcomes = self.best[model]
+            ahead = self.best[ranked[0]]
+            rows.append(
+                {
+                    "": place,
+                    "model": label(model),
+                    "rate": f"{entry.arm.rate:g}",
+                    "epochs": entry.epochs,
+                    "seeds": len(outcomes),
+                    "validation": f"{_mean(outcomes):.4f}",
+                    "behind (95 %, text)": _behind(outcomes, ahead[1])
+                    if model != ranked[0] and entry.epochs == ahead[0].epochs
+                    else "",
+                    "state": self.state.get(model, "racing"),
+                }
+            )
+        for model in self.models:
+            if model not in self.best:
+                rows.append(
+                    {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
+                )
+        return rows
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return sum(one.nats for one in outcomes) / len(outcomes)
+
+
+def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
+    difference = _mean(a) - _mean(b)
+    if not math.isfinite(difference):
+        return "diverged"
+    text = text_component(a, b)
+    margin = f" ± {1.96 * math.sqrt(text.variance):.4f}" if text else ""
+    return f"{difference:+.4f}{margin}"

@@ -1,0 +1,146 @@
+"""What a race decides, by validation losses alone: nothing here has seen a test loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from charcmp.report.analysis.intervals import Estimate, estimate
+from charcmp.report.text_variance import Component, text_variance
+from charcmp.sweeping.race.arms import BASELINE, Arm, Model
+
+# How far behind, beyond what its text explains, a model may be after a rung and stay: so much have
+# models made up later in the races that were replayed (LOG.md). Nats per character.
+MARGINS = (0.06, 0.02, 0.015)
+TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
+WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run came out on the validation text."""
+
+    nats: float  # per character; infinite if it diverged or failed
+    blocks_RJ: NDArray[np.float64] | None = None  # mean nats of its base blocks, by series
+
+    @property
+    def is_usable(self) -> bool:
+        return math.isfinite(self.nats)
+
+
+def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
+    """Each model's arm with the lowest loss, the models in order of it."""
+    best: dict[Model, Arm] = {}
+    for arm in sorted(outcomes, key=lambda arm: (outcomes[arm].nats, arm)):
+        best.setdefault(arm.model, arm)
+    return best
+
+
+def survivors(outcomes: Mapping[Arm, Outcome], rung: int, most: int) -> list[Model]:
+    """The models of one budget that go on after a rung, the best first.
+
+    A model is dropped if it lies behind the best one by more than the rung's margin and the noise
+    of the text, or if there are more than the plan has room for. The baseline stays.
+    """
+    best = best_arms(outcomes)
+    usable = [model for model, arm in best.items() if outcomes[arm].is_usable]
+    if not usable:
+        return []
+    leader = outcomes[best[usable[0]]]
+    near = [model for model in usable if _lead(outcomes[best[model]], leader) <= MARGINS[rung]]
+    kept = near[:most]
+    baseline = [model for model in usable if (model.cell, model.layers) == BASELINE]
+    return kept + [model for model in baseline if model not in kept]
+
+
+def _lead(behind: Outcome, leader: Outcome) -> float:
+    """How far one lies behind the other at least, as far as the text can tell; nats."""
+    difference = behind.nats - leader.nats
+    text = text_component([behind], [leader])
+    return difference - TEXT_SES * math.sqrt(text.variance if text else 0.0)
+
+
+def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | None:
+    """The variance over text of the difference of two models' means over their seeds."""
+    series = [_mean_blocks(a), _mean_blocks(b)]
+    if series[0] is None or series[1] is None:
+        return None
+    found = text_variance(series[0] - series[1])
+    return found.component if found else None
+
+
+def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
+    blocks = [one.blocks_RJ for one in outcomes if one.blocks_RJ is not None]
+    if len(blocks) < len(outcomes):
+        return None
+    return np.asarray(np.mean(blocks, axis=0))
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """The leader against another finalist."""
+
+    model: Model
+    difference: float  # the other's mean loss minus the leader's, nats per character
+    estimate: Estimate | None  # over seeds and text; None with one seed of either
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        return self.estimate.interval(alpha) if self.estimate else (-math.inf, math.inf)
+
+
+def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
+    """The finalist with the lowest mean loss over its seeds, and each of the others against it."""
+    usable = {model: found for model, found in finalists.items()
+              if found and all(one.is_usable for one in found)}  # fmt: skip
+    means = {model: float(np.mean([one.nats for one in of])) for model, of in usable.items()}
+    leader, *others = sorted(means, key=lambda model: (means[model], model))
+    return leader, [
+        Challenge(model, means[model] - means[leader], _judged(usable[model], usable[leader]))
+        for model in others
+    ]
+
+
+def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
+    if min(len(a), len(b)) < 2:
+        return None
+    difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
+    seeds = [
+        Component(float(np.var([one.nats for one in of], ddof=1)) / len(of), len(of) - 1, True)
+        for of in (a, b)
+    ]
+    text = text_component(a, b)
+    return estimate(difference, [*seeds, *([text] if text else [])])
+
+
+def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
+    """Whether no challenger can be better than the leader by more than is worth knowing.
+
+    Args:
+        found: all challenges of this look.
+        alpha: what this look may spend on each of them.
+    """
+    return all(one.interval(alpha)[0] > -WORTH_KNOWING for one in found)
+
+
+def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
+    """The finalists that this look cannot tell from the leader."""
+    return [one.model for one in found if one.interval(alpha)[0] <= 0]
+
+
+def next_for_a_seed(
+    leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], most: int
+) -> list[Model]:
+    """Who gets the next seed: the leader and its strongest challenger.
+
+    Only the one with fewer, where their numbers differ; nobody, once they have all.
+    """
+    strongest = [one.model for one in sorted(found, key=lambda one: one.difference)][:1]
+    fewest = min(num_seeds[model] for model in (leader, *strongest))
+    if fewest >= most:
+        return []
+    return [model for model in (leader, *strongest) if num_seeds[model] == fewest]

@@ -1,0 +1,114 @@
+"""The race's runs trained on this machine: ordinary runs, in the sweep's own processes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from charcmp.config.spec import split_of
+from charcmp.errors import UserError
+from charcmp.report.losses import num_series, read_nll, summarize
+from charcmp.runs.result import CorruptFileError
+from charcmp.sweeping.cost import estimate, run_seconds
+from charcmp.sweeping.grid import Job
+from charcmp.sweeping.pool import run_processes
+from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.decide import Outcome
+from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.sweep import queue
+
+
+class LiveRunner:
+    """Trains a race's runs until the time is over.
+
+    Args:
+        make_job: the run of an entry.
+        slots: shares of the machine.
+        until: the end, by time.monotonic().
+        on_end: hears of every run that has ended.
+        updates_per_epoch: of this text.
+    """
+
+    def __init__(
+        self,
+        make_job: Callable[[Entry], Job],
+        slots: Sequence[Slot],
+        until: float,
+        on_end: Callable[[Entry, Outcome], None],
+        updates_per_epoch: int,
+    ) -> None:
+        self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
+        self.seconds: dict[Model, float] = {}  # per update
+        self.updates_per_epoch = updates_per_epoch
+
+    def measure(self, models: Sequence[Model]) -> None:
+        """Learns how long the models' updates take, evaluations included."""
+        epochs = 10  # the share of evaluations is that of every longer run
+        jobs = {model: self.make_job(Entry(Arm(model, 0.003), epochs, 0)) for model in models}
+        estimates = estimate([*jobs.values()], self.slots, measure=True)
+        for model, job in jobs.items():
+            self.seconds[model] = estimates[job].seconds / (epochs * self.updates_per_epoch)
+
+    def seconds_per_update(self, model: Model) -> float:
+        return self.seconds[model]
+
+    def slot_seconds_left(self) -> float:
+        return max(0.0, self.until - time.monotonic()) * len(self.slots)
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        jobs = {entry: self.make_job(entry) for entry in entries}
+        entry_of = {job: entry for entry, job in jobs.items()}
+
+        def ended(job: Job) -> None:
+            if (outcome := outcome_of(job)) is not None:
+                self.on_end(entry_of[job], outcome)
+
+        to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
+        for job in jobs.values():
+            if job not in to_do:  # of before this command was started again
+                ended(job)
+        if to_do and time.monotonic() < self.until:
+            queue(to_do)
+            run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)
+            self._learn_speeds(jobs)
+        found = {entry: outcome_of(job) for entry, job in jobs.items()}
+        return {entry: outcome for entry, outcome in found.items() if outcome is not None}
+
+    def _learn_speeds(self, jobs: Mapping[Entry, Job]) -> None:
+        """What the runs themselves took, in place of what was measured before."""
+        for entry, job in jobs.items():
+            result = job.folder.read_result()
+            if result is not None and result.chars_per_second:
+                seconds = run_seconds(job.spec, result.chars_per_second)
+                updates = entry.epochs * self.updates_per_epoch
+                self.seconds[entry.arm.model] = seconds / updates
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            self.make_job(entry).folder.checkpoint.unlink(missing_ok=True)
+
+
+def outcome_of(job: Job) -> Outcome | None:
+    """How a run came out, infinite if it failed; None if it is not over.
+
+    Raises:
+        UserError: if it failed by a mistake of the user's, such as a text that has changed.
+    """
+    folder = job.folder
+    result = folder.read_result()
+    if result is None:
+        if (failure := folder.read_failure()) is None:
+            return None
+        if failure.retry:
+            raise UserError(failure.line)
+        return Outcome(math.inf)
+    if result.val_nats_per_char is None:
+        return Outcome(math.inf)
+    try:
+        nll_N = read_nll(folder.val_nll, split_of(job.spec).val.num_chars)
+    except (CorruptFileError, FileNotFoundError):
+        return Outcome(result.val_nats_per_char)  # compared without an interval
+    blocks = summarize(nll_N, num_series(result), result.unroll_steps)
+    return Outcome(result.val_nats_per_char, blocks.block_means_RJ)

@@ -1,0 +1,82 @@
+"""The page of a race: the advice, the race as a picture, the leaderboard."""
+
+from __future__ import annotations
+
+import io
+import shlex
+from pathlib import Path
+
+import matplotlib as mpl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from charcmp.report.figures.style import NATS, STYLE, style_of
+from charcmp.sweeping.race.advice import Advice
+from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.race import label
+
+LINE_STYLES = {1: "-", 2: "--", 3: ":"}
+
+
+def race_page(advice: Advice, board: Board) -> str:
+    """One HTML file that opens from disk; every text in it is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    run = advice.take.best_run
+    arguments = [f"run={run.run_id}", f"results_dir={advice.results_dir}"]
+    return environment.get_template("race.html").render(
+        advice=advice,
+        picture=Markup(_svg(race_figure(advice, board))),
+        rows=board.rows(),
+        run_folder=Path(advice.results_dir) / "runs" / run.run_id,
+        run_arguments=shlex.join(arguments),
+    )
+
+
+def race_figure(advice: Advice, board: Board) -> Figure:
+    """Loss against length of training, a line for each model."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        panel = figure.subplots()
+        cells = sorted({model.cell for model in board.models})
+        for model in board.ranked():
+            losses = board.losses_by_epochs(model)
+            colour, marker = style_of(model.cell, cells)
+            panel.plot(
+                [*losses],
+                [*losses.values()],
+                color=colour,
+                marker=marker,
+                markersize=5,
+                linestyle=LINE_STYLES.get(model.layers, "-."),
+                label=label(model),
+            )
+        _add_intervals(panel, advice, cells)
+        panel.set_xscale("log")
+        panel.set_xlabel("epochs of training, each run annealed to its end")
+        panel.set_ylabel(f"validation loss ({NATS})")
+        figure.legend(loc="outside right upper")
+    return figure
+
+
+def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
+    """The finalists' distances from the leader as bars beside their last points."""
+    leader = advice.take.val_nats
+    for place, one in enumerate(advice.finish.challenges, start=1):
+        if one.estimate is None:
+            continue
+        low, high = one.estimate.interval()
+        x = advice.finish.epochs * (1 + 0.04 * place)
+        colour, _ = style_of(one.model.cell, cells)
+        panel.plot([x, x], [leader + low, leader + high], color=colour, linewidth=2)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,273 @@
+"""The race itself: rungs of ever longer runs, fewer models on each, then seeds for the last.
+
+It reads validation losses alone, and it does not know whether its runs are trained now or were
+stored: scripts/replay_races.py replays thousands of races from stored ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_info
+from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.decide import (
+    ALPHA,
+    Challenge,
+    Outcome,
+    best_arms,
+    challenges,
+    is_settled,
+    next_for_a_seed,
+    survivors,
+    tied,
+)
+from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
+
+LAST_RUNG = len(RUNG_SHARES) - 1
+SEEDS = 5  # of the leader and its challenger at most
+# Planned looks at the finalists, from the second seed on; each spends its part of alpha.
+MOST_LOOKS = SEEDS - 1
+
+
+class Entry(NamedTuple):
+    """A run of the race: an arm, trained for so long, with a seed."""
+
+    arm: Arm
+    epochs: int
+    seed: int
+
+
+class Runner(Protocol):
+    """What trains the runs, or has them stored."""
+
+    def seconds_per_update(self, model: Model) -> float:
+        """Of one slot."""
+
+    def slot_seconds_left(self) -> float:
+        """The time that is left, times the runs at once."""
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        """How each came out; without those that time did not allow."""
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """These have lost: what is only kept to go on with them can go."""
+
+
+class Track(Protocol):
+    """What the race tells as it goes, and what it must not decide anew when it goes on later."""
+
+    def epochs_of(self, rung: int, planned: int) -> int:
+        """The length of a rung: as planned now, or as it was begun with before."""
+
+    def out(self, models: Sequence[Model], after: str) -> None:
+        """These have been eliminated."""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """How a race ended: what won at its longest common training."""
+
+    rung: int
+    epochs: int
+    leader: Model
+    arms: dict[Model, Arm]  # of the finalists, the leader's among them
+    outcomes: dict[Model, list[Outcome]]  # by seed
+    challenges: list[Challenge]
+    alpha: float  # of each challenge at the last look
+    num_runs: int  # of the whole race
+    settled: bool  # no challenger can be better by more than is worth knowing
+
+    @property
+    def tied(self) -> list[Model]:
+        """Finalists that cannot be told from the leader."""
+        return tied(self.challenges, self.alpha)
+
+
+class Race:
+    """A race of models of one budget.
+
+    Args:
+        models: of one budget.
+        runner: trains the runs.
+        track: hears of everything, remembers the plan.
+        updates_per_epoch: of this text.
+        seed: of the first run of each arm; further ones count up from it.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Model],
+        runner: Runner,
+        track: Track,
+        updates_per_epoch: int,
+        seed: int = 0,
+    ) -> None:
+        self.models = list(models)
+        self.runner, self.track = runner, track
+        self.updates_per_epoch, self.seed = updates_per_epoch, seed
+        self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
+        self.epochs: dict[int, int] = {}
+        self.out: set[Model] = set()
+
+    def run(self) -> Finish:
+        """All of it, or as far as the time goes.
+
+        Raises:
+            UserError: if there is too little time for a first rung, or every run diverged.
+        """
+        self._first_rung()
+        models = self._survivors(0)
+        arms = [
+            Arm(model, rate) for model in models for rate in best_neighbours(self._losses(0, model))
+        ]
+        if arms and self._rung(1, arms):
+            models = self._survivors(1)
+            best = best_arms(self._first_seeds(1))
+            arms = [best[model] for model in models]
+            if self._rung(2, arms):
+                return self._finals()
+        return self._finish(max(rung for rung, found in self.outcomes.items() if found), 1, False)
+
+    def _first_rung(self) -> None:
+        arms = first_arms(self.models)
+        if not self._rung(0, arms):
+            raise UserError("the time was over before a single run was")
+        while arms:
+            further = [(model, next_rate(self._losses(0, model))) for model in self.models
+                       if self._losses(0, model)]  # fmt: skip
+            arms = [Arm(model, rate) for model, rate in further if rate is not None]
+            if not arms or not self._fits(arms, 0) or not self._rung(0, arms):
+                break
+        if not any(one[0].is_usable for one in self.outcomes[0].values()):
+            raise UserError(
+                "every run diverged, at every learning rate that was tried: the text may be too "
+                "short, or clip=1 may help"
+            )
+
+    def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
+        """Runs arms with the first seed; whether any ended in time."""
+        if rung not in self.epochs:
+            self.epochs[rung] = self.track.epochs_of(rung, self._planned_epochs(rung, arms))
+        entries = [Entry(arm, self.epochs[rung], self.seed) for arm in arms]
+        found = self.runner.run(entries)
+        for entry, outcome in found.items():
+            self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
+        return bool(found)
+
+    def _planned_epochs(self, rung: int, arms: Sequence[Arm]) -> int:
+        seconds = [self.runner.seconds_per_update(arm.model) for arm in arms]
+        models = len({arm.model for arm in arms})
+        updates = longest_run(rung, self.runner.slot_seconds_left(), seconds, models)
+        return max(1, round(RUNG_SHARES[rung] * updates / self.updates_per_epoch))
+
+    def _first_seeds(self, rung: int) -> dict[Arm, Outcome]:
+        return {arm: found[0] for arm, found in self.outcomes.get(rung, {}).items()}
+
+    def _losses(self, rung: int, model: Model) -> dict[float, float]:
+        """A model's losses by rate."""
+        return {
+            arm.rate: outcome.nats
+            for arm, outcome in self._first_seeds(rung).items()
+            if arm.model == model
+        }
+
+    def _survivors(self, rung: int) -> list[Model]:
+        found = self._first_seeds(rung)
+        kept = survivors(found, rung, MOST_MODELS[rung + 1])
+        lost = [model for model in best_arms(found) if model not in kept]
+        if lost:
+            self.out |= set(lost)
+            self.track.out(lost, self._length(rung))
+        self.runner.drop([
+            Entry(arm, self.epochs[rung], self.seed) for arm in found if arm.model in lost
+        ])  # fmt: skip
+        return kept
+
+    def _length(self, rung: int) -> str:
+        epochs = self.epochs[rung]
+        return f"{epochs} epoch{'s' * (epochs > 1)}"
+
+    def _finals(self) -> Finish:
+        """A second seed for all that are near, then looks: each settles it, or gives the leader and
+        its strongest challenger one seed more."""
+        near = survivors(self._first_seeds(LAST_RUNG), LAST_RUNG, MOST_MODELS[LAST_RUNG])
+        arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG] if arm.model in near}
+        self._seeds([self._next_seed(arm) for arm in arms.values()])
+        for _ in range(MOST_LOOKS):
+            leader, against = challenges(self._finalists(LAST_RUNG))
+            if is_settled(against, self._alpha(len(against))):
+                return self._finish(LAST_RUNG, len(against), True)
+            num_seeds = {model: len(self.outcomes[LAST_RUNG][arm]) for model, arm in arms.items()}
+            chosen = next_for_a_seed(leader, against, num_seeds, SEEDS)
+            if not chosen or not self._seeds([self._next_seed(arms[model]) for model in chosen]):
+                break
+        return self._finish(LAST_RUNG, len(arms) - 1, False)
+
+    def _next_seed(self, arm: Arm) -> Entry:
+        seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
+        return Entry(arm, self.epochs[LAST_RUNG], seed)
+
+    def _seeds(self, entries: Sequence[Entry]) -> bool:
+        """Runs further seeds if there is time for them; whether any ended."""
+        if not entries or not self._fits([entry.arm for entry in entries], LAST_RUNG):
+            return False
+        found = self.runner.run(entries)
+        for entry, outcome in found.items():
+            self.outcomes[LAST_RUNG][entry.arm].append(outcome)
+        return bool(found)
+
+    def _fits(self, arms: Sequence[Arm], rung: int) -> bool:
+        """Whether there is time for a run of each."""
+        updates = self.epochs[rung] * self.updates_per_epoch
+        seconds = sum(updates * self.runner.seconds_per_update(arm.model) for arm in arms)
+        return seconds <= self.runner.slot_seconds_left()
+
+    def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
+        """The models of a rung by their best arm, without those of which a run diverged.
+
+        Where some have several seeds, without those that have one: it may have been lucky.
+        """
+        best = best_arms(self._first_seeds(rung))
+        found = {
+            model: self.outcomes[rung][arm]
+            for model, arm in best.items()
+            if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
+        }
+        several = {model: of for model, of in found.items() if len(of) > 1}
+        return several or found
+
+    def _alpha(self, num_challengers: int) -> float:
+        return ALPHA / (MOST_LOOKS * max(1, num_challengers))
+
+    def _finish(self, rung: int, num_challengers: int, settled: bool) -> Finish:
+        """At this rung, or at a shorter one if longer training made things worse (short texts)."""
+        usable = {r: found for r in self.outcomes if r <= rung and (found := self._finalists(r))}
+        if not usable:
+            raise UserError("every run diverged at the longer training; minutes= less may do")
+        best_of = {r: min(_mean(of) for of in found.values()) for r, found in usable.items()}
+        chosen = min(best_of, key=lambda r: (best_of[r], -r))
+        leader, against = challenges(usable[chosen])
+        best = best_arms(self._first_seeds(chosen))
+        return Finish(
+            rung=chosen,
+            epochs=self.epochs[chosen],
+            leader=leader,
+            arms={model: best[model] for model in usable[chosen]},
+            outcomes=usable[chosen],
+            challenges=against,
+            alpha=self._alpha(num_challengers),
+            num_runs=sum(len(of) for found in self.outcomes.values() for of in found.values()),
+            settled=settled and chosen == rung,
+        )
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return sum(one.nats for one in outcomes) / len(outcomes)
+
+
+def label(model: Model) -> str:
+    """`GRU 2`"""
+    return f"{cell_info(model.cell).label} {model.layers}"

@@ -1,0 +1,201 @@
+"""`charcmp recommend`: races at each budget within the minutes given, and what they advise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from charcmp.config.compose import Composer
+from charcmp.config.schema import Config
+from charcmp.config.spec import RunSpec, split_of
+from charcmp.data.sources import safe_name
+from charcmp.errors import Interrupted
+from charcmp.files import canonical_json, write_atomically
+from charcmp.runs.folder import RunFolder
+from charcmp.sweeping.grid import Job, make_job, single_values
+from charcmp.sweeping.race.advice import Advice, make_advice
+from charcmp.sweeping.race.arms import CELLS, DEPTHS, Arm, Model
+from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.page import race_page
+from charcmp.sweeping.race.race import Entry, Race, label
+from charcmp.sweeping.race.state import StateFile
+from charcmp.sweeping.slots import Slot, make_slots
+
+RACES = "races"  # folder in results_dir
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a race is asked for."""
+
+    models: list[Model]  # of one budget
+    minutes: float
+    seed: int
+    make_job: Callable[[Entry], Job]  # the run of an entry
+
+
+def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
+    """A race for each budget, one after the other; prints what each of them says.
+
+    Raises:
+        UserError: if there is too little time or text, or the text changes meanwhile.
+        Interrupted: if asked to stop; the same command goes on.
+        BusyError: if another process is at the same race.
+    """
+    return [race_at_budget(request, slots) for request in requests]
+
+
+def race_at_budget(request: Request, slots: Sequence[Slot]) -> Advice:
+    make_job = cache(request.make_job)
+    probe = make_job(Entry(Arm(request.models[0], 0.003), 1, request.seed)).spec
+    settings = race_settings(request, probe)
+    folder = race_folder(probe, settings)
+    folder.create()
+    with folder.leased():
+        state = StateFile(folder.path / "race.json", probe.corpus.sha256, settings)
+        return _race(request, slots, make_job, probe, folder.path, state)
+
+
+def _race(
+    request: Request,
+    slots: Sequence[Slot],
+    make_job: Callable[[Entry], Job],
+    probe: RunSpec,
+    folder: Path,
+    state: StateFile,
+) -> Advice:
+    begun = time.monotonic()
+    until = begun + 60 * request.minutes - state.state.seconds_spent
+    board = Board(request.models, until)
+    updates_per_epoch = num_updates(probe)
+    print(
+        f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
+        f"{request.minutes:g} minutes, {len(slots)} runs at once"
+        + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
+    )
+    runner = LiveRunner(make_job, slots, until, board.ran, updates_per_epoch)
+    track = _Track(state, board)
+    try:
+        runner.measure(request.models)
+        finish = Race(request.models, runner, track, updates_per_epoch, request.seed).run()
+    except Interrupted as stop:
+        board.show(finally_=True)
+        raise Interrupted(f"{stop}; this is the leaderboard so far") from None
+    finally:
+        state.spend(time.monotonic() - begun)
+    board.show(finally_=True)
+    advice = make_advice(finish, make_job, request.seed, state.state.seconds_spent)
+    print(f"\n{advice.text()}")
+    record = json.dumps(advice.record(), indent=2) + "\n"
+    write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
+    page = race_page(advice, board)
+    write_atomically(folder / "race.html", lambda file: file.write(page.encode()))
+    run = [f"run={advice.take.best_run.run_id}", *_place(advice.results_dir)]
+    print(f"\nText from it: charcmp sample {shlex.join(run)}")
+    print(f"The race as a picture: {folder / 'race.html'}")
+    return advice
+
+
+def _place(results_dir: str) -> list[str]:
+    return [] if results_dir == Config.results_dir else [f"results_dir={results_dir}"]
+
+
+class _Track:
+    def __init__(self, state: StateFile, board: Board) -> None:
+        self.state, self.board = state, board
+
+    def epochs_of(self, rung: int, planned: int) -> int:
+        return self.state.epochs_of(rung, planned)
+
+    def out(self, models: Sequence[Model], after: str) -> None:
+        self.board.out(models)
+        self.board.note(f"after {after} out: {', '.join(map(label, models))}")
+
+
+def num_updates(spec: RunSpec) -> int:
+    """Updates of an epoch."""
+    train = split_of(spec).train
+    return train.x_BC.size // (spec.train_batch_size * spec.train_unroll_steps)
+
+
+def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
+    """What makes a race this one: other minutes go on with it."""
+    identity = probe.identity()
+    given = (
+        "cell.name",
+        "layers",
+        "hidden_size",
+        "seed",
+        "epochs",
+        "optimizer.lr",
+        "corpus_sha256",
+    )
+    return {
+        "models": [list(model) for model in request.models],
+        "seed": request.seed,
+        **{key: value for key, value in identity.items() if key not in given},
+    }
+
+
+def race_folder(probe: RunSpec, settings: dict[str, Any]) -> RunFolder:
+    """Where a race keeps its files: `races/<text>-<budget>-<what makes it this one>`."""
+    config = probe.config
+    name = config.dataset.name or safe_name(probe.corpus.name)
+    number = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
+    path = Path(config.results_dir) / RACES / f"{name}-{probe.budget}-{number}"
+    return RunFolder(path, config.lease_seconds)
+
+
+AXES = {"budget": ("50k",), "cell": CELLS, "layers": DEPTHS}
+
+
+def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Slot]]:
+    """The races that a command line asks for, and the shares of the machine that they have.
+
+    Several budgets share the minutes by the parameters that they have, which is about what their
+    updates cost.
+    """
+    given = {override.key_or_group: override for override in composer.given}
+    axes = {key: _values(given.get(key), default) for key, default in AXES.items()}
+    (seed,) = _values(given.get("seed"), (0,))
+    others = [line for key, override in given.items() if key not in (*AXES, "seed")
+              for line in single_values(override)]  # fmt: skip
+
+    def make(entry: Entry) -> Job:
+        model, rate = entry.arm
+        overrides = [
+            *others,
+            *(f"cell={model.cell}", f"layers={model.layers}", f"budget={model.budget}"),
+            *(f"optimizer.lr={rate:g}", f"epochs={entry.epochs}", f"seed={entry.seed}"),
+        ]
+        return make_job(overrides, composer.compose(overrides))
+
+    found = []
+    for budget in axes["budget"]:
+        models = [Model(str(budget), str(cell), int(layers))
+                  for cell in axes["cell"] for layers in axes["layers"]]  # fmt: skip
+        found.append(Request(models, minutes, int(seed), make))
+    probes = [make(Entry(Arm(one.models[0], 0.003), 1, one.seed)).spec for one in found]
+    slots = make_slots(probes[0].config)
+    total = sum(probe.num_params for probe in probes)
+    shared = [
+        replace(one, minutes=minutes * probe.num_params / total)
+        for one, probe in zip(found, probes, strict=True)
+    ]
+    return shared, slots
+
+
+def _values(override: Override | None, default: Sequence[Any]) -> list[Any]:
+    if override is None:
+        return list(default)
+    return [single.partition("=")[2] for single in single_values(override)]

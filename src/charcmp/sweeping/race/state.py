@@ -1,0 +1,70 @@
+"""race.json: what a race must remember to go on after any end, as if there had been none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Struct
+
+from charcmp.errors import UserError
+from charcmp.files import write_atomically
+from charcmp.runs.result import CorruptFileError, read_json
+
+VERSION = 1
+MAX_BYTES = 1 << 20
+
+
+class State(Struct):
+    """A race under way or over.
+
+    What it decided is not kept: the decisions follow from the runs, which are on disk, by the same
+    rules. So a look at the finalists is never spent twice.
+    """
+
+    version: int
+    text_sha256: str
+    settings: dict[str, Any]  # that make it this race: models, budget, seed, how runs are trained
+    seconds_spent: Annotated[float, Meta(ge=0)] = 0.0  # of the time that it was given so far
+    epochs: list[Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=list)  # of each rung
+
+
+STATE = msgspec.json.Decoder(State)
+
+
+class StateFile:
+    """A race's state on disk, written at every change.
+
+    Raises:
+        UserError: if the file is there but is that of a race over another text, or of none.
+    """
+
+    def __init__(self, file: Path, text_sha256: str, settings: dict[str, Any]) -> None:
+        self.file = file
+        try:
+            found = read_json(file, STATE, MAX_BYTES)
+        except CorruptFileError as error:
+            raise UserError(f"{error}; move it away to begin a new race") from None
+        if found is not None and found.text_sha256 != text_sha256:
+            raise UserError(
+                f"{file}: the text has changed since this race began; to begin a new one, move its "
+                "folder away or name another results_dir="
+            )
+        self.is_new = found is None
+        self.state = found or State(VERSION, text_sha256, settings)
+
+    def epochs_of(self, rung: int, planned: int) -> int:
+        """The length of a rung: as it was begun with, else as planned now."""
+        if rung == len(self.state.epochs):
+            self.state.epochs.append(planned)
+            self.write()
+        return self.state.epochs[rung]
+
+    def spend(self, seconds: float) -> None:
+        self.state.seconds_spent += seconds
+        self.write()
+
+    def write(self) -> None:
+        text = msgspec.json.format(msgspec.json.encode(self.state), indent=2)
+        write_atomically(self.file, lambda opened: opened.write(text))

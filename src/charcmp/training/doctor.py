@@ -1,0 +1,258 @@
+"""Checks that this machine computes what it should, made where it trains: `charcmp doctor`.
+
+    torch     every cell by torch's own operations, cuDNN's on a GPU, against its equations
+    kernels   every cell by our kernels, on a GPU
+    graph     twenty steps by a captured graph against the same by calls, on a GPU
+    lanes     two runs at once, while a third captures its graphs and an older one frees its own
+    resume    an interrupted run against an uninterrupted one, on a CPU
+
+torch and kernels compare values and every gradient of a chunk with `Cell.reference` in float64 on
+the CPU; memory that nobody has written to is not a number meanwhile, so that reading it shows.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
+from charcmp.config.spec import RunSpec, resolve_with
+from charcmp.data.chunks import Chunks
+from charcmp.data.corpus import corpus_from_bytes
+from charcmp.data.dataset import DatasetConfig
+from charcmp.errors import Interrupted
+from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.registry import CELLS, cell_config, make_layer
+from charcmp.runs.folder import RunFolder
+from charcmp.training.session import Session
+from charcmp.training.step import Step
+from charcmp.training.streams import at_work_on
+from charcmp.training.train import train
+from charcmp.training.verdicts import Verdict
+from charcmp.training.verify import relative_difference
+
+MAX_ERROR = {"float32": 1e-5, "tf32": 3e-3}
+NUM_SYMBOLS = 87
+# T, B, H: a chunk of the grid's size with an odd width; wider than a program of our kernels.
+SIZES = {"cuda": ((100, 100, 53), (10, 10, 150)), "cpu": ((10, 4, 37), (3, 4, 130))}
+NUM_STEPS = 20
+LANE_STEPS = 200
+
+Poisoned = (torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty,
+            torch.ops.aten.empty_strided, torch.ops.aten.new_empty_strided)  # fmt: skip
+
+
+class Poison(TorchDispatchMode):
+    """Memory that is given out unwritten holds NaN."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in Poisoned and result.is_floating_point():
+            result.fill_(float("nan"))
+        return result
+
+
+def examine(device: torch.device, precision: str = "float32") -> Iterator[Verdict]:
+    """The checks that make sense on this device, which is set up; the quick ones first."""
+    on_gpu = device.type == "cuda"
+    with at_work_on(device):
+        yield forms(device, precision, "torch")
+        if on_gpu and fused.why_not(device) is None:
+            yield forms(device, precision, "kernels")
+        if on_gpu:
+            yield graph(device)
+    yield lanes(device) if on_gpu else resume()
+
+
+def forms(device: torch.device, precision: str, form: str) -> Verdict:
+    """Every cell in a form, torch or kernels, against its equations in float64 on the CPU."""
+    worst, where, number = 0.0, "", 0
+    for name, info in CELLS.items():
+        for activation in info.activations:
+            cell = make_layer(cell_config(name, activation=activation), NUM_SYMBOLS, 3)
+            if form == "kernels" and cell.in_cudnn:
+                continue
+            for size in SIZES[device.type]:
+                for reads in ("symbols", "features"):
+                    error = form_error(name, activation, size, reads, device, form)
+                    number += 1
+                    if not error <= worst:  # nor if it is not a number
+                        worst, where = error, f"{name}, {activation}, H = {size[2]}, {reads}"
+    limit = MAX_ERROR[precision]
+    measured = f"{number} forms, largest error {worst:.1e} ({where}), limit {limit:.0e}"
+    return Verdict(form, worst < limit, measured)
+
+
+def form_error(
+    name: str,
+    activation: str,
+    size: tuple[int, int, int],
+    reads: str,
+    device: torch.device,
+    form: str,
+) -> float:
+    """The largest error of a cell's values and gradients, relative to each tensor's largest."""
+    T, B, H = size
+    I = NUM_SYMBOLS if reads == "symbols" else H  # noqa: E741
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1
+
+    cell = make_layer(cell_config(name, activation=activation), I, H).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(random(*parameter.shape) / H**0.5)
+    state_SBH = random(cell.num_states, B, H) / 2
+    weigh_TBH = random(T, B, H)
+    x = random(T, B, I)
+    if reads == "symbols":
+        x = torch.randint(I, (T, B), generator=generator)
+
+    def results(run: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], to: Any) -> list[Tensor]:
+        inputs = x if reads == "symbols" else x.to(to.dtype)
+        inputs = inputs.to(to.device)
+        state = state_SBH.to(to.device, to.dtype).requires_grad_()
+        h_TBH, last_SBH = run(inputs, state)
+        loss = (h_TBH * weigh_TBH.to(to.device, to.dtype)).sum()
+        gradients = torch.autograd.grad(loss, [state, *cell.parameters()])
+        return [t.detach().cpu() for t in (h_TBH, last_SBH, *gradients)]
+
+    def reference(inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        trace = cell.reference(cell.dense_input(inputs), state)
+        return trace.h_TBH, trace.state_SBH
+
+    expected = results(reference, weigh_TBH)
+    cell.to(device, torch.float32)
+    with in_form(form), Poison():
+        found = results(cell, torch.empty((), device=device, dtype=torch.float32))
+    return relative_difference(found, expected)
+
+
+@contextmanager
+def in_form(form: str) -> Iterator[None]:
+    """Cells run by our kernels, or by torch's operations alone."""
+    before, fused.mode = fused.mode, "always" if form == "kernels" else "never"
+    try:
+        yield
+    finally:
+        fused.mode = before
+
+
+def tiny_spec(cell: str, **changed: Any) -> RunSpec:
+    """A run of seconds on a text of our own."""
+    text = corpus_from_bytes("doctor", bytes(range(32, 119)) * 60)
+    config = Config(
+        cell=cell_config(cell),
+        dataset=DatasetConfig("doctor", "file", layout="contiguous"),
+        optimizer=RMSpropConfig("rmsprop"),
+        **{"layers": 2, "hidden_size": 53, "dropout": 0.2, "epochs": 2, "batch_size": 20,
+           "unroll_steps": 20, "progress": False, **changed},
+    )  # fmt: skip
+    return resolve_with(config, text)
+
+
+def make_step(spec: RunSpec, device: torch.device, capture: bool) -> Step:
+    generator = torch.Generator().manual_seed(0)
+    size = (4, spec.unroll_steps, spec.batch_size)
+    drawn_KTB = torch.randint(NUM_SYMBOLS, size, generator=generator).byte().to(device)
+    return Step(spec, device, Chunks(drawn_KTB, drawn_KTB), capture)
+
+
+def after_steps(cell: str, device: torch.device, capture: bool, steps: int) -> list[Tensor]:
+    """All that a training has changed after some steps, on the CPU."""
+    with closing(make_step(tiny_spec(cell), device, capture)) as step:
+        for _ in range(steps):
+            step()
+        return [tensor.detach().cpu() for tensor in step.replay.changes()]
+
+
+def graph(device: torch.device) -> Verdict:
+    """Steps by a graph against steps by calls, with cuDNN and with our kernels: bit for bit."""
+    differences = {
+        cell: relative_difference(
+            after_steps(cell, device, True, NUM_STEPS), after_steps(cell, device, False, NUM_STEPS)
+        )
+        for cell in ("lstm", "gru")
+    }
+    found = ", ".join(f"{cell} {value:.1e}" for cell, value in differences.items())
+    measured = f"{NUM_STEPS} steps, graph against calls: largest difference {found}, limit 0"
+    return Verdict("graph", not any(differences.values()), measured)
+
+
+def lanes(device: torch.device) -> Verdict:
+    """Two runs side by side, while others capture and free their graphs, against each alone."""
+    cells = ("lstm", "gru")
+    alone: dict[str, list[Tensor]] = {}
+    beside: dict[str, list[Tensor]] = {}
+    is_over = threading.Event()
+    errors: list[BaseException] = []
+
+    def train_one(cell: str, into: dict[str, list[Tensor]]) -> None:
+        with at_work_on(device):
+            into[cell] = after_steps(cell, device, True, LANE_STEPS)
+
+    def come_and_go() -> None:
+        """Runs that begin and end, one always before the next is freed."""
+        with ExitStack() as older, at_work_on(device):
+            while not is_over.is_set():
+                step = make_step(tiny_spec("rnn"), device, True)
+                step()
+                older.close()
+                older.enter_context(closing(step))
+
+    def in_thread(work: Callable[[], None]) -> threading.Thread:
+        def guarded() -> None:
+            try:
+                work()
+            except BaseException as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        return thread
+
+    for cell in cells:
+        train_one(cell, alone)
+    other = in_thread(come_and_go)
+    for thread in [in_thread(lambda cell=cell: train_one(cell, beside)) for cell in cells]:  # type: ignore[misc]
+        thread.join()
+    is_over.set()
+    other.join()
+    if errors:
+        return Verdict("lanes", False, f"{type(errors[0]).__name__}: {errors[0]}".splitlines()[0])
+    worst = max(relative_difference(beside[cell], alone[cell]) for cell in cells)
+    measured = f"two runs of {LANE_STEPS} steps beside others: differ by {worst:.1e}, limit 0"
+    return Verdict("lanes", worst == 0, measured)
+
+
+def resume() -> Verdict:
+    """A run that is interrupted five times, against one that is not: the same bytes."""
+    spec = tiny_spec("gru", device="cpu", hidden_size=8)
+    weights = []
+    with tempfile.TemporaryDirectory() as parent:
+        for name, num_stops in (("whole", 0), ("broken", 5)):
+            folder = RunFolder(Path(parent) / name)
+            folder.create()
+            for _ in range(num_stops):
+                stops = iter([False, False, True])  # after three steps
+                with suppress(Interrupted):
+                    train(spec, folder, Session(stops.__next__, _silent))
+            train(spec, folder, Session(say=_silent))
+            weights.append(folder.best.read_bytes() + folder.test_nll.read_bytes())
+    is_same = weights[0] == weights[1]
+    measured = f"{'the same bytes' if is_same else 'other bytes'} after five interruptions"
+    return Verdict("resume", is_same, measured)
+
+
+def _silent(line: str) -> None:
+    pass

@@ -1,0 +1,77 @@
+"""A CUDA stream for each run at work in this process, its own while it works.
+
+torch.cuda.Stream() hands out 32 streams in turn: the thirty-third is the first again. Two runs on
+one stream would capture each other's work, and their graphs would share one cuBLAS workspace. So
+streams are made once and kept.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+import torch
+
+from charcmp.training.gate import GATE
+
+MAX_STREAMS = 32  # in torch's pool for each device
+Stream = TypeVar("Stream")
+
+
+class Streams(Generic[Stream]):
+    """Streams that are lent, one to a run, and lent again when they come back.
+
+    Args:
+        make: makes another stream.
+        identity: what two objects for one and the same stream have in common.
+    """
+
+    def __init__(self, make: Callable[[], Stream], identity: Callable[[Stream], Hashable]) -> None:
+        self._make, self._identity = make, identity
+        self._lock = threading.Lock()
+        self._known: set[Hashable] = set()
+        self._idle: list[Stream] = []
+
+    @contextmanager
+    def lent(self) -> Iterator[Stream]:
+        """A stream that nobody else has; it comes back however the block ends."""
+        with self._lock:
+            stream = self._idle.pop() if self._idle else self._new()
+        try:
+            yield stream
+        finally:
+            with self._lock:
+                self._idle.append(stream)
+
+    def _new(self) -> Stream:
+        stream = self._make()
+        identity = self._identity(stream)
+        if identity in self._known:
+            raise RuntimeError(f"more than {len(self._known)} runs on one GPU in one process")
+        self._known.add(identity)
+        return stream
+
+
+_streams: dict[int, Streams[torch.cuda.Stream]] = {}  # of each GPU
+_streams_lock = threading.Lock()
+
+
+@contextmanager
+def at_work_on(device: torch.device) -> Iterator[None]:
+    """For all that a run does on a GPU: a stream of its own and a share of the gate.
+
+    On a CPU it does nothing. The GPU is this thread's current device: device.set_up.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    index = torch.cuda.current_device()
+    with _streams_lock:
+        streams = _streams.setdefault(
+            index,
+            Streams(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
+        )
+    with GATE.shared(), streams.lent() as stream, torch.cuda.stream(stream):
+        yield

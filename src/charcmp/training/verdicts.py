@@ -1,0 +1,124 @@
+"""What `charcmp doctor` has found of a device, and where that is kept for the runs to come.
+
+Without torch: a sweep reads verdicts and does not import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from charcmp.data.sources import cache_dir
+from charcmp.errors import UserError
+from charcmp.files import canonical_json, write_atomically
+from charcmp.training.nvidia import driver_version
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_BYTES = 1 << 20
+# What a run does without, by the check that failed. Without torch's own forms, nothing is left.
+FALLBACKS = {
+    "kernels": "every cell runs by separate torch calls, not by our kernels: slower",
+    "graph": "steps are not captured as CUDA graphs: slower",
+    "lanes": "one run at a time on a GPU, not several: slower",
+    "torch": "this GPU or its libraries compute something else than they should: no run on it; "
+    "device=cpu trains without it",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One check: whether a device passed it, and what was measured."""
+
+    check: str
+    passed: bool
+    measured: str
+
+    @property
+    def line(self) -> str:
+        text = f"{self.check:8} {'passed' if self.passed else 'FAILED'}   {self.measured}"
+        fallback = "" if self.passed else FALLBACKS.get(self.check, "")
+        return f"{text}; {fallback}" if fallback else text
+
+
+@cache
+def machine_and_software(device: torch.device) -> dict[str, str | None]:
+    """All that a verdict depends on: the device itself, its driver, the versions, our source."""
+    import torch
+
+    from charcmp.training.environment import optional_version
+
+    source = hashlib.sha256()
+    package = Path(__file__).resolve().parents[1]
+    for file in sorted([*package.glob("models/**/*.py"), *package.glob("training/*.py")]):
+        source.update(file.read_bytes())
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "device": properties.name,
+        "uuid": str(getattr(properties, "uuid", None)),
+        "driver": driver_version(),
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "triton": optional_version("triton"),
+        "source": source.hexdigest(),
+    }
+
+
+class Record:
+    """The verdicts on one device with one set of software, in a file of the cache folder."""
+
+    def __init__(self, about: dict[str, str | None]) -> None:
+        key = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
+        self.file = cache_dir() / f"doctor-{key}.json"
+        self.about = about
+
+    def read(self) -> list[Verdict]:
+        """[] where there are none, or none that can be read: the checks are then made again."""
+        try:
+            found = json.loads(self.file.read_bytes()[:MAX_BYTES])
+            return [msgspec.convert(verdict, Verdict) for verdict in found["verdicts"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def write(self, verdicts: list[Verdict]) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        contents = {"about": self.about, "verdicts": [vars(verdict) for verdict in verdicts]}
+        text = json.dumps(contents, indent=2)
+        write_atomically(self.file, lambda file: file.write(text.encode()))
+
+
+def record_of(device: torch.device, precision: str) -> Record | None:
+    """The record of a GPU; None for a CPU, of which none is kept."""
+    if device.type != "cuda":
+        return None
+    return Record({**machine_and_software(device), "precision": precision})
+
+
+def failed_checks(device: torch.device, precision: str) -> set[str]:
+    """What the device is known to have failed; nothing where nobody has examined it."""
+    record = record_of(device, precision)
+    verdicts = [] if record is None else record.read()
+    return {verdict.check for verdict in verdicts if not verdict.passed}
+
+
+def heed(failed: set[str]) -> bool:
+    """Makes this process do without what has failed; returns whether steps may be captured.
+
+    Raises:
+        UserError: if nothing is left to train with.
+    """
+    from charcmp.models.cells.fused import dispatch as fused
+
+    if "torch" in failed:
+        raise UserError(f"charcmp doctor: {FALLBACKS['torch']}")
+    if "kernels" in failed:
+        fused.mode = "never"
+    return "graph" not in failed

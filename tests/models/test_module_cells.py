@@ -1,0 +1,231 @@
+"""Anyone's class as a cell: how it is found, called, counted, identified, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import broken_cells
+from helpers.console import TINY
+from helpers.models import shape
+from helpers.training import folder_of, quiet, tiny_spec
+from torch import nn
+
+from charcmp.config.rules import check
+from charcmp.errors import UserError
+from charcmp.inference.trained import load_trained
+from charcmp.models.budget import Shape, budget_label, solve
+from charcmp.models.cells.registry import cell_config, cell_identity, make_layer
+from charcmp.models.cells.target import load_target
+from charcmp.models.language_model import CharModel, check_module_cells
+from charcmp.training.session import Session
+from charcmp.training.train import train
+
+FILE = Path(broken_cells.__file__)
+I, H, T, B = 7, 8, 6, 3  # noqa: E741
+
+
+def target(name: str) -> str:
+    return name if "." in name else f"{FILE}:{name}"
+
+
+def module_shape(name: str, layers: int = 1, hidden_size: int = H, **options) -> Shape:
+    return shape("module", layers, hidden_size, I, target=target(name), **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "states", "kwargs"),
+    [
+        ("Step", "step", 1, {}),
+        ("Layer", "layer", 1, {}),
+        ("TwoStates", "step", 2, {}),
+        ("torch.nn.RNNCell", "step", 1, {"nonlinearity": "relu"}),
+        ("torch.nn.LSTMCell", "step", 2, {}),
+        ("torch.nn.LSTM", "layer", 2, {}),
+        ("torch.nn.GRU", "layer", 1, {"bias": False}),
+    ],
+)
+def test_how_a_class_is_called_is_found(name: str, kind: str, states: int, kwargs: dict) -> None:
+    wanted = module_shape(name, layers=2, kwargs=kwargs)
+    identity = cell_identity(wanted.cell, I, H)
+    assert (identity["cell.kind"], identity["cell.states"]) == (kind, states)
+    model = CharModel(wanted)
+    assert sum(p.numel() for p in model.parameters()) == wanted.num_params
+    check_module_cells(wanted)
+    x_TB = torch.randint(I, (T, B))
+    logits, state = model(x_TB, model.zero_state(B))
+    first, middle = model(x_TB[:2], model.zero_state(B))
+    second, last = model(x_TB[2:], middle)
+    torch.testing.assert_close(torch.cat([first, second]), logits)
+    torch.testing.assert_close(last, state)
+
+
+def test_a_layer_is_the_class_itself() -> None:
+    cell = make_layer(cell_config("module", target="torch.nn.LSTM"), I, H)
+    x_TB = torch.randint(I, (T, B))
+    state_SBH = torch.randn(2, B, H)
+    h_TBH, new_SBH = cell(x_TB, state_SBH)
+    h, c = state_SBH.unsqueeze(1)
+    y_TBH, (h, c) = cell.module(nn.functional.one_hot(x_TB, I).float(), (h, c))
+    torch.testing.assert_close(h_TBH, y_TBH)
+    torch.testing.assert_close(new_SBH, torch.cat([h, c]))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "complaint"),
+    [
+        ("LooksAhead", {}, "it looks ahead: byte 1 of a text changes the outputs before it"),
+        ("DropsState", {}, "its state does not carry on"),
+        ("ReturnsNoState", {}, "it returns no state"),
+        ("ReturnsNone", {}, "it returns no state"),
+        ("MixesStreams", {}, "the streams of a batch are not independent"),
+        ("torch.nn.GRU", {"kwargs": {"batch_first": True}}, "batch_first must be off"),
+        ("Draws", {}, "not repeatable"),
+        ("Remembers", {}, "not repeatable"),
+        ("DividesByZero", {}, "from a state of zeros its outputs or their gradients are not fin"),
+        ("NoGradient", {}, "its parameter unused gets no gradient"),
+        (
+            "HasHeads",
+            {},
+            "cannot be built with input_size=7 hidden_size=6 (ValueError: hidden",
+        ),
+        ("Step", {"kind": "layer"}, "as a layer: ValueError"),
+        ("Step", {"states": 2}, "as a step: TypeError"),
+        ("Step", {"kwargs": {"width": 3}}, "unexpected keyword argument 'width'"),
+        ("lstm", {}, "lstm names a cell of charcmp; rename the class"),
+        ("NotAModule", {}, "not a torch.nn.Module"),
+        ("Missing", {}, "broken_cells.py has no class Missing"),
+        ("no_such_file.py:Cell", {}, "cannot be imported (FileNotFoundError"),
+        ("no_such_package.Cell", {}, "cannot be imported (ModuleNotFoundError"),
+        ("torch.nn.functional", {}, "torch.nn has no class functional"),
+        ("Step", {"kwargs": {"norm": {"kind": "layer"}}}, "cell.kwargs="),
+        ("Step", {"init": "xavier"}, "cell.init=xavier: one of own, charcmp"),
+    ],
+)
+def test_what_is_refused(name: str, options: dict, complaint: str) -> None:
+    hidden_size = 6 if name == "HasHeads" else H
+    with pytest.raises(UserError) as error:
+        check_module_cells(module_shape(name, hidden_size=hidden_size, **options))
+    assert complaint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_width_that_can_be_built_beside_those_that_cannot() -> None:
+    wanted = module_shape("HasHeads", hidden_size=12)
+    check_module_cells(wanted)
+    assert budget_label(wanted) is None
+    with pytest.raises(UserError, match="hidden_size must be a multiple of 4"):
+        solve(wanted, 2000)
+
+
+@pytest.mark.parametrize("name", ["IndRNN", "TGRU", "MCLSTM"])
+def test_of_the_zoo(name: str) -> None:
+    """A vector for the recurrence, a state that is as wide as the input, three matrices."""
+    pytest.importorskip("torchrecurrent")
+    wanted = solve(module_shape(f"torchrecurrent.{name}", layers=2), 20_000)
+    assert abs(wanted.num_params / 20_000 - 1) < 0.03
+    check_module_cells(wanted)
+
+
+def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None:
+    def origin(folder: str, helper: str, step: str = "") -> str:
+        where = tmp_path / folder
+        where.mkdir()
+        (where / "helper.py").write_text(helper)
+        (where / "mine.py").write_text(f"import torch\nfrom helper import *\n{step}\n{STEP}")
+        code = f"print(load_target(r'{where}/mine.py:Mine').origin)"
+        run = [sys.executable, "-c", f"from charcmp.models.cells.target import load_target; {code}"]
+        return subprocess.run(run, check=True, capture_output=True, text=True).stdout.strip()
+
+    first = origin("a", "SCALE = 1")
+    assert first.startswith("sha256 ")
+    assert origin("b", "SCALE = 1") == first
+    assert origin("c", "SCALE = 2") != first
+    assert origin("d", "SCALE = 1", "# another") != first
+
+
+STEP = """
+class Mine(torch.nn.RNNCell):
+    pass
+"""
+
+
+def test_an_installed_class_is_known_by_its_version() -> None:
+    version = torch.__version__.partition("+")[0]
+    assert load_target("torch.nn.GRU").origin == f"torch {version}"
+    assert load_target("torch.nn.GRU").name == "GRU"
+
+
+def test_its_own_initial_values_come_from_the_seed_alone() -> None:
+    def values(seed: int, **options) -> list[torch.Tensor]:
+        torch.manual_seed(len(options))
+        model = CharModel(module_shape("torch.nn.GRU", layers=2, **options))
+        model.initialize(0.01, seed)
+        return [parameter.detach() for parameter in model.parameters()]
+
+    own, again, other = values(0), values(0), values(1)
+    assert all(map(torch.equal, own, again))
+    assert not any(map(torch.equal, own, other))
+    assert not torch.equal(own[1], own[5])  # the recurrent matrices of two layers
+    assert own[0].abs().max() > 0.3  # 1/sqrt(H), as torch.nn draws, not 0.01
+    assert max(value.abs().max() for value in values(0, init="charcmp")) <= 0.01
+
+
+def test_one_equation_two_implementations(tmp_path: Path, tiny_text: Path) -> None:
+    """torch.nn.LSTM from charcmp's initial values trains as charcmp's LSTM does."""
+    losses = []
+    for name, cell in {
+        "ours": cell_config("lstm"),
+        "theirs": cell_config("module", target="torch.nn.LSTM", init="charcmp"),
+    }.items():
+        spec = tiny_spec(tiny_text, layers=2, cell=cell)
+        result = train(spec, folder_of(tmp_path, name), Session(say=quiet))
+        losses.append(result.test_nats_per_char)
+        assert result.num_params == spec.num_params
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert result.cell == "LSTM"
+    assert result.run_id.startswith("tiny-LSTM-2x6-")
+
+
+def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:
+    cell = cell_config("module", target="torch.nn.LSTM", init="charcmp")
+    with pytest.raises(UserError, match=r"init=xavier cell\.init=charcmp: which parameters"):
+        check(tiny_spec(tiny_text, cell=cell, init="xavier").config)
+
+
+@pytest.mark.processes
+def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copy(FILE, work / "cells.py")
+    text = ["dataset=text", f"dataset.path={tiny_text}", "layers=1", *TINY]
+    swept = charcmp("sweep", "cell=module", "cell.target=cells.py:Layer,cells.py:LooksAhead", *text)
+    assert swept.returncode != 0
+    assert "1 of 2 runs finished, 1 failed" in swept.stdout
+    assert "cell.target=cells.py:Layer: cell.kind=layer cell.states=1" in swept.stdout
+    alone = charcmp("train", "cell=module", "cell.target=cells.py:LooksAhead", *text)
+    assert alone.returncode == 2
+    assert alone.stderr.count("\n") == 1
+    assert "it looks ahead" in alone.stderr
+    (run,) = (work / "results" / "runs").glob("tiny-Layer-1x8-*")
+    identity = json.loads((run / "result.json").read_text())["identity"]
+    assert not any("cells.py" in str(value) for value in identity.values())
+    reported = charcmp("report", "cell=module", "cell.target=cells.py:Layer")
+    assert "Layer" in reported.stdout
+
+    with pytest.raises(UserError, match=r"name it again, as in target=package\.Layer"):
+        load_trained(run.name, str(work / "results"))
+    trained = load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Layer")
+    assert trained.model().hidden_size == 8
+    (work / "other.py").write_text((work / "cells.py").read_text() + "\n# changed\n")
+    with pytest.raises(UserError, match="but the run's is sha256"):
+        load_trained(run.name, str(work / "results"), target=f"{work}/other.py:Layer")
+    with pytest.raises(UserError, match="Step, but the run's is Layer"):
+        load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Step")
+    scored = charcmp("score", f"run={run.name}", "split=test", "target=cells.py:Layer")
+    assert "nats/char" in scored.stdout
+    assert "not of these weights" not in scored.stdout
+    sampled = charcmp("sample", f"run={run.name}", "length=5", "target=cells.py:Layer")
+    assert sampled.returncode == 0

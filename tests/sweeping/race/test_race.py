@@ -1,0 +1,183 @@
+"""The race's decisions, on stored outcomes: who goes on, who gets a seed, what is concluded."""
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from charcmp.errors import UserError
+from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.decide import (
+    MARGINS,
+    Outcome,
+    challenges,
+    is_settled,
+    next_for_a_seed,
+    survivors,
+    tied,
+)
+from charcmp.sweeping.race.plan import MIN_UPDATES, RUNG_SHARES, longest_run
+from charcmp.sweeping.race.race import Entry, Finish, Race
+
+MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
+GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)
+BEST_RATE = {"lstm": 0.024, "gru": 0.012, "rnn": 0.006}
+
+
+class Stored:
+    """Outcomes by a formula, and a clock that a run moves on by its length."""
+
+    def __init__(self, level: dict[Model, float], seconds: float = 1e5, noise: float = 0.001):
+        self.level, self.left, self.noise = level, seconds, noise
+        self.entries: list[Entry] = []
+        self.dropped: set[Model] = set()
+
+    def seconds_per_update(self, model: Model) -> float:
+        return 0.01
+
+    def slot_seconds_left(self) -> float:
+        return self.left
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        found = {}
+        for entry in entries:
+            if self.left <= 0:
+                break
+            self.left -= 0.01 * 100 * entry.epochs
+            self.entries.append(entry)
+            found[entry] = Outcome(self.nats(entry))
+        return found
+
+    def nats(self, entry: Entry) -> float:
+        (model, rate), epochs, seed = entry
+        if rate > 4 * BEST_RATE[model.cell]:
+            return math.inf
+        off = abs(math.log2(rate / BEST_RATE[model.cell]))
+        rng = np.random.default_rng([zlib.crc32(repr(model).encode()), seed])
+        return self.level[model] + 0.03 * off + 1 / epochs + self.noise * rng.standard_normal()
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        self.dropped |= {entry.arm.model for entry in entries}
+
+    def epochs_of(self, rung: int, planned: int) -> int:
+        return planned
+
+    def out(self, models: Sequence[Model], after: str) -> None:
+        self.dropped |= set(models)
+
+
+def levels(**changed: float) -> dict[Model, float]:
+    return {model: changed.get(f"{model.cell}{model.layers}", 1.5) for model in MODELS}
+
+
+def race(stored: Stored, models: Sequence[Model] = MODELS) -> Finish:
+    return Race(models, stored, stored, updates_per_epoch=100).run()
+
+
+def test_the_best_wins_at_its_best_rate_and_the_baseline_stays() -> None:
+    stored = Stored(levels(lstm1=1.30, gru2=1.48))
+    finish = race(stored)
+    assert finish.leader == Model("50k", "lstm", 1)
+    assert finish.arms[finish.leader].rate == 0.024
+    assert GRU_2 in finish.arms
+    assert finish.settled
+    assert finish.tied == []
+    assert Model("50k", "rnn", 3) in stored.dropped
+
+
+def test_rungs_get_longer_and_fewer() -> None:
+    stored = Stored(levels(gru1=1.4, gru2=1.41, lstm1=1.405))
+    finish = race(stored)
+    lengths = sorted({entry.epochs for entry in stored.entries})
+    assert len(lengths) == 3
+    arms = [{one.arm for one in stored.entries if one.epochs == length} for length in lengths]
+    assert len(arms[0]) > len(arms[1]) > len(arms[2]) == 3
+    assert finish.num_runs == len(stored.entries)
+
+
+def test_models_that_are_alike_get_seeds_and_are_called_tied() -> None:
+    stored = Stored(levels(gru1=1.4, gru2=1.4), noise=0.02)
+    finish = race(stored)
+    assert {finish.leader, *finish.tied} >= {GRU_1, GRU_2}
+    assert len(finish.outcomes[finish.leader]) > 1
+
+
+def test_every_run_fits_into_the_time() -> None:
+    for seconds in (1000, 3000, 10_000):
+        stored = Stored(levels(gru1=1.4), seconds)
+        race(stored)
+        assert stored.left > -0.01 * seconds
+
+
+def test_too_little_time_says_how_much() -> None:
+    with pytest.raises(UserError, match=r"9 models needs at least \d+\.\d minutes of one slot"):
+        race(Stored(levels(), seconds=10))
+
+
+def test_every_arm_diverged() -> None:
+    stored = Stored(dict.fromkeys(MODELS, math.inf))
+    with pytest.raises(UserError, match="every run diverged"):
+        race(stored)
+
+
+def test_a_decision_that_is_taken_again_is_the_same() -> None:
+    level = levels(gru1=1.4, lstm1=1.403)
+    assert race(Stored(level)) == race(Stored(level))
+
+
+def test_rates_are_followed_to_the_end_of_the_ladder() -> None:
+    assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.3}) == 0.048
+    assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.3, 0.048: 1.2}) is None
+    assert next_rate({0.003: 1.3, 0.006: 1.4, 0.012: math.inf}) == 0.0015
+    assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) is None
+    assert best_neighbours({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) == [0.012, 0.024]
+    assert {arm.rate for arm in first_arms([Model("50k", "rnn", 1)])} == {0.003, 0.006, 0.012}
+
+
+def outcome(nats: float, series: np.ndarray | None = None) -> Outcome:
+    return Outcome(nats, series)
+
+
+def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
+    """Two models whose losses differ by more than the margin, on a text too short to tell."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(1.5, 0.1, (1, 200))
+    behind = MARGINS[1] + 0.03
+    for noise, is_kept in ((0.001, False), (1.0, True)):
+        outcomes = {
+            Arm(GRU_1, 0.012): outcome(1.5, base),
+            Arm(Model("50k", "rnn", 1), 0.006): outcome(
+                1.5 + behind, base + behind + noise * rng.standard_normal((1, 200))
+            ),
+        }
+        kept = survivors(outcomes, 1, most=3)
+        assert (Model("50k", "rnn", 1) in kept) == is_kept
+
+
+def test_a_look_at_the_finalists() -> None:
+    rng = np.random.default_rng(1)
+    text = rng.normal(1.4, 0.1, (1, 500))
+    a = [outcome(1.400 + d, text + d) for d in (0.0, 0.001, -0.001)]
+    b = [outcome(1.402 + d, text + 0.002 + d) for d in (0.0, 0.001, -0.001)]
+    c = [outcome(1.450 + d, text + 0.05 + d) for d in (0.0, 0.001, -0.001)]
+    third = Model("50k", "rnn", 1)
+    leader, found = challenges({GRU_1: a, GRU_2: b, third: c})
+    assert leader == GRU_1
+    assert [one.model for one in found] == [GRU_2, third]
+    assert tied(found, 0.05) == [GRU_2]
+    assert is_settled(found, 0.05)
+    assert next_for_a_seed(leader, found, {GRU_1: 3, GRU_2: 2, third: 1}, most=5) == [GRU_2]
+    assert next_for_a_seed(leader, found, {GRU_1: 3, GRU_2: 3}, most=5) == [GRU_1, GRU_2]
+    assert next_for_a_seed(leader, found, {GRU_1: 5, GRU_2: 5}, most=5) == []
+    one_seed = challenges({GRU_1: a[:1], GRU_2: b[:1]})[1]
+    assert not is_settled(one_seed, 0.05)
+    assert tied(one_seed, 0.05) == [GRU_2]
+
+
+def test_the_plan_fills_the_time() -> None:
+    seconds = [0.01] * 27
+    half, whole = (longest_run(0, time, seconds, 9) for time in (1500, 3000))
+    assert half < whole < 2.2 * half
+    assert RUNG_SHARES[0] * longest_run(0, 250, seconds, 9) >= MIN_UPDATES

@@ -1,0 +1,165 @@
+"""`charcmp recommend` as a user runs it: a race of small models, what it leaves, how it goes on."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers.console import Charcmp, command, wait_for, write_tiny_text
+
+pytestmark = pytest.mark.processes
+SMALL = ["cell=rnn,gru", "layers=1", "budget=1500", "device=cpu", "threads=1", "jobs=2"]
+MINUTES = "minutes=0.8"
+
+
+def place(folder: Path) -> list[str]:
+    return [str(folder / "tiny.txt"), *SMALL, f"results_dir={folder / 'results'}"]
+
+
+def advice_of(folder: Path) -> dict:
+    (file,) = (folder / "results" / "races").glob("*/recommendation.json")
+    return json.loads(file.read_text())
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("raced")
+    write_tiny_text(folder / "tiny.txt")
+    done = subprocess.run(
+        command("recommend", *place(folder), MINUTES), capture_output=True, text=True, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "said.txt").write_text(done.stdout)
+    return folder
+
+
+def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
+    said, advice = (raced / "said.txt").read_text(), advice_of(raced)
+    assert f"For tiny at 1500 take {advice['cell'].upper()}, 1 layer" in said
+    assert advice["text"] in said
+    result = json.loads((raced / "results" / "runs" / advice["run_id"] / "result.json").read_text())
+    assert (result["cell"], result["budget"]) == (advice["cell"], "1500")
+    assert result["identity"]["optimizer.lr"] == advice["optimizer_lr"]
+    assert advice["num_runs"] >= 8
+    where = f"results_dir={raced / 'results'}"
+    sampled = charcmp("sample", f"run={advice['run_id']}", where, "length=20")
+    assert sampled.returncode == 0
+    assert len(sampled.stdout) >= 20
+    # Any report reads the race's runs: they are ordinary ones.
+    report = charcmp("report", where, "--format", "csv")
+    assert report.returncode == 0, report.stderr
+
+
+def test_the_page_holds_everything_itself(raced: Path) -> None:
+    (page,) = (raced / "results" / "races").glob("*/race.html")
+    text = page.read_text()
+    assert "<svg" in text
+    assert advice_of(raced)["run_id"] in text
+    assert "src=" not in text.replace("img-src", "")
+    assert "http" not in text.replace("http://www.w3.org", "").replace("http-equiv", "").replace(
+        "http://purl.org", ""
+    ).replace("http://creativecommons.org", "")
+
+
+def test_losers_keep_no_checkpoint(raced: Path) -> None:
+    advice = advice_of(raced)
+    epochs = {
+        json.loads(file.read_text())["epochs"]: file.parent
+        for file in (raced / "results" / "runs").glob("*/result.json")
+    }
+    assert len(epochs) >= 2
+    assert (raced / "results" / "runs" / advice["run_id"] / "best.safetensors").is_file()
+
+
+def test_decisions_do_not_see_test_losses(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
+    """With every test loss replaced by noise the same model is taken."""
+    shutil.copytree(raced, tmp_path / "copy")
+    rng = random.Random(0)
+    for file in (tmp_path / "copy" / "results" / "runs").glob("*/result.json"):
+        result = json.loads(file.read_text())
+        if result["status"] == "done":
+            result["test_nats_per_char"] = rng.uniform(0.5, 3.0)
+            file.write_text(json.dumps(result))
+    done = charcmp("recommend", *place(tmp_path / "copy"), MINUTES)
+    assert done.returncode == 0, done.stderr
+    before, after = advice_of(raced), advice_of(tmp_path / "copy")
+    assert before["run_id"] == after["run_id"]
+    assert before["test_nats_per_char"] != after["test_nats_per_char"]
+
+
+def test_a_text_that_has_changed(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
+    shutil.copytree(raced, tmp_path / "copy")
+    with (tmp_path / "copy" / "tiny.txt").open("a") as file:
+        file.write("more")
+    done = charcmp("recommend", *place(tmp_path / "copy"), MINUTES)
+    assert done.returncode == 2
+    assert "the text has changed since this race began" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Charcmp) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    arguments = [*place(tmp_path), "minutes=2"]
+    process = subprocess.Popen(
+        command("recommend", *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
+    runs = tmp_path / "results" / "runs"
+    wait_for(lambda: any(runs.glob("*/result.json")), 110)
+    busy = charcmp("recommend", *arguments)
+    assert busy.returncode == 4, busy.stderr
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in err
+    assert "racing" in out
+    finished = {file: file.stat().st_mtime_ns for file in runs.glob("*/result.json")}
+    (state,) = (tmp_path / "results" / "races").glob("*/race.json")
+    spent = json.loads(state.read_text())["seconds_spent"]
+    assert spent > 0
+    begun = time.monotonic()
+    again = charcmp("recommend", *place(tmp_path), f"minutes={spent / 60 + 0.7}")
+    assert again.returncode == 0, again.stderr
+    assert time.monotonic() - begun < 60 * 0.7 * 1.1 + 20
+    assert "goes on after" in again.stdout
+    assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["minutes=never"], "minutes=never: a number of minutes, such as 30"),
+        (["minutes=0.001"], "too little time: a race of 2 models needs at least"),
+        (["epochs=3"], "epochs=3: a race decides epochs itself"),
+        (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
+        (["cell=elman"], "cell=elman: one of"),
+        (["--watch"], "recommend has no --watch"),
+    ],
+)
+def test_bad_lines(tmp_path: Path, charcmp: Charcmp, arguments: list[str], said: str) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    given = {argument.partition("=")[0] for argument in arguments}
+    rest = [word for word in place(tmp_path) if word.partition("=")[0] not in given]
+    done = charcmp("recommend", *rest, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_text_that_is_too_short_or_not_there(tmp_path: Path, charcmp: Charcmp) -> None:
+    (tmp_path / "tiny.txt").write_text("abc" * 100)
+    done = charcmp("recommend", *place(tmp_path), MINUTES)
+    assert done.returncode == 2
+    assert "at least 1,000 are needed" in done.stderr
+    (tmp_path / "tiny.txt").unlink()
+    done = charcmp("recommend", *place(tmp_path), MINUTES)
+    assert done.returncode == 2
+    assert "tiny.txt" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

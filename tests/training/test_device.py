@@ -1,0 +1,100 @@
+"""The device: never a CPU where a GPU lies idle; errors that are a GPU's and not the run's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.console import TINY, Charcmp
+
+from charcmp.training.device import is_gpu_trouble, resolve_device
+from charcmp.training.nvidia import gpus_of_the_driver
+
+GPU = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5d1f)"
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a GPU")
+
+
+def nvidia_smi(folder: Path, script: str) -> dict[str, str]:
+    """An environment with an nvidia-smi of ours on the PATH, before all others."""
+    folder.mkdir(exist_ok=True)
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:/usr/bin:/bin"}
+
+
+@no_gpu
+@pytest.mark.parametrize("command", ["train", "sweep"])
+def test_a_gpu_that_torch_does_not_see_ends_it_in_one_line(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, command: str
+) -> None:
+    path = nvidia_smi(tmp_path / "bin", f"echo '{GPU}'")
+    tiny = [key for key in TINY if not key.startswith("device")]
+    args = [command, "dataset=text", f"dataset.path={tiny_text}", *tiny, "epochs=1", "cell=rnn"]
+    args.append("layers=1")
+    done = charcmp(*args, **path)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("charcmp: nvidia-smi lists GPU 0: NVIDIA H100 80GB HBM3, but torch 2.")
+    assert line.endswith("device=cpu trains without it")
+    assert "TORCH_ARGS" in line or "update the driver" in line
+    assert not list((tmp_path / "work").rglob("checkpoint.pt"))
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    ("keys", "env"), [(["device=cpu"], {}), ([], {"CUDA_VISIBLE_DEVICES": ""})], ids=str
+)
+def test_who_asks_for_the_cpu_gets_it(
+    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, keys: list[str], env: dict[str, str]
+) -> None:
+    path = nvidia_smi(tmp_path / "bin", f"echo '{GPU}'")
+    tiny = [key for key in TINY if not key.startswith("device")]
+    text = ["dataset=text", f"dataset.path={tiny_text}"]
+    done = charcmp("train", *text, *tiny, "epochs=1", "cell=rnn", *keys, **path, **env)
+    assert done.returncode == 0, done.stderr
+
+
+@no_gpu
+@pytest.mark.parametrize(
+    "script",
+    [
+        "echo 'NVIDIA-SMI has failed because it could not communicate with the driver'; exit 9",
+        "echo 'No devices were found'",
+        "",
+    ],
+)
+def test_an_nvidia_smi_without_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setenv("PATH", nvidia_smi(tmp_path, script)["PATH"])
+    assert gpus_of_the_driver() == []
+    assert resolve_device("auto") == torch.device("cpu")
+
+
+def test_without_nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpus_of_the_driver() == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        torch.AcceleratorError("an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+    ids=lambda error: str(error)[:30],
+)
+def test_a_gpus_error_is_worth_another_attempt(error: Exception) -> None:
+    assert is_gpu_trouble(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("cuda"), KeyError("x")],
+    ids=str,
+)
+def test_a_mistake_of_ours_is_not(error: Exception) -> None:
+    assert not is_gpu_trouble(error)

@@ -1,0 +1,159 @@
+"""The doctor: what passes on this CPU, what a wrong form or a bad record comes to."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.console import Charcmp
+
+from charcmp.errors import UserError
+from charcmp.models.cells import rnn
+from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.registry import CELLS
+from charcmp.sweeping.examine import ask_doctor, examined, gpu_of, usable
+from charcmp.sweeping.slots import Slot
+from charcmp.training import verdicts
+from charcmp.training.doctor import Poison, form_error, forms, resume
+from charcmp.training.verdicts import FALLBACKS, Record, Verdict, failed_checks, heed
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+SMALL = (4, 3, 5)
+
+
+def test_of_this_machine(charcmp: Charcmp) -> None:
+    done = charcmp("doctor", "device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, software, torchs, resumed = done.stdout.splitlines()
+    assert f"torch {torch.__version__}" in software
+    assert torchs.startswith("torch    passed")
+    assert resumed.startswith("resume   passed   the same bytes after five interruptions")
+
+
+@pytest.mark.parametrize(
+    ("args", "reason"),
+    [
+        (["device=tpu"], "device=tpu: one of auto, cpu, cuda"),
+        (["precision=bf16"], "precision=bf16: one of float32, tf32"),
+        (["precision=tf32", "device=cpu"], "precision=tf32: only GPUs have it"),
+        (["--fast"], "doctor --fast: not understood"),
+    ],
+)
+def test_a_users_mistake(charcmp: Charcmp, args: list[str], reason: str) -> None:
+    done = charcmp("doctor", *args)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"charcmp: {reason}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("reads", ["symbols", "features"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_form_is_near_its_equations(cell: str, reads: str) -> None:
+    assert 0 < form_error(cell, "tanh", SMALL, reads, CPU, "torch") < 1e-5
+
+
+def test_a_wrong_form_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slope a thousandth too steep; memory that is read before it is written."""
+    right = rnn.RNNSequence.backward
+
+    def steep(ctx, grad_h_TBH):
+        return right(ctx, grad_h_TBH * 1.001)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rnn.RNNSequence, "backward", staticmethod(steep))
+        error = form_error("rnn", "tanh", SMALL, "features", CPU, "torch")
+        assert error == pytest.approx(1e-3, rel=0.1)
+        assert not forms(CPU, "float32", "torch").passed
+    with Poison():
+        assert torch.empty(3).isnan().all()
+        assert torch.empty_like(torch.zeros(2)).isnan().all()
+        assert torch.zeros(2).new_empty(2, 2).isnan().all()
+        torch.empty(3, dtype=torch.int64)
+
+    def unwritten(ctx, grad_h_TBH):
+        grad_sums, *others = right(ctx, grad_h_TBH)
+        return torch.empty_like(grad_sums), *others
+
+    monkeypatch.setattr(rnn.RNNSequence, "backward", staticmethod(unwritten))
+    assert form_error("rnn", "tanh", SMALL, "features", CPU, "torch") == math.inf
+    assert fused.mode == "auto"
+
+
+def test_resume() -> None:
+    assert resume().passed
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
+    monkeypatch.setattr(verdicts, "cache_dir", lambda: tmp_path / "cache")
+    return Record({"device": "H100", "driver": "580.1"})
+
+
+def test_verdicts_are_kept_for_one_machine_and_software(record: Record) -> None:
+    assert record.read() == []
+    found = [Verdict("torch", True, "3e-7"), Verdict("lanes", False, "differ by 0.1")]
+    record.write(found)
+    assert record.read() == found
+    assert Record({"device": "H100", "driver": "580.1"}).read() == found
+    assert Record({"device": "H100", "driver": "581.0"}).read() == []
+
+
+@pytest.mark.parametrize("contents", ["", "[1", '{"verdicts": [{"check": 3}]}', "[]", "{}"])
+def test_a_record_that_cannot_be_read(record: Record, contents: str) -> None:
+    record.write([])
+    record.file.write_text(contents)
+    assert record.read() == []
+
+
+def test_runs_do_without_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "mode", "auto")
+    assert failed_checks(CPU, "float32") == set()
+    assert heed(set())
+    assert fused.mode == "auto"
+    assert not heed({"graph", "kernels"})
+    assert fused.mode == "never"
+    with pytest.raises(UserError, match="no run on it; device=cpu trains without it"):
+        heed({"torch"})
+    line = Verdict("kernels", False, "error 0.1").line
+    assert line == f"kernels  FAILED   error 0.1; {FALLBACKS['kernels']}"
+
+
+def gpu(number: int, lanes: int) -> list[Slot]:
+    return [Slot("H100", None, {"CUDA_VISIBLE_DEVICES": str(number)}, lanes)] * lanes
+
+
+def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    good, bad = Verdict("lanes", True, "equal"), Verdict("lanes", False, "differ by 0.1")
+    slots = [*gpu(0, 3), *gpu(1, 3)]
+    left = usable(slots, {gpu_of(slots[0]): [bad], gpu_of(slots[-1]): [good]})
+    assert left == [replace(slots[0], lanes=1), *slots[3:]]
+    assert capsys.readouterr().out.startswith(
+        "note: H100: lanes    FAILED   differ by 0.1; one run"
+    )
+    wrong = [good, Verdict("torch", False, "error 0.1")]
+    with pytest.raises(UserError, match="H100: this GPU or its libraries compute something else"):
+        usable(slots, {gpu_of(slots[0]): wrong, gpu_of(slots[-1]): [good]})
+
+
+def test_cpus_are_not_examined() -> None:
+    on_cpu = [Slot("CPU", 1)] * 2
+    assert examined(on_cpu, "float32") == on_cpu
+
+
+def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Here on a CPU; where it cannot answer, its last word is told."""
+    cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})
+    assert [verdict.check for verdict in ask_doctor(cpu, "float32")] == ["torch", "resume"]
+    with pytest.raises(UserError, match=r"CPU: charcmp doctor ends with .*only GPUs have it"):
+        ask_doctor(cpu, "tf32")
+
+
+@pytest.mark.cuda
+def test_this_gpu(charcmp: Charcmp) -> None:
+    done = charcmp("doctor", "device=cuda", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {verdict["check"]: verdict["passed"] for verdict in json.loads(done.stdout)}
+    assert found == {"torch": True, "kernels": True, "graph": True, "lanes": True}
