@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from helpers.console import write_tiny_text
 
-from charcmp.config.schema import CellConfig, Config, RMSpropConfig
+from charcmp.config.optimizers import OPTIMIZERS
+from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve, split_of
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.models.cells.options import CellConfig
 from charcmp.training import baselines as module
 from charcmp.training.baselines import baselines, baselines_of
 
@@ -32,7 +34,7 @@ def spec_of(folder: Path, layout: str = "contiguous", **changed: Any) -> RunSpec
         Config(
             cell=CellConfig(name="gru"),
             dataset=dataset,
-            optimizer=RMSpropConfig(name="rmsprop"),
+            optimizer=OPTIMIZERS["rmsprop"](name="rmsprop"),
             hidden_size=8,
             results_dir=str(folder / "results"),
             **{"batch_size": 4, "unroll_steps": 10, **changed},
