@@ -68,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         text_overrides = ["dataset=text", f"dataset.path={folder / text}.txt", "layers=2"]
         args = [*text_overrides, *TINY, *overrides, f"results_dir={folder}"]
-        subprocess.run(command("train", *args), check=True, capture_output=True)
+        call("train", *args, cwd=folder, env={}).check_returncode()
     return folder
 
 
