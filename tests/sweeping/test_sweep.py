@@ -14,6 +14,7 @@ import pytest
 from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora, wait_for
 from helpers.sweeps import children_of, results
 
+pytestmark = pytest.mark.processes
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
 
 
