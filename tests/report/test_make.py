@@ -94,7 +94,7 @@ def test_the_files(small_grid: Path) -> None:
 
 def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
     code = (
-        "import sys; from charcmp.report import make_report; "
+        "import sys; from charcmp.report.make import make_report; "
         f"make_report({str(small_grid)!r}, formats=['csv', 'md', 'tex']); "
         "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); "
         f"make_report({str(small_grid)!r}); assert 'torch' not in sys.modules"
