@@ -8,22 +8,42 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.console import TINY, Charcmp, command, write_tiny_text
+from helpers.console import TINY, Charcmp, call, command, write_tiny_text
 from helpers.runs import losses, write_run
 
 
 @pytest.fixture
-def charcmp(tmp_path: Path) -> Charcmp:
-    """Runs `charcmp ARGS` in an empty folder with an empty home and returns what came of it."""
+def own_home(tmp_path: Path) -> dict[str, str]:
+    """Variables that name an empty home, beside the empty folder `work`."""
     home = tmp_path / "home"
     home.mkdir()
-    work = tmp_path / "work"
-    work.mkdir()
+    (tmp_path / "work").mkdir()
+    return {"HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
 
-    def run(*args: str, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        full_env = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"), **env}
+
+@pytest.fixture
+def charcmp(tmp_path: Path, own_home: dict[str, str]) -> Charcmp:
+    """Runs `charcmp ARGS` in an empty folder with an empty home, in this process, and returns what
+    came of it."""
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return call(*args, cwd=tmp_path / "work", env={**own_home, **env})
+
+    return run
+
+
+@pytest.fixture
+def charcmp_process(tmp_path: Path, own_home: dict[str, str]) -> Charcmp:
+    """The same in a process of its own."""
+
+    def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command(*args), cwd=work, env=full_env, capture_output=True, text=True, timeout=timeout
+            command(*args),
+            cwd=tmp_path / "work",
+            env={**os.environ, **own_home, **env},
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     return run
@@ -48,7 +68,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }.items():
         text_overrides = ["dataset=text", f"dataset.path={folder / text}.txt", "layers=2"]
         args = [*text_overrides, *TINY, *overrides, f"results_dir={folder}"]
-        subprocess.run(command("train", *args), check=True, capture_output=True)
+        call("train", *args, cwd=folder, env={}).check_returncode()
     return folder
 
 

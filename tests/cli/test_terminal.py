@@ -31,6 +31,7 @@ def results_of(folder: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in folder.glob("results/runs/*/result.json")]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ["train", "sweep"])
 @pytest.mark.parametrize(
     "line",
@@ -148,6 +149,7 @@ def test_a_files_name_is_taken_as_typed(charcmp: Charcmp, tmp_path: Path, name: 
     assert "Traceback" not in missing.stderr
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("name", ['私,[x]=${y}\'~ "z"', "plain"])
 def test_from_training_to_report_in_folders_of_any_name(
     charcmp: Charcmp, tmp_path: Path, name: str

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from charcmp.cli.main import main
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 Charcmp = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -20,12 +26,54 @@ REAL_DATA = Path(os.environ.get("CHARCMP_DATA") or "no-such-folder")
 needs_corpora = pytest.mark.skipif(
     not (REAL_DATA / "wp.txt").is_file(), reason="CHARCMP_DATA names no folder with wp.txt, lk.txt"
 )
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 # A model and a text so small that an epoch takes a fraction of a second.
 TINY = ["hidden_size=8", "epochs=3", "batch_size=4", "unroll_steps=10", "device=cpu", "threads=1"]
 
 
 def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "charcmp", *args]
+
+
+@contextmanager
+def left_as_it_was() -> Iterator[None]:
+    """Puts back what a command changes of its process."""
+    folder, environment, argv = Path.cwd(), dict(os.environ), sys.argv
+    handlers = {signum: signal.getsignal(signum) for signum in HANDLED}
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = argv
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+def call(*args: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """`charcmp ARGS` in this process, which has torch imported already: what came of it."""
+    stdout, stderr = (
+        io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace") for _ in range(2)
+    )
+    status: object = 0
+    with left_as_it_was(), redirect_stdout(stdout), redirect_stderr(stderr):
+        os.chdir(cwd)
+        os.environ.update(env)
+        sys.argv = ["charcmp", *args]
+        try:
+            main()
+        except SystemExit as leaving:
+            status = leaving.code or 0
+        except Exception:  # a mistake of ours, as Python shows it
+            traceback.print_exc()
+            status = 1
+    assert isinstance(status, int)
+    printed = []
+    for stream in (stdout, stderr):
+        stream.flush()
+        printed.append(stream.buffer.getvalue().decode(errors="replace"))
+    return subprocess.CompletedProcess(["charcmp", *args], status, *printed)
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import shutil
-import subprocess
 import threading
 import weakref
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.console import TINY, Charcmp, command, run_of
+from helpers.console import TINY, Charcmp, call, run_of
 
 from charcmp.data.corpus import split_corpus
 from charcmp.errors import UserError
@@ -174,12 +173,10 @@ def test_the_text_of_a_run_is_found_from_another_folder(
         complaint = f"{named} is another text than the run's"
     (tmp_path / "run").symlink_to(folder)
     options = [f"data_dir={elsewhere}"] if start == "data_dir" else []
-    done = subprocess.run(
-        command("score", f"run={tmp_path / 'run'}", "split=test", *options),
+    done = call(
+        *("score", f"run={tmp_path / 'run'}", "split=test", *options),
         cwd=elsewhere if start == "changed" else tmp_path,
-        env={**os.environ, "CHARCMP_DATA": ""},
-        capture_output=True,
-        text=True,
+        env={"CHARCMP_DATA": ""},
     )
     if complaint is None:
         assert (done.returncode, done.stderr) == (0, "")

@@ -240,6 +240,6 @@ def test_runs_of_a_gpu_are_marked(tmp_path: Path) -> None:
     unverified = write_run(tmp_path, device="cuda", cell="gru")
     write_run(tmp_path, cell="rnn")
     report_texts(tmp_path)
-    text = " ".join((tmp_path / "report" / "statistics.md").read_text().split())
-    assert "1 runs of a GPU were verified" in text
+    text = " ".join((tmp_path / "report" / "table_nats.md").read_text().split())
+    assert "Verified runs of a GPU (docs/gpu.md): 1." in text
     assert f"Trained on a GPU and not verified: {unverified.name}." in text

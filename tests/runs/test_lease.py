@@ -127,11 +127,12 @@ def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:
     assert folder.history.read_text() == "4\n"
 
 
+@pytest.mark.processes
 def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     """A laptop's lid, a frozen cgroup, a file server away: alive, but silent for too long."""
-    args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "epochs=120"]
+    args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "epochs=40"]
     args += ["lease_seconds=3", "checkpoint_seconds=0"]
     alone = charcmp("train", *args, "results_dir=alone")
     assert alone.returncode == 0

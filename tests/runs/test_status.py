@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from helpers.console import TINY, Charcmp, wait_for
+from helpers.runs import write_run
 
 
+@pytest.mark.processes
 def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
     none = charcmp("status")
     assert none.returncode == 2
@@ -58,11 +60,8 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_strangers_result_leads_nowhere(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path, change: dict
-) -> None:
-    charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn")
-    (run,) = (tmp_path / "work" / "results" / "runs").iterdir()
+def test_a_strangers_result_leads_nowhere(charcmp: Charcmp, tmp_path: Path, change: dict) -> None:
+    run = write_run(tmp_path / "work" / "results")
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | change))
     for command in ("status", "report"):
@@ -72,6 +71,7 @@ def test_a_strangers_result_leads_nowhere(
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.processes
 def test_watching_from_another_shell(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
@@ -89,6 +89,7 @@ def test_watching_from_another_shell(
         assert " done 40/40" in lines[-1]
 
 
+@pytest.mark.processes
 def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]
     charcmp("sweep", *text, "cell=rnn,gru", "layers=1", "seed=0,1", "jobs=2")

@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -88,6 +87,7 @@ hydra:
 """
 
 
+@pytest.mark.processes
 def test_a_sweep_of_variants(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)
@@ -123,7 +123,12 @@ def test_the_experiment_of_the_gate_variants(charcmp: Charcmp, tiny_text: Path) 
     assert done.stdout.count("cascaded gate, open ") == 6
 
 
-def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
+def test_the_practice_table(
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     overrides = ["dataset=text", f"dataset.path={tiny_text}", f"results_dir={tmp_path}", *TINY]
     overrides += ["hidden_size=32", "epochs=1", "seed=0,1", "progress=false"]
     jobs = practice_table.practice_jobs(overrides)
@@ -132,18 +137,17 @@ def test_the_practice_table(tiny_text: Path, tmp_path: Path) -> None:
             job.folder.create()
             train(job.spec, job.folder, Session(say=lambda line: None))
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["practice_table.py", *overrides])
+
     def table() -> tuple[dict[tuple[str, str], dict[str, str]], str]:
-        done = subprocess.run(
-            [sys.executable, CHECKOUT / "scripts" / "practice_table.py", *overrides],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            check=True,
-        )
+        capsys.readouterr()
+        practice_table.main()
+        done = capsys.readouterr()
         with (tmp_path / "report" / "practice.csv").open() as file:
             rows = {(row["item"], row["variant"]): row for row in csv.DictReader(file)}
-        assert (tmp_path / "report" / "practice.md").read_text().strip() in done.stdout
-        return rows, done.stderr
+        assert (tmp_path / "report" / "practice.md").read_text().strip() in done.out
+        return rows, done.err
 
     rows, complaints = table()
     assert "runs are not finished: charcmp sweep experiment=practice dataset=text" in complaints

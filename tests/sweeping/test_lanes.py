@@ -19,6 +19,8 @@ from charcmp.sweeping.sweep import queue
 from charcmp.training.session import Session
 from charcmp.training.train import train
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:

@@ -106,11 +106,11 @@ def test_it_ends_with_the_sweep(tmp_path: Path, forked: bool) -> None:
 
 
 def test_a_forked_run_is_what_train_makes_of_it(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=lstm", "layers=2"]
-    assert charcmp("train", *args, "results_dir=alone").returncode == 0
-    assert charcmp("sweep", *args, "results_dir=swept", "jobs=2").returncode == 0
+    assert charcmp_process("train", *args, "results_dir=alone").returncode == 0
+    assert charcmp_process("sweep", *args, "results_dir=swept", "jobs=2").returncode == 0
     alone, swept = (tmp_path / "work" / name for name in ("alone", "swept"))
     assert results(swept) == results(alone)
     (run,) = (alone / "runs").iterdir()
@@ -134,7 +134,7 @@ def test_a_forked_run_is_what_train_makes_of_it(
 
 
 def test_it_goes_on_when_the_server_is_killed(
-    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+    own_home, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn,gru", "layers=1"]
     args += ["epochs=20", "jobs=2"]
@@ -174,12 +174,12 @@ def test_ctrl_c_reaches_the_sweep_alone(tiny_text: Path, tmp_path: Path, is_trai
 
 
 def test_without_a_server_processes_are_fresh(
-    charcmp: Charcmp, tiny_text: Path, tmp_path: Path
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     """A temporary folder whose name leaves none for a socket."""
     folder = tmp_path / ("long" * 30)
     folder.mkdir()
     args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1"]
-    done = charcmp("sweep", *args, TMPDIR=str(folder))
+    done = charcmp_process("sweep", *args, TMPDIR=str(folder))
     assert done.returncode == 0, done.stderr
     assert len(results(tmp_path / "work" / "results")) == 1

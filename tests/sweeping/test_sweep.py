@@ -14,6 +14,7 @@ import pytest
 from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora, wait_for
 from helpers.sweeps import children_of, results
 
+pytestmark = pytest.mark.processes
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
 
 
@@ -21,20 +22,22 @@ def text_overrides(text: Path) -> list[str]:
     return ["dataset=text", f"dataset.path={text}"]
 
 
-def test_a_sweep_skips_what_is_done(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_a_sweep_skips_what_is_done(
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID]
-    alone = charcmp("train", *text_overrides(tiny_text), *TINY, "cell=gru", "seed=1")
+    alone = charcmp_process("train", *text_overrides(tiny_text), *TINY, "cell=gru", "seed=1")
     assert alone.returncode == 0
-    first = charcmp("sweep", *args)
+    first = charcmp_process("sweep", *args)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "4 runs: 1 finished before, 3 to do" in first.stdout  # train's run counts
     assert "4 of 4 runs finished" in first.stdout
     made = results(tmp_path / "work" / "results")
     assert len(made) == 4
-    again = charcmp("sweep", *args)
+    again = charcmp_process("sweep", *args)
     assert "4 runs: 4 finished before, 0 to do" in again.stdout
     assert results(tmp_path / "work" / "results") == made
-    plan = charcmp("sweep", "--dry-run", "--no-cost", *args, "layers=1,2")
+    plan = charcmp_process("sweep", "--dry-run", "--no-cost", *args, "layers=1,2")
     assert "8 runs: 4 finished, 4 to do" in plan.stdout
     assert results(tmp_path / "work" / "results") == made
 
@@ -130,7 +133,9 @@ def test_a_child_that_is_killed_is_named(
     assert "1 of 2 runs finished, 1 failed" in again.stdout
 
 
-def test_a_run_that_hangs_is_ended(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_a_run_that_hangs_is_ended(
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
     """A library of one run that never returns: TensorBoard's, which a training looks for."""
     args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=30"]
     (tmp_path / "sitecustomize.py").write_text(
@@ -142,7 +147,7 @@ def test_a_run_that_hangs_is_ended(charcmp: Charcmp, tiny_text: Path, tmp_path: 
         "            time.sleep(600)\n"
         "sys.meta_path.insert(0, Finder)\n"
     )
-    done = charcmp("sweep", *args, PYTHONPATH=str(tmp_path))
+    done = charcmp_process("sweep", *args, PYTHONPATH=str(tmp_path))
     (folder,) = (tmp_path / "work" / "results" / "runs").glob("tiny-gru-*-s0-*")
     victim = folder.name
     assert done.returncode == 1

@@ -70,6 +70,7 @@ def start(
     context: ForkServerContext | SpawnContext = get_context("spawn")
     if forked and start_server():
         context = get_context("forkserver")
+    environment = {**os.environ, **environment}  # a server has those of when it was started
     process = context.Process(target=_begin, args=(work, args, log.resolve(), environment))
     with _signals_held():
         process.start()
@@ -94,6 +95,7 @@ def _begin(
 ) -> None:
     """The first thing that a new process does."""
     os.setsid()
+    os.environ.clear()
     os.environ.update(environment)
     try:
         with log.open("ab") as file:

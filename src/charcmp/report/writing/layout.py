@@ -378,7 +378,7 @@ def _gpu_notes(table: Table) -> list[str]:
     verified = [run for run in runs if run.verified]
     said = []
     if verified:
-        said.append(f"{len(verified)} runs of a GPU were verified: docs/gpu.md.")
+        said.append(f"Verified runs of a GPU (docs/gpu.md): {len(verified)}.")
     if unverified := sorted({run.run_id for run in runs if not run.verified}):
         shown = ", ".join(unverified[:MOST_MISSING_NAMED])
         more = len(unverified) - MOST_MISSING_NAMED

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charcmp.models.cells.registry import cell_info
+from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
 from charcmp.runs.status import duration
 from charcmp.sweeping.grid import Job
@@ -65,6 +66,7 @@ class Advice:
     minutes: float
     num_runs: int
     results_dir: str
+    baselines: list[Baseline]  # of the same test text
 
     @property
     def take(self) -> Finalist:
@@ -91,7 +93,7 @@ class Advice:
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
-        said += [*self._rivals(), *self._certainty()]
+        said += [*self._rivals(), *self._certainty(), *self._baselines()]
         cost = f"A training takes {duration(take.seconds_train)}"
         if (micros := take.microseconds_per_sampled_char) is not None:
             cost += f", and a character takes {micros:.0f} µs to draw"
@@ -116,6 +118,18 @@ class Advice:
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
+
+    def _baselines(self) -> list[str]:
+        """What no network trained for, and is still ahead."""
+        ahead = [one for one in self.baselines if one.nats_per_char < self.take.test_nats]
+        if not ahead:
+            return []
+        named = ", ".join(
+            f"{one.name} ({one.nats_per_char:.3f}"
+            + (f", {one.size:,} stored counts)" if one.size else ")")
+            for one in ahead
+        )
+        return [f"Ahead of it on the same test text, without a network: {named}."]
 
     def _certainty(self) -> list[str]:
         if self.finish.rung < LAST_RUNG:
@@ -165,6 +179,10 @@ class Advice:
             "tied_with": [
                 {"cell": one.model.cell, "layers": one.model.layers} for one in self.tied
             ],
+            "baselines": [
+                {"name": one.name, "nats_per_char": one.nats_per_char, "stored_counts": one.size}
+                for one in self.baselines
+            ],
             "settled": self.finish.settled,
             "minutes": round(self.minutes, 2),
             "num_runs": self.num_runs,
@@ -179,6 +197,7 @@ def make_advice(
     make_job: Callable[[Entry], Job],
     seed: int,
     seconds: float,
+    baselines: list[Baseline],
 ) -> Advice:
     """Reads the finalists' results: the first time in a race that test losses are looked at."""
     finalists = {}
@@ -197,6 +216,7 @@ def make_advice(
         minutes=seconds / 60,
         num_runs=finish.num_runs,
         results_dir=spec.config.results_dir,
+        baselines=baselines,
     )
 
 

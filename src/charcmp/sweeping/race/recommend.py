@@ -20,6 +20,7 @@ from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.sources import safe_name
 from charcmp.errors import Interrupted
 from charcmp.files import canonical_json, write_atomically
+from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
@@ -30,6 +31,7 @@ from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot, make_slots
+from charcmp.training.baselines import baselines_of
 
 RACES = "races"  # folder in results_dir
 
@@ -86,6 +88,7 @@ def _race(
     runner = LiveRunner(make_job, slots, until, board.ran, updates_per_epoch)
     track = _Track(state, board)
     try:
+        baselines = baselines_of(probe, [probe.target_params]).baselines
         runner.measure(request.models)
         finish = Race(request.models, runner, track, updates_per_epoch, request.seed).run()
     except Interrupted as stop:
@@ -94,7 +97,8 @@ def _race(
     finally:
         state.spend(time.monotonic() - begun)
     board.show(finally_=True)
-    advice = make_advice(finish, make_job, request.seed, state.state.seconds_spent)
+    seconds = state.state.seconds_spent
+    advice = make_advice(finish, make_job, request.seed, seconds, _of_budget(baselines, probe))
     print(f"\n{advice.text()}")
     record = json.dumps(advice.record(), indent=2) + "\n"
     write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
@@ -104,6 +108,11 @@ def _race(
     print(f"\nText from it: charcmp sample {shlex.join(run)}")
     print(f"The race as a picture: {folder / 'race.html'}")
     return advice
+
+
+def _of_budget(baselines: Sequence[Baseline], spec: RunSpec) -> list[Baseline]:
+    """Without n-grams that were pruned to other budgets."""
+    return [one for one in baselines if one.budget in (None, spec.target_params)]
 
 
 def _place(results_dir: str) -> list[str]:
