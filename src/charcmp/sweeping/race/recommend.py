@@ -31,7 +31,7 @@ from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot, make_slots
-from charcmp.training.baselines import baselines_of
+from charcmp.training.baselines import MAX_CHARS, baselines_of
 
 RACES = "races"  # folder in results_dir
 
@@ -88,7 +88,7 @@ def _race(
     runner = LiveRunner(make_job, slots, until, board.ran, updates_per_epoch)
     track = _Track(state, board)
     try:
-        baselines = baselines_of(probe, [probe.target_params]).baselines
+        baselines = _baselines(probe)
         runner.measure(request.models)
         finish = Race(request.models, runner, track, updates_per_epoch, request.seed).run()
     except Interrupted as stop:
@@ -98,7 +98,7 @@ def _race(
         state.spend(time.monotonic() - begun)
     board.show(finally_=True)
     seconds = state.state.seconds_spent
-    advice = make_advice(finish, make_job, request.seed, seconds, _of_budget(baselines, probe))
+    advice = make_advice(finish, make_job, request.seed, seconds, baselines)
     print(f"\n{advice.text()}")
     record = json.dumps(advice.record(), indent=2) + "\n"
     write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
@@ -110,9 +110,13 @@ def _race(
     return advice
 
 
-def _of_budget(baselines: Sequence[Baseline], spec: RunSpec) -> list[Baseline]:
-    """Without n-grams that were pruned to other budgets."""
-    return [one for one in baselines if one.budget in (None, spec.target_params)]
+def _baselines(spec: RunSpec) -> list[Baseline]:
+    """What n-grams and compressors make of the test text; none of a text that is too long."""
+    if spec.corpus.num_chars > MAX_CHARS:
+        print(f"note: no n-grams of more than {MAX_CHARS:,} characters")
+        return []
+    found = baselines_of(spec, [spec.target_params]).baselines
+    return [one for one in found if one.budget in (None, spec.target_params)]
 
 
 def _place(results_dir: str) -> list[str]:
