@@ -84,9 +84,10 @@ def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
     grid = make_grid(compose_line(["experiment=practice", *overrides]))
     jobs = defaultdict(list)
     for variant, lines in grid.points():
-        jobs[variant].append(make_job(lines, grid.compose(lines), variant))
-    if any(job.spec.config.task != "lm" for of_variant in jobs.values() for job in of_variant):
-        raise UserError("task: the sources' advice is on language models")
+        job = make_job(lines, grid.compose(lines), variant)
+        if job.spec.config.task != "lm":
+            raise UserError("task: the sources' advice is on language models")
+        jobs[variant].append(job)
     return dict(jobs)
 
 
