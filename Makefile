@@ -27,10 +27,10 @@ lint: $(VENV)/.installed  ## style, types, and which package may import which
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then all tests
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
-	$(BIN)/python -m pytest --numprocesses auto -m 'not slow and not cuda and not browser and not processes'
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not processes'
 
 clean:  ## remove .venv and the demo's results
 	rm -rf $(VENV) results/demo
