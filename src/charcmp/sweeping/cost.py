@@ -175,7 +175,7 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
     with ProcessPoolExecutor(
         len(slots) if on_cpu else 1,
         mp_context=get_context("spawn"),
-        initializer=os.environ.update,
+        initializer=_set_environment,
         initargs=(slots[0].environment,),
     ) as pool:
         if on_cpu:
@@ -187,6 +187,10 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
         shown = tqdm(measured, total=len(specs), desc="measuring shapes", disable=None, leave=False)
         for key, chars_per_second in zip(specs, shown, strict=True):
             speeds.add(key, chars_per_second)
+
+
+def _set_environment(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # itself it cannot be sent to another process
 
 
 def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:

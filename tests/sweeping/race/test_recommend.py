@@ -12,8 +12,9 @@ import pytest
 from helpers.console import Charcmp, command, wait_for, write_tiny_text
 
 pytestmark = pytest.mark.processes
-SMALL = ["cell=rnn,gru", "layers=1", "budget=1500", "device=cpu", "threads=1", "jobs=2"]
-MINUTES = "minutes=0.8"
+SMALL = ["cell=rnn,gru", "layers=1", "budget=1500", "train_unroll_steps=10"]
+SMALL += ["device=cpu", "threads=1", "jobs=2"]
+MINUTES = "minutes=2.5"  # it needs half a minute on two quiet cores
 
 
 def place(folder: Path) -> list[str]:
@@ -103,7 +104,7 @@ def test_a_text_that_has_changed(raced: Path, tmp_path: Path, charcmp: Charcmp) 
 
 def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Charcmp) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
-    arguments = [*place(tmp_path), "minutes=2"]
+    arguments = [*place(tmp_path), "minutes=9"]
     process = subprocess.Popen(
         command("recommend", *arguments),
         stdout=subprocess.PIPE,
@@ -125,9 +126,9 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     spent = json.loads(state.read_text())["seconds_spent"]
     assert spent > 0
     begun = time.monotonic()
-    again = charcmp("recommend", *place(tmp_path), f"minutes={spent / 60 + 0.7}")
+    again = charcmp("recommend", *place(tmp_path), f"minutes={spent / 60 + 0.5}")
     assert again.returncode == 0, again.stderr
-    assert time.monotonic() - begun < 60 * 0.7 * 1.1 + 20
+    assert time.monotonic() - begun < 60 * 0.5 * 1.1 + 20
     assert "goes on after" in again.stdout
     assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
 
@@ -158,8 +159,8 @@ def test_a_text_that_is_too_short_or_not_there(tmp_path: Path, charcmp: Charcmp)
     done = charcmp("recommend", *place(tmp_path), MINUTES)
     assert done.returncode == 2
     assert "at least 1,000 are needed" in done.stderr
-    (tmp_path / "tiny.txt").unlink()
-    done = charcmp("recommend", *place(tmp_path), MINUTES)
+    (tmp_path / "other").mkdir()
+    done = charcmp("recommend", *place(tmp_path / "other"), MINUTES)
     assert done.returncode == 2
     assert "tiny.txt" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -40,7 +40,7 @@ class LiveRunner:
         updates_per_epoch: int,
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
-        self.seconds: dict[Model, float] = {}  # per update
+        self.speeds: dict[Model, float] = {}  # per update
         self.updates_per_epoch = updates_per_epoch
 
     def measure(self, models: Sequence[Model]) -> None:
@@ -49,10 +49,15 @@ class LiveRunner:
         jobs = {model: self.make_job(Entry(Arm(model, 0.003), epochs, 0)) for model in models}
         estimates = estimate([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
-            self.seconds[model] = estimates[job].seconds / (epochs * self.updates_per_epoch)
+            self.speeds[model] = estimates[job].seconds / (epochs * self.updates_per_epoch)
 
     def seconds_per_update(self, model: Model) -> float:
-        return self.seconds[model]
+        return self.speeds[model]
+
+    def seconds(self, entry: Entry) -> float:
+        if self.make_job(entry).folder.result.exists():
+            return 0.0
+        return self.seconds_per_update(entry.arm.model) * entry.epochs * self.updates_per_epoch
 
     def slot_seconds_left(self) -> float:
         return max(0.0, self.until - time.monotonic()) * len(self.slots)
@@ -83,7 +88,7 @@ class LiveRunner:
             if result is not None and result.chars_per_second:
                 seconds = run_seconds(job.spec, result.chars_per_second)
                 updates = entry.epochs * self.updates_per_epoch
-                self.seconds[entry.arm.model] = seconds / updates
+                self.speeds[entry.arm.model] = seconds / updates
 
     def drop(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

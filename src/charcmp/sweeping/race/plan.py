@@ -18,7 +18,9 @@ MOST_MODELS = (9, 5, 3)  # that a rung has room for; the baseline may be one mor
 ARMS_PER_MODEL = (3.5, 2.0, 1.0)  # the first rung tries three rates, at times a fourth
 SEEDS_PLANNED = 3  # of the leader and its challenger: what the plan keeps time for
 MIN_UPDATES = 100  # of the first rung: fewer tell models apart no better than a coin
-MAX_UPDATES = 24_000  # of the last rung: what is left then goes into seeds
+# Of the last rung; what time is left then goes into seeds. So many epochs of a short text are more
+# than it takes to learn it by heart.
+MAX_UPDATES, MAX_EPOCHS = 24_000, 100
 USABLE = 0.9  # of the slots' time: waiting for the last run of a rung takes the rest
 SECONDS_PER_RUN = 0.5  # to start it and to write what it leaves
 

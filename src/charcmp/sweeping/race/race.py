@@ -6,8 +6,9 @@ stored: scripts/replay_races.py replays thousands of races from stored ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from charcmp.errors import UserError
@@ -24,7 +25,7 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
+from charcmp.sweeping.race.plan import MAX_EPOCHS, MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
 SEEDS = 5  # of the leader and its challenger at most
@@ -46,6 +47,9 @@ class Runner(Protocol):
     def seconds_per_update(self, model: Model) -> float:
         """Of one slot."""
 
+    def seconds(self, entry: Entry) -> float:
+        """What a run will take of one slot; 0 if it is there already."""
+
     def slot_seconds_left(self) -> float:
         """The time that is left, times the runs at once."""
 
@@ -59,8 +63,8 @@ class Runner(Protocol):
 class Track(Protocol):
     """What the race tells as it goes, and what it must not decide anew when it goes on later."""
 
-    def epochs_of(self, rung: int, planned: int) -> int:
-        """The length of a rung: as planned now, or as it was begun with before."""
+    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
+        """The length of a rung: as it was begun with before, else as planned now."""
 
     def out(self, models: Sequence[Model], after: str) -> None:
         """These have been eliminated."""
@@ -139,7 +143,7 @@ class Race:
             further = [(model, next_rate(self._losses(0, model))) for model in self.models
                        if self._losses(0, model)]  # fmt: skip
             arms = [Arm(model, rate) for model, rate in further if rate is not None]
-            if not arms or not self._fits(arms, 0) or not self._rung(0, arms):
+            if not arms or not self._fits(self._entries(0, arms)) or not self._rung(0, arms):
                 break
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
             raise UserError(
@@ -150,9 +154,9 @@ class Race:
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; whether any ended in time."""
         if rung not in self.epochs:
-            self.epochs[rung] = self.track.epochs_of(rung, self._planned_epochs(rung, arms))
-        entries = [Entry(arm, self.epochs[rung], self.seed) for arm in arms]
-        found = self.runner.run(entries)
+            plan = partial(self._planned_epochs, rung, arms)
+            self.epochs[rung] = self.track.epochs_of(rung, plan)
+        found = self.runner.run(self._entries(rung, arms))
         for entry, outcome in found.items():
             self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
         return bool(found)
@@ -161,7 +165,8 @@ class Race:
         seconds = [self.runner.seconds_per_update(arm.model) for arm in arms]
         models = len({arm.model for arm in arms})
         updates = longest_run(rung, self.runner.slot_seconds_left(), seconds, models)
-        return max(1, round(RUNG_SHARES[rung] * updates / self.updates_per_epoch))
+        longest = min(updates / self.updates_per_epoch, MAX_EPOCHS)
+        return max(1, round(RUNG_SHARES[rung] * longest))
 
     def _first_seeds(self, rung: int) -> dict[Arm, Outcome]:
         return {arm: found[0] for arm, found in self.outcomes.get(rung, {}).items()}
@@ -212,18 +217,20 @@ class Race:
 
     def _seeds(self, entries: Sequence[Entry]) -> bool:
         """Runs further seeds if there is time for them; whether any ended."""
-        if not entries or not self._fits([entry.arm for entry in entries], LAST_RUNG):
+        if not entries or not self._fits(entries):
             return False
         found = self.runner.run(entries)
         for entry, outcome in found.items():
             self.outcomes[LAST_RUNG][entry.arm].append(outcome)
         return bool(found)
 
-    def _fits(self, arms: Sequence[Arm], rung: int) -> bool:
-        """Whether there is time for a run of each."""
-        updates = self.epochs[rung] * self.updates_per_epoch
-        seconds = sum(updates * self.runner.seconds_per_update(arm.model) for arm in arms)
-        return seconds <= self.runner.slot_seconds_left()
+    def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
+        """Runs of arms with the first seed."""
+        return [Entry(arm, self.epochs[rung], self.seed) for arm in arms]
+
+    def _fits(self, entries: Sequence[Entry]) -> bool:
+        """Whether there is time for all of them."""
+        return sum(map(self.runner.seconds, entries)) <= self.runner.slot_seconds_left()
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """The models of a rung by their best arm, without those of which a run diverged.

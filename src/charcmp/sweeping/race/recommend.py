@@ -127,8 +127,8 @@ class _Track:
     def __init__(self, state: StateFile, board: Board) -> None:
         self.state, self.board = state, board
 
-    def epochs_of(self, rung: int, planned: int) -> int:
-        return self.state.epochs_of(rung, planned)
+    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
+        return self.state.epochs_of(rung, plan)
 
     def out(self, models: Sequence[Model], after: str) -> None:
         self.board.out(models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,10 +55,10 @@ class StateFile:
         self.is_new = found is None
         self.state = found or State(VERSION, text_sha256, settings)
 
-    def epochs_of(self, rung: int, planned: int) -> int:
+    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
         """The length of a rung: as it was begun with, else as planned now."""
         if rung == len(self.state.epochs):
-            self.state.epochs.append(planned)
+            self.state.epochs.append(plan())
             self.write()
         return self.state.epochs[rung]
 
