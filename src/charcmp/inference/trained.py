@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,17 +142,20 @@ class TrainedRun:
             count = sum(weight.numel() for weight in weights.values())
             # Before anything is built by numbers that are not the weights' own.
             options = dict(self.config.cell)
-            cell = self.module_cell or cell_config(str(options.pop("name")), **options)
+            name = str(options.pop("name"))
+            cell = self.module_cell or cell_config(name)
             shape = Shape(cell, self.result.layers, hidden_size, num_symbols, self.task)
             if count != (wanted := shape.num_params):
                 raise ValueError(f"{count:,} weights for {wanted:,} parameters")
             if num_symbols != len(self.vocabulary):
                 raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
+            if self.module_cell is None:
+                shape = replace(shape, cell=cell_config(name, **options))
             model = make_model(shape, self.right_context)
             model.load_state_dict(weights)
-            for name, weight in weights.items():
+            for key, weight in weights.items():
                 if weight.dtype != torch.float32 or not weight.isfinite().all():
-                    raise ValueError(f"{name}: not all of it finite float32")
+                    raise ValueError(f"{key}: not all of it finite float32")
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = printable(str(error).partition("\n")[0])[:200]
             raise UserError(
