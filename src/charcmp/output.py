@@ -62,6 +62,9 @@ def make_lasting(essential: bool) -> None:
 def _lasting(stream: Any, essential: bool) -> Any:
     if stream is None:  # closed by the shell: charcmp train >&-
         return Path(os.devnull).open("w")
+    if isinstance(raw := getattr(getattr(stream, "buffer", None), "raw", None), LastingOutput):
+        raw.essential = essential  # of an earlier call in this process: nothing in it is lost
+        return stream
     try:
         descriptor = stream.fileno()
     except OSError:  # a buffer of whoever called main: it stays

@@ -238,7 +238,9 @@ def test_why_a_gpu_cannot_run_them(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_charcmp_does_not_import_triton_on_a_cpu() -> None:
     code = (
         "import sys, torch; from charcmp.models.language_model import CharModel; "
-        "m = CharModel('gru', 1, 3, 4); "
+        "from charcmp.models.budget import Shape; "
+        "from charcmp.models.cells.registry import cell_config; "
+        "m = CharModel(Shape(cell_config('gru'), 1, 3, 4)); "
         "m(torch.zeros(2, 2, dtype=torch.int64), m.zero_state(2)); print('triton' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
