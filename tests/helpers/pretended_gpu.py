@@ -133,7 +133,8 @@ def pretended_gpu(kernels: bool) -> Iterator[set[str]]:
         patches.enter_context(patch.object(torch, "Generator", HostGenerator))
         for module in (rnn, gru, lstm):
             for name in dir(module):
-                if type(getattr(module, name)).__name__ == "JITFunction" and "_" in name:
+                kind = type(getattr(module, name)).__name__
+                if kind in ("JITFunction", "InterpretedFunction") and "_" in name:
                     patches.enter_context(patch.object(module, name, Kernel(name, launched)))
         patches.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield launched

@@ -10,7 +10,7 @@ from helpers.console import CHECKOUT
 pytest.importorskip("triton")
 
 
-@pytest.mark.slow  # a minute; and Triton's interpreter on pretended memory has crashed once
+@pytest.mark.slow  # forty seconds
 def test_steps_on_a_pretended_gpu() -> None:
     cases = Path(__file__).with_name("pretended_gpu_cases.py")
     args = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(cases)]
