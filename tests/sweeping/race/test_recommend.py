@@ -1,4 +1,7 @@
-"""`charcmp recommend` as a user runs it: a race of small models, what it leaves, how it goes on."""
+"""`charcmp recommend` as a user runs it: a race of small models, what it leaves, how it goes on.
+
+A race takes a minute of two cores: those are slow, and run by `pytest -m slow`.
+"""
 
 import json
 import random
@@ -38,6 +41,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
     said, advice = (raced / "said.txt").read_text(), advice_of(raced)
     assert f"For tiny at 1500 take {advice['cell'].upper()}, 1 layer" in said
@@ -55,6 +59,7 @@ def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
     assert report.returncode == 0, report.stderr
 
 
+@pytest.mark.slow
 def test_the_page_holds_everything_itself(raced: Path) -> None:
     (page,) = (raced / "results" / "races").glob("*/race.html")
     text = page.read_text()
@@ -66,6 +71,7 @@ def test_the_page_holds_everything_itself(raced: Path) -> None:
     ).replace("http://creativecommons.org", "")
 
 
+@pytest.mark.slow
 def test_losers_keep_no_checkpoint(raced: Path) -> None:
     advice = advice_of(raced)
     epochs = {
@@ -76,6 +82,7 @@ def test_losers_keep_no_checkpoint(raced: Path) -> None:
     assert (raced / "results" / "runs" / advice["run_id"] / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_decisions_do_not_see_test_losses(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
     """With every test loss replaced by noise the same model is taken."""
     shutil.copytree(raced, tmp_path / "copy")
@@ -92,6 +99,7 @@ def test_decisions_do_not_see_test_losses(raced: Path, tmp_path: Path, charcmp: 
     assert before["test_nats_per_char"] != after["test_nats_per_char"]
 
 
+@pytest.mark.slow
 def test_a_text_that_has_changed(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
     shutil.copytree(raced, tmp_path / "copy")
     with (tmp_path / "copy" / "tiny.txt").open("a") as file:
@@ -102,6 +110,7 @@ def test_a_text_that_has_changed(raced: Path, tmp_path: Path, charcmp: Charcmp) 
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Charcmp) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
     arguments = [*place(tmp_path), "minutes=9"]
