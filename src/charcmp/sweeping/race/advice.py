@@ -14,7 +14,7 @@ from charcmp.runs.status import duration
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import WORTH_KNOWING
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, epochs_text, label
 
 PERCENT = 95
 
@@ -89,7 +89,7 @@ class Advice:
         said = [
             f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
-            f"parameters), learning rate {take.rate:g}, {run.epochs} epochs: {take.test_nats:.3f} "
+            f"parameters), learning rate {take.rate:g}, {epochs_text(run.epochs)}: {take.test_nats:.3f} "
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]

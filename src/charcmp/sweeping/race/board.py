@@ -12,7 +12,7 @@ from tabulate import tabulate
 from charcmp.runs.status import duration
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome, text_component
-from charcmp.sweeping.race.race import Entry, label
+from charcmp.sweeping.race.race import Entry, epochs_text, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
 COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
@@ -54,7 +54,7 @@ class Board:
         else:
             nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged"
             print(
-                f"{label(model)}, rate {entry.arm.rate:g}, {entry.epochs} epochs, seed "
+                f"{label(model)}, rate {entry.arm.rate:g}, {epochs_text(entry.epochs)}, seed "
                 f"{entry.seed}: validation {nats}  ({self._left()})",
                 flush=True,
             )

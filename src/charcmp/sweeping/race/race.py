@@ -185,15 +185,11 @@ class Race:
         lost = [model for model in best_arms(found) if model not in kept]
         if lost:
             self.out |= set(lost)
-            self.track.out(lost, self._length(rung))
+            self.track.out(lost, epochs_text(self.epochs[rung]))
         self.runner.drop([
             Entry(arm, self.epochs[rung], self.seed) for arm in found if arm.model in lost
         ])  # fmt: skip
         return kept
-
-    def _length(self, rung: int) -> str:
-        epochs = self.epochs[rung]
-        return f"{epochs} epoch{'s' * (epochs > 1)}"
 
     def _finals(self) -> Finish:
         """A second seed for all that are near, then looks: each settles it, or gives the leader and
@@ -273,6 +269,10 @@ class Race:
 
 def _mean(outcomes: Sequence[Outcome]) -> float:
     return sum(one.nats for one in outcomes) / len(outcomes)
+
+
+def epochs_text(epochs: int) -> str:
+    return f"{epochs} epoch{'s' * (epochs > 1)}"
 
 
 def label(model: Model) -> str:
