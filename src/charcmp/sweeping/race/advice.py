@@ -89,7 +89,8 @@ class Advice:
         said = [
             f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
-            f"parameters), learning rate {take.rate:g}, {epochs_text(run.epochs)}: {take.test_nats:.3f} "
+            f"parameters), learning rate {take.rate:g}, {epochs_text(run.epochs)}: "
+            f"{take.test_nats:.3f} "
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
