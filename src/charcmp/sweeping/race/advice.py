@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charcmp.models.cells.registry import cell_info
+from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
 from charcmp.runs.status import duration
@@ -95,6 +96,8 @@ class Advice:
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
         said += [*self._rivals(), *self._certainty(), *self._baselines()]
+        if run.epochs < FEW_EPOCHS:
+            said.append(FEW_EPOCHS_CAUTION)
         cost = f"A training takes {duration(take.seconds_train)}"
         if (micros := take.microseconds_per_sampled_char) is not None:
             cost += f", and a character takes {micros:.0f} µs to draw"

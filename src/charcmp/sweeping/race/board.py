@@ -31,12 +31,16 @@ class Board:
         self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}  # at its longest training so far
         self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by epochs
         self.state: dict[Model, str] = {}
+        self.seen: set[Entry] = set()
         self.is_table = sys.stdout.isatty()
         self.lines_shown = 0
         self.shown_at = 0.0
 
     def ran(self, entry: Entry, outcome: Outcome) -> None:
-        """A run has ended."""
+        """A run has ended; on long texts two rungs may be of one epoch, hence of the same runs."""
+        if entry in self.seen:
+            return
+        self.seen.add(entry)
         model = entry.arm.model
         if outcome.is_usable:
             key = model, entry.epochs
