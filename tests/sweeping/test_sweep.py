@@ -179,7 +179,7 @@ def tmpfs(folder: Path, size: str) -> bool:
 
 
 def test_a_full_disk_in_mid_run(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
-    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=40", "checkpoint_seconds=0"]
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=20", "checkpoint_seconds=0"]
     alone = charcmp("sweep", *args, "results_dir=alone")
     assert alone.returncode == 0
     small = tmp_path / "work" / "small"
