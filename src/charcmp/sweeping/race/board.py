@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from charcmp.runs.status import duration
 from charcmp.sweeping.race.arms import Model
-from charcmp.sweeping.race.decide import Outcome, text_component
+from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
 from charcmp.sweeping.race.race import Entry, epochs_text, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
@@ -94,7 +94,8 @@ class Board:
     def ranked(self) -> list[Model]:
         """The longest trained first, of these the best first."""
         return sorted(
-            self.best, key=lambda model: (-self.best[model][0].epochs, _mean(self.best[model][1]))
+            self.best,
+            key=lambda model: (-self.best[model][0].epochs, mean_nats(self.best[model][1])),
         )
 
     def losses_by_epochs(self, model: Model) -> dict[int, float]:
@@ -119,7 +120,7 @@ class Board:
                     "rate": f"{entry.arm.rate:g}",
                     "epochs": entry.epochs,
                     "seeds": len(outcomes),
-                    "validation": f"{_mean(outcomes):.4f}",
+                    "validation": f"{mean_nats(outcomes):.4f}",
                     "behind (95 %, text)": _behind(outcomes, ahead[1])
                     if model != ranked[0] and entry.epochs == ahead[0].epochs
                     else "",
@@ -134,12 +135,8 @@ class Board:
         return rows
 
 
-def _mean(outcomes: Sequence[Outcome]) -> float:
-    return sum(one.nats for one in outcomes) / len(outcomes)
-
-
 def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
-    difference = _mean(a) - _mean(b)
+    difference = mean_nats(a) - mean_nats(b)
     if not math.isfinite(difference):
         return "diverged"
     text = text_component(a, b)

@@ -33,6 +33,11 @@ class Outcome:
         return math.isfinite(self.nats)
 
 
+def mean_nats(outcomes: Sequence[Outcome]) -> float:
+    """A model's loss over its seeds."""
+    return sum(one.nats for one in outcomes) / len(outcomes)
+
+
 def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
     """Each model's arm with the lowest loss, the models in order of it."""
     best: dict[Model, Arm] = {}

@@ -21,6 +21,7 @@ from charcmp.sweeping.race.decide import (
     best_arms,
     challenges,
     is_settled,
+    mean_nats,
     next_for_a_seed,
     survivors,
     tied,
@@ -250,7 +251,7 @@ class Race:
         usable = {r: found for r in self.outcomes if r <= rung and (found := self._finalists(r))}
         if not usable:
             raise UserError("every run diverged at the longer training; minutes= less may do")
-        best_of = {r: min(_mean(of) for of in found.values()) for r, found in usable.items()}
+        best_of = {r: min(mean_nats(of) for of in found.values()) for r, found in usable.items()}
         chosen = min(best_of, key=lambda r: (best_of[r], -r))
         leader, against = challenges(usable[chosen])
         best = best_arms(self._first_seeds(chosen))
@@ -265,10 +266,6 @@ class Race:
             num_runs=sum(len(of) for found in self.outcomes.values() for of in found.values()),
             settled=settled and chosen == rung,
         )
-
-
-def _mean(outcomes: Sequence[Outcome]) -> float:
-    return sum(one.nats for one in outcomes) / len(outcomes)
 
 
 def epochs_text(epochs: int) -> str:
