@@ -156,8 +156,8 @@ def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
     flops = FLOPS_PER_PARAM * spec.num_params
     if not on_gpu:
         return ASSUMED_FLOPS / flops
-    chars = spec.batch_size * spec.unroll_steps
-    waiting = spec.config.layers * spec.unroll_steps * ASSUMED_GPU_STEP_SECONDS
+    chars = spec.train_batch_size * spec.train_unroll_steps
+    waiting = spec.config.layers * spec.train_unroll_steps * ASSUMED_GPU_STEP_SECONDS
     return chars / (chars * flops / ASSUMED_GPU_FLOPS + waiting)
 
 
