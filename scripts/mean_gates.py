@@ -21,7 +21,7 @@ from torch import Tensor
 
 from charcmp.data.chunks import Chunks
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import write_bytes
 from charcmp.inference.trained import TrainedRun, runs_with_weights
 from charcmp.models.cells.base import Cell
 from charcmp.models.language_model import CharModel
@@ -74,7 +74,7 @@ def main() -> None:
     print(wide.to_markdown(index=False, tablefmt="simple", floatfmt=".3f"))
     if args.output is not None:
         text = table.to_csv(index=False, float_format="%.6f")
-        write_atomically(args.output, lambda file: file.write(text.encode()))
+        write_bytes(args.output, text.encode())
 
 
 if __name__ == "__main__":

@@ -20,14 +20,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import pandas as pd
 
 from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import write_bytes
 from charcmp.report.analysis.intervals import Estimate, estimate, judge, seed_component
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.result import CorruptFileError, read_history
@@ -179,14 +179,10 @@ def write_table(overrides: list[str], to: Path | None) -> None:
     folder = to or next(iter(jobs.values()))[0].folder.path.parents[1] / "report"
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {"practice.csv": table.to_csv(index=False), "practice.md": markdown}.items():
-        write_atomically(folder / name, partial(_write, text))
+        write_bytes(folder / name, f"{text}\n".encode())
     print(markdown)
     print(f"wrote {folder / 'practice.csv'} and practice.md: test losses in nats per character, "
           "of the best epoch by validation; last val: of the last epoch")  # fmt: skip
-
-
-def _write(text: str, file: IO[bytes]) -> None:
-    file.write(f"{text}\n".encode())
 
 
 def main() -> None:

@@ -19,14 +19,13 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import write_bytes
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, num_series, pack, read_nll
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
@@ -103,16 +102,13 @@ def as_json(value: Any) -> bytes:
 def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:
     """Writes the files that are not there or differ; whether there were any."""
 
-    def write(contents: bytes, file: IO[bytes]) -> None:
-        file.write(contents)
-
     changed = {
         name: contents
         for name, contents in files.items()
         if not (folder / name).is_file() or (folder / name).read_bytes() != contents
     }
     for name, contents in changed.items():
-        write_atomically(folder / name, partial(write, contents))
+        write_bytes(folder / name, contents)
     return bool(changed)
 
 

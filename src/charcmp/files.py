@@ -136,6 +136,11 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
         raise write_error(path, error) from None
 
 
+def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
+    """`write_atomically` of contents that are at hand."""
+    write_atomically(path, lambda file: file.write(contents), flush)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Deletes what killed processes were writing. Only for whoever holds the folder's lease."""
     for beside in folder.glob(f"{BESIDE_PREFIX}*"):

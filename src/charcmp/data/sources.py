@@ -16,7 +16,7 @@ from pathlib import Path
 from charcmp.data.corpus import Corpus, corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
-from charcmp.files import is_there, read_error, read_text, write_atomically
+from charcmp.files import is_there, read_error, read_text, write_bytes
 
 DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
@@ -269,6 +269,6 @@ def build_lk(tree: Path, folder: Path) -> Path:
     except OSError as error:
         raise UserError(f"{folder}: {error.strerror}") from None
     described = json.dumps(record, indent=2) + "\n"
-    write_atomically(folder / "lk.json", lambda opened: opened.write(described.encode()))
-    write_atomically(folder / "lk.txt", lambda opened: opened.write(text))
+    write_bytes(folder / "lk.json", described.encode())
+    write_bytes(folder / "lk.txt", text)
     return folder / "lk.txt"

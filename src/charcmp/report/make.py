@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
-from typing import IO
 
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import write_bytes
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
 from charcmp.report.load import Loaded, load_runs
@@ -105,12 +103,8 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     wanted = [name for name in files if Path(name).suffix[1:] in formats]
     for name in wanted:
         RunFolder((folder / name).parent).create()
-        write_atomically(folder / name, partial(_write_bytes, files[name]))
+        write_bytes(folder / name, files[name])
     return wanted
-
-
-def _write_bytes(contents: bytes, file: IO[bytes]) -> None:
-    file.write(contents)
 
 
 def picture_files(findings: Findings) -> dict[str, bytes]:

@@ -14,7 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from charcmp.files import canonical_json, write_atomically
+from charcmp.files import canonical_json, write_bytes
 from charcmp.runs.result import (
     CorruptFileError,
     Count,
@@ -127,7 +127,7 @@ def read_baselines(file: Path) -> Baselines | None:
 def write_baselines(file: Path, baselines: Baselines) -> None:
     """UserError if they cannot be written."""
     contents = json.dumps(msgspec.to_builtins(baselines), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(file, lambda opened: opened.write(contents.encode()))
+    write_bytes(file, contents.encode())
 
 
 def load_baselines(results_dir: str | Path) -> tuple[list[Baselines], list[str]]:

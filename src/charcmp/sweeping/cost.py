@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from charcmp.data.corpus import Stream
-from charcmp.files import canonical_json, write_atomically
+from charcmp.files import canonical_json, write_bytes
 from charcmp.runs import result as records
 from charcmp.runs.result import CorruptFileError
 from charcmp.sweeping.slots import machine_key
@@ -91,7 +91,7 @@ class Speeds:
         self.measured[key] = chars_per_second
         self.file.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.measured, indent=2)
-        write_atomically(self.file, lambda file: file.write(text.encode()), flush=False)
+        write_bytes(self.file, text.encode(), flush=False)
 
 
 def _read_speeds(file: Path) -> dict[str, float]:

@@ -16,7 +16,7 @@ import msgspec
 
 from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
-from charcmp.files import canonical_json, write_atomically
+from charcmp.files import canonical_json, write_bytes
 from charcmp.training.nvidia import driver_version
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Record:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         contents = {"about": self.about, "verdicts": [vars(verdict) for verdict in verdicts]}
         text = json.dumps(contents, indent=2)
-        write_atomically(self.file, lambda file: file.write(text.encode()))
+        write_bytes(self.file, text.encode())
 
 
 def record_of(device: torch.device, precision: str) -> Record | None:

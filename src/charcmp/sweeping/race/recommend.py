@@ -19,7 +19,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.sources import safe_name
 from charcmp.errors import Interrupted
-from charcmp.files import canonical_json, write_atomically
+from charcmp.files import canonical_json, write_bytes
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job, make_job, single_values
@@ -101,9 +101,9 @@ def _race(
     advice = make_advice(finish, make_job, request.seed, seconds, baselines)
     print(f"\n{advice.text()}")
     record = json.dumps(advice.record(), indent=2) + "\n"
-    write_atomically(folder / "recommendation.json", lambda file: file.write(record.encode()))
+    write_bytes(folder / "recommendation.json", record.encode())
     page = race_page(advice, board)
-    write_atomically(folder / "race.html", lambda file: file.write(page.encode()))
+    write_bytes(folder / "race.html", page.encode())
     run = [f"run={advice.take.best_run.run_id}", *_place(advice.results_dir)]
     print(f"\nText from it: charcmp sample {shlex.join(run)}")
     print(f"The race as a picture: {folder / 'race.html'}")

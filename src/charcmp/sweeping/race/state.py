@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from charcmp.errors import UserError
-from charcmp.files import write_atomically
+from charcmp.files import write_bytes
 from charcmp.runs.result import CorruptFileError, read_json
 
 VERSION = 1
@@ -68,4 +68,4 @@ class StateFile:
 
     def write(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self.state), indent=2)
-        write_atomically(self.file, lambda opened: opened.write(text))
+        write_bytes(self.file, text)
