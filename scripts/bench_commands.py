@@ -17,13 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from checkouts import CHECKOUT, worktree
 from tabulate import tabulate
 
-CHECKOUT = Path(__file__).resolve().parents[1]
 EXAMPLE = CHECKOUT / "results" / "example"
 COMMANDS = (
     ["params"],
@@ -31,19 +29,6 @@ COMMANDS = (
     ["status", f"results_dir={EXAMPLE}"],
     ["report", f"results_dir={EXAMPLE}", "--format", "csv", "--output", "report"],
 )
-
-
-@contextmanager
-def worktree(commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "earlier"
-        git = ["git", "-C", str(CHECKOUT), "worktree"]
-        subprocess.run([*git, "add", "--quiet", "--detach", str(path), commit], check=True)
-        try:
-            yield path
-        finally:
-            subprocess.run([*git, "remove", "--force", str(path)], check=True)
 
 
 def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, str]:

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from checkouts import CHECKOUT, worktree
+
 GRID = ["cell=lstm,rnn,gru", "layers=1,2", "seed=0,1"]
 SIZES = ["hidden_size=8", "batch_size=8", "unroll_steps=50", "device=cpu", "progress=false"]
 
@@ -55,13 +56,8 @@ def main() -> None:
         folder = Path(name)
         text = folder / "text.txt"
         text.write_text("".join(random.Random(0).choices("etaoin shrdlu\n", k=20_000)))
-        earlier = folder / "earlier"
-        git = ["git", "-C", str(CHECKOUT), "worktree"]
-        subprocess.run([*git, "add", "-q", "--detach", str(earlier), options.against], check=True)
-        try:
+        with worktree(options.against) as earlier:
             compare(folder, {options.against: earlier, "this checkout": CHECKOUT}, text, options)
-        finally:
-            subprocess.run([*git, "remove", "--force", str(earlier)], check=True)
 
 
 def compare(

@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from checkouts import CHECKOUT, worktree
+
 CELLS = (
     *("rnn", "gru", "gru_reset_after", "lstm", "lstm_peephole", "lstm_softmax_gate"),
     "lstm_cascaded_gate",
@@ -61,15 +62,9 @@ def main() -> None:
         folder = Path(place)
         text = folder / "text.txt"
         write_text(text)
-        git = ["git", "-C", str(CHECKOUT), "worktree"]
-        subprocess.run(
-            [*git, "add", "--quiet", "--detach", str(folder / "old"), commit], check=True
-        )
-        try:
-            before = train(folder / "old", folder / "before", text)
-            after = train(CHECKOUT, folder / "after", text)
-        finally:
-            subprocess.run([*git, "remove", "--force", str(folder / "old")], check=True)
+        with worktree(commit) as earlier:
+            before = train(earlier, folder / "before", text)
+        after = train(CHECKOUT, folder / "after", text)
     differing = [key for key in before.keys() | after.keys() if before.get(key) != after.get(key)]
     for key in sorted(differing):
         print(f"differs: {key}")
