@@ -6,13 +6,7 @@ import pytest
 from helpers.models import shape
 
 from charcmp.errors import UserError
-from charcmp.models.budget import (
-    BUDGETS,
-    budget_label,
-    canonical_budget,
-    solve,
-    target_params,
-)
+from charcmp.models.budget import BUDGETS, budget_label, canonical_budget, solve, target_params
 from charcmp.models.cells.registry import CELLS
 
 

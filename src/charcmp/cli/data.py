@@ -8,9 +8,7 @@ from pathlib import Path
 
 from charcmp.cli.one_line import one_line_errors
 from charcmp.data.dataset import builtin_datasets, is_fetched
-from charcmp.errors import (
-    UserError,
-)
+from charcmp.errors import UserError
 from charcmp.files import is_there
 
 DATA_USAGE = """\

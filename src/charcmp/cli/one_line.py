@@ -18,12 +18,7 @@ from hydra.errors import CompactHydraException, MissingConfigException, Override
 from omegaconf.errors import OmegaConfBaseException
 
 from charcmp.config.rules import not_resolved, unknown_key
-from charcmp.errors import (
-    EXIT_INTERRUPTED,
-    Interrupted,
-    UserError,
-    exit_status,
-)
+from charcmp.errors import EXIT_INTERRUPTED, Interrupted, UserError, exit_status
 from charcmp.output import fail
 
 # With it Hydra raises its errors, else it prints them and exits.

@@ -6,9 +6,7 @@ import os
 import sys
 
 from charcmp.cli.one_line import one_line_errors
-from charcmp.errors import (
-    UserError,
-)
+from charcmp.errors import UserError
 
 
 def sample(args: list[str]) -> None:

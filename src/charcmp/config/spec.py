@@ -27,13 +27,7 @@ from charcmp.data.corpus import (
 )
 from charcmp.data.sources import load_corpus, safe_name
 from charcmp.files import canonical_json
-from charcmp.models.budget import (
-    Shape,
-    budget_label,
-    canonical_budget,
-    solve,
-    target_params,
-)
+from charcmp.models.budget import Shape, budget_label, canonical_budget, solve, target_params
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import cell_identity
 

@@ -26,9 +26,7 @@ from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_ch
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
-from charcmp.training.optim import (
-    learning_rate,
-)
+from charcmp.training.optim import learning_rate
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
