@@ -63,8 +63,7 @@ def _load(
         if path is None:
             raise UserError("dataset=text needs a file: dataset.path=my.txt")
         return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
-    if source != "paper":
-        raise UserError(f"dataset.source={source}: one of paper, file, pydocs, pysrc")
+    assert source == "download"
     url, num_chars, num_symbols, stand_ins = expected
     assert name is not None
     file = Path(path) if path else find_or_fetch(name, data_dir, url)
