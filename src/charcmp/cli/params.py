@@ -19,7 +19,7 @@ from charcmp.sweeping.grid import make_grid
 
 def params(args: list[str]) -> None:
     """`charcmp params`."""
-    line = read_line("params", args, ("--json",))
+    line = read_line("params", args)
     run_composed(line, lambda composer: print_params(composer, "--json" in line.flags))
 
 

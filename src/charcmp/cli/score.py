@@ -12,11 +12,8 @@ SCORE_TOLERANCE = 0.01  # nats; another device or precision changes less
 
 def score(args: list[str]) -> None:
     """`charcmp score`."""
-    from charcmp.cli.options import SCORE_USAGE, ScoreOptions, parse
+    from charcmp.cli.options import ScoreOptions, parse
 
-    if "--help" in args or "-h" in args:
-        print(SCORE_USAGE, end="")
-        return
     with one_line_errors():
         options = parse([arg for arg in args if arg != "--json"], ScoreOptions)
         from charcmp.inference.score import score_file, score_split

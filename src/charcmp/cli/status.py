@@ -19,11 +19,6 @@ from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.status import STATES, duration, run_status
 
-# What is known of a run from its first second on: its progress note says it.
-AXES = (
-    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
-    *("hidden_size", "seed", "epochs"),
-)
 WATCH_SECONDS = 2.0
 # Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
 # not for seconds. With no run left to start, it is over.
@@ -32,12 +27,12 @@ QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
 
 def status(args: list[str]) -> None:
     """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
-    line = read_line("status", args, ("--json", "--watch"))
+    line = read_line("status", args)
     run_composed(line, lambda composer: show(composer, line))
 
 
 def show(composer: Composer, line: Line) -> None:
-    axes, config = narrow(composer, AXES, "a status")
+    axes, config = narrow(composer, "status")
     show_runs = watch_status if "--watch" in line.flags else print_status
     show_runs(config.results_dir, config.lease_seconds, "--json" in line.flags, Filters(axes))
 

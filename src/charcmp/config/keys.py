@@ -18,10 +18,10 @@ from charcmp.config.schema import NOT_SCIENTIFIC, Config
 from charcmp.data.dataset import DatasetConfig
 from charcmp.files import config_dir
 from charcmp.models.cells.registry import cell_options, cell_rules
-from charcmp.values import ANY, MISSING, Rule
+from charcmp.values import ANY, MISSING, Rule, any_value
 
 SECTIONS = ("Model and training", "Text", "Optimiser", "Machine")
-EXPERIMENT = "a file of conf/experiment: a grid, and how it is trained"
+EXPERIMENT = "a grid and its training, from conf/experiment"
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Key:
     """A key, and what a user can know of it without running anything."""
 
     name: str
-    default: str  # as one types it; empty where there is none
+    default: str  # as one types it; empty where there is none, or a file has it (see default_of)
     meaning: str
     rule: Rule = ANY
     owners: tuple[str, ...] = ()  # of cell.x: the cells that have it; of optimizer.x likewise
@@ -56,23 +56,18 @@ def all_keys() -> tuple[Key, ...]:
 
 
 def _all_keys() -> Iterator[Key]:
-    defaults = _default_choices()
     options: dict[str, dict[str, Any]] = {
         "cell": cell_options(),
-        "dataset": {defaults["dataset"]: DatasetConfig},
+        "dataset": {"": DatasetConfig},
         "optimizer": OPTIMIZERS,
     }
-    experiments = Rule(ANY.holds, "", choices_of("experiment"))
-    yield Key("experiment", defaults["experiment"], EXPERIMENT, experiments)
+    yield Key("experiment", "", EXPERIMENT, Rule(any_value, "", choices_of("experiment")))
     for key in keys_of(Config):
-        if key.name not in options:
+        if key.name in options:
+            yield replace(key, rule=Rule(any_value, "", choices_of(key.name)))
+            yield from _keys_of_group(key.name, options[key.name])
+        else:
             yield key
-            continue
-        choices = Rule(ANY.holds, "", choices_of(key.name))
-        yield Key(key.name, defaults[key.name], key.meaning, choices)
-        for part in _keys_of_group(key.name, options[key.name], defaults[key.name]):
-            own = _of_datasets(part) if key.name == "dataset" else part.other_defaults
-            yield replace(part, other_defaults=own)
 
 
 def keys_of(schema: Any, prefix: str = "") -> list[Key]:
@@ -84,16 +79,10 @@ def keys_of(schema: Any, prefix: str = "") -> list[Key]:
     ]
 
 
-def _keys_of_group(group: str, schemas: dict[str, Any], usual: str) -> Iterator[Key]:
-    """The options of a group's choices, each once, with the choices that have it.
-
-    Args:
-        group: cell, dataset or optimizer.
-        schemas: the dataclass of each choice.
-        usual: the choice whose defaults come first.
-    """
+def _keys_of_group(group: str, schemas: dict[str, Any]) -> Iterator[Key]:
+    """The options of a group's choices, each once, with the choices that have it."""
     found: dict[str, dict[str, Key]] = {}
-    for choice, schema in sorted(schemas.items(), key=lambda item: item[0] != usual):
+    for choice, schema in schemas.items():
         for key in keys_of(schema, f"{group}."):
             found.setdefault(key.name, {})[choice] = key
     for name, of_choice in found.items():
@@ -110,20 +99,10 @@ def _keys_of_group(group: str, schemas: dict[str, Any], usual: str) -> Iterator[
         yield Key(name, first.default, first.meaning, rule, owners, others)
 
 
-def _of_datasets(key: Key) -> tuple[tuple[str, str], ...]:
-    """The defaults that files of conf/dataset have for an option of all texts."""
-    if key.default in ("", "null", "{}"):  # it belongs to one text
-        return ()
-    option = key.name.removeprefix("dataset.")
-    files = {name: _yaml("dataset", name) for name in choices_of("dataset")}
-    own = {name: as_typed(keys[option]) for name, keys in files.items() if option in keys}
-    return tuple((name, value) for name, value in own.items() if value != key.default)
-
-
 def _rule_of_cells(option: str, cells: Iterable[str]) -> Rule:
     """Of an option whose values depend on the cell: all that some cell can have."""
     choices = {choice: None for cell in cells for choice in cell_rules(cell)[option].choices}
-    return Rule(ANY.holds, "as the cell has", tuple(choices))
+    return Rule(any_value, "as the cell has", tuple(choices))
 
 
 def choices_of(group: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
@@ -134,12 +113,23 @@ def choices_of(group: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _default_choices() -> dict[str, str]:
-    """{'cell': 'lstm', ...}, of conf/config.yaml."""
-    named = [entry for entry in _yaml("", "config")["defaults"] if isinstance(entry, dict)]
-    return {key: choice for entry in named for key, choice in entry.items()}
+def default_of(key: Key) -> str:
+    """A key's default, that of a group from conf/config.yaml."""
+    groups = [entry for entry in _yaml("", "config")["defaults"] if isinstance(entry, dict)]
+    return key.default or next((one[key.name] for one in groups if key.name in one), "")
 
 
+def other_defaults_of(key: Key) -> tuple[tuple[str, str], ...]:
+    """The choices of its group with another default: those of texts from conf/dataset."""
+    group, _, option = key.name.partition(".")
+    if group != "dataset" or key.default in ("", "null", "{}"):
+        return key.other_defaults
+    files = {name: _yaml("dataset", name) for name in choices_of("dataset")}
+    own = {name: as_typed(keys[option]) for name, keys in files.items() if option in keys}
+    return tuple((name, value) for name, value in own.items() if value != key.default)
+
+
+@cache
 def _yaml(group: str, name: str) -> dict[str, Any]:
     import yaml
 

@@ -66,7 +66,7 @@ def unknown_key(key: str) -> str:
     known = [one.name for one in all_keys()]
     if part in ("cell", "dataset", "optimizer") and key in known:
         return f"unknown key '{key}': this {part} has no {option}"
-    meant = did_you_mean(key, known)
+    meant = did_you_mean(key, known) or ";"
     return f"unknown key '{key}'{meant} charcmp train --help lists the keys"
 
 

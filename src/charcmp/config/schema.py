@@ -58,7 +58,7 @@ DEVICE = Rule(any_value, "auto, cpu, cuda, or one GPU such as cuda:1", ("auto", 
 class Config:
     # The science: part of a run's identity.
     task: str = option(
-        "lm", "predict the next byte (lm), or a byte from both sides of it", one_of(NUM_STACKS)
+        "lm", "predict the next byte (lm), or each byte from both sides of it", one_of(NUM_STACKS)
     )
     fill_context: int | None = option(
         None, "bytes that task=fill reads beyond a chunk; null: unroll_steps", or_null(AT_LEAST_1)

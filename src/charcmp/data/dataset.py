@@ -5,10 +5,10 @@ A new dataset is its file in conf/dataset.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
-
-import yaml
+from pathlib import Path
 
 from charcmp.files import SAFE_NAME, config_dir
 from charcmp.values import MISSING, Rule, one_of, option, or_null
@@ -18,6 +18,7 @@ SPLIT = Rule(
     lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
     "three positive percentages that sum to 100",
 )
+MAX_NAME = 80  # characters
 EARLIER_SOURCES = {"paper": "download"}  # as configurations of earlier versions have them
 
 
@@ -52,6 +53,8 @@ class DatasetConfig:
 @cache
 def builtin_datasets() -> dict[str, DatasetConfig]:
     """The datasets of conf/dataset that name a text of their own, by the name of their file."""
+    import yaml  # help and completion need none of it
+
     datasets = {}
     for file in sorted((config_dir() / "dataset").glob("*.yaml")):
         keys = yaml.safe_load(file.read_bytes())
@@ -64,3 +67,15 @@ def builtin_datasets() -> dict[str, DatasetConfig]:
 def is_fetched(dataset: DatasetConfig) -> bool:
     """Whether the text is one to download, checked by its length and number of symbols."""
     return dataset.source == "download"
+
+
+def file_title(path: str | Path) -> str:
+    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
+    title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                    for char in Path(path).stem)  # fmt: skip
+    return title[:MAX_NAME].strip() or "text"
+
+
+def safe_name(stem: str) -> str:
+    """A text's name as it may stand in a run id and in the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"

@@ -10,6 +10,7 @@ from charcmp.errors import UserError
 from charcmp.files import write_bytes
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
+from charcmp.report.formats import FORMATS
 from charcmp.report.load import Loaded, load_runs
 from charcmp.report.tables import make_tables
 from charcmp.report.writing import fill_in
@@ -32,7 +33,6 @@ from charcmp.runs.folder import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
-FORMATS = ("csv", "md", "tex", "svg", "png", "html")
 
 
 def make_report(
@@ -54,11 +54,9 @@ def make_report(
             `<results_dir>/report`.
 
     Raises:
-        UserError: if there is no run to report of, a format is unknown, or the folder cannot be
+        UserError: if there is no run to report of, or the folder cannot be
             written or holds runs.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise UserError(f"--format {unknown[0]}: one or more of {', '.join(FORMATS)}")
     usual = Path(results_dir) / "report"
     if out is None and usual.resolve().is_relative_to(PUBLISHED):
         raise UserError(
