@@ -14,7 +14,7 @@ import pytest
 from helpers.console import REAL_DATA, Charcmp, needs_corpora
 
 from charcmp.data import sources
-from charcmp.data.dataset import DatasetConfig, safe_name
+from charcmp.data.dataset import DatasetConfig, builtin_datasets, safe_name
 from charcmp.errors import UserError
 
 TEXT = b"It is a truth universally acknowledged\r\n" * 20

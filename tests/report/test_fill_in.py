@@ -108,7 +108,7 @@ def test_the_terminal_shows_both(results: Path, capsys: pytest.CaptureFixture[st
     assert "What to take" in language
     assert "0.910" not in language
     assert "0.910" in fill
-    assert max(map(len, printed.splitlines()[:-1])) <= 110
+    assert max(map(len, printed.splitlines()[:-1])) <= 80
 
 
 @pytest.mark.parametrize("task", ["lm", "fill"])

@@ -26,4 +26,5 @@ def make(composer: Composer, line: Line) -> None:
         line.options.get("--output"),
         formats=formats,
         published="--published" in line.flags,
+        full="--full" in line.flags,
     )

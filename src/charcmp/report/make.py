@@ -24,10 +24,10 @@ from charcmp.report.writing.render import (
     latex,
     markdown,
     statistics_markdown,
-    terminal,
     wide_csv,
 )
 from charcmp.report.writing.sections import sections
+from charcmp.report.writing.terminal import terminal
 from charcmp.runs.baselines import Baselines, load_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 
@@ -41,8 +41,9 @@ def make_report(
     out: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
     published: bool = False,
+    full: bool = False,
 ) -> None:
-    """A report of the finished runs: written to a folder, the tables and verdicts also printed.
+    """A report of the finished runs: written to a folder; what to take and the tables also printed.
 
     Args:
         results_dir: holds runs/.
@@ -52,6 +53,7 @@ def make_report(
         formats: which files, of FORMATS.
         published: report of the published runs instead, in a folder of its own in
             `<results_dir>/report`.
+        full: whether statistics, claims and notes are printed too.
 
     Raises:
         UserError: if there is no run to report of, or the folder cannot be
@@ -76,7 +78,7 @@ def make_report(
     folder.create()
     findings = find(tables, fill_tables, baselines_in(source))
     files = text_files(findings)
-    shown = [terminal(findings) if tables else "", fill_in.terminal(fill_tables)]
+    shown = [terminal(findings, full) if tables else "", fill_in.terminal(fill_tables, full)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings)
@@ -85,15 +87,15 @@ def make_report(
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
         print(f"corrupt files, each named on stderr: {len(loaded.complaints)}")
-    print(f"written to {folder.path}: {len(written)} files" + _start_with(written))
+    print(_where(folder.path, written, full))
 
 
-def _start_with(written: Sequence[str]) -> str:
-    """The one file to open first."""
-    for name in ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv"):
-        if name in written:
-            return f"; begin with {name}"
-    return ""
+def _where(folder: Path, written: Sequence[str], full: bool) -> str:
+    """Where the rest is, and the one file to open first."""
+    firsts = ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv")
+    first = next((f"; begin with {name}" for name in firsts if name in written), "")
+    more = "" if full else "\ncharcmp report --full prints statistics, claims and notes as well"
+    return f"written to {folder}: {len(written)} files{first}{more}"
 
 
 def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> list[str]:
