@@ -55,7 +55,17 @@ def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
 def test_params_of_any_number(charcmp: Charcmp) -> None:
     table = charcmp("params", "dataset=wp", "cell=rnn", "layers=1,2", "budget=60000").stdout
     assert len(table.splitlines()) == 4
-    assert "60,000" in table
+    assert " 60000 " in table
+
+
+def test_a_table_of_sizes_fits_80_columns(charcmp: Charcmp) -> None:
+    cells = "cell=lstm_cascaded_gate,gru"
+    table = charcmp("params", "dataset=wp,lk", cells, "budget=50k,1300k", "task=lm").stdout
+    assert max(map(len, table.splitlines())) <= 80
+    assert table.splitlines()[-2:] == [
+        "wp: 50k = 44,823, 1300k = 1,275,479 parameters",
+        "lk: 50k = 49,317, 1300k = 1,311,333 parameters",
+    ]
 
 
 def test_data_lists_what_is_there(charcmp: Charcmp) -> None:

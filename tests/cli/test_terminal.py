@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -58,6 +59,24 @@ def test_training_goes_on_when_nobody_listens(
     assert not list(tmp_path.glob("results/runs/*/failure.json"))
     told = "charcmp: standard output: No space left on device"
     assert (told in done.stderr) == ("full" in line)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("wanted", [True, False])
+def test_progress_in_lines_where_there_is_no_terminal(
+    charcmp: Charcmp, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("charcmp.training.train.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.training.train.TICK_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.sweeping.pool.PROGRESS_SECONDS", 0.0)
+    text = ["dataset=text", f"dataset.path={tiny_text}", *RNN, f"progress={str(wanted).lower()}"]
+    of_train = r"epoch 1/1  loss \d\.\d{4} nats/char so far, \d+ % of the run, \d+ s left"
+    of_sweep = r"\d+ %, \d/2 runs done, \d running, time left: (\d+ s|unknown)"
+    for line, args in ((of_train, ["train"]), (of_sweep, ["sweep", "seed=1,2", "jobs=1"])):
+        done = charcmp(*args, *text)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert any(re.fullmatch(line, printed) for printed in lines) == wanted
 
 
 PRINTING = {

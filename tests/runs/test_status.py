@@ -71,6 +71,24 @@ def test_a_strangers_result_leads_nowhere(charcmp: Charcmp, tmp_path: Path, chan
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize(("columns", "lines_of_a_run"), [("80", 1), ("40", 2)])
+def test_the_width_of_the_terminal(
+    charcmp: Charcmp, tmp_path: Path, columns: str, lines_of_a_run: int
+) -> None:
+    for seed in range(3):
+        run = write_run(tmp_path / "work" / "results", seed=seed)
+    (run / "result.json").unlink()
+    (run / "failure.json").write_text(json.dumps({"reason": "killed by SIGKILL (out of memory?)"}))
+    lines = charcmp("status", COLUMNS=columns).stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    first = next(i for i, line in enumerate(lines) if line.startswith("wp-"))
+    assert lines[first].startswith(run.name)  # what went wrong is first
+    assert "failed" in lines[first + lines_of_a_run - 1]
+    assert lines[first + lines_of_a_run].startswith("wp-")
+    assert lines[-1] == "3 runs: 1 failed, 2 done"
+    assert "killed by SIGKILL" in " ".join(lines)
+
+
 @pytest.mark.processes
 def test_watching_from_another_shell(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
