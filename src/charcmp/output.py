@@ -23,6 +23,11 @@ def fail(message: str) -> NoReturn:
     sys.exit(EXIT_USER_ERROR)
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `72 runs`"""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def say(line: str) -> None:
     """Prints a line at once, also into a pipe or a file that somebody follows."""
     print(line, flush=True)

@@ -202,7 +202,7 @@ def test_two_files_are_a_sweep(charcmp: Charcmp, tmp_path: Path) -> None:
     assert single.returncode == 2
     assert "is several runs: charcmp sweep dataset.path=" in single.stderr
     write_tiny_text(work / "a.txt,私.txt")  # one file, then
-    assert "1 runs: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
+    assert "1 run: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
 
 
 def test_what_hydras_grammar_means_where_no_such_file_is(

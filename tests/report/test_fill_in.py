@@ -120,7 +120,7 @@ def test_a_report_of_one_task(results: Path, tmp_path: Path, task: str) -> None:
     else:
         assert "table_nats.md" in names
         assert not names & FILL_FILES
-    with pytest.raises(UserError, match="is one of task=both"):
+    with pytest.raises(UserError, match="matches task=both"):
         make_report(results, Filters({"task": {"both"}}), out=tmp_path, formats=TEXTS)
 
 

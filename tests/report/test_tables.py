@@ -322,7 +322,7 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     done = charcmp("report", where, "layers=7")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "none of the 5 finished runs is one of layers=7" in done.stderr
+    assert "no finished run matches layers=7; there are 5" in done.stderr
 
 
 @pytest.mark.parametrize(

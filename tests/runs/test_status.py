@@ -67,7 +67,7 @@ def test_a_strangers_result_leads_nowhere(charcmp: Charcmp, tmp_path: Path, chan
     for command in ("status", "report"):
         done = charcmp(command)
         assert (done.stdout + done.stderr).replace("\n", "").isprintable()
-    assert "1 runs: 1 corrupt" in charcmp("status").stdout
+    assert "1 run: 1 corrupt" in charcmp("status").stdout
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -122,7 +122,7 @@ def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     assert shown(f"dataset.path={tiny_text}", "hidden_size=8", "seed=0", "cell=rnn") == [("rnn", 0)]
     none = charcmp("status", "cell=lstm")
     assert none.returncode == 2
-    assert none.stderr == "charcmp: none of the 4 runs is one of cell=lstm\n"
+    assert none.stderr == "charcmp: no run matches cell=lstm; there are 4\n"
     assert "dropout=0.5 does not narrow a status" in charcmp("status", "dropout=0.5").stderr
 
     lines = charcmp("status", "--watch", "--json", "seed=1").stdout.splitlines()

@@ -59,6 +59,6 @@ def fetch_data(names: list[str]) -> None:
     datasets = {name: each for name, each in builtin_datasets().items() if is_fetched(each)}
     for name in names or datasets:
         if name not in datasets:
-            raise UserError(f"data fetch {name}: {' and '.join(datasets)} can be fetched")
+            raise UserError(f"data fetch {name}: only {' and '.join(datasets)} can be fetched")
         corpus = sources.load_corpus(datasets[name])
         print(f"{name}: {corpus.num_chars:,} bytes, sha256 {corpus.sha256}")

@@ -68,7 +68,10 @@ def read_line(command: str, args: Sequence[str]) -> Line:
             fail(_unknown_flag(command, name))
         else:
             rest.append(word)
-    return Line(frozenset(given), values, _overrides_first(rest))
+    line = Line(frozenset(given), values, _overrides_first(rest))
+    if "--resolve" in rest and not line.only_prints:
+        fail("--resolve needs --cfg job")
+    return line
 
 
 def _check_value(command: str, flag: Flag, value: str) -> None:
@@ -136,12 +139,10 @@ def _composed(args: Sequence[str]) -> Composer:
     from hydra._internal.utils import compute_search_path_dir, get_args_parser
 
     given = get_args_parser().parse_args([arg for arg in args if arg not in ("--multirun", "-m")])
-    if given.resolve:
-        fail("The --resolve flag can only be used in conjunction with --cfg or --help")
     folder = given.config_path and compute_search_path_dir(None, __name__, given.config_path)
     extra = given.config_dir and str(Path(given.config_dir).absolute())
     if extra and not Path(extra).is_dir():
-        fail(f"Additional config directory '{extra}' not found")
+        fail(f"--config-dir={extra}: no such folder")
     return compose_line(given.overrides, folder, given.config_name or "config", extra)
 
 
@@ -150,4 +151,6 @@ def _refuse_what_hydra_cannot_read(args: Sequence[str]) -> None:
         if f"{group}=null" in args or f"{group}=" in args:
             fail(f"{group} needs a choice: charcmp train --help lists them")
     if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
-        fail("the command line is not text in this terminal's encoding; a file's name: rename it")
+        fail(
+            "the command line is not text in this terminal's encoding; rename a file that it names"
+        )

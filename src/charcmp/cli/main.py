@@ -32,7 +32,7 @@ def dispatch() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them, without a traceback
     if command == "--version":
         print(f"charcmp {__version__}")
-    elif command in ("--help", "-h", "help") and not args:
+    elif command in ("--help", "-h") or (command == "help" and not args):
         print(overview(), end="")
     elif command == "help":
         print(command_help(known_command(args[0])), end="")

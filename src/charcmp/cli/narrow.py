@@ -41,7 +41,7 @@ def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Confi
 def values_as_text(override: Override) -> list[str]:
     """The values that an override gives to its key, without the quotes of Hydra's grammar."""
     if override.is_sweep_override() and not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
+        raise UserError(f"{override.input_line}: must be a value, or a list of values as in 1,2")
     values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
     texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
     return [unescaped(text) for text in texts]

@@ -27,7 +27,6 @@ TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
 # What a line is that Hydra answers with a plain ValueError, and what its message begins with.
 PLAIN_ERRORS = (
     "Config group override must be",
-    "The --resolve flag",
     "Only one of --",
     "Exceeds the limit",
 )

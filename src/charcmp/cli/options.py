@@ -40,7 +40,9 @@ class SampleOptions:
     data_dir: str | None = option(None, DATA_DIR)
 
     def __post_init__(self) -> None:
-        require(bool(self.run), "sample needs a run: charcmp sample run=RUN; charcmp status lists")
+        require(
+            bool(self.run), "sample needs a run: charcmp sample run=RUN; charcmp status lists them"
+        )
         require(
             0 < self.temperature < math.inf,
             f"temperature={self.temperature}: must be above 0 and finite (0.001 is nearly 0)",
@@ -70,7 +72,7 @@ class ScoreOptions:
         require(bool(self.run), "score needs a run: charcmp score run=RUN FILE")
         require(
             (self.file is None) != (self.split is None),
-            "score needs a FILE or split=test, one of them",
+            "score needs either a FILE or split=test",
         )
         require(
             self.split is None or self.unknown_bytes == "error",

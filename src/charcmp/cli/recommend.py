@@ -36,7 +36,7 @@ def _minutes(value: str) -> float:
     except ValueError:
         minutes = math.nan
     if not 0 < minutes < math.inf:
-        fail(f"minutes={value}: a number of minutes, such as 30")
+        fail(f"minutes={value}: must be a number of minutes, such as 30")
     return minutes
 
 

@@ -17,6 +17,7 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
+from charcmp.output import counted
 from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.status import STATES, duration, run_status
@@ -66,7 +67,7 @@ class Runs:
         if self.filters is not None:
             runs = [run for run in runs if self.filters.admits_status(run)]
             if not runs:
-                raise UserError(f"none of the {len(self.folders)} runs is one of {self.filters}")
+                raise UserError(f"no run matches {self.filters}; there are {len(self.folders)}")
         return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
 
 
@@ -115,7 +116,8 @@ def overview(runs: Sequence[dict[str, Any]]) -> str:
     lines = [
         *(f"{run['run_id']}: {run['reason'][:MAX_REASON]}" for run in runs if run["reason"]),
         *_best_of_rows(runs),
-        f"{len(runs)} runs: " + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
+        f"{counted(len(runs), 'run')}: "
+        + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
     ]
     left = [run["seconds_left"] for run in runs if run["state"] in ("running", "waiting")]
     if counts["running"] and None not in left:

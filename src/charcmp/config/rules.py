@@ -99,7 +99,7 @@ def check(config: Config) -> None:
             config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
             f"train_{key}={part}: in a contiguous text give it or {key}, not both",
         )
-        require(config.task == "lm" or part == 1, f"train_{key}={part}: task=lm alone has it")
+        require(config.task == "lm" or part == 1, f"train_{key}={part}: only task=lm has it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
@@ -148,5 +148,5 @@ def without_effect(config: Config) -> list[str]:
     if config.reset_state == "epoch" and epochs == 1:
         lines.append("reset_state=epoch: there is one epoch")
     if config.patience is not None and config.patience >= epochs:
-        lines.append(f"patience={config.patience}: {epochs} epochs are no more")
+        lines.append(f"patience={config.patience} cannot end a run of {epochs} epochs early")
     return [f"no effect: {line}" for line in lines]

@@ -62,8 +62,8 @@ def make_report(
     usual = Path(results_dir) / "report"
     if out is None and usual.resolve().is_relative_to(PUBLISHED):
         raise UserError(
-            f"results_dir={results_dir}: the place of the published runs; scripts/publish.py alone "
-            "writes a report there (--output writes one elsewhere)"
+            f"results_dir={results_dir} holds the published runs, where only scripts/publish.py "
+            "writes a report; --output FOLDER writes one elsewhere"
         )
     filters = filters or Filters()
     path = Path(out or (usual / "published" if published else usual) / filters.slug)
@@ -73,7 +73,7 @@ def make_report(
     tables = make_tables(loaded.runs, filters)
     fill_tables = make_tables(loaded.runs, filters, "fill")
     if not (tables or fill_tables):
-        raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
+        raise UserError(f"no finished run matches {filters}; there are {len(loaded.runs)}")
     folder = RunFolder(path)
     folder.create()
     findings = find(tables, fill_tables, baselines_in(source))

@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from charcmp.config.schema import NOT_SCIENTIFIC, flatten
 from charcmp.config.spec import split_of, warnings
+from charcmp.output import counted
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
@@ -38,7 +39,7 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
             cost = estimates.get(job)
             row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
     print(tabulate(rows, headers="keys", disable_numparse=True))
-    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
+    print(f"{counted(len(jobs), 'run')}: {len(jobs) - len(left)} finished, {len(left)} to do")
     if left and with_cost:
         print_costs(left, estimates, slots)
 
@@ -95,7 +96,7 @@ def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slo
         row = f"{job.spec.corpus.name}{task} {job.spec.budget}"
         by_row.setdefault(row, []).append(estimates[job].seconds_left)
     for row, seconds in by_row.items():
-        print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
+        print(f"{row}: {counted(len(seconds), 'run')}, {duration(sum(seconds))} one after another")
     whole = makespan((estimates[job].seconds_left for job in left), len(slots))
     share = f", threads={slots[0].threads}" if slots[0].threads else ""
     print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")

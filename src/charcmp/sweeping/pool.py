@@ -26,7 +26,7 @@ from charcmp.errors import (
     Interrupted,
     StorageError,
 )
-from charcmp.output import PROGRESS_SECONDS, say
+from charcmp.output import PROGRESS_SECONDS, counted, say
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.status import duration
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
@@ -141,7 +141,7 @@ class Pool:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         left = len(self.waiting) + len(self.running)
-        self.stop_reason = Interrupted(f"sweep interrupted with {left} runs unfinished")
+        self.stop_reason = Interrupted(f"sweep interrupted with {counted(left, 'run')} unfinished")
         self.stop = True
 
     def _next_job(self) -> Job | None:
@@ -189,11 +189,11 @@ class Pool:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
         elif code == EXIT_AGAIN and child.job not in self.again:
-            tell(f"{name}: the process that it shared has failed; it goes on in another")
+            tell(f"{name}: its shared process failed; continuing in another")
             self.again.add(child.job)
             self.waiting.appendleft(child.job)
         elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
-            tell(f"{name}: failed beside other runs; it goes on alone")
+            tell(f"{name}: failed while sharing a process; continuing alone")
             self.alone.add(child.job)
             self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:

@@ -298,8 +298,9 @@ def run_protocol(
             note_epoch(training.end_epoch(train_nats, val_nats))
     if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
         say(
-            f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
-            "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
+            f"note: the memory ran away: the carried state grew to {largest:,.0f}, and evaluation "
+            "starts from a zero state, where the model behaves differently (docs/cells.md); "
+            "compare with reset_state=epoch"
         )
 
     test_nats = training.test(validation, test) if status == "done" else None

@@ -346,7 +346,8 @@ def _runaway_notes(table: Table) -> list[str]:
         return []
     return [
         f"Memory that ran away, the largest element of the state that training carried: "
-        f"{'; '.join(reached)}. Evaluation starts from zero, where such a model is another."
+        f"{'; '.join(reached)}. Evaluation starts from a zero state, where such a model behaves "
+        "differently."
     ]
 
 
