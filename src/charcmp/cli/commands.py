@@ -7,6 +7,8 @@ to import: no torch, no Hydra, no numpy.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -71,6 +73,14 @@ class Command:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def config_folders(words: Sequence[str]) -> list[str]:
+    """The folders that a line names by --config-dir."""
+    flags = ("--config-dir", "-cd")
+    found = [after for before, after in itertools.pairwise(words) if before in flags]
+    parted = [word.partition("=") for word in words]
+    return found + [folder for flag, equals, folder in parted if equals and flag in flags]
 
 
 JSON = Flag("--json", "print JSON, for programs")

@@ -6,14 +6,13 @@ argcomplete and shtab complete argparse's command lines, and ours is key=value.
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from charcmp.cli.commands import COMMANDS, SELECT, Command, Flag
+from charcmp.cli.commands import COMMANDS, SELECT, Command, Flag, config_folders
 from charcmp.config.keys import Key, all_keys, choices_of
 from charcmp.config.literal import PATH_KEYS
 from charcmp.data.dataset import builtin_datasets, is_fetched
@@ -166,10 +165,7 @@ def _of_key(command: Command, name: str, current: str, words: Sequence[str]) -> 
 
 def _choices(command: Command, name: str, words: Sequence[str]) -> tuple[str, ...]:
     if name in GROUPS:
-        pairs = itertools.pairwise(words)
-        folders = [after for before, after in pairs if before == "--config-dir"]
-        folders += [word.partition("=")[2] for word in words if word.startswith("--config-dir=")]
-        return choices_of(name, folders)
+        return choices_of(name, config_folders(words))
     known = [*all_keys(), *command.own_keys]
     return next((key.choices for key in known if key.name == name), ())
 

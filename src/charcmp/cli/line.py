@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from charcmp.cli.commands import COMMANDS, SELECT, Flag
+from charcmp.cli.commands import COMMANDS, SELECT, Flag, config_folders
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
@@ -69,6 +69,9 @@ def read_line(command: str, args: Sequence[str]) -> Line:
         else:
             rest.append(word)
     line = Line(frozenset(given), values, _overrides_first(rest))
+    for folder in config_folders(rest):
+        if not Path(folder).is_dir():
+            fail(f"--config-dir={folder}: no such folder")
     if "--resolve" in rest and not line.only_prints:
         fail("--resolve needs --cfg job")
     return line
@@ -141,8 +144,6 @@ def _composed(args: Sequence[str]) -> Composer:
     given = get_args_parser().parse_args([arg for arg in args if arg not in ("--multirun", "-m")])
     folder = given.config_path and compute_search_path_dir(None, __name__, given.config_path)
     extra = given.config_dir and str(Path(given.config_dir).absolute())
-    if extra and not Path(extra).is_dir():
-        fail(f"--config-dir={extra}: no such folder")
     return compose_line(given.overrides, folder, given.config_name or "config", extra)
 
 
