@@ -118,8 +118,10 @@ def _told_by(result_file: Path) -> tuple[str, float] | None:
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
     """Training and evaluations of a whole run."""
     config, num_chars = spec.config, spec.corpus.num_chars
-    train, val, test = (num_chars * percent / 100 for percent in config.dataset.split)
-    evaluated = config.epochs * val + test
+    val, test = (num_chars * percent / 100 for percent in config.dataset.split[1:])
+    train = spec.updates_per_epoch * spec.train_batch_size * spec.train_unroll_steps
+    # Validation text once more at the end, for the losses of its characters.
+    evaluated = (config.epochs + 1) * val + test
     return (config.epochs * train + EVALUATION_SHARE * evaluated) / chars_per_second
 
 
