@@ -165,7 +165,7 @@ def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
                 1.5 + behind, base + behind + noise * rng.standard_normal((1, 200))
             ),
         }
-        kept = survivors(outcomes, 1, most=3)
+        kept = survivors(outcomes, MARGINS[1], most=3)
         assert (Model("50k", "rnn", 1) in kept) == is_kept
 
 

@@ -16,6 +16,7 @@ from charcmp.models.cells.registry import cell_info
 from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.decide import (
     ALPHA,
+    MARGINS,
     Challenge,
     Outcome,
     best_arms,
@@ -102,6 +103,7 @@ class Race:
         runner: trains the runs.
         track: hears of everything, remembers the plan.
         seed: of the first run of each arm; further ones count up from it.
+        margins: how far behind a model may be after each rung; nats per character.
     """
 
     def __init__(
@@ -110,9 +112,11 @@ class Race:
         runner: Runner,
         track: Track,
         seed: int = 0,
+        margins: Sequence[float] = MARGINS,
     ) -> None:
         self.models = list(models)
-        self.runner, self.track, self.seed = runner, track, seed
+        self.runner, self.track = runner, track
+        self.seed, self.margins = seed, margins
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
         self.out: set[Model] = set()
@@ -181,7 +185,7 @@ class Race:
 
     def _survivors(self, rung: int) -> list[Model]:
         found = self._first_seeds(rung)
-        kept = survivors(found, rung, MOST_MODELS[rung + 1])
+        kept = survivors(found, self.margins[rung], MOST_MODELS[rung + 1])
         lost = [model for model in best_arms(found) if model not in kept]
         if lost:
             self.out |= set(lost)
@@ -194,7 +198,8 @@ class Race:
     def _finals(self) -> Finish:
         """A second seed for all that are near, then looks: each settles it, or gives the leader and
         its strongest challenger one seed more."""
-        near = survivors(self._first_seeds(LAST_RUNG), LAST_RUNG, MOST_MODELS[LAST_RUNG])
+        found = self._first_seeds(LAST_RUNG)
+        near = survivors(found, self.margins[LAST_RUNG], MOST_MODELS[LAST_RUNG])
         arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG] if arm.model in near}
         self._seeds([self._next_seed(arm) for arm in arms.values()])
         for _ in range(MOST_LOOKS):
