@@ -93,7 +93,10 @@ SWEEP_ONLY = ("jobs", "jobs_per_gpu", "gpus", "hang_seconds")
 TEXT = ("dataset", "dataset.name", "dataset.path", "dataset.layout", "dataset.split")
 MACHINE = ("device", "threads", "jobs", "gpus", "results_dir", "data_dir")
 # What a race of `charcmp recommend` decides itself.
-RACE_DECIDES = ("optimizer.lr", "epochs", "hidden_size", "experiment", "task", "patience")
+RACE_DECIDES = (
+    *("optimizer.lr", "epochs", "updates_per_epoch", "hidden_size"),
+    *("experiment", "task", "patience"),
+)
 
 COMMANDS = {
     command.name: command

@@ -94,6 +94,11 @@ class Config:
     train_unroll_steps: int | None = option(
         None, "steps of one update, a divisor of unroll_steps; null: all", or_null(AT_LEAST_1)
     )
+    updates_per_epoch: int | None = option(
+        None,
+        "updates of an epoch, which then reads the beginning of each stream; null: all of it",
+        or_null(AT_LEAST_1),
+    )
     clip: float | None = option(
         5.0, "bound of the gradient, as clip_mode says; null: none", or_null(POSITIVE)
     )
