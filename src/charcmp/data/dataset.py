@@ -27,7 +27,16 @@ class DatasetConfig:
     name: str | None = option(
         None, "what the text is called in run ids and tables; null: as its file", or_null(NAME)
     )
+    source: str = option(
+        MISSING,
+        "where the text comes from",
+        one_of(("download", "file", "pydocs", "pysrc")),
+    )
     path: str | None = option(None, "a file of your own, with dataset=text")
+    url: str | None = option(None, "address of a download")
+    num_chars: int | None = option(None, "bytes that a right download has")
+    num_symbols: int | None = option(None, "distinct bytes that a right download has")
+    stand_ins: dict[str, str] = option({}, "other files that will do: {sha256: what it is}")
     layout: str = option(
         "columns",
         "where validation and test text lie: at each stream's end (columns), or the text's",
@@ -36,15 +45,6 @@ class DatasetConfig:
     split: list[float] = option(
         [80.0, 10.0, 10.0], "percent to train on, to validate and to test", SPLIT
     )
-    source: str = option(
-        MISSING,
-        "where the text comes from",
-        one_of(("download", "file", "pydocs", "pysrc")),
-    )
-    url: str | None = option(None, "address of a download")
-    num_chars: int | None = option(None, "bytes that a right download has")
-    num_symbols: int | None = option(None, "distinct bytes that a right download has")
-    stand_ins: dict[str, str] = option({}, "other files that will do: {sha256: what it is}")
 
     def __post_init__(self) -> None:
         self.source = EARLIER_SOURCES.get(self.source, self.source)
