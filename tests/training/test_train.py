@@ -152,6 +152,7 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
                 )
             },
         ),
+        ("gru", {"layout": "columns", "updates_per_epoch": 11, "epochs": 25}),
         ("gru", {"layout": "columns", "train_batch_size": 2, "train_unroll_steps": 5, "epochs": 2}),
         # Ends early, and after every resume where it does without.
         ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
