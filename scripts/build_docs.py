@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COPY = CHECKOUT / "build" / "docs"
+STYLE = CHECKOUT / "docs" / "site.css"
 
 
 def documents() -> list[Path]:
@@ -48,7 +49,7 @@ def main() -> None:
     wanted = {file for document in copied for file in linked_files(document)}
     if missing := sorted(str(file) for file in wanted if not file.is_file()):
         sys.exit("linked from the documents, but no files: " + ", ".join(missing))
-    for file in {*copied, *wanted}:
+    for file in {STYLE, *copied, *wanted}:
         to = COPY / file.relative_to(CHECKOUT)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, to)

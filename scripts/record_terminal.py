@@ -131,7 +131,7 @@ def thinned(screens: Sequence[tuple[float, str]], most: int) -> list[tuple[float
     """At most so many of them, evenly over the time; the last is the end."""
     end = screens[-1][0]
     chosen = {0: screens[0]}
-    for at, screen in screens:
+    for at, screen in screens[1:]:
         chosen[int(at / end * (most - 2)) + 1] = at, screen
     return list(chosen.values())
 

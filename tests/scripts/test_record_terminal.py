@@ -10,7 +10,7 @@ import pytest
 from helpers.console import CHECKOUT, load_script
 
 SVG = "{http://www.w3.org/2000/svg}"
-PROGRAM = "import time; print('first', flush=True); time.sleep(0.3); print('\\x1b[Fsecond')"
+PROGRAM = "import time; print('early', flush=True); time.sleep(0.3); print('\\x1b[Flate')"
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,6 @@ def test_a_recording(tmp_path: Path) -> None:
     subprocess.run([*record, *options, "--", sys.executable, str(program)], check=True)
     frames = ElementTree.parse(output).getroot().findall(f"{SVG}svg")
     first, *_, last = ("".join(frame.itertext()) for frame in frames[1:])
-    assert ("first" in first, "second" in first) == (True, False)
-    assert ("first" in last, "second" in last) == (False, True)
+    assert ("early" in first, "late" in first) == (True, False)
+    assert ("early" in last, "late" in last) == (False, True)
     assert len({frame.get("viewBox") for frame in frames}) == 1
