@@ -131,7 +131,8 @@ class Advice:
                 if one.model in self.finish.tied and one.estimate is not None]  # fmt: skip
         if not any(low > 0 for low in lows):
             return ""
-        return f" at the {100 * (1 - self.finish.alpha):.4g} % that each of several looks is judged by"
+        percent = 100 * (1 - self.finish.alpha)
+        return f" at the {percent:.4g} % that each of several looks is judged by"
 
     def _baselines(self) -> list[str]:
         """What no network trained for, and is still ahead."""
