@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -103,6 +104,7 @@ class LauncherConfig:
     _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
 
 
+@cache  # a command asks for it more than once, and Hydra copies each of them: 60 ms
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base.
 
