@@ -141,6 +141,12 @@ def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
     write_atomically(path, lambda file: file.write(contents), flush)
 
 
+def write_json(path: Path, value: Any, flush: bool = True) -> None:
+    """`write_bytes` of a value as JSON that people can read, too."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode(), flush)
+
+
 def remove_leftovers(folder: Path) -> None:
     """Deletes what killed processes were writing. Only for whoever holds the folder's lease."""
     for beside in folder.glob(f"{BESIDE_PREFIX}*"):

@@ -7,7 +7,7 @@ import pytest
 
 from charcmp.config.optimizers import OPTIMIZERS, RMSpropConfig
 from charcmp.config.schema import NOT_SCIENTIFIC, Config, flatten
-from charcmp.config.spec import deviation_warning, resolve_with, warnings
+from charcmp.config.spec import deviation_warning, resolve_with, split_of, warnings
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
@@ -112,6 +112,23 @@ def test_an_option_of_a_cell_counts_only_away_from_its_default(name, option) -> 
     )
     assert changed.run_id != plain.run_id
     assert set(changed.identity()) - set(plain.identity()) == {f"cell.{key}" for key in option}
+
+
+def test_an_epoch_on_a_part_of_the_text() -> None:
+    long = corpus_from_bytes("golden", bytes(range(87)) * 10_000)
+
+    def spec(**changes):
+        return resolve_with(config(**changes), long)
+
+    whole = spec()
+    assert whole.updates_per_epoch == split_of(whole).train.num_chunks(100)
+    part = spec(updates_per_epoch=2)
+    assert part.updates_per_epoch == 2
+    assert part.run_id != whole.run_id
+    for no_part in (whole.updates_per_epoch, whole.updates_per_epoch + 1):
+        assert spec(updates_per_epoch=no_part).run_id == whole.run_id
+    smaller = spec(train_batch_size=50, train_unroll_steps=20)
+    assert smaller.updates_per_epoch == 10 * whole.updates_per_epoch
 
 
 def test_an_updates_own_sizes() -> None:

@@ -153,6 +153,7 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
                 )
             },
         ),
+        ("gru", {"layout": "columns", "updates_per_epoch": 11, "epochs": 12}),
         (
             "gru",
             {"layout": "columns", "train_batch_size": 8, "train_unroll_steps": 5, "epochs": 2},

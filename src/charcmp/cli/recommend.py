@@ -24,7 +24,10 @@ longer, and gives the last ones more seeds. It decides by validation loss alone,
 what to take and how sure that is, and leaves the model ready for charcmp sample and charcmp score.
 """
 # What a race decides itself.
-ITS_OWN = ("optimizer.lr", "epochs", "hidden_size", "experiment", "task", "patience")
+ITS_OWN = (
+    *("optimizer.lr", "epochs", "updates_per_epoch", "hidden_size"),
+    *("experiment", "task", "patience"),
+)
 DEFAULT_MINUTES = 30.0
 
 

@@ -55,6 +55,7 @@ RULES: dict[str, Rule] = {
     "unroll_steps": or_null(AT_LEAST_1),
     "train_batch_size": or_null(AT_LEAST_1),
     "train_unroll_steps": or_null(AT_LEAST_1),
+    "updates_per_epoch": or_null(AT_LEAST_1),
     "clip": or_null(POSITIVE),
     "clip_mode": one_of(("value", "norm")),
     "reset_state": one_of(RESETS),

@@ -52,6 +52,9 @@ class Config:
     # divisor of them, or in a `contiguous` text their upper limit. null: the same.
     train_batch_size: int | None = None
     train_unroll_steps: int | None = None
+    # An epoch's updates, where it is to read only the beginning of every stream: a short training
+    # on a part of a long text. null: all of the training text.
+    updates_per_epoch: int | None = None
     clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
     clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
     reset_state: str = "never"  # to zero: never (the paper's) | epoch, at each one's start

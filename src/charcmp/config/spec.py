@@ -87,6 +87,11 @@ class RunSpec:
         """Steps of a training update."""
         return self.config.train_unroll_steps or self.unroll_steps
 
+    @cached_property
+    def updates_per_epoch(self) -> int:
+        """Training updates of an epoch."""
+        return self.config.updates_per_epoch or _num_updates(self.config, self.corpus)
+
     @property
     def right_context(self) -> int | None:
         """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
@@ -177,6 +182,10 @@ def resolve(config: Config) -> RunSpec:
 def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     """`resolve` for a corpus that is at hand."""
     config, chosen = _with_sizes(config, corpus)
+    if config.updates_per_epoch is not None and config.updates_per_epoch >= _num_updates(
+        config, corpus
+    ):
+        config = replace(config, updates_per_epoch=None)  # all of the text: the same run
     size = resolve_size(config, corpus.num_symbols)
     return RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
 
@@ -203,6 +212,14 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
         f"batch_size={batch} unroll_steps={steps}: {corpus.name} has {num_chars:,} characters to "
         f"train on, and these leave {num_chars // (batch * steps)} updates an epoch"
     )
+
+
+def _num_updates(config: Config, corpus: Corpus) -> int:
+    """Updates of an epoch of all the training text."""
+    batch, steps = config.batch_size or PAPER_SIZE, config.unroll_steps or PAPER_SIZE
+    dataset = config.dataset
+    num_chars = num_train_chars(corpus.num_chars, dataset.layout, dataset.split, batch, steps)
+    return num_chars // ((config.train_batch_size or batch) * (config.train_unroll_steps or steps))
 
 
 @dataclass(frozen=True)

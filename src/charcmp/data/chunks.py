@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,6 +31,10 @@ class Chunks:
     def num_chars(self) -> int:
         """Characters that count."""
         return self.y_KTB.numel() if self.num_scored is None else self.num_scored
+
+    def first(self, num_chunks: int) -> Chunks:
+        """The beginning of every stream alone."""
+        return replace(self, x_KTB=self.x_KTB[:num_chunks], y_KTB=self.y_KTB[:num_chunks])
 
     def scored(self, nll_KTB: Tensor) -> Tensor:
         """What counts of a number for each character, (num_chars,), row after row."""

@@ -6,7 +6,6 @@ results/baselines/<text>-<layout>-<hash>.json
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +13,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
-from charcmp.files import canonical_json, write_bytes
+from charcmp.files import canonical_json, write_json
 from charcmp.runs.result import (
     CorruptFileError,
     Count,
@@ -126,8 +125,7 @@ def read_baselines(file: Path) -> Baselines | None:
 
 def write_baselines(file: Path, baselines: Baselines) -> None:
     """UserError if they cannot be written."""
-    contents = json.dumps(msgspec.to_builtins(baselines), indent=2, ensure_ascii=False) + "\n"
-    write_bytes(file, contents.encode())
+    write_json(file, msgspec.to_builtins(baselines))
 
 
 def load_baselines(results_dir: str | Path) -> tuple[list[Baselines], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 import os
 import statistics
 import time
@@ -21,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from charcmp.data.corpus import Stream
-from charcmp.files import canonical_json, write_bytes
+from charcmp.files import canonical_json, write_json
 from charcmp.runs import result as records
 from charcmp.runs.result import CorruptFileError
 from charcmp.sweeping.slots import machine_key
@@ -90,8 +89,7 @@ class Speeds:
     def add(self, key: str, chars_per_second: float) -> None:
         self.measured[key] = chars_per_second
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(self.measured, indent=2)
-        write_bytes(self.file, text.encode(), flush=False)
+        write_json(self.file, self.measured, flush=False)
 
 
 def _read_speeds(file: Path) -> dict[str, float]:
@@ -118,8 +116,10 @@ def _told_by(result_file: Path) -> tuple[str, float] | None:
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
     """Training and evaluations of a whole run."""
     config, num_chars = spec.config, spec.corpus.num_chars
-    train, val, test = (num_chars * percent / 100 for percent in config.dataset.split)
-    evaluated = config.epochs * val + test
+    val, test = (num_chars * percent / 100 for percent in config.dataset.split[1:])
+    train = spec.updates_per_epoch * spec.train_batch_size * spec.train_unroll_steps
+    # Validation text once more at the end, for the losses of its characters.
+    evaluated = (config.epochs + 1) * val + test
     return (config.epochs * train + EVALUATION_SHARE * evaluated) / chars_per_second
 
 

@@ -20,15 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from charcmp.config.schema import Config
-from charcmp.errors import (
-    EXIT_AGAIN,
-    EXIT_ALONE,
-    EXIT_INTERRUPTED,
-    Interrupted,
-    UserError,
-    exit_status,
-)
-from charcmp.training.attempt import train_one
+from charcmp.errors import EXIT_AGAIN, EXIT_ALONE
+from charcmp.training.attempt import attempt
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
 
@@ -92,18 +85,12 @@ def _run(
             print(line, file=log)
 
         try:
-            train_one(order.config, Session(should_stop, say, order.command, order.num_lanes))
-            code = 0  # or diverged: the result says so
+            session = Session(should_stop, say, order.command, order.num_lanes)
+            code = attempt(order.config, session)
         except torch.AcceleratorError as error:  # after it, nothing in this process can go on
             say(f"charcmp: {error}")
             print(f"{order.log}: {error}", file=sys.stderr, flush=True)
             os._exit(EXIT_AGAIN)
-        except Interrupted as stop:
-            say(f"charcmp: {stop}")
-            code = EXIT_INTERRUPTED
-        except UserError as error:
-            say(f"charcmp: {error}")
-            code = exit_status(error)
         except Exception as error:
             log.write(traceback.format_exc())
             say(f"charcmp: {type(error).__name__}: {error}")

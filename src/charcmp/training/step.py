@@ -112,14 +112,13 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
         UserError: if it is too short for that.
     """
     splits = split_of(spec)
-    streams = {
-        splits.train.in_rows(spec.train_batch_size): spec.train_unroll_steps,
-        splits.val: spec.unroll_steps,
-        splits.test: spec.unroll_steps,
-    }
-    return [
-        to_chunks(stream, steps, device, spec.right_context) for stream, steps in streams.items()
-    ]
+    train = splits.train.in_rows(spec.train_batch_size)
+    chunks = to_chunks(train, spec.train_unroll_steps, device, spec.right_context)
+    evaluated = (
+        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
+        for stream in (splits.val, splits.test)
+    )
+    return [chunks.first(spec.updates_per_epoch), *evaluated]
 
 
 def remarks(step: Step, device: torch.device) -> Iterator[str]:

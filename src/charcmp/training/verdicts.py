@@ -16,7 +16,7 @@ import msgspec
 
 from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
-from charcmp.files import canonical_json, write_bytes
+from charcmp.files import canonical_json, write_json
 from charcmp.training.nvidia import driver_version
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class Record:
     def write(self, verdicts: list[Verdict]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         contents = {"about": self.about, "verdicts": [vars(verdict) for verdict in verdicts]}
-        text = json.dumps(contents, indent=2)
-        write_bytes(self.file, text.encode())
+        write_json(self.file, contents)
 
 
 def record_of(device: torch.device, precision: str) -> Record | None:

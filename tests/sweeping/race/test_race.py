@@ -18,8 +18,15 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MIN_UPDATES, RUNG_SHARES, longest_run
+from charcmp.sweeping.race.plan import (
+    MAX_EPOCHS,
+    MIN_UPDATES,
+    RUNG_SHARES,
+    longest_run,
+    nearest_length,
+)
 from charcmp.sweeping.race.race import Entry, Finish, Race
+from charcmp.sweeping.race.recommend import length_settings
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
 GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)
@@ -38,7 +45,10 @@ class Stored:
         return 0.01
 
     def seconds(self, entry: Entry) -> float:
-        return 0.01 * 100 * entry.epochs
+        return 0.01 * entry.updates
+
+    def nearest_length(self, updates: float) -> int:
+        return nearest_length(updates, updates_per_epoch=1000)
 
     def slot_seconds_left(self) -> float:
         return self.left
@@ -48,26 +58,26 @@ class Stored:
         for entry in entries:
             if self.left <= 0:
                 break
-            self.left -= 0.01 * 100 * entry.epochs
+            self.left -= 0.01 * entry.updates
             self.entries.append(entry)
             found[entry] = Outcome(self.nats(entry))
         return found
 
     def nats(self, entry: Entry) -> float:
-        (model, rate), epochs, seed = entry
+        (model, rate), updates, seed = entry
         if rate > 4 * BEST_RATE[model.cell]:
             return math.inf
         off = abs(math.log2(rate / BEST_RATE[model.cell]))
         rng = np.random.default_rng([zlib.crc32(repr(model).encode()), seed])
-        return self.level[model] + 0.03 * off + 1 / epochs + self.noise * rng.standard_normal()
+        return self.level[model] + 0.03 * off + 100 / updates + self.noise * rng.standard_normal()
 
     def drop(self, entries: Sequence[Entry]) -> None:
         self.dropped |= {entry.arm.model for entry in entries}
 
-    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
         return plan()
 
-    def out(self, models: Sequence[Model], after: str) -> None:
+    def out(self, models: Sequence[Model], updates: int) -> None:
         self.dropped |= set(models)
 
 
@@ -76,7 +86,7 @@ def levels(**changed: float) -> dict[Model, float]:
 
 
 def race(stored: Stored, models: Sequence[Model] = MODELS) -> Finish:
-    return Race(models, stored, stored, updates_per_epoch=100).run()
+    return Race(models, stored, stored).run()
 
 
 def test_the_best_wins_at_its_best_rate_and_the_baseline_stays() -> None:
@@ -93,9 +103,9 @@ def test_the_best_wins_at_its_best_rate_and_the_baseline_stays() -> None:
 def test_rungs_get_longer_and_fewer() -> None:
     stored = Stored(levels(gru1=1.4, gru2=1.41, lstm1=1.405))
     finish = race(stored)
-    lengths = sorted({entry.epochs for entry in stored.entries})
+    lengths = sorted({entry.updates for entry in stored.entries})
     assert len(lengths) == 3
-    arms = [{one.arm for one in stored.entries if one.epochs == length} for length in lengths]
+    arms = [{one.arm for one in stored.entries if one.updates == length} for length in lengths]
     assert len(arms[0]) > len(arms[1]) > len(arms[2]) == 3
     assert finish.num_runs == len(stored.entries)
 
@@ -155,7 +165,7 @@ def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
                 1.5 + behind, base + behind + noise * rng.standard_normal((1, 200))
             ),
         }
-        kept = survivors(outcomes, 1, most=3)
+        kept = survivors(outcomes, MARGINS[1], most=3)
         assert (Model("50k", "rnn", 1) in kept) == is_kept
 
 
@@ -184,3 +194,12 @@ def test_the_plan_fills_the_time() -> None:
     half, whole = (longest_run(0, time, seconds, 9) for time in (1500, 3000))
     assert half < whole < 2.2 * half
     assert RUNG_SHARES[0] * longest_run(0, 250, seconds, 9) >= MIN_UPDATES
+
+
+def test_lengths_are_parts_of_an_epoch_or_whole_ones() -> None:
+    assert [nearest_length(updates, 1000) for updates in (0.2, 340.4, 999, 1400, 1600, 8200)] == [
+        *(1, 340, 999, 1000, 2000, 8000)
+    ]
+    assert nearest_length(1e9, 1000) == 1000 * MAX_EPOCHS
+    assert length_settings(340, 1000) == ["epochs=1", "updates_per_epoch=340"]
+    assert length_settings(8000, 1000) == ["epochs=8"]

@@ -14,8 +14,9 @@ from charcmp.runs.result import Result
 from charcmp.runs.status import duration
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.board import length_text
 from charcmp.sweeping.race.decide import WORTH_KNOWING
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, epochs_text, label
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
 
 PERCENT = 95
 
@@ -62,6 +63,7 @@ class Advice:
 
     dataset: str
     budget: str
+    epochs: float  # of the finalists' trainings
     finish: Finish
     finalists: dict[Model, Finalist]
     minutes: float
@@ -90,13 +92,13 @@ class Advice:
         said = [
             f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
-            f"parameters), learning rate {take.rate:g}, {epochs_text(run.epochs)}: "
+            f"parameters), learning rate {take.rate:g}, {length_text(self.epochs)}: "
             f"{take.test_nats:.3f} "
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
         said += [*self._rivals(), *self._certainty(), *self._baselines()]
-        if run.epochs < FEW_EPOCHS:
+        if self.epochs < FEW_EPOCHS:
             said.append(FEW_EPOCHS_CAUTION)
         cost = f"A training takes {duration(take.seconds_train)}"
         if (micros := take.microseconds_per_sampled_char) is not None:
@@ -118,10 +120,19 @@ class Advice:
             return [said]
         quickest = min([self.take, *self.tied], key=lambda one: one.seconds_train)
         named = ", ".join(label(one.model) for one in self.tied)
-        tie = f"It is tied with {named}: these runs cannot tell them apart."
+        tie = f"It is tied with {named}: these runs cannot tell them apart{self._level()}."
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
+
+    def _level(self) -> str:
+        """Why a rival is tied whose 95 % interval leaves 0 out: a look spends a part of the 5 %."""
+        lows = [one.estimate.interval()[0] for one in self.finish.challenges
+                if one.model in self.finish.tied and one.estimate is not None]  # fmt: skip
+        if not any(low > 0 for low in lows):
+            return ""
+        percent = 100 * (1 - self.finish.alpha)
+        return f" at the {percent:.4g} % that each of several looks is judged by"
 
     def _baselines(self) -> list[str]:
         """What no network trained for, and is still ahead."""
@@ -168,7 +179,7 @@ class Advice:
             "hidden_size": run.hidden_size,
             "num_params": run.num_params,
             "optimizer_lr": take.rate,
-            "epochs": run.epochs,
+            "epochs": round(self.epochs, 3),
             "seeds": [result.seed for result in take.results],
             "val_nats_per_char": take.val_nats,
             "test_nats_per_char": take.test_nats,
@@ -201,20 +212,22 @@ def make_advice(
     make_job: Callable[[Entry], Job],
     seed: int,
     seconds: float,
+    updates_per_epoch: int,
     baselines: list[Baseline],
 ) -> Advice:
     """Reads the finalists' results: the first time in a race that test losses are looked at."""
     finalists = {}
     for model, arm in finish.arms.items():
         jobs = [
-            make_job(Entry(arm, finish.epochs, seed + number))
+            make_job(Entry(arm, finish.updates, seed + number))
             for number in range(len(finish.outcomes[model]))
         ]
         finalists[model] = Finalist(model, arm.rate, _results(jobs))
-    spec = make_job(Entry(finish.arms[finish.leader], finish.epochs, seed)).spec
+    spec = make_job(Entry(finish.arms[finish.leader], finish.updates, seed)).spec
     return Advice(
         dataset=spec.corpus.name,
         budget=spec.budget,
+        epochs=finish.updates / updates_per_epoch,
         finish=finish,
         finalists=finalists,
         minutes=seconds / 60,

@@ -12,7 +12,7 @@ from tabulate import tabulate
 from charcmp.runs.status import duration
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
-from charcmp.sweeping.race.race import Entry, epochs_text, label
+from charcmp.sweeping.race.race import Entry, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
 COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
@@ -23,13 +23,14 @@ class Board:
 
     Args:
         models: all that race.
+        updates_per_epoch: of all the training text.
         until: the end, by time.monotonic().
     """
 
-    def __init__(self, models: Sequence[Model], until: float) -> None:
-        self.models, self.until = models, until
+    def __init__(self, models: Sequence[Model], updates_per_epoch: int, until: float) -> None:
+        self.models, self.updates_per_epoch, self.until = models, updates_per_epoch, until
         self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}  # at its longest training so far
-        self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by epochs
+        self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by updates
         self.state: dict[Model, str] = {}
         self.seen: set[Entry] = set()
         self.is_table = sys.stdout.isatty()
@@ -37,18 +38,18 @@ class Board:
         self.shown_at = 0.0
 
     def ran(self, entry: Entry, outcome: Outcome) -> None:
-        """A run has ended; on long texts two rungs may be of one epoch, hence of the same runs."""
+        """A run has ended; two rungs may be of one length, hence of the same runs."""
         if entry in self.seen:
             return
         self.seen.add(entry)
         model = entry.arm.model
         if outcome.is_usable:
-            key = model, entry.epochs
+            key = model, entry.updates
             self.losses[key] = min(outcome.nats, self.losses.get(key, math.inf))
         before = self.best.get(model)
-        if before is None or entry.epochs > before[0].epochs:
+        if before is None or entry.updates > before[0].updates:
             self.best[model] = entry, [outcome]
-        elif entry.epochs == before[0].epochs:
+        elif entry.updates == before[0].updates:
             if entry.arm == before[0].arm:
                 self.best[model] = before[0], [*before[1], outcome]
             elif outcome.nats < before[1][0].nats:
@@ -58,7 +59,7 @@ class Board:
         else:
             nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged"
             print(
-                f"{label(model)}, rate {entry.arm.rate:g}, {epochs_text(entry.epochs)}, seed "
+                f"{label(model)}, rate {entry.arm.rate:g}, {self.length(entry.updates)}, seed "
                 f"{entry.seed}: validation {nats}  ({self._left()})",
                 flush=True,
             )
@@ -88,6 +89,12 @@ class Board:
             sys.stdout.write(f"\x1b[{self.lines_shown}F\x1b[J")
         self.lines_shown = 0
 
+    def epochs(self, updates: int) -> float:
+        return updates / self.updates_per_epoch
+
+    def length(self, updates: int) -> str:
+        return length_text(self.epochs(updates))
+
     def _left(self) -> str:
         return f"{duration(max(0.0, self.until - time.monotonic()))} left"
 
@@ -95,13 +102,13 @@ class Board:
         """The longest trained first, of these the best first."""
         return sorted(
             self.best,
-            key=lambda model: (-self.best[model][0].epochs, mean_nats(self.best[model][1])),
+            key=lambda model: (-self.best[model][0].updates, mean_nats(self.best[model][1])),
         )
 
-    def losses_by_epochs(self, model: Model) -> dict[int, float]:
+    def losses_by_epochs(self, model: Model) -> dict[float, float]:
         """A model's best loss at each length of training that it had, the shortest first."""
-        lengths = sorted({epochs for one, epochs in self.losses if one == model})
-        return {epochs: self.losses[model, epochs] for epochs in lengths}
+        lengths = sorted({updates for one, updates in self.losses if one == model})
+        return {self.epochs(updates): self.losses[model, updates] for updates in lengths}
 
     def table(self) -> str:
         return tabulate(self.rows(), headers="keys", disable_numparse=True)
@@ -118,11 +125,11 @@ class Board:
                     "": place,
                     "model": label(model),
                     "rate": f"{entry.arm.rate:g}",
-                    "epochs": entry.epochs,
+                    "epochs": f"{self.epochs(entry.updates):.2g}",
                     "seeds": len(outcomes),
                     "validation": f"{mean_nats(outcomes):.4f}",
                     "behind (95 %, text)": _behind(outcomes, ahead[1])
-                    if model != ranked[0] and entry.epochs == ahead[0].epochs
+                    if model != ranked[0] and entry.updates == ahead[0].updates
                     else "",
                     "state": self.state.get(model, "racing"),
                 }
@@ -133,6 +140,11 @@ class Board:
                     {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
                 )
         return rows
+
+
+def length_text(epochs: float) -> str:
+    """`0.33 epochs`, `1 epoch`"""
+    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
 
 
 def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:

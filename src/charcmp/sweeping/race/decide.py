@@ -46,7 +46,7 @@ def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
     return best
 
 
-def survivors(outcomes: Mapping[Arm, Outcome], rung: int, most: int) -> list[Model]:
+def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
     """The models of one budget that go on after a rung, the best first.
 
     A model is dropped if it lies behind the best one by more than the rung's margin and the noise
@@ -57,13 +57,13 @@ def survivors(outcomes: Mapping[Arm, Outcome], rung: int, most: int) -> list[Mod
     if not usable:
         return []
     leader = outcomes[best[usable[0]]]
-    near = [model for model in usable if _lead(outcomes[best[model]], leader) <= MARGINS[rung]]
+    near = [model for model in usable if least_lead(outcomes[best[model]], leader) <= margin]
     kept = near[:most]
     baseline = [model for model in usable if (model.cell, model.layers) == BASELINE]
     return kept + [model for model in baseline if model not in kept]
 
 
-def _lead(behind: Outcome, leader: Outcome) -> float:
+def least_lead(behind: Outcome, leader: Outcome) -> float:
     """How far one lies behind the other at least, as far as the text can tell; nats."""
     difference = behind.nats - leader.nats
     text = text_component([behind], [leader])

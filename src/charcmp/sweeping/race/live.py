@@ -15,6 +15,7 @@ from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
+from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
@@ -28,7 +29,7 @@ class LiveRunner:
         slots: shares of the machine.
         until: the end, by time.monotonic().
         on_end: hears of every run that has ended.
-        updates_per_epoch: of this text.
+        updates_per_epoch: of all the training text.
     """
 
     def __init__(
@@ -45,11 +46,11 @@ class LiveRunner:
 
     def measure(self, models: Sequence[Model]) -> None:
         """Learns how long the models' updates take, evaluations included."""
-        epochs = 10  # the share of evaluations is that of every longer run
-        jobs = {model: self.make_job(Entry(Arm(model, 0.003), epochs, 0)) for model in models}
+        updates = 10 * self.updates_per_epoch  # the share of evaluations is that of longer runs
+        jobs = {model: self.make_job(Entry(Arm(model, 0.003), updates, 0)) for model in models}
         estimates = estimate([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
-            self.speeds[model] = estimates[job].seconds / (epochs * self.updates_per_epoch)
+            self.speeds[model] = estimates[job].seconds / updates
 
     def seconds_per_update(self, model: Model) -> float:
         return self.speeds[model]
@@ -57,7 +58,10 @@ class LiveRunner:
     def seconds(self, entry: Entry) -> float:
         if self.make_job(entry).folder.result.exists():
             return 0.0
-        return self.seconds_per_update(entry.arm.model) * entry.epochs * self.updates_per_epoch
+        return self.seconds_per_update(entry.arm.model) * entry.updates
+
+    def nearest_length(self, updates: float) -> int:
+        return nearest_length(updates, self.updates_per_epoch)
 
     def slot_seconds_left(self) -> float:
         return max(0.0, self.until - time.monotonic()) * len(self.slots)
@@ -87,8 +91,7 @@ class LiveRunner:
             result = job.folder.read_result()
             if result is not None and result.chars_per_second:
                 seconds = run_seconds(job.spec, result.chars_per_second)
-                updates = entry.epochs * self.updates_per_epoch
-                self.speeds[entry.arm.model] = seconds / updates
+                self.speeds[entry.arm.model] = seconds / entry.updates
 
     def drop(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

@@ -69,7 +69,7 @@ def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
         if one.estimate is None:
             continue
         low, high = one.estimate.interval()
-        x = advice.finish.epochs * (1 + 0.04 * place)
+        x = advice.epochs * (1 + 0.04 * place)
         colour, _ = style_of(one.model.cell, cells)
         panel.plot([x, x], [leader + low, leader + high], color=colour, linewidth=2)
 

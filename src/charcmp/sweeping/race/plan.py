@@ -56,3 +56,10 @@ def longest_run(
             "of one slot of this machine; fewer models (cell=, layers=) or more minutes= will do"
         )
     return min(max(longest, shortest), MAX_UPDATES)
+
+
+def nearest_length(updates: float, updates_per_epoch: int) -> int:
+    """The length of a run closest to so many updates: of a part of an epoch, or of whole epochs."""
+    if updates < updates_per_epoch:
+        return max(1, round(updates))
+    return min(round(updates / updates_per_epoch), MAX_EPOCHS) * updates_per_epoch

@@ -16,6 +16,7 @@ from charcmp.models.cells.registry import cell_info
 from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.decide import (
     ALPHA,
+    MARGINS,
     Challenge,
     Outcome,
     best_arms,
@@ -26,7 +27,7 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MAX_EPOCHS, MOST_MODELS, RUNG_SHARES, longest_run
+from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
 SEEDS = 5  # of the leader and its challenger at most
@@ -35,10 +36,10 @@ MOST_LOOKS = SEEDS - 1
 
 
 class Entry(NamedTuple):
-    """A run of the race: an arm, trained for so long, with a seed."""
+    """A run of the race: an arm, trained for so many updates, with a seed."""
 
     arm: Arm
-    epochs: int
+    updates: int
     seed: int
 
 
@@ -50,6 +51,9 @@ class Runner(Protocol):
 
     def seconds(self, entry: Entry) -> float:
         """What a run will take of one slot; 0 if it is there already."""
+
+    def nearest_length(self, updates: float) -> int:
+        """Of the lengths that a run can have, the closest; in updates."""
 
     def slot_seconds_left(self) -> float:
         """The time that is left, times the runs at once."""
@@ -64,11 +68,11 @@ class Runner(Protocol):
 class Track(Protocol):
     """What the race tells as it goes, and what it must not decide anew when it goes on later."""
 
-    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """The length of a rung: as it was begun with before, else as planned now."""
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+        """A rung's updates: as it was begun with before, else as planned now."""
 
-    def out(self, models: Sequence[Model], after: str) -> None:
-        """These have been eliminated."""
+    def out(self, models: Sequence[Model], updates: int) -> None:
+        """These have been eliminated after so many updates."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Finish:
     """How a race ended: what won at its longest common training."""
 
     rung: int
-    epochs: int
+    updates: int
     leader: Model
     arms: dict[Model, Arm]  # of the finalists, the leader's among them
     outcomes: dict[Model, list[Outcome]]  # by seed
@@ -98,8 +102,8 @@ class Race:
         models: of one budget.
         runner: trains the runs.
         track: hears of everything, remembers the plan.
-        updates_per_epoch: of this text.
         seed: of the first run of each arm; further ones count up from it.
+        margins: how far behind a model may be after each rung; nats per character.
     """
 
     def __init__(
@@ -107,14 +111,14 @@ class Race:
         models: Sequence[Model],
         runner: Runner,
         track: Track,
-        updates_per_epoch: int,
         seed: int = 0,
+        margins: Sequence[float] = MARGINS,
     ) -> None:
         self.models = list(models)
         self.runner, self.track = runner, track
-        self.updates_per_epoch, self.seed = updates_per_epoch, seed
+        self.seed, self.margins = seed, margins
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
-        self.epochs: dict[int, int] = {}
+        self.lengths: dict[int, int] = {}  # by rung, in updates
         self.out: set[Model] = set()
 
     def run(self) -> Finish:
@@ -154,20 +158,19 @@ class Race:
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; whether any ended in time."""
-        if rung not in self.epochs:
-            plan = partial(self._planned_epochs, rung, arms)
-            self.epochs[rung] = self.track.epochs_of(rung, plan)
+        if rung not in self.lengths:
+            plan = partial(self._planned_length, rung, arms)
+            self.lengths[rung] = self.track.length_of(rung, plan)
         found = self.runner.run(self._entries(rung, arms))
         for entry, outcome in found.items():
             self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
         return bool(found)
 
-    def _planned_epochs(self, rung: int, arms: Sequence[Arm]) -> int:
+    def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int:
         seconds = [self.runner.seconds_per_update(arm.model) for arm in arms]
         models = len({arm.model for arm in arms})
-        updates = longest_run(rung, self.runner.slot_seconds_left(), seconds, models)
-        longest = min(updates / self.updates_per_epoch, MAX_EPOCHS)
-        return max(1, round(RUNG_SHARES[rung] * longest))
+        longest = longest_run(rung, self.runner.slot_seconds_left(), seconds, models)
+        return self.runner.nearest_length(RUNG_SHARES[rung] * longest)
 
     def _first_seeds(self, rung: int) -> dict[Arm, Outcome]:
         return {arm: found[0] for arm, found in self.outcomes.get(rung, {}).items()}
@@ -182,20 +185,21 @@ class Race:
 
     def _survivors(self, rung: int) -> list[Model]:
         found = self._first_seeds(rung)
-        kept = survivors(found, rung, MOST_MODELS[rung + 1])
+        kept = survivors(found, self.margins[rung], MOST_MODELS[rung + 1])
         lost = [model for model in best_arms(found) if model not in kept]
         if lost:
             self.out |= set(lost)
-            self.track.out(lost, epochs_text(self.epochs[rung]))
+            self.track.out(lost, self.lengths[rung])
         self.runner.drop([
-            Entry(arm, self.epochs[rung], self.seed) for arm in found if arm.model in lost
+            Entry(arm, self.lengths[rung], self.seed) for arm in found if arm.model in lost
         ])  # fmt: skip
         return kept
 
     def _finals(self) -> Finish:
         """A second seed for all that are near, then looks: each settles it, or gives the leader and
         its strongest challenger one seed more."""
-        near = survivors(self._first_seeds(LAST_RUNG), LAST_RUNG, MOST_MODELS[LAST_RUNG])
+        found = self._first_seeds(LAST_RUNG)
+        near = survivors(found, self.margins[LAST_RUNG], MOST_MODELS[LAST_RUNG])
         arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG] if arm.model in near}
         self._seeds([self._next_seed(arm) for arm in arms.values()])
         for _ in range(MOST_LOOKS):
@@ -210,7 +214,7 @@ class Race:
 
     def _next_seed(self, arm: Arm) -> Entry:
         seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
-        return Entry(arm, self.epochs[LAST_RUNG], seed)
+        return Entry(arm, self.lengths[LAST_RUNG], seed)
 
     def _seeds(self, entries: Sequence[Entry]) -> bool:
         """Runs further seeds if there is time for them; whether any ended."""
@@ -223,7 +227,7 @@ class Race:
 
     def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
         """Runs of arms with the first seed."""
-        return [Entry(arm, self.epochs[rung], self.seed) for arm in arms]
+        return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
 
     def _fits(self, entries: Sequence[Entry]) -> bool:
         """Whether there is time for all of them."""
@@ -257,7 +261,7 @@ class Race:
         best = best_arms(self._first_seeds(chosen))
         return Finish(
             rung=chosen,
-            epochs=self.epochs[chosen],
+            updates=self.lengths[chosen],
             leader=leader,
             arms={model: best[model] for model in usable[chosen]},
             outcomes=usable[chosen],
@@ -266,10 +270,6 @@ class Race:
             num_runs=sum(len(of) for found in self.outcomes.values() for of in found.values()),
             settled=settled and chosen == rung,
         )
-
-
-def epochs_text(epochs: int) -> str:
-    return f"{epochs} epoch{'s' * (epochs > 1)}"
 
 
 def label(model: Model) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +15,15 @@ from hydra.core.override_parser.types import Override
 
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
-from charcmp.config.spec import RunSpec, split_of
+from charcmp.config.spec import RunSpec
 from charcmp.data.sources import safe_name
 from charcmp.errors import Interrupted
-from charcmp.files import canonical_json, write_bytes
+from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
-from charcmp.sweeping.race.arms import CELLS, DEPTHS, Arm, Model
+from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
@@ -44,6 +43,7 @@ class Request:
     minutes: float
     seed: int
     make_job: Callable[[Entry], Job]  # the run of an entry
+    probe: Job  # a run of an epoch, for what all of them have in common
 
 
 def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
@@ -59,7 +59,7 @@ def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice
 
 def race_at_budget(request: Request, slots: Sequence[Slot]) -> Advice:
     make_job = cache(request.make_job)
-    probe = make_job(Entry(Arm(request.models[0], 0.003), 1, request.seed)).spec
+    probe = request.probe.spec
     settings = race_settings(request, probe)
     folder = race_folder(probe, settings)
     folder.create()
@@ -78,19 +78,18 @@ def _race(
 ) -> Advice:
     begun = time.monotonic()
     until = begun + 60 * request.minutes - state.state.seconds_spent
-    board = Board(request.models, until)
-    updates_per_epoch = num_updates(probe)
+    board = Board(request.models, probe.updates_per_epoch, until)
     print(
         f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
         f"{request.minutes:g} minutes, {len(slots)} runs at once"
         + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
     )
-    runner = LiveRunner(make_job, slots, until, board.ran, updates_per_epoch)
+    runner = LiveRunner(make_job, slots, until, board.ran, probe.updates_per_epoch)
     track = _Track(state, board)
     try:
         baselines = _baselines(probe)
         runner.measure(request.models)
-        finish = Race(request.models, runner, track, updates_per_epoch, request.seed).run()
+        finish = Race(request.models, runner, track, request.seed).run()
     except Interrupted as stop:
         board.show(finally_=True)
         raise Interrupted(f"{stop}; this is the leaderboard so far") from None
@@ -98,10 +97,11 @@ def _race(
         state.spend(time.monotonic() - begun)
     board.show(finally_=True)
     seconds = state.state.seconds_spent
-    advice = make_advice(finish, make_job, request.seed, seconds, baselines)
+    advice = make_advice(
+        finish, make_job, request.seed, seconds, probe.updates_per_epoch, baselines
+    )
     print(f"\n{advice.text()}")
-    record = json.dumps(advice.record(), indent=2) + "\n"
-    write_bytes(folder / "recommendation.json", record.encode())
+    write_json(folder / "recommendation.json", advice.record())
     page = race_page(advice, board)
     write_bytes(folder / "race.html", page.encode())
     run = [f"run={advice.take.best_run.run_id}", *_place(advice.results_dir)]
@@ -127,18 +127,12 @@ class _Track:
     def __init__(self, state: StateFile, board: Board) -> None:
         self.state, self.board = state, board
 
-    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
-        return self.state.epochs_of(rung, plan)
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+        return self.state.length_of(rung, plan)
 
-    def out(self, models: Sequence[Model], after: str) -> None:
+    def out(self, models: Sequence[Model], updates: int) -> None:
         self.board.out(models)
-        self.board.note(f"after {after} out: {', '.join(map(label, models))}")
-
-
-def num_updates(spec: RunSpec) -> int:
-    """Updates of an epoch."""
-    train = split_of(spec).train
-    return train.x_BC.size // (spec.train_batch_size * spec.train_unroll_steps)
+        self.board.note(f"after {self.board.length(updates)} out: {', '.join(map(label, models))}")
 
 
 def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
@@ -150,6 +144,7 @@ def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
         "hidden_size",
         "seed",
         "epochs",
+        "updates_per_epoch",
         "optimizer.lr",
         "corpus_sha256",
     )
@@ -184,28 +179,37 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
     others = [line for key, override in given.items() if key not in (*AXES, "seed")
               for line in single_values(override)]  # fmt: skip
 
-    def make(entry: Entry) -> Job:
-        model, rate = entry.arm
+    def make(model: Model, *settings: str) -> Job:
         overrides = [
             *others,
             *(f"cell={model.cell}", f"layers={model.layers}", f"budget={model.budget}"),
-            *(f"optimizer.lr={rate:g}", f"epochs={entry.epochs}", f"seed={entry.seed}"),
+            *settings,
         ]
         return make_job(overrides, composer.compose(overrides))
 
-    found = []
-    for budget in axes["budget"]:
-        models = [Model(str(budget), str(cell), int(layers))
+    def request(budget: str) -> Request:
+        models = [Model(budget, str(cell), int(layers))
                   for cell in axes["cell"] for layers in axes["layers"]]  # fmt: skip
-        found.append(Request(models, minutes, int(seed), make))
-    probes = [make(Entry(Arm(one.models[0], 0.003), 1, one.seed)).spec for one in found]
-    slots = make_slots(probes[0].config)
-    total = sum(probe.num_params for probe in probes)
-    shared = [
-        replace(one, minutes=minutes * probe.num_params / total)
-        for one, probe in zip(found, probes, strict=True)
-    ]
-    return shared, slots
+        probe = make(models[0], "epochs=1", f"seed={seed}")
+
+        def job_of(entry: Entry) -> Job:
+            model, rate = entry.arm
+            length = length_settings(entry.updates, probe.spec.updates_per_epoch)
+            return make(model, f"optimizer.lr={rate:g}", f"seed={entry.seed}", *length)
+
+        return Request(models, minutes, int(seed), job_of, probe)
+
+    found = [request(str(budget)) for budget in axes["budget"]]
+    total = sum(one.probe.spec.num_params for one in found)
+    shared = [replace(one, minutes=minutes * one.probe.spec.num_params / total) for one in found]
+    return shared, make_slots(found[0].probe.spec.config)
+
+
+def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
+    """What on a run's command line makes it so long (see `nearest_length`)."""
+    if updates < updates_per_epoch:
+        return ["epochs=1", f"updates_per_epoch={updates}"]
+    return [f"epochs={updates // updates_per_epoch}"]
 
 
 def _values(override: Override | None, default: Sequence[Any]) -> list[Any]:

@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from charcmp.errors import UserError
-from charcmp.files import write_bytes
+from charcmp.files import write_json
 from charcmp.runs.result import CorruptFileError, read_json
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 1 << 20
 
 
@@ -28,7 +28,12 @@ class State(Struct):
     text_sha256: str
     settings: dict[str, Any]  # that make it this race: models, budget, seed, how runs are trained
     seconds_spent: Annotated[float, Meta(ge=0)] = 0.0  # of the time that it was given so far
-    epochs: list[Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=list)  # of each rung
+    # Updates of each rung.
+    lengths: list[Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION:
+            raise ValueError(f"version {self.version}, but {VERSION} is read here")
 
 
 STATE = msgspec.json.Decoder(State)
@@ -55,17 +60,16 @@ class StateFile:
         self.is_new = found is None
         self.state = found or State(VERSION, text_sha256, settings)
 
-    def epochs_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """The length of a rung: as it was begun with, else as planned now."""
-        if rung == len(self.state.epochs):
-            self.state.epochs.append(plan())
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+        """A rung's updates: as it was begun with, else as planned now."""
+        if rung == len(self.state.lengths):
+            self.state.lengths.append(plan())
             self.write()
-        return self.state.epochs[rung]
+        return self.state.lengths[rung]
 
     def spend(self, seconds: float) -> None:
         self.state.seconds_spent += seconds
         self.write()
 
     def write(self) -> None:
-        text = msgspec.json.format(msgspec.json.encode(self.state), indent=2)
-        write_bytes(self.file, text)
+        write_json(self.file, msgspec.to_builtins(self.state))
