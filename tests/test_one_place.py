@@ -29,8 +29,8 @@ class AdamaxConfig(OptimizerConfig):
     torch_name = "Adamax"
     capturable = True
 
-    lr: float = option(2e-3, POSITIVE)
-    eps: float = option(1e-8, POSITIVE)
+    lr: float = learning_rate(2e-3)
+    eps: float = option(1e-8, "added to the largest gradient", POSITIVE)
 
 
 OPTIMIZERS["adamax"] = AdamaxConfig
@@ -62,7 +62,7 @@ DATASET_YAML = """
 defaults:
   - /schema/dataset@_here_: dataset
 name: mine
-source: paper
+source: download
 url: https://example.org/mine.txt
 num_chars: {num_chars}
 num_symbols: {num_symbols}
@@ -104,9 +104,11 @@ def test_one_of_each_in_one_place(tmp_path: Path, site: Path) -> None:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    listed = charcmp("train", "--help")
+    listed = " ".join(charcmp("train", "--help").split())
     for choice in ("elman", "adamax", "mine"):
         assert f" {choice}" in listed
+    assert "optimizer.lr=0.002 learning rate" in listed
+    assert "[adagrad: 0.05; adam, adamw, sgd: 0.01]" in listed  # adamax has the first one's
     assert "mine" in charcmp("data")
     assert "mine: " in charcmp("data", "fetch", "mine")
     chosen = ["cell=elman", "optimizer=adamax", "dataset=mine", "layers=1"]
@@ -119,4 +121,4 @@ def test_one_of_each_in_one_place(tmp_path: Path, site: Path) -> None:
     # The new text is built in: not one of those that dataset=text stands for.
     command = [sys.executable, "-m", "charcmp", "report", "dataset=text"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert "none of the 1 finished runs" in done.stderr
+    assert "no finished run matches" in done.stderr

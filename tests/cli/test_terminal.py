@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,6 +89,24 @@ def test_training_goes_on_when_nobody_listens(
     assert not list(tmp_path.glob("results/runs/*/failure.json"))
     told = "charcmp: standard output: No space left on device"
     assert (told in done.stderr) == ("full" in line)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("wanted", [True, False])
+def test_progress_in_lines_where_there_is_no_terminal(
+    charcmp: Charcmp, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("charcmp.training.train.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.training.train.TICK_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.sweeping.pool.PROGRESS_SECONDS", 0.0)
+    text = ["dataset=text", f"dataset.path={tiny_text}", *RNN, f"progress={str(wanted).lower()}"]
+    of_train = r"epoch 1/1  loss \d\.\d{4} nats/char so far, \d+ % of the run, \d+ s left"
+    of_sweep = r"\d+ %, \d/2 runs done, \d running, time left: (\d+ s|unknown)"
+    for line, args in ((of_train, ["train"]), (of_sweep, ["sweep", "seed=1,2", "jobs=1"])):
+        done = charcmp(*args, *text)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert any(re.fullmatch(line, printed) for printed in lines) == wanted
 
 
 PRINTING = {
@@ -216,7 +235,7 @@ def test_two_files_are_a_sweep(charcmp: Charcmp, tmp_path: Path) -> None:
     assert single.returncode == 2
     assert "is several runs: charcmp sweep dataset.path=" in single.stderr
     write_tiny_text(work / "a.txt,私.txt")  # one file, then
-    assert "1 runs: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
+    assert "1 run: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
 
 
 def test_what_hydras_grammar_means_where_no_such_file_is(

@@ -107,7 +107,7 @@ def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> No
 
 def test_a_lease_of_another_length_is_refused(tmp_path: Path, owner: Owner) -> None:
     owner(tmp_path / "owner")
-    with pytest.raises(UserError, match="another lease_seconds"):
+    with pytest.raises(UserError, match="uses a different lease_seconds"):
         Lease(tmp_path / "owner", SECONDS + 1).acquire()
 
 

@@ -96,8 +96,8 @@ def test_when_their_process_is_killed_they_go_on_in_another_then_alone(
     run(jobs)
     killer.join()
     said = capfd.readouterr().out
-    assert said.count("the process that it shared has failed; it goes on in another") >= 2
-    assert said.count("failed beside other runs; it goes on alone") >= 2
+    assert said.count("its shared process failed; continuing in another") >= 2
+    assert said.count("failed while sharing a process; continuing alone") >= 2
     assert "resuming" in jobs[0].folder.log.read_text()
     assert results(tmp_path / "lanes") == alone
 

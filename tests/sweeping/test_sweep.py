@@ -302,6 +302,9 @@ def test_rate_select_expands_to_a_ladder(charcmp: Charcmp, tiny_text: Path) -> N
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
     selected = charcmp("sweep", "--dry-run", "--no-cost", *args, "optimizer.lr=select").stdout
     assert "6 runs: 0 finished, 6 to do" in selected
+    assert [line.split()[-1] for line in selected.splitlines()[2:-1]] == (
+        ["0.0015", "0.003", "0.006", "0.012", "0.024", "0.048"]
+    )
     refused = charcmp("train", *args, "optimizer.lr=select")
     assert refused.returncode == 2
     assert "is several runs: charcmp sweep optimizer.lr=select" in refused.stderr
@@ -326,6 +329,7 @@ def test_a_bad_cell_is_told_before_anything_runs(
 def test_the_papers_grid(charcmp: Charcmp) -> None:
     plan = charcmp("sweep", "--dry-run", "--no-cost", CHARCMP_DATA=str(REAL_DATA)).stdout
     assert "72 runs: 0 finished, 72 to do" in plan
+    assert max(map(len, plan.splitlines())) <= 80 - len("  100 min  past runs")
     assert "wp-lstm-1x64-50k-s0-3def8185" in plan  # a published run: its id must not move
 
 
@@ -341,7 +345,7 @@ def test_a_dry_run_measures_what_it_does_not_know(
     assert not (tmp_path / "work" / "results" / "runs").exists()
     charcmp("sweep", *args, "cell=rnn", "seed=0")
     plan = charcmp("sweep", "--dry-run", *args)
-    assert plan.stdout.count("finished runs") == 1
+    assert plan.stdout.count("past runs") == 1
     assert plan.stdout.count("measured") == 2
     lines = [line for line in plan.stdout.splitlines() if line.startswith("tiny-")]
     assert "done" in lines[-1]  # what is to do comes first
