@@ -205,17 +205,21 @@ def test_a_fresh_clones_report_is_the_published_one(charcmp: Charcmp, tmp_path: 
     assert none_yet.returncode == 2
     assert "no finished run" in none_yet.stderr
     assert "charcmp report --published shows the published runs" in none_yet.stderr
-    charcmp("report", "--published", "--output", str(tmp_path / "paper" / "report"))
-    for folder in OTHERS:
-        charcmp(
-            "report", f"results_dir={folder}", "--output", str(tmp_path / folder.name / "report")
-        )
     for folder in PUBLISHED:
+        which = "--published" if folder == PAPER else f"results_dir={folder}"
+        # PNGs, of which only the names are compared, take half of the time: one report has them.
+        formats = [] if folder.name == "example" else ["--format", "csv,md,tex,svg,html"]
+        out = tmp_path / folder.name / "report"
+        charcmp("report", which, "--output", str(out), *formats)
         published, written = report_files(folder), report_files(tmp_path / folder.name)
-        assert written.keys() == published.keys()
+        drawn = {name.removesuffix(".svg") for name in published if name.endswith(".svg")}
+        pngs = {name for name in published if name.endswith(".png")}
+        assert pngs == {f"{name}.png" for name in drawn}
+        assert written.keys() == (published.keys() - pngs if formats else published.keys())
+        assert sum(map(len, published.values())) < 10_000_000
+        published = {name: published[name] for name in written}
         for name, contents in published.items():
             assert comparable(name, written[name]) == comparable(name, contents), name
-        assert sum(map(len, published.values())) < 10_000_000
 
 
 @needs_corpora
