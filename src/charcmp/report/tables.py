@@ -10,7 +10,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -28,6 +28,8 @@ CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS)
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
 ANY_RATE = {"optimizer.lr": "each model's own"}  # the settings of such a block
+LENGTH = ("epochs", "updates_per_epoch")  # of a training; without the second, epochs are whole
+MANY_MODELS = 10  # of a budget: so many are no longer seen at a glance
 Column = tuple[str, int]  # a cell with its options, and the number of layers
 Candidate = tuple[float, float]  # learning rate and dropout, of which validation text chooses
 
@@ -52,6 +54,7 @@ class Cell:
     dropout_candidates: list[float]
     rate: float  # learning rate; NaN for the default of an optimiser other than RMSProp
     rate_candidates: list[float]
+    rates_given_up: list[float]  # after a shorter training, in a table of own rates
     train_nats: float
     val_nats: float
     test_nats: float
@@ -151,8 +154,9 @@ def arranged(runs: Iterable[Run]) -> list[Block]:
     """A block for each training, and one of models each at its own learning rate where several
     rates were trained; of these rates only the protocol's then has a block to itself."""
     blocks = []
+    runs = list(runs)
     for alike in _grouped(runs, lambda run: canonical_json(settings(run) | ANY_RATE)).values():
-        complete = at_every_rate(alike)
+        complete = at_every_rate(alike, runs)
         for rate, at_rate in _grouped(alike, rate_of).items():
             if not complete or rate == paper.LEARNING_RATE:
                 blocks.append(Block(settings(at_rate[0]), at_rate))
@@ -161,19 +165,54 @@ def arranged(runs: Iterable[Run]) -> list[Block]:
     return blocks
 
 
-def at_every_rate(runs: Sequence[Run]) -> list[Run]:
+def at_every_rate(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[Run]:
     """The runs of the models that were trained at every rate and dropout that others were.
 
+    A rate that a model was trained at for a shorter time alone counts too: it was tried, and given
+    up for better ones (scripts/census.py).
+
     [] unless there are several rates and, at one budget, at least two such models.
+
+    Args:
+        runs: of one training but for the rate.
+        others: where to look for shorter trainings.
     """
-    found = []
+    found: list[Run] = []
+    if len({rate_of(run) for run in runs}) < 2:
+        return found
+    shorter = _grouped((run for run in others if _is_shorter(run, runs[0])), _model)
     for at_budget in _grouped(runs, lambda run: run.target_params).values():
         ladder = {candidate_of(run) for run in at_budget}
-        models = _grouped(at_budget, lambda run: (run.variant, run.layers, run.hidden_size))
-        complete = [of for of in models.values() if {candidate_of(run) for run in of} == ladder]
+        complete = [
+            of_model
+            for model, of_model in _grouped(at_budget, _model).items()
+            if {candidate_of(run) for run in [*of_model, *shorter.get(model, [])]} >= ladder
+        ]
         if len({rate for rate, _ in ladder}) > 1 and len(complete) > 1:
-            found += [run for of in complete for run in of]
+            found += [run for of_model in complete for run in of_model]
     return found
+
+
+def _model(run: Run) -> tuple[str, int, int]:
+    return run.variant, run.layers, run.hidden_size
+
+
+def _is_shorter(run: Run, other: Run) -> bool:
+    """Whether a run was trained as another was, only for a shorter time."""
+    if _without_length(run) != _without_length(other):
+        return False
+    length, longer = _length(run), _length(other)
+    return length != longer and all(a <= b for a, b in zip(length, longer, strict=True))
+
+
+def _without_length(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in (settings(run) | ANY_RATE).items() if key not in LENGTH}
+
+
+def _length(run: Run) -> tuple[float, float]:
+    """Epochs, and updates of each: infinite where they are whole."""
+    updates = run.identity.get("updates_per_epoch", math.inf)
+    return run.epochs, updates if isinstance(updates, int | float) else math.inf
 
 
 def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
@@ -336,6 +375,8 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         place: make_cell(place[0], used[place[0]], of_cell, paper_nats(*place))
         for place, of_cell in runs_of_cell.items()
     }
+    if common.items() >= ANY_RATE.items():
+        cells = _with_rates_given_up(cells)
     columns = {(cell, layers) for _, cell, layers in cells}
     if is_lm and common["dataset"] in paper.SPLITS:
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
@@ -347,6 +388,20 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         sorted(columns, key=_column_order),
         cells,
     )
+
+
+def _with_rates_given_up(
+    cells: dict[tuple[str, str, int], Cell],
+) -> dict[tuple[str, str, int], Cell]:
+    """The models of a table of own rates, each with the rates of its row that it was not trained
+    at to the end."""
+    ladders: dict[str, set[float]] = defaultdict(set)
+    for (row, *_), cell in cells.items():
+        ladders[row] |= {*cell.rate_candidates}
+    return {
+        place: replace(cell, rates_given_up=sorted(ladders[place[0]] - {*cell.rate_candidates}))
+        for place, cell in cells.items()
+    }
 
 
 def base_cell(cell: str) -> str:
@@ -393,6 +448,7 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         dropout_candidates=sorted({dropout for _, dropout in candidates}),
         rate=chosen[0],
         rate_candidates=sorted({rate for rate, _ in candidates}),
+        rates_given_up=[],
         train_nats=statistics.fmean(run.train_nats_per_char for run in shown) if done else math.nan,
         val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
         test_nats=statistics.fmean(test) if done else math.nan,
