@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,7 @@ ANY_RATE = {"optimizer.lr": "each model's own"}  # the settings of such a block
 LENGTH = ("epochs", "updates_per_epoch")  # of a training; without the second, epochs are whole
 MANY_MODELS = 10  # of a budget: so many are no longer seen at a glance
 Column = tuple[str, int]  # a cell with its options, and the number of layers
+Model = tuple[str, int, int]  # such a cell, the number of layers, the hidden size
 Candidate = tuple[float, float]  # learning rate and dropout, of which validation text chooses
 
 
@@ -75,6 +76,11 @@ class Cell:
     @property
     def run_ids(self) -> list[str]:
         return [run.run_id for run in self.runs]
+
+    @property
+    def rates_tried(self) -> list[float]:
+        """Learning rates, ascending: to the end or for a shorter time."""
+        return sorted({*self.rate_candidates, *self.rates_given_up})
 
     @property
     def deviation_percent(self) -> float:
@@ -148,6 +154,7 @@ class Block:
 
     settings: dict[str, Any]
     runs: list[Run]
+    tried_shorter: dict[Model, set[Candidate]] = field(default_factory=dict)
 
 
 def arranged(runs: Iterable[Run]) -> list[Block]:
@@ -156,44 +163,52 @@ def arranged(runs: Iterable[Run]) -> list[Block]:
     blocks = []
     runs = list(runs)
     for alike in _grouped(runs, lambda run: canonical_json(settings(run) | ANY_RATE)).values():
-        complete = at_every_rate(alike, runs)
+        shorter = _tried_shorter(alike, runs)
+        complete = at_every_rate(alike, shorter)
         for rate, at_rate in _grouped(alike, rate_of).items():
             if not complete or rate == paper.LEARNING_RATE:
                 blocks.append(Block(settings(at_rate[0]), at_rate))
         if complete:
-            blocks.append(Block(settings(complete[0]) | ANY_RATE, complete))
+            blocks.append(Block(settings(complete[0]) | ANY_RATE, complete, shorter))
     return blocks
 
 
-def at_every_rate(runs: Sequence[Run], others: Sequence[Run] = ()) -> list[Run]:
+def at_every_rate(
+    runs: Sequence[Run], shorter: Mapping[Model, set[Candidate]] | None = None
+) -> list[Run]:
     """The runs of the models that were trained at every rate and dropout that others were.
 
-    A rate that a model was trained at for a shorter time alone counts too: it was tried, and given
-    up for better ones (scripts/census.py).
+    What a model was trained at for a shorter time alone counts too: it was tried, and given up for
+    something better (scripts/census.py).
 
     [] unless there are several rates and, at one budget, at least two such models.
-
-    Args:
-        runs: of one training but for the rate.
-        others: where to look for shorter trainings.
     """
-    found: list[Run] = []
-    if len({rate_of(run) for run in runs}) < 2:
-        return found
-    shorter = _grouped((run for run in others if _is_shorter(run, runs[0])), _model)
+    found = []
+    shorter = shorter or {}
     for at_budget in _grouped(runs, lambda run: run.target_params).values():
         ladder = {candidate_of(run) for run in at_budget}
         complete = [
             of_model
-            for model, of_model in _grouped(at_budget, _model).items()
-            if {candidate_of(run) for run in [*of_model, *shorter.get(model, [])]} >= ladder
+            for model, of_model in _grouped(at_budget, model_of).items()
+            if {*map(candidate_of, of_model), *shorter.get(model, ())} >= ladder
         ]
         if len({rate for rate, _ in ladder}) > 1 and len(complete) > 1:
             found += [run for of_model in complete for run in of_model]
     return found
 
 
-def _model(run: Run) -> tuple[str, int, int]:
+def _tried_shorter(runs: Sequence[Run], others: Iterable[Run]) -> dict[Model, set[Candidate]]:
+    """What the models of runs of one training were tried at in shorter ones, where several rates
+    were trained."""
+    tried: dict[Model, set[Candidate]] = defaultdict(set)
+    if len({rate_of(run) for run in runs}) > 1:
+        for run in others:
+            if _is_shorter(run, runs[0]):
+                tried[model_of(run)].add(candidate_of(run))
+    return tried
+
+
+def model_of(run: Run) -> Model:
     return run.variant, run.layers, run.hidden_size
 
 
@@ -372,11 +387,15 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
 
     cells = {
-        place: make_cell(place[0], used[place[0]], of_cell, paper_nats(*place))
+        place: make_cell(
+            place[0],
+            used[place[0]],
+            of_cell,
+            paper_nats(*place),
+            block.tried_shorter.get(model_of(of_cell[0]), set()),
+        )
         for place, of_cell in runs_of_cell.items()
     }
-    if common.items() >= ANY_RATE.items():
-        cells = _with_rates_given_up(cells)
     columns = {(cell, layers) for _, cell, layers in cells}
     if is_lm and common["dataset"] in paper.SPLITS:
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
@@ -388,20 +407,6 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         sorted(columns, key=_column_order),
         cells,
     )
-
-
-def _with_rates_given_up(
-    cells: dict[tuple[str, str, int], Cell],
-) -> dict[tuple[str, str, int], Cell]:
-    """The models of a table of own rates, each with the rates of its row that it was not trained
-    at to the end."""
-    ladders: dict[str, set[float]] = defaultdict(set)
-    for (row, *_), cell in cells.items():
-        ladders[row] |= {*cell.rate_candidates}
-    return {
-        place: replace(cell, rates_given_up=sorted(ladders[place[0]] - {*cell.rate_candidates}))
-        for place, cell in cells.items()
-    }
 
 
 def base_cell(cell: str) -> str:
@@ -419,9 +424,16 @@ def _column_order(column: Column) -> tuple[int, str, int]:
     return *cell_order(cell), layers
 
 
-def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:
+def make_cell(
+    row: str,
+    target: int,
+    runs: Sequence[Run],
+    paper_nats: float | None,
+    tried_shorter: Set[Candidate] = frozenset(),
+) -> Cell:
     """What a cell shows of its runs: several seeds, perhaps several dropouts or learning rates."""
     candidates = _grouped(runs, candidate_of)
+    rates = {rate for rate, _ in candidates}
     chosen = chosen_by_validation(candidates)
     done = [run for run in candidates[chosen] if run.status == "done"]
     shown = sorted(done or candidates[chosen], key=lambda run: run.seed)
@@ -447,8 +459,8 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         dropout=chosen[1],
         dropout_candidates=sorted({dropout for _, dropout in candidates}),
         rate=chosen[0],
-        rate_candidates=sorted({rate for rate, _ in candidates}),
-        rates_given_up=[],
+        rate_candidates=sorted(rates),
+        rates_given_up=sorted({rate for rate, _ in tried_shorter} - rates),
         train_nats=statistics.fmean(run.train_nats_per_char for run in shown) if done else math.nan,
         val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
         test_nats=statistics.fmean(test) if done else math.nan,

@@ -305,10 +305,10 @@ def _rate_notes(table: Table) -> list[str]:
     cells = table.done()
     if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not cells:
         return []
-    ladders = {cell.row: sorted([*cell.rate_candidates, *cell.rates_given_up]) for cell in cells}
-    told = [
-        f"{row}: " + ", ".join(f"{rate:g}" for rate in ladder) for row, ladder in ladders.items()
-    ]
+    told = []
+    for row in table.rows:
+        rates = sorted({rate for cell in cells if cell.row == row for rate in cell.rates_tried})
+        told.append(f"{row}: " + ", ".join(f"{rate:g}" for rate in rates))
     notes = [
         "Each model at the learning rate with the lowest mean validation loss over the seeds that "
         f"all its rates share. Rates tried at {'; '.join(told)}. A model is here only if it was "
@@ -319,7 +319,7 @@ def _rate_notes(table: Table) -> list[str]:
         + "."
     ]
     at_end = [
-        _name(cell) for cell in cells if cell.rate in (ladders[cell.row][0], ladders[cell.row][-1])
+        _name(cell) for cell in cells if cell.rate in (cell.rates_tried[0], cell.rates_tried[-1])
     ]
     if at_end:
         notes.append(
