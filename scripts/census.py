@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from typing import NamedTuple
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
-from charcmp.errors import require
+from charcmp.errors import EXIT_INTERRUPTED, require
 from charcmp.sweeping.grid import Job, make_grid, make_job
 from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_neighbours
 from charcmp.sweeping.race.decide import MARGINS, Outcome, best_arms, survivors
@@ -179,7 +180,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf)
     args = parser.parse_args()
     named = [word for word in args.overrides if word.startswith("experiment=")]
-    census([*([] if named else ["experiment=census"]), *args.overrides], args.updates, args.minutes)
+    overrides = [*([] if named else ["experiment=census"]), *args.overrides]
+    try:
+        census(overrides, args.updates, args.minutes)
+    except KeyboardInterrupt:  # before the first run, which answers it by itself
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

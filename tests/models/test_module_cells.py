@@ -137,9 +137,7 @@ def test_of_the_zoo(name: str) -> None:
 )
 def test_of_other_packages(name: str, package: str) -> None:
     pytest.importorskip(package)
-    kwargs = {"batch_first": False} if name == "CfC" else {}
-    where = "ncps.torch" if name == "CfC" else "charcmp.models.cells.adapters"
-    wanted = solve(module_shape(f"{where}.{name}", kwargs=kwargs, layers=2), 20_000)
+    wanted = solve(module_shape(f"charcmp.models.cells.adapters.{name}", layers=2), 20_000)
     assert abs(wanted.num_params / 20_000 - 1) < 0.03
     check_module_cells(wanted)
 

@@ -69,3 +69,21 @@ class SLSTM(nn.Module):
     def forward(self, x_TBI: Tensor, state_SBH: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y_TBH, state_SBH = self.cell(self.gates(x_TBI), state_SBH)
         return y_TBH, state_SBH
+
+
+class CfC(nn.Module):
+    """Closed-form continuous-time network (Hasani et al. 2022), of the package ncps, with a time of
+    1 between characters: ncps.torch.CfC, which takes streams first unless told otherwise.
+    """
+
+    adapts = "ncps"
+
+    def __init__(self, input_size: int, hidden_size: int, mode: str = "default") -> None:
+        from ncps.torch import CfC as StreamsFirst
+
+        super().__init__()
+        self.layer = StreamsFirst(input_size, hidden_size, batch_first=False, mode=mode)
+
+    def forward(self, x_TBI: Tensor, state_BH: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y_TBH, state_BH = self.layer(x_TBI, state_BH)
+        return y_TBH, state_BH
