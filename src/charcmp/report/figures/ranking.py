@@ -58,8 +58,9 @@ def _ranking(analysis: Analysis, row: str, cells: Sequence[Cell]) -> Drawn:
     losses.set_xlabel(f"test loss\n({NATS})")
     reference = _reference(cells)
     _speed_bars(speeds, cells, reference)
-    legend(figure, _handles(tiers))
-    return Drawn(f"ranking-{row}", _caption(row, cells, best, reference), figure, row)
+    by_text = any(_is_by_text(cell, from_best.get(cell.column)) for cell in cells)
+    legend(figure, _handles(tiers, by_text))
+    return Drawn(f"ranking-{row}", _caption(row, cells, best, reference, by_text), figure, row)
 
 
 def _tiers(
@@ -101,24 +102,29 @@ def _loss_line(
         low, high = from_best.judged.interval
         ends = best.test_nats + low, min(best.test_nats + high, edge)
         panel.plot(ends, (y, y), color=colour, linewidth=1.5)
-    is_over_seeds = len(cell.seeds) > 1 if from_best is None else from_best.both is not None
+    face = "white" if _is_by_text(cell, from_best) else colour
     (dot,) = panel.plot(cell.test_nats, y, color=colour, marker="o", markersize=5,
-                        markerfacecolor=colour if is_over_seeds else "white")  # fmt: skip
+                        markerfacecolor=face)  # fmt: skip
     dot.set_gid(RUN_GID + "+".join(cell.run_ids))
 
 
-def _handles(tiers: Sequence[int]) -> list[Line2D]:
-    """The tiers that there are, and how the two kinds of intervals are marked."""
+def _is_by_text(cell: Cell, from_best: Difference | None) -> bool:
+    """Whether it, or the best that it is compared with, has a single seed."""
+    return len(cell.seeds) == 1 if from_best is None else from_best.both is None
+
+
+def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
+    """The tiers that there are, and where it is needed how single seeds are marked."""
     handles = [
         Line2D([], [], color=colour, marker="o", label=meaning)
         for number, (colour, meaning) in enumerate(TIERS) if number in tiers
     ]  # fmt: skip
-    one_seed = "one seed: interval and colour by text alone"
-    return [
-        *handles,
-        Line2D([], [], color="black", marker="o", label="interval over seeds and text"),
-        Line2D([], [], color="black", marker="o", markerfacecolor="white", label=one_seed),
-    ]
+    if by_text:
+        label = "hollow: one seed, interval and colour by text alone"
+        handles.append(
+            Line2D([], [], color="black", marker="o", markerfacecolor="white", label=label)
+        )
+    return handles
 
 
 def _reference(cells: Sequence[Cell]) -> Cell | None:
@@ -141,13 +147,20 @@ def _speed_bars(panel: Axes, cells: Sequence[Cell], reference: Cell | None) -> N
     )  # fmt: skip
 
 
-def _caption(row: str, cells: Sequence[Cell], best: Cell, reference: Cell | None) -> str:
+def _caption(
+    row: str, cells: Sequence[Cell], best: Cell, reference: Cell | None, by_text: bool
+) -> str:
     said = [
         f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
         f"difference from {name(best)}, the model with the lowest mean validation loss, which is "
-        "why a model may lie to its left. One with a single seed is compared on the test text "
-        "alone: how much another seed would move it is not known."
+        "why a model may lie to its left; they are over seeds and text. The colours tell what is "
+        "significant after Holm (5 %)."
     ]
+    if by_text:
+        said.append(
+            "A model with a single seed is compared on the test text alone: how much another seed "
+            "would move it is not known."
+        )
     if reference is not None:
         said.append(
             f"{name(reference)} read {chars_per_second(reference):,.0f} characters a second."
