@@ -121,7 +121,7 @@ BAD = {
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
     "sizes of an update": (
         ["dataset.layout=columns", "train_batch_size=3"],
-        "must be a divisor of batch_size=4",
+        "must be a divisor of batch_size=16",
         "",
     ),
     "warm-up of another unit": (

@@ -94,7 +94,7 @@ def test_watching_from_another_shell(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1", "jobs=1"]
-    sweep = start("sweep", *text, "seed=0,1", "epochs=40")
+    sweep = start("sweep", *text, "seed=0,1", "epochs=20")
     wait_for(lambda: list((tmp_path / "work" / "results" / "runs").glob("*/owner")))
     first = json.loads(charcmp("status", "--json").stdout)
     assert {run["state"] for run in first} <= {"running", "waiting", "done"}
@@ -104,7 +104,7 @@ def test_watching_from_another_shell(
     assert watched.returncode == 0
     for seed in (0, 1):
         lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]
-        assert " done 40/40" in lines[-1]
+        assert " done 20/20" in lines[-1]
 
 
 @pytest.mark.processes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
 
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
@@ -197,6 +198,7 @@ class LauncherConfig:
     _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
 
 
+@cache  # a command asks for it more than once, and Hydra copies each of them: 60 ms
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base.
 

@@ -81,7 +81,7 @@ def make_report(
     shown = [terminal(findings, full) if tables else "", fill_in.terminal(fill_tables, full)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
-        files |= picture_files(findings)
+        files |= picture_files(findings, with_png="png" in formats)
     written = _write(folder.path, files, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
@@ -107,14 +107,14 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     return wanted
 
 
-def picture_files(findings: Findings) -> dict[str, bytes]:
-    """The figures, and the page that shows them: name -> contents."""
+def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
+    """The figures, and the page that shows them: name -> contents. Half of the time is for PNGs."""
     from charcmp.report.figures.pictures import pictures  # slow to import
     from charcmp.report.writing.page import page
 
-    drawn = pictures(findings.analyses, say=_note)
+    drawn = pictures(findings.analyses, _note, with_png)
     files = {f"figures/{one.name}.svg": one.svg for one in drawn}
-    files |= {f"figures/{one.name}.png": one.png for one in drawn}
+    files |= {f"figures/{one.name}.png": one.png for one in drawn if one.png is not None}
     return files | {"report.html": page(findings, drawn).encode()}
 
 
