@@ -243,7 +243,7 @@ def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> Non
     reported = charcmp("report", "cell=module", "cell.target=cells.py:Layer")
     assert "Layer" in reported.stdout
 
-    with pytest.raises(UserError, match=r"name it again, as in target=package\.Layer"):
+    with pytest.raises(UserError, match=r"name that again, as in target=package\.Layer"):
         load_trained(run.name, str(work / "results"))
     trained = load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Layer")
     assert trained.model().hidden_size == 8
