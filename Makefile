@@ -2,7 +2,7 @@ VENV ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo lint test test-fast clean
+.PHONY: help demo lint test test-fast docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -20,9 +20,10 @@ demo: $(VENV)/.installed  ## install into .venv and run the main job on text tha
 	@echo '  $(BIN)/charcmp sweep dataset=text dataset.path=my.txt budget=50k'
 	@echo '  $(BIN)/charcmp report dataset=text'
 
-lint: $(VENV)/.installed  ## style, types, and which package may import which
+lint: $(VENV)/.installed  ## style, spelling, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -31,6 +32,9 @@ test: lint  ## lint, then all tests
 
 test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not processes'
+
+docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html
+	$(BIN)/python scripts/build_docs.py
 
 clean:  ## remove .venv and the demo's results
 	rm -rf $(VENV) results/demo

@@ -4,8 +4,9 @@
                               [--with-weights]
 
 Of each finished run, small files that name no folder of the machine: result.json, config.yaml,
-environment.json, history.json and, unless it diverged, test_blocks.npz. Doing it again changes
-nothing; nothing published is ever deleted. Exit status 1 if a run was refused.
+environment.json, history.json and, unless it diverged, test_blocks.npz; and all of baselines/.
+Doing it again changes nothing; nothing published is ever deleted. Exit status 1 if a run was
+refused.
 
 --without-losses leaves out test_blocks.npz, and the report: for runs that are published for a table
 of another script. --with-weights adds best.safetensors (4 bytes a parameter), so that the published
@@ -29,6 +30,7 @@ from charcmp.files import write_bytes
 from charcmp.report.load import check_result
 from charcmp.report.losses import BLOCKS_FILE, num_series, pack, read_nll
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
+from charcmp.runs.baselines import baselines_dir, read_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.result import CorruptFileError
 
@@ -148,9 +150,24 @@ def publish(
         f"{num_published} runs published, {num_unchanged} unchanged, {num_refused} refused, "
         f"{num_unfinished} not finished"
     )
+    publish_baselines(results_dir, to)
     if with_losses:
         make_report(to, out=to / "report", formats=formats)
     return num_refused
+
+
+def publish_baselines(results_dir: Path, to: Path) -> None:
+    """Copies what `charcmp baselines` found; a file that is no such record is left out."""
+    for file in sorted(baselines_dir(results_dir).glob("*.json")):
+        try:
+            if read_baselines(file) is None:
+                continue
+        except CorruptFileError as error:
+            print(f"refused: {error}")
+            continue
+        baselines_dir(to).mkdir(parents=True, exist_ok=True)
+        if write_if_changed(baselines_dir(to), {file.name: file.read_bytes()}):
+            print(f"published: {file.name}")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.console import Charcmp, write_tiny_text
-from helpers.runs import losses, report_texts, write_run
+from helpers.runs import TEXTS, losses, report_texts, write_run
 from helpers.training import tiny_spec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -33,9 +33,11 @@ from charcmp.errors import Interrupted, UserError
 from charcmp.files import canonical_json
 from charcmp.inference.score import score_file
 from charcmp.inference.trained import load_trained
+from charcmp.models import sampling
 from charcmp.models.sampling import generate
 from charcmp.report.load import load_runs
 from charcmp.report.losses import pack
+from charcmp.report.make import make_report
 from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
@@ -43,6 +45,7 @@ from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 
 LEASE_SECONDS = 1.0
+TINY = {"epochs": 2, "batch_size": 16, "lease_seconds": LEASE_SECONDS}
 SECONDS = 60  # that a case may take; a command that opens a pipe would wait for ever
 
 
@@ -52,11 +55,11 @@ class Folders:
     def __init__(self, path: Path) -> None:
         self.path = path
         text = write_tiny_text(path / "tiny.txt")
-        changes = {"epochs": 2, "results_dir": str(path), "lease_seconds": LEASE_SECONDS}
-        self.spec: RunSpec = tiny_spec(text, "rnn", **changes)
+        self.spec: RunSpec = tiny_spec(text, "rnn", results_dir=str(path), **TINY)
         folder = RunFolder(path / "runs" / self.spec.run_id)
-        # 110 steps are an epoch, in which RMSProp's averages come about and weights are the best.
-        steps = iter(range(150))
+        # It stops in its second epoch: each asks 20 times in training and 41 times in validation.
+        # By then there are RMSProp's averages and the best weights.
+        steps = iter(range(70))
         with pytest.raises(Interrupted):
             train_one(self.spec.config, Session(lambda: next(steps, None) is None, quiet))
         self.interrupted = path / "interrupted"
@@ -64,7 +67,9 @@ class Folders:
         self.whole = train_one(self.spec.config, Session(lambda: False, quiet))
         self.finished = folder.path
         nll = np.load(folder.test_nll)
-        (self.finished / "test_blocks.npz").write_bytes(pack(nll, 4, 10))
+        (self.finished / "test_blocks.npz").write_bytes(
+            pack(nll, self.spec.batch_size, self.spec.unroll_steps)
+        )
         (self.finished / "log.txt").write_text("a log\n")
         folder.write_progress(self.spec.row() | {"epoch": 2, "epochs": 2, "fraction": 1.0})
         folder.write_failure("killed")
@@ -83,7 +88,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Folders:
 
 
 @pytest.fixture(autouse=True)
-def _in_time() -> Iterator[None]:
+def _in_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sampling, "SPEED_CHARS", 5)  # drawn after each of some 300 trainings
     signal.alarm(SECONDS)
     yield
     signal.alarm(0)
@@ -177,14 +183,19 @@ def use(run: Path, text: Path) -> None:
     in_one_line(lambda: score_file(load_trained(run.name, str(run.parents[1])), text))
 
 
-def look(results: Path, good: str, capsys: pytest.CaptureFixture[str]) -> str:
+def look(
+    results: Path,
+    good: str,
+    capsys: pytest.CaptureFixture[str],
+    formats: Sequence[str] = TEXTS,
+) -> str:
     """`charcmp status` and `charcmp report`; returns what the report says on stderr."""
     capsys.readouterr()
     print_status(str(results), LEASE_SECONDS, as_json=False)
     printed = capsys.readouterr().out
     assert printed.replace("\n", "").isprintable()
     assert good in printed
-    report_texts(results)
+    make_report(results, formats=formats)
     out, err = capsys.readouterr()
     assert (out + err).replace("\n", "").isprintable()
     with (results / "report" / "cells.csv").open() as file:
@@ -194,13 +205,8 @@ def look(results: Path, good: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def resumed(folders: Folders, results: Path) -> None:
     """The run is trained to its end, to the bit, whatever was in its folder."""
-    config = tiny_spec(
-        folders.path / "tiny.txt",
-        "rnn",
-        epochs=2,
-        results_dir=str(results),
-        lease_seconds=LEASE_SECONDS,
-    ).config
+    text = folders.path / "tiny.txt"
+    config = tiny_spec(text, "rnn", results_dir=str(results), **TINY).config
     result = train_one(config, Session(lambda: False, quiet))
     assert result.test_nats_per_char == folders.whole.test_nats_per_char
     assert RunFolder(results / "runs" / result.run_id).read_result() == result
@@ -221,7 +227,7 @@ def test_every_file_of_every_kind(
     if name == "test_blocks.npz":
         (run / "test_nll.npy").unlink()
     KINDS[kind](run / name)
-    said = look(tmp_path, folders.good.name, capsys)
+    said = look(tmp_path, folders.good.name, capsys, formats=["csv"])  # nothing of it is shown
     for line in said.splitlines():
         assert f"{run / name}: " in line
     use(run, folders.path / "tiny.txt")

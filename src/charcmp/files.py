@@ -100,7 +100,7 @@ def read_text(path: Path, max_bytes: int) -> bytes:
             raise read_error(path, error) from None
         after = os.fstat(file.fileno())
     if (len(text), after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise UserError(f"{path}: it changed while it was read; try again when it is complete")
+        raise UserError(f"{path} changed while it was read; try again when it is complete")
     return text
 
 

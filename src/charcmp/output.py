@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charcmp.errors import EXIT_STORAGE, EXIT_USER_ERROR
 
+# Between two lines of progress, where no terminal shows a bar.
+PROGRESS_SECONDS = 30.0
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -18,6 +21,16 @@ def fail(message: str) -> NoReturn:
     """Ends the program with one line, as for any mistake of a user's."""
     print(f"charcmp: {message}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `72 runs`"""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def say(line: str) -> None:
+    """Prints a line at once, also into a pipe or a file that somebody follows."""
+    print(line, flush=True)
 
 
 class LastingOutput(io.FileIO):

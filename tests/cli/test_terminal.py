@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,14 @@ RNN = [*TINY, "epochs=1", "cell=rnn", "layers=1"]
 
 def shell(line: str, folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
     """A line of bash in which "$@" is the command; the exit status is the command's own."""
+    return run(
+        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", *command(*args)], folder, env
+    )
+
+
+def run(line: list[str], folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["bash", "-c", f"{line}; exit ${{PIPESTATUS[0]}}", "bash", *command(*args)],
+        line,
         cwd=folder,
         env={**os.environ, "COLUMNS": "100", **env},
         capture_output=True,
@@ -25,6 +33,29 @@ def shell(line: str, folder: Path, *args: str, **env: str) -> subprocess.Complet
         errors="replace",
         timeout=300,
     )
+
+
+# Runs the commands of a line, "--" behind each, in one process; says which of them failed.
+IN_TURN = """
+import sys
+from itertools import groupby
+from charcmp.cli.main import main
+
+for is_end, words in groupby(sys.argv[1:], "--".__eq__):
+    if not is_end:
+        sys.argv[1:] = words
+        try:
+            main()
+        except SystemExit as leaving:
+            if leaving.code:
+                print(sys.argv, leaving.code, file=sys.stderr)
+"""
+
+
+def in_turn(folder: Path, *lines: list[str], **env: str) -> subprocess.CompletedProcess[str]:
+    """Commands of one process, which imports torch once."""
+    words = [word for line in lines for word in (*line, "--")]
+    return run([sys.executable, "-c", IN_TURN, *words], folder, env)
 
 
 def results_of(folder: Path) -> list[dict]:
@@ -58,6 +89,24 @@ def test_training_goes_on_when_nobody_listens(
     assert not list(tmp_path.glob("results/runs/*/failure.json"))
     told = "charcmp: standard output: No space left on device"
     assert (told in done.stderr) == ("full" in line)
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize("wanted", [True, False])
+def test_progress_in_lines_where_there_is_no_terminal(
+    charcmp: Charcmp, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
+) -> None:
+    monkeypatch.setattr("charcmp.training.train.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.training.train.TICK_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.sweeping.pool.PROGRESS_SECONDS", 0.0)
+    text = ["dataset=text", f"dataset.path={tiny_text}", *RNN, f"progress={str(wanted).lower()}"]
+    of_train = r"epoch 1/1  loss \d\.\d{4} nats/char so far, \d+ % of the run, \d+ s left"
+    of_sweep = r"\d+ %, \d/2 runs done, \d running, time left: (\d+ s|unknown)"
+    for line, args in ((of_train, ["train"]), (of_sweep, ["sweep", "seed=1,2", "jobs=1"])):
+        done = charcmp(*args, *text)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert any(re.fullmatch(line, printed) for printed in lines) == wanted
 
 
 PRINTING = {
@@ -106,18 +155,21 @@ def test_a_full_disk_is_told_of_in_one_line(trained: Path, tmp_path: Path, args:
 def test_a_terminal_without_unicode(trained: Path, tmp_path: Path, env: dict[str, str]) -> None:
     mixed = str(run_of(trained, "mixed"))  # has Japanese, and what is no UTF-8
     results = f"results_dir={trained}"
-    for args in (
-        ["report", results, "--output", str(tmp_path / "report")],
+    # A locale is also that of files. Figures take seconds, and a PNG has no text.
+    formats = "csv,md,tex,svg,html" if "LC_ALL" in env else "csv,md,tex"
+    done = in_turn(
+        tmp_path,
+        ["report", results, "--output", str(tmp_path / "report"), "--format", formats],
         ["status", results],
         ["sample", f"run={mixed}", "length=300"],
         ["sample", f"run={mixed}", "length=3", "prime=私"],
         ["score", f"run={mixed}", "split=test"],
         ["data"],
         ["train", "--help"],
-    ):
-        done = shell('"$@"', tmp_path, *args, **env)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
+        **env,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
 
 
 def test_names_that_the_locale_cannot_have_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -183,7 +235,7 @@ def test_two_files_are_a_sweep(charcmp: Charcmp, tmp_path: Path) -> None:
     assert single.returncode == 2
     assert "is several runs: charcmp sweep dataset.path=" in single.stderr
     write_tiny_text(work / "a.txt,私.txt")  # one file, then
-    assert "1 runs: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
+    assert "1 run: 0 finished" in charcmp("sweep", "--dry-run", "--no-cost", *text).stdout
 
 
 def test_what_hydras_grammar_means_where_no_such_file_is(

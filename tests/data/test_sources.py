@@ -14,7 +14,7 @@ import pytest
 from helpers.console import REAL_DATA, Charcmp, needs_corpora
 
 from charcmp.data import sources
-from charcmp.data.dataset import DatasetConfig, builtin_datasets
+from charcmp.data.dataset import DatasetConfig, builtin_datasets, safe_name
 from charcmp.errors import UserError
 
 TEXT = b"It is a truth universally acknowledged\r\n" * 20
@@ -40,7 +40,7 @@ def paper_like(tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     dataset = DatasetConfig(
         name="pp",
-        source="paper",
+        source="download",
         url=f"http://127.0.0.1:{server.server_port}/pp.txt",
         num_chars=len(TEXT),
         num_symbols=len(set(TEXT)),
@@ -152,7 +152,7 @@ def test_pythons_own_texts() -> None:
     ],
 )
 def test_safe_names(stem: str, safe: str) -> None:
-    assert sources.safe_name(stem) == safe
+    assert safe_name(stem) == safe
 
 
 def test_a_file_of_ones_own(tmp_path) -> None:
@@ -215,7 +215,7 @@ def test_what_is_no_text(tmp_path: Path, make: Callable[[Path], object], complai
     assert "\n" not in str(raised.value)
     if complaint in ("symbolic links", "no such file"):
         return  # there is no file: the paper's would be downloaded
-    named = DatasetConfig(name="pp", source="paper", num_chars=5, num_symbols=2)
+    named = DatasetConfig(name="pp", source="download", num_chars=5, num_symbols=2)
     with pytest.raises(UserError, match=complaint):
         sources.load_corpus(named, str(tmp_path))
 

@@ -28,7 +28,7 @@ needs_corpora = pytest.mark.skipif(
 )
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
 # A model and a text so small that an epoch takes a fraction of a second.
-TINY = ["hidden_size=8", "epochs=3", "batch_size=4", "unroll_steps=10", "device=cpu", "threads=1"]
+TINY = ["hidden_size=8", "epochs=3", "batch_size=16", "unroll_steps=10", "device=cpu", "threads=1"]
 
 
 def command(*args: str) -> list[str]:
@@ -80,7 +80,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(0.02)
 
 
 def write_tiny_text(path: Path) -> Path:

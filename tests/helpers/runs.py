@@ -174,4 +174,4 @@ def write_grid(
 
 def report_texts(results_dir: Path, filters: Filters | None = None) -> None:
     """The report without figures and page."""
-    make_report(results_dir, filters, formats=TEXTS)
+    make_report(results_dir, filters, formats=TEXTS, full=True)

@@ -150,8 +150,11 @@ BAD = {
     "unknown run": (["sample", "run=wp-lstm"], "run=wp-lstm: no run in"),
     "a folder above": (["sample", "run=.."], "run=..: .. is not a run's folder"),
     "score: no run": (["score", "some.txt"], "score needs a run"),
-    "score: no file": (["score", "run=tiny"], "needs a FILE or split=test, one of them"),
-    "score: both": (["score", "run=tiny", "a.txt", "split=test"], "one of them"),
+    "score: no file": (["score", "run=tiny"], "needs either a FILE or split=test"),
+    "score: both": (
+        ["score", "run=tiny", "a.txt", "split=test"],
+        "needs either a FILE or split=test",
+    ),
     "score: missing": (["score", "run=tiny", "no-such.txt"], "no-such.txt: no such file"),
     "score: a folder": (["score", "run=tiny", "/"], "/: a folder, not a file"),
     "score: empty": (["score", "run=tiny", "/dev/null"], "/dev/null: a device, not a regular file"),

@@ -254,6 +254,6 @@ def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> Non
         load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Step")
     scored = charcmp("score", f"run={run.name}", "split=test", "target=cells.py:Layer")
     assert "nats/char" in scored.stdout
-    assert "not of these weights" not in scored.stdout
+    assert "belongs to other weights" not in scored.stdout
     sampled = charcmp("sample", f"run={run.name}", "length=5", "target=cells.py:Layer")
     assert sampled.returncode == 0

@@ -62,7 +62,7 @@ def test_beside_the_models(small_grid: Path, capsys: pytest.CaptureFixture[str])
     write(small_grid, NGRAM, PRUNED, ZLIB)
     write(small_grid, Baseline(name="another split", nats_per_char=1.0), split=[90.0, 5.0, 5.0])
     write(small_grid, Baseline(name="another batch", nats_per_char=1.0), batch_size=50)
-    make_report(small_grid)
+    make_report(small_grid, full=True)
     assert shown(small_grid) == {
         NGRAM.name: "50k: gru 1; 50k: rnn 2; 50k: lstm 1",
         PRUNED.name: "50k: rnn 2; 50k: lstm 1",
@@ -70,9 +70,12 @@ def test_beside_the_models(small_grid: Path, capsys: pytest.CaptureFixture[str])
     }
     statistics = (small_grid / "report" / "statistics.md").read_text()
     page = (small_grid / "report" / "report.html").read_text()
-    for text in (statistics, page, capsys.readouterr().out):
-        assert "3,365,762" in text
+    printed = capsys.readouterr().out
+    assert "50k: all 3 models; 130k:" in printed  # which goes on in the cell's next line
+    for text in (statistics, page):
         assert "50k: all 3 models; 130k: none" in text
+    for text in (statistics, page, printed):
+        assert "3,365,762" in text
         assert "RNN 2, LSTM 1" in text
         assert "zlib: refers back 32,768 characters at most." in text
         assert "another split" not in text

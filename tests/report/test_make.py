@@ -28,39 +28,84 @@ from charcmp.report.make import make_report
 def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report_texts(small_grid)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith(
-        "wp, 50 epochs: test nats per character; nothing is bold, as there is one"
-    )
-    del lines[1]  # the caption goes on
-    assert lines[2].split() == [c for c in ("LSTM", "RNN", "GRU") for _ in range(3)]
-    assert lines[3].split() == ["budget", *"123" * 3]
-    assert lines[5].split() == [
-        "50k",
-        "test",
-        "1.450",
-        "—",
-        "—",
-        "—",
-        "1.445",
-        "—",
-        "1.400",
-        "—",
-        "—",
+    assert lines[:5] == [
+        "What to take, by validation loss (test nats per character; how sure)",
+        "wp, 50 epochs",
+        "  50k: GRU, 1 layer, 1.400; how sure is not known (one seed)",
+        "  130k: GRU, 3 layers, 1.300; nothing else was trained at this budget",
+        "",
     ]
-    assert lines[6].split() == (
-        ["paper", "1.449", "1.442", "1.540", "1.446", "1.401", "1.396", "1.398", "1.373", "1.472"]
-    )
-    assert lines[7].split() == ["difference", "+0.001", "+0.044", "+0.002"]
-    assert [line.split()[:2] for line in lines[8:10]] == [["SD,", "characters"], ["SD,", "blocks"]]
-    assert lines[10].split() == ["seeds", "1", "1", "1"]
-    assert lines[12].split() == ["130k", "test", "—", "—", "—", "—", "—", "—", "—", "—", "1.300"]
-    assert max(len(line) for line in lines if "written to" not in line) <= 110
+    assert lines[5].startswith("wp, 50 epochs: test nats per character; nothing is bold, as")
+    del lines[:8]  # the caption goes on
+    assert lines[0].split() == [c for c in ("LSTM", "RNN") for _ in range(3)]
+    assert lines[1].split() == ["budget", *"123" * 2]
+    assert lines[3].split() == ["50k", "test", "1.450", "—", "—", "—", "1.445", "—"]
+    assert lines[4].split() == ["paper", "1.449", "1.442", "1.540", "1.446", "1.401", "1.396"]
+    assert lines[5].split() == ["difference", "+0.001", "+0.044"]
+    assert [line.split()[:2] for line in lines[6:8]] == [["SD,", "characters"], ["SD,", "blocks"]]
+    assert lines[8].split() == ["seeds", "1", "1"]
+    assert lines[10].split() == ["130k", "test", "—", "—", "—", "—", "—", "—"]
+    assert ["GRU"] * 3 in [line.split() for line in lines]
+    assert [line.split() for line in lines if "k  " in line and " test " in line][2:] == [
+        ["50k", "test", "1.400", "—", "—"],
+        ["130k", "test", "—", "—", "1.300"],
+    ]
+    assert max(len(line) for line in lines if "written to" not in line) <= 80
     text = " ".join(" ".join(lines).split())
     assert "Not there yet: LSTM 2 at 50k" in text
-    assert "What to take wp, 50 epochs. At 50k take GRU, 1 layer" in text
+    assert "What to take, and what it costs wp, 50 epochs. At 50k take GRU, 1 layer" in text
     assert "One seed per cell" in text
     assert "not re-read from the PDF" in text
     assert "as long as each series' dependence asks for" in text
+
+
+def test_what_is_printed_unless_all_is_asked_for(
+    small_grid: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What to take, the tables, what no table may be without, and where the rest is."""
+    make_report(small_grid, formats=["md"])
+    short = capsys.readouterr().out
+    report_texts(small_grid)
+    full = capsys.readouterr().out
+    assert short.startswith("What to take, by validation loss")
+    for said in ("50k       test             1.450", "not re-read from the PDF", "50k = 44,823"):
+        assert said in short
+        assert said in full
+    for said in ("The paper's claims", "Against the paper", "One seed per cell", "At 50k take"):
+        assert said not in short
+        assert said in full
+    *_, where, more = short.splitlines()
+    assert where == f"written to {small_grid}/report: 4 files; begin with statistics.md"
+    assert more == "charcmp report --full prints statistics, claims and notes as well"
+
+
+CERTAINTIES = {
+    "a clear winner": ({"gru": 1.40, "lstm": 1.47, "rnn": 1.50}, 3, "better than the other 2"),
+    "a tie": ({"gru": 1.40, "lstm": 1.4004, "rnn": 1.47}, 3, "no significant difference to LSTM 1"),
+    "two models": ({"gru": 1.40, "lstm": 1.47}, 3, "significantly better than LSTM 1"),
+    "one seed": ({"gru": 1.40, "lstm": 1.47}, 1, "how sure is not known (one seed)"),
+    "alone": ({"gru": 1.40}, 3, "nothing else was trained at this budget"),
+}
+
+
+@pytest.mark.parametrize(
+    ("nats", "num_seeds", "certainty"), CERTAINTIES.values(), ids=list(CERTAINTIES)
+)
+def test_how_sure_what_to_take_is(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    nats: dict[str, float],
+    num_seeds: int,
+    certainty: str,
+) -> None:
+    for cell, mean in nats.items():
+        for seed in range(num_seeds):
+            own = mean + 0.001 * seed
+            write_run(tmp_path, own, cell=cell, seed=seed, nll=losses(own, seed=seed))
+    make_report(tmp_path, formats=["csv"])
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "50k: GRU" in line]
+    assert line.startswith("  50k: GRU, 1 layer, 1.40")
+    assert line.endswith(certainty)
 
 
 def test_the_files(small_grid: Path) -> None:
@@ -131,7 +176,7 @@ def test_many_columns_are_printed_in_parts(
                 write_run(tmp_path, 1.4, seed=seed, nll=nll, **model)
     report_texts(tmp_path)
     out = capsys.readouterr().out
-    assert max(len(line) for line in out.splitlines() if "written to" not in line) <= 110
+    assert max(len(line) for line in out.splitlines() if "written to" not in line) <= 80
     assert out.count("130k      test") == 2
     assert out.count("*1.400") == 12  # of equals, all are the best
 

@@ -124,7 +124,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert "history.json: not valid JSON" in err
     assert "shown without its learning curve" in err
-    assert "no environment.json tells the training text's length" in out
+    assert "no environment.json gives the training text's length" in out
     assert "no t-SNE of 0 models; it takes 5" in out
 
 

@@ -107,7 +107,7 @@ def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> No
 
 def test_a_lease_of_another_length_is_refused(tmp_path: Path, owner: Owner) -> None:
     owner(tmp_path / "owner")
-    with pytest.raises(UserError, match="another lease_seconds"):
+    with pytest.raises(UserError, match="uses a different lease_seconds"):
         Lease(tmp_path / "owner", SECONDS + 1).acquire()
 
 
@@ -132,7 +132,7 @@ def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     """A laptop's lid, a frozen cgroup, a file server away: alive, but silent for too long."""
-    args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "epochs=40"]
+    args = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "epochs=30"]
     args += ["lease_seconds=3", "checkpoint_seconds=0"]
     alone = charcmp("train", *args, "results_dir=alone")
     assert alone.returncode == 0

@@ -67,8 +67,26 @@ def test_a_strangers_result_leads_nowhere(charcmp: Charcmp, tmp_path: Path, chan
     for command in ("status", "report"):
         done = charcmp(command)
         assert (done.stdout + done.stderr).replace("\n", "").isprintable()
-    assert "1 runs: 1 corrupt" in charcmp("status").stdout
+    assert "1 run: 1 corrupt" in charcmp("status").stdout
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(("columns", "lines_of_a_run"), [("80", 1), ("40", 2)])
+def test_the_width_of_the_terminal(
+    charcmp: Charcmp, tmp_path: Path, columns: str, lines_of_a_run: int
+) -> None:
+    for seed in range(3):
+        run = write_run(tmp_path / "work" / "results", seed=seed)
+    (run / "result.json").unlink()
+    (run / "failure.json").write_text(json.dumps({"reason": "killed by SIGKILL (out of memory?)"}))
+    lines = charcmp("status", COLUMNS=columns).stdout.splitlines()
+    assert max(map(len, lines)) <= int(columns)
+    first = next(i for i, line in enumerate(lines) if line.startswith("wp-"))
+    assert lines[first].startswith(run.name)  # what went wrong is first
+    assert "failed" in lines[first + lines_of_a_run - 1]
+    assert lines[first + lines_of_a_run].startswith("wp-")
+    assert lines[-1] == "3 runs: 1 failed, 2 done"
+    assert "killed by SIGKILL" in " ".join(lines)
 
 
 @pytest.mark.processes
@@ -76,7 +94,7 @@ def test_watching_from_another_shell(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1", "jobs=1"]
-    sweep = start("sweep", *text, "seed=0,1", "epochs=40")
+    sweep = start("sweep", *text, "seed=0,1", "epochs=20")
     wait_for(lambda: list((tmp_path / "work" / "results" / "runs").glob("*/owner")))
     first = json.loads(charcmp("status", "--json").stdout)
     assert {run["state"] for run in first} <= {"running", "waiting", "done"}
@@ -86,7 +104,7 @@ def test_watching_from_another_shell(
     assert watched.returncode == 0
     for seed in (0, 1):
         lines = [line for line in watched.stdout.splitlines() if f"-s{seed}-" in line]
-        assert " done 40/40" in lines[-1]
+        assert " done 20/20" in lines[-1]
 
 
 @pytest.mark.processes
@@ -104,7 +122,7 @@ def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     assert shown(f"dataset.path={tiny_text}", "hidden_size=8", "seed=0", "cell=rnn") == [("rnn", 0)]
     none = charcmp("status", "cell=lstm")
     assert none.returncode == 2
-    assert none.stderr == "charcmp: none of the 4 runs is one of cell=lstm\n"
+    assert none.stderr == "charcmp: no run matches cell=lstm; there are 4\n"
     assert "dropout=0.5 does not narrow a status" in charcmp("status", "dropout=0.5").stderr
 
     lines = charcmp("status", "--watch", "--json", "seed=1").stdout.splitlines()

@@ -15,6 +15,13 @@ from charcmp.errors import UserError
 from charcmp.report import make
 from charcmp.report.filters import Filters
 from charcmp.report.make import make_report
+from charcmp.runs.baselines import (
+    VERSION,
+    Baselines,
+    TestText,
+    baselines_file,
+    write_baselines,
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +111,22 @@ def test_publish_without_losses(publish: ModuleType, tmp_path: Path) -> None:
         f"runs/{run.name}/{name}"
         for name in ("result.json", "config.yaml", "environment.json", "history.json")
     }
+
+
+def test_baselines_are_published_too(
+    publish: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    complete(write_run(tmp_path, 1.5, nll=losses()))
+    text = {"corpus_sha256": "0" * 64, "layout": "columns", "split": [80.0, 10.0, 10.0]}
+    test_text = TestText.of(**text, num_chars=1000, batch_size=10, unroll_steps=10)
+    found = Baselines(version=VERSION, dataset="wp", test_text=test_text, budgets=[], baselines=[])
+    file = baselines_file(tmp_path, "wp", test_text)
+    file.parent.mkdir()
+    write_baselines(file, found)
+    (file.parent / "torn.json").write_text("{")
+    assert publish.publish(tmp_path, tmp_path / "paper", formats=TEXTS) == 0
+    assert "torn.json: not valid JSON" in capsys.readouterr().out
+    assert [one.name for one in (tmp_path / "paper" / "baselines").iterdir()] == [file.name]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """The scripts that look into trained models, on a model trained in a second."""
 
-import os
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -73,20 +72,28 @@ def test_mean_gates(name: str, expected: dict[str, float]) -> None:
 
 
 @pytest.mark.usefixtures("scripts")
-def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+def test_scripts_on_a_trained_run(
+    charcmp: Charcmp,
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1", "layers=2"]
     cell = ["cell=lstm_cascaded_gate", "cell.open_bias=6", "cell.forget_bias=0"]
     assert charcmp("train", *text, *cell).returncode == 0
 
-    def run(script: str, *args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPTS / script), str(tmp_path / "work/results"), *args]
-        env = {**os.environ, "MPLCONFIGDIR": str(tmp_path)}
-        return subprocess.run(command, env=env, capture_output=True, text=True)
+    def run(script: str, *args: str) -> str:
+        """What it prints, run as `python SCRIPT` does, in this process, which has torch."""
+        monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "work/results"), *args])
+        capsys.readouterr()
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+        return capsys.readouterr().out
 
     output = tmp_path / "gates.csv"
-    done = run("mean_gates.py", "--runs", "*cascaded*", "--output", str(output))
-    layers = [line.split() for line in done.stdout.splitlines()[2:]]
-    assert len(layers) == 2, done.stderr
+    printed = run("mean_gates.py", "--runs", "*cascaded*", "--output", str(output))
+    layers = [line.split() for line in printed.splitlines()[2:]]
+    assert len(layers) == 2
     header, *rows = output.read_text().splitlines()
     means = [float(row.split(",")[3]) for row in rows]
     for i, f, o in (
@@ -96,17 +103,18 @@ def test_scripts_on_a_trained_run(charcmp: Charcmp, tiny_text: Path, tmp_path: P
         assert f < 0.35 < min(i, o) < max(i, o) < 0.65
     assert header == "run,layer,gate,mean"
     assert [row.split(",")[1:3] for row in rows] == [[layer, g] for layer in "12" for g in "ifo"]
-    printed = [mean for line in layers for mean in line[2:]]
-    assert [f"{float(row.split(',')[3]):.3f}" for row in rows] == printed
+    shown = [mean for line in layers for mean in line[2:]]
+    assert [f"{float(row.split(',')[3]):.3f}" for row in rows] == shown
 
-    done = run("gradient_reach.py", "--output", str(tmp_path / "reach"))
-    assert done.returncode == 0, done.stderr
+    run("gradient_reach.py", "--output", str(tmp_path / "reach"))
     assert "<svg" in (tmp_path / "reach.svg").read_text()
     header, *rows = (tmp_path / "reach.csv").read_text().splitlines()
     assert header == "run,state,k,mean_norm"
     assert [row.split(",")[1:3] for row in rows] == [[s, str(k)] for s in "hc" for k in range(10)]
     for script in ("gradient_reach.py", "mean_gates.py"):
-        (line,) = run(script, "--runs", "nothing").stderr.splitlines()
+        with pytest.raises(SystemExit) as leaving:  # its message is a line on standard error
+            run(script, "--runs", "nothing")
+        (line,) = str(leaving.value).splitlines()
         assert "no language model with weights matches nothing" in line
 
 

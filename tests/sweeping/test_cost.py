@@ -54,7 +54,7 @@ def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
     for seed, (speed, text) in enumerate(((100, "[1"), (1000, environment), (120, environment))):
         folder = write_run(tmp_path, cell="gru", layers=2, seed=seed, chars_per_second=speed)
         (folder / "environment.json").write_text(text)
-    assert Speeds(tmp_path).find(key) == (560.0, "finished runs")
+    assert Speeds(tmp_path).find(key) == (560.0, "past runs")
     (tmp_path / "speeds.json").write_text("torn")
     assert Speeds(tmp_path).measured == {}
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.console import CHECKOUT, wait_for
+from helpers.console import CHECKOUT, wait_for, write_tiny_text
 from helpers.sweeps import children_of, make_jobs, results, run
 
 from charcmp.errors import Interrupted
@@ -31,12 +31,19 @@ def signals() -> Iterator[None]:
         signal.signal(signum, handler)
 
 
-def alone(text: Path, folder: Path, epochs: int = 3, device: str = "cpu") -> dict[str, dict]:
-    jobs = make_jobs(text, folder, epochs, device=device)
+def train_alone(text: Path, folder: Path, device: str = "cpu") -> dict[str, dict]:
+    """What the runs end with one after another."""
+    jobs = make_jobs(text, folder, device=device)
     queue(jobs)
     for job in jobs:
         train(job.spec, job.folder, Session(say=lambda line: None))
     return results(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("alone")
+    return train_alone(write_tiny_text(folder / "tiny.txt"), folder)
 
 
 def processes_of_lanes() -> list[int]:
@@ -44,10 +51,10 @@ def processes_of_lanes() -> list[int]:
     return [child for child in children_of(os.getpid()) if Path(f"/proc/{child}").exists()]
 
 
-def test_as_alone(tiny_text: Path, tmp_path: Path) -> None:
+def test_as_alone(tiny_text: Path, tmp_path: Path, alone: dict[str, dict]) -> None:
     jobs = make_jobs(tiny_text, tmp_path / "lanes")
     run(jobs)
-    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone")
+    assert results(tmp_path / "lanes") == alone
     environment = jobs[0].folder.environment.read_text()
     assert '"lanes": 3' in environment
     assert '"command": "charcmp train dataset=text' in environment
@@ -71,9 +78,9 @@ def test_a_lane_that_diverges_or_fails_leaves_the_others_alone(
 
 
 def test_when_their_process_is_killed_they_go_on_in_another_then_alone(
-    tiny_text: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    tiny_text: Path, tmp_path: Path, alone: dict[str, dict], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=5)
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
     killed: set[int] = set()
 
     def kill() -> None:
@@ -89,14 +96,16 @@ def test_when_their_process_is_killed_they_go_on_in_another_then_alone(
     run(jobs)
     killer.join()
     said = capfd.readouterr().out
-    assert said.count("the process that it shared has failed; it goes on in another") >= 2
-    assert said.count("failed beside other runs; it goes on alone") >= 2
+    assert said.count("its shared process failed; continuing in another") >= 2
+    assert said.count("failed while sharing a process; continuing alone") >= 2
     assert "resuming" in jobs[0].folder.log.read_text()
-    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone", epochs=5)
+    assert results(tmp_path / "lanes") == alone
 
 
-def test_interrupted_together_they_resume_together(tiny_text: Path, tmp_path: Path) -> None:
-    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=5)
+def test_interrupted_together_they_resume_together(
+    tiny_text: Path, tmp_path: Path, alone: dict[str, dict]
+) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
 
     def interrupt() -> None:
         wait_for(lambda: jobs[0].fraction_done() > 0)
@@ -109,7 +118,7 @@ def test_interrupted_together_they_resume_together(tiny_text: Path, tmp_path: Pa
     assert jobs[0].folder.checkpoint.exists()
     left = [job for job in jobs if not job.folder.result.exists()]
     run(left)
-    assert results(tmp_path / "lanes") == alone(tiny_text, tmp_path / "alone", epochs=5)
+    assert results(tmp_path / "lanes") == alone
 
 
 def test_they_end_when_the_sweep_is_killed(tiny_text: Path, tmp_path: Path) -> None:
@@ -131,7 +140,7 @@ def test_they_end_when_the_sweep_is_killed(tiny_text: Path, tmp_path: Path) -> N
 def test_as_alone_on_a_gpu(tiny_text: Path, tmp_path: Path) -> None:
     jobs = make_jobs(tiny_text, tmp_path / "lanes")
     run(jobs, [Slot("GPU", None, {}, 3)] * 3)
-    one = alone(tiny_text, tmp_path / "one", device="cuda")
+    one = train_alone(tiny_text, tmp_path / "one", device="cuda")
     for run_id, result in results(tmp_path / "lanes").items():
         nats = "test_nats_per_char"
         assert result["device"].startswith("cuda")

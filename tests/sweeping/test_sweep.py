@@ -11,7 +11,15 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora, wait_for
+from helpers.console import (
+    REAL_DATA,
+    TINY,
+    Charcmp,
+    call,
+    needs_corpora,
+    wait_for,
+    write_tiny_text,
+)
 from helpers.sweeps import children_of, results
 
 pytestmark = pytest.mark.processes
@@ -22,11 +30,24 @@ def text_overrides(text: Path) -> list[str]:
     return ["dataset=text", f"dataset.path={text}"]
 
 
+# Of the runs that are disturbed: a few seconds for the grid, with a checkpoint after every epoch.
+DISTURBED = [*TINY, *GRID, "epochs=30", "checkpoint_seconds=0"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """What the DISTURBED runs end with when nothing happens to them."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    text = write_tiny_text(folder / "tiny.txt")
+    call("sweep", *text_overrides(text), *DISTURBED, cwd=folder, env={}).check_returncode()
+    return results(folder / "results")
+
+
 def test_a_sweep_skips_what_is_done(
-    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
+    charcmp: Charcmp, charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, *GRID]
-    alone = charcmp_process("train", *text_overrides(tiny_text), *TINY, "cell=gru", "seed=1")
+    alone = charcmp("train", *text_overrides(tiny_text), *TINY, "cell=gru", "seed=1")
     assert alone.returncode == 0
     first = charcmp_process("sweep", *args)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -34,10 +55,10 @@ def test_a_sweep_skips_what_is_done(
     assert "4 of 4 runs finished" in first.stdout
     made = results(tmp_path / "work" / "results")
     assert len(made) == 4
-    again = charcmp_process("sweep", *args)
+    again = charcmp("sweep", *args)
     assert "4 runs: 4 finished before, 0 to do" in again.stdout
     assert results(tmp_path / "work" / "results") == made
-    plan = charcmp_process("sweep", "--dry-run", "--no-cost", *args, "layers=1,2")
+    plan = charcmp("sweep", "--dry-run", "--no-cost", *args, "layers=1,2")
     assert "8 runs: 4 finished, 4 to do" in plan.stdout
     assert results(tmp_path / "work" / "results") == made
 
@@ -45,12 +66,12 @@ def test_a_sweep_skips_what_is_done(
 def test_a_failing_run_does_not_stop_the_others(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
-    args = [*text_overrides(tiny_text), *TINY, *GRID]
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=12"]
     plan = charcmp("sweep", "--dry-run", "--no-cost", *args).stdout
     victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
     runs = tmp_path / "work" / "results" / "runs"
     sweep = start("sweep", *args)
-    wait_for((runs / victim / "owner").exists)  # it has begun; importing torch takes it a second
+    wait_for((runs / victim / "owner").exists)  # it has begun, and ends with its history
     (runs / victim / "history.json").mkdir()  # where it will want to write a file
     stdout, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 1
@@ -87,19 +108,21 @@ def test_a_corrupt_result_is_set_aside_and_only_its_run_redone(
 
 @pytest.mark.parametrize("victim", ["parent", "child"])
 def test_killed_at_any_moment_it_ends_as_if_left_alone(
-    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path, victim: str
+    charcmp: Charcmp,
+    start,
+    tiny_text: Path,
+    tmp_path: Path,
+    undisturbed: dict[str, dict],
+    victim: str,
 ) -> None:
-    longer = [o for o in TINY if not o.startswith("epochs")]
-    args = [*text_overrides(tiny_text), *longer, *GRID, "epochs=30", "checkpoint_seconds=0"]
-    alone = charcmp("sweep", *args, "results_dir=alone")
-    assert alone.returncode == 0
+    args = [*text_overrides(tiny_text), *DISTURBED]
     rng = random.Random(victim)
     disturbed = tmp_path / "work" / "disturbed"
     num_killed = 0
     for _ in range(2):
         sweep = start("sweep", *args, "results_dir=disturbed", "--retry-failed")
         wait_for(lambda sweep=sweep: children_of(sweep.pid) or sweep.poll() is not None)
-        time.sleep(rng.uniform(0, 4))
+        time.sleep(rng.uniform(0, 1.5))
         if sweep.poll() is not None:
             break
         if victim == "parent":
@@ -112,7 +135,7 @@ def test_killed_at_any_moment_it_ends_as_if_left_alone(
     assert num_killed > 0
     done = charcmp("sweep", *args, "results_dir=disturbed", "--retry-failed")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert results(disturbed) == results(tmp_path / "work" / "alone")
+    assert results(disturbed) == undisturbed
 
 
 def test_a_child_that_is_killed_is_named(
@@ -137,7 +160,7 @@ def test_a_run_that_hangs_is_ended(
     charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     """A library of one run that never returns: TensorBoard's, which a training looks for."""
-    args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=30"]
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=10"]
     (tmp_path / "sitecustomize.py").write_text(
         "import os, re, sys, time\n"
         "class Finder:\n"
@@ -151,7 +174,7 @@ def test_a_run_that_hangs_is_ended(
     (folder,) = (tmp_path / "work" / "results" / "runs").glob("tiny-gru-*-s0-*")
     victim = folder.name
     assert done.returncode == 1
-    assert f"failed: {victim}: hung: no progress for 30 s" in done.stdout
+    assert f"failed: {victim}: hung: no progress for 10 s" in done.stdout
     assert "3 of 4 runs finished, 1 failed" in done.stdout
     failure = json.loads((folder / "failure.json").read_text())
     assert "in tensorboard" in failure["detail"]  # where it hung
@@ -178,10 +201,10 @@ def tmpfs(folder: Path, size: str) -> bool:
     return shutil.which("mount") is not None and subprocess.run(mount).returncode == 0
 
 
-def test_a_full_disk_in_mid_run(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
-    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=20", "checkpoint_seconds=0"]
-    alone = charcmp("sweep", *args, "results_dir=alone")
-    assert alone.returncode == 0
+def test_a_full_disk_in_mid_run(
+    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path, undisturbed: dict[str, dict]
+) -> None:
+    args = [*text_overrides(tiny_text), *DISTURBED]
     small = tmp_path / "work" / "small"
     if not tmpfs(small, "2M"):
         pytest.skip("mounting a tmpfs needs root")
@@ -200,7 +223,7 @@ def test_a_full_disk_in_mid_run(charcmp: Charcmp, start, tiny_text: Path, tmp_pa
         filler.unlink()
         done = charcmp("sweep", *args, "results_dir=small")
         assert done.returncode == 0
-        assert results(small) == results(tmp_path / "work" / "alone")
+        assert results(small) == undisturbed
     finally:
         subprocess.run(["umount", "--lazy", str(small)], check=True)
 
@@ -279,6 +302,9 @@ def test_rate_select_expands_to_a_ladder(charcmp: Charcmp, tiny_text: Path) -> N
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=2"]
     selected = charcmp("sweep", "--dry-run", "--no-cost", *args, "optimizer.lr=select").stdout
     assert "6 runs: 0 finished, 6 to do" in selected
+    assert [line.split()[-1] for line in selected.splitlines()[2:-1]] == (
+        ["0.0015", "0.003", "0.006", "0.012", "0.024", "0.048"]
+    )
     refused = charcmp("train", *args, "optimizer.lr=select")
     assert refused.returncode == 2
     assert "is several runs: charcmp sweep optimizer.lr=select" in refused.stderr
@@ -303,6 +329,7 @@ def test_a_bad_cell_is_told_before_anything_runs(
 def test_the_papers_grid(charcmp: Charcmp) -> None:
     plan = charcmp("sweep", "--dry-run", "--no-cost", CHARCMP_DATA=str(REAL_DATA)).stdout
     assert "72 runs: 0 finished, 72 to do" in plan
+    assert max(map(len, plan.splitlines())) <= 80 - len("  100 min  past runs")
     assert "wp-lstm-1x64-50k-s0-3def8185" in plan  # a published run: its id must not move
 
 
@@ -318,7 +345,7 @@ def test_a_dry_run_measures_what_it_does_not_know(
     assert not (tmp_path / "work" / "results" / "runs").exists()
     charcmp("sweep", *args, "cell=rnn", "seed=0")
     plan = charcmp("sweep", "--dry-run", *args)
-    assert plan.stdout.count("finished runs") == 1
+    assert plan.stdout.count("past runs") == 1
     assert plan.stdout.count("measured") == 2
     lines = [line for line in plan.stdout.splitlines() if line.startswith("tiny-")]
     assert "done" in lines[-1]  # what is to do comes first

@@ -157,7 +157,7 @@ def test_a_choice_for_every_optimiser() -> None:
         ({"lr_decay": 0.9}, "lr_decay_after=10 of 8 epochs"),
         ({"clip": None, "clip_mode": "norm"}, "clip is null"),
         ({"reset_state": "epoch", "epochs": 1}, "there is one epoch"),
-        ({"patience": 8}, "8 epochs are no more"),
+        ({"patience": 8}, "cannot end a run of 8 epochs early"),
         ({}, None),
         ({"lr_decay": 0.9, "lr_decay_after": 7, "patience": 7, "clip_mode": "norm"}, None),
         ({"clip": None, "schedule": "cosine", "warmup_epochs": 2}, None),
@@ -177,4 +177,4 @@ def test_no_effect_through_the_command_line(charcmp, tiny_text: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", "cell=rnn", "patience=3"]
     for command in ("train", "sweep"):
         done = charcmp(command, *text, *TINY, "layers=1", f"results_dir={command}")
-        assert "note: no effect: patience=3: 3 epochs are no more" in done.stdout
+        assert "note: no effect: patience=3 cannot end a run of 3 epochs early" in done.stdout

@@ -20,7 +20,6 @@ from charcmp.config.optimizers import (
     RMSpropConfig,
     SGDConfig,
 )
-from charcmp.config.rules import RESETS
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
@@ -38,21 +37,22 @@ from charcmp.training.train import train
 def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
     """The protocol written out once more, plainly: of every epoch the training loss, the validation
     loss and the largest element of the state."""
-    config = spec.config
-    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10, scored_whole=True)
+    config, num_rows, num_steps = spec.config, spec.batch_size, spec.unroll_steps
+    sizes = (num_rows, num_steps)
+    splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], *sizes, scored_whole=True)
     model = CharModel(spec.shape)
     model.initialize(0.08, config.seed)
     averages = [torch.zeros_like(p) for p in model.parameters()]
-    state = model.zero_state(4)
+    state = model.zero_state(num_rows)
     epochs = []
     for epoch in range(1, config.epochs + 1):
         lr = 2e-3 * 0.95 ** max(0, epoch - 10)
         total = 0.0
         if config.reset_state == "epoch":
-            state = model.zero_state(4)
-        for start in range(0, splits.train.x_BC.shape[1], 10):
-            x = torch.tensor(splits.train.x_BC[:, start : start + 10]).long().t()
-            y = torch.tensor(splits.train.y_BC[:, start : start + 10]).long().t()
+            state = model.zero_state(num_rows)
+        for start in range(0, splits.train.x_BC.shape[1], num_steps):
+            x = torch.tensor(splits.train.x_BC[:, start : start + num_steps]).long().t()
+            y = torch.tensor(splits.train.y_BC[:, start : start + num_steps]).long().t()
             logits, state = model(x, state)
             state = state.detach()
             nll_TB = -torch.log_softmax(logits, 2).gather(2, y.unsqueeze(2)).squeeze(2)
@@ -65,18 +65,18 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
                     g = p.grad.clamp(-5, 5)
                     average.mul_(0.95).add_(0.05 * g * g)
                     p -= lr * g / (average.sqrt() + 1e-8)
-        val = losses(model, to_chunks(splits.val, 10, torch.device("cpu")))
+        val = losses(model, to_chunks(splits.val, num_steps, torch.device("cpu")))
         largest = float(state.abs().max())
         epochs.append((total / splits.train.x_BC.shape[1], float(val.mean()), largest))
     return epochs
 
 
-@pytest.mark.parametrize("reset_state", RESETS)
+@pytest.mark.parametrize("reset_state", ["never", "epoch"])
 @pytest.mark.parametrize("cell", CELLS)
 def test_the_trainer_is_the_protocol(
     tiny_text: Path, tmp_path: Path, cell: str, reset_state: str
 ) -> None:
-    spec = tiny_spec(tiny_text, cell, layers=2, reset_state=reset_state)
+    spec = tiny_spec(tiny_text, cell, layers=2, batch_size=16, reset_state=reset_state)
     folder = folder_of(tmp_path, "run")
     train(spec, folder, Session(say=quiet))
     keys = ("train_nats_per_char", "val_nats_per_char", "largest_state")
@@ -92,7 +92,7 @@ def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> Non
         folder = folder_of(tmp_path, f"run{forget_bias}")
         train(resolve(replace(spec.config, cell=cell)), folder, Session(say=said.append))
         assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
-    assert "its memory ran away" in lines[30.0][-1]
+    assert "the memory ran away" in lines[30.0][-1]
     assert not any("ran away" in line for line in lines[0.0])
 
 
@@ -152,8 +152,11 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
                 )
             },
         ),
-        ("gru", {"layout": "columns", "updates_per_epoch": 11, "epochs": 25}),
-        ("gru", {"layout": "columns", "train_batch_size": 2, "train_unroll_steps": 5, "epochs": 2}),
+        ("gru", {"layout": "columns", "updates_per_epoch": 11, "epochs": 12}),
+        (
+            "gru",
+            {"layout": "columns", "train_batch_size": 8, "train_unroll_steps": 5, "epochs": 2},
+        ),
         # Ends early, and after every resume where it does without.
         ("rnn", {"optimizer": RMSpropConfig(name="rmsprop", lr=0.3), "patience": 1, "epochs": 9}),
     ],
@@ -162,10 +165,11 @@ def test_what_it_leaves_on_disk(tiny_text: Path, tmp_path: Path) -> None:
 def test_resume_at_any_step_is_exact(
     tiny_text: Path, tmp_path: Path, cell: str, changes: dict
 ) -> None:
-    spec = tiny_spec(tiny_text, cell, **changes)
+    spec = tiny_spec(tiny_text, cell, batch_size=16, **changes)
     whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
     expected = train(spec, whole, Session(say=quiet))
-    for steps in (1, 40, 73, 2, 100):
+    # An epoch asks 20 times in training, then 41 times in validation.
+    for steps in (1, 15, 30, 2, 50):
         left = steps
 
         def stop() -> bool:

@@ -28,7 +28,7 @@ def compute(composer: Composer) -> None:
     for config in make_grid(composer).configs():
         require(
             config.task == "lm",
-            "task=fill: baselines read forward only, so they are none of fill-in models",
+            "task=fill: baselines read forward only and cannot be compared with fill-in models",
         )
         corpus = load_corpus(config.dataset, config.data_dir)
         layout = (config.dataset.layout, *config.dataset.split)
@@ -38,7 +38,7 @@ def compute(composer: Composer) -> None:
     for config, budgets in texts.values():
         spec = resolve_with(config, load_corpus(config.dataset, config.data_dir))
         print_baselines(baselines_of(spec, budgets))
-    print("charcmp report shows them beside the models")
+    print("charcmp report --full shows them beside the models")
 
 
 def print_baselines(found: Baselines) -> None:

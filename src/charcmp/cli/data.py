@@ -11,12 +11,6 @@ from charcmp.data.dataset import builtin_datasets, is_fetched
 from charcmp.errors import UserError
 from charcmp.files import is_there
 
-DATA_USAGE = """\
-charcmp data                         the corpora: what is here, size, distinct bytes, sha256
-charcmp data fetch [wp] [lk]         download these corpora, or all, into the cache folder
-charcmp data build-lk TREE [FOLDER]  make lk.txt from a Linux source tree, by the paper's recipe
-"""
-
 
 def data(args: list[str]) -> None:
     """`charcmp data`."""
@@ -33,8 +27,6 @@ def data(args: list[str]) -> None:
                 print(
                     f"wrote {sources.build_lk(Path(tree), folder)}, a stand-in for the paper's LK"
                 )
-            case ["--help"] | ["-h"]:
-                print(DATA_USAGE, end="")
             case _:
                 raise UserError(f"data {' '.join(args)}: not understood; charcmp data --help")
 
@@ -67,6 +59,6 @@ def fetch_data(names: list[str]) -> None:
     datasets = {name: each for name, each in builtin_datasets().items() if is_fetched(each)}
     for name in names or datasets:
         if name not in datasets:
-            raise UserError(f"data fetch {name}: {' and '.join(datasets)} can be fetched")
+            raise UserError(f"data fetch {name}: only {' and '.join(datasets)} can be fetched")
         corpus = sources.load_corpus(datasets[name])
         print(f"{name}: {corpus.num_chars:,} bytes, sha256 {corpus.sha256}")

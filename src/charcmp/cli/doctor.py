@@ -7,42 +7,30 @@ import platform
 import sys
 import time
 
+from charcmp.cli.commands import COMMANDS
 from charcmp.cli.one_line import one_line_errors
-from charcmp.errors import UserError
+from charcmp.errors import UserError, require
+from charcmp.values import did_you_mean
 
-DOCTOR_USAGE = """\
-charcmp doctor [device=auto] [precision=float32] [--json] [--cached]
-
-  Checks this machine: each cell's fast form against its equations; on a GPU also captured graphs
-  and runs side by side, on a CPU a run that is interrupted. Exit status 1 if a check fails.
-
-  device=auto          or cpu, cuda, cuda:1
-  precision=float32    or tf32, on a GPU
-  --json               for programs
-  --cached             what an earlier doctor found of this GPU, driver and software, if it did
-"""
 EXIT_FAILED = 1
-KEYS = {"device": "auto", "precision": "float32"}
 
 
 def doctor(args: list[str]) -> None:
     """`charcmp doctor`."""
-    if args and args[0] in ("--help", "-h"):
-        print(DOCTOR_USAGE, end="")
-        return
     with one_line_errors():
         flags = {arg for arg in args if arg in ("--json", "--cached")}
-        keys = dict(KEYS)
+        keys = {key.name: key for key in COMMANDS["doctor"].keys}
+        given = {name: key.default for name, key in keys.items()}
         for arg in args:
-            key, equals, value = arg.partition("=")
+            name, equals, value = arg.partition("=")
             if arg in flags:
                 continue
-            if not equals or key not in keys:
-                raise UserError(f"doctor {arg}: not understood; charcmp doctor --help")
-            keys[key] = value
-        if keys["precision"] not in ("float32", "tf32"):
-            raise UserError(f"precision={keys['precision']}: one of float32, tf32")
-        passed = run(keys["device"], keys["precision"], "--json" in flags, "--cached" in flags)
+            if not equals or name not in keys:
+                meant = did_you_mean(name, [*keys, "--json", "--cached"]) or ";"
+                raise UserError(f"doctor {arg}: not understood{meant} charcmp doctor --help")
+            require(bool(keys[name].rule.holds(value)), f"{arg}: {keys[name].rule.wanted}")
+            given[name] = value
+        passed = run(given["device"], given["precision"], "--json" in flags, "--cached" in flags)
     if not passed:
         sys.exit(EXIT_FAILED)
 

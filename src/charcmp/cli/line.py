@@ -7,33 +7,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from charcmp.cli.commands import COMMANDS, SELECT, Flag, config_folders
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
 from charcmp.config.schema import register_schemas
 from charcmp.files import config_dir
 from charcmp.output import fail
+from charcmp.values import did_you_mean
 
-# `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
-# one per model by validation loss. `optimizer.lr=0.003,0.01` and the like are other ladders.
-SELECT = {
-    "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
-    "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
-}
 GROUPS = ("cell", "dataset", "optimizer", "experiment")
-# Hydra's flags that print something instead of running, and its others.
-PRINTING_FLAGS = (
-    *("--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version"),
-    *("--shell-completion", "-sc"),
-)
+# Hydra's flags that make sense here. Of the others it is said that there are none such: they would
+# print what Hydra's plugins are, or run what is no command of ours.
 HYDRA_FLAGS = (
-    *PRINTING_FLAGS,
-    *("--resolve", "--package", "--run", "--multirun"),
-    *("--config-path", "--config-name", "--config-dir"),
-    *("-p", "-r", "-m", "-cp", "-cn", "-cd"),
+    *("--cfg", "-c", "--package", "-p", "--resolve", "--multirun", "-m"),
+    *("--config-path", "--config-name", "--config-dir", "-cp", "-cn", "-cd"),
 )
 FLAGS_WITH_A_VALUE = (
-    *("--cfg", "-c", "--info", "-i", "--package", "-p"),
+    *("--cfg", "-c", "--package", "-p"),
     *("--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
 )
 
@@ -49,37 +40,56 @@ class Line:
     @property
     def only_prints(self) -> bool:
         """Whether Hydra is to print something, with nothing run."""
-        return any(word.split("=")[0] in PRINTING_FLAGS for word in self.hydra)
+        return any(word.split("=")[0] in ("--cfg", "-c") for word in self.hydra)
 
 
-def read_line(
-    command: str, args: Sequence[str], flags: Sequence[str] = (), options: Sequence[str] = ()
-) -> Line:
+def read_line(command: str, args: Sequence[str]) -> Line:
     """Takes a line apart; one that nobody understands ends the program with one line.
 
     Args:
-        command: its name, for messages.
+        command: its name; its row in COMMANDS says which flags it has. One with a value is written
+            `--format csv` or `--format=csv`.
         args: what follows it.
-        flags: that it has.
-        options: that it has, each with a value: `--format csv` or `--format=csv`.
     """
+    known = {flag.name: flag for flag in COMMANDS[command].flags}
     given: set[str] = set()
     values: dict[str, str] = {}
     rest: list[str] = []
     words = iter(args)
     for word in words:
         name, equals, value = word.partition("=")
-        if word in flags:
-            given.add(word)
-        elif name in options:
+        flag = known.get(name)
+        if flag is not None and flag.value:
             values[name] = value if equals else next(words, "")
-            if not values[name]:
-                fail(f"{name} needs a value: charcmp --help")
+            _check_value(command, flag, values[name])
+        elif word in known:
+            given.add(word)
         elif word.startswith("-") and name not in HYDRA_FLAGS:
-            fail(f"{command} has no {word}; its flags: {', '.join([*flags, *options]) or 'none'}")
+            fail(_unknown_flag(command, name))
         else:
             rest.append(word)
-    return Line(frozenset(given), values, _overrides_first(rest))
+    line = Line(frozenset(given), values, _overrides_first(rest))
+    for folder in config_folders(rest):
+        if not Path(folder).is_dir():
+            fail(f"--config-dir={folder}: no such folder")
+    if "--resolve" in rest and not line.only_prints:
+        fail("--resolve needs --cfg job")
+    return line
+
+
+def _check_value(command: str, flag: Flag, value: str) -> None:
+    if not value:
+        fail(f"{flag.name} needs a value: charcmp {command} --help")
+    for part in value.split(",") if flag.choices else ():
+        if part not in flag.choices:
+            meant = did_you_mean(part, flag.choices)
+            fail(f"{flag.name} {part}: one or more of {', '.join(flag.choices)}{meant}")
+
+
+def _unknown_flag(command: str, name: str) -> str:
+    flags = [flag.name for flag in COMMANDS[command].all_flags]
+    meant = did_you_mean(name, flags)
+    return f"{command} has no {name}{meant or '; its flags: ' + ', '.join(flags)}"
 
 
 def _overrides_first(args: list[str]) -> list[str]:
@@ -132,14 +142,8 @@ def _composed(args: Sequence[str]) -> Composer:
     from hydra._internal.utils import compute_search_path_dir, get_args_parser
 
     given = get_args_parser().parse_args([arg for arg in args if arg not in ("--multirun", "-m")])
-    if given.resolve:
-        fail("The --resolve flag can only be used in conjunction with --cfg or --help")
-    if given.run:
-        fail("Only one of --run, --multirun, --cfg, --info and --shell_completion can be specified")
     folder = given.config_path and compute_search_path_dir(None, __name__, given.config_path)
     extra = given.config_dir and str(Path(given.config_dir).absolute())
-    if extra and not Path(extra).is_dir():
-        fail(f"Additional config directory '{extra}' not found")
     return compose_line(given.overrides, folder, given.config_name or "config", extra)
 
 
@@ -148,4 +152,6 @@ def _refuse_what_hydra_cannot_read(args: Sequence[str]) -> None:
         if f"{group}=null" in args or f"{group}=" in args:
             fail(f"{group} needs a choice: charcmp train --help lists them")
     if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
-        fail("the command line is not text in this terminal's encoding; a file's name: rename it")
+        fail(
+            "the command line is not text in this terminal's encoding; rename a file that it names"
+        )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
 
 from hydra.core.override_parser.types import Override, QuotedString
 
+from charcmp.cli.commands import COMMANDS
 from charcmp.config.compose import Composer
 from charcmp.config.literal import unescaped
 from charcmp.config.rules import typed
@@ -14,13 +14,12 @@ from charcmp.config.schema import NOT_SCIENTIFIC, Config
 from charcmp.errors import UserError
 
 
-def narrow(
-    composer: Composer, known: Collection[str], what: str
-) -> tuple[dict[str, set[str]], Config]:
+def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Config]:
     """The axes that narrow a report or a status, and the configuration by the other overrides.
 
     What does neither is noted on stderr.
     """
+    known = COMMANDS[command].narrowed_by
     axes: dict[str, set[str]] = {}
     others = []
     for override in composer.given:
@@ -31,15 +30,18 @@ def narrow(
         if not key.startswith("dataset."):
             others.append(override.input_line or "")
         if key not in NOT_SCIENTIFIC and key != "experiment":
-            print(f"note: {override.input_line} does not narrow {what}; what narrows it is "
-                  + ", ".join(known), file=sys.stderr)  # fmt: skip
+            print(
+                f"note: {override.input_line} does not narrow a {command}: charcmp {command} "
+                "--help lists the keys that do",
+                file=sys.stderr,
+            )
     return axes, typed(composer.compose(others))
 
 
 def values_as_text(override: Override) -> list[str]:
     """The values that an override gives to its key, without the quotes of Hydra's grammar."""
     if override.is_sweep_override() and not override.is_discrete_sweep():
-        raise UserError(f"{override.input_line}: a list of values, as in 1,2, or one")
+        raise UserError(f"{override.input_line}: must be a value, or a list of values as in 1,2")
     values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]
     texts = [value.text if isinstance(value, QuotedString) else str(value) for value in values]
     return [unescaped(text) for text in texts]

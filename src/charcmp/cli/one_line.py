@@ -20,13 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 from charcmp.config.rules import not_resolved, unknown_key
 from charcmp.errors import EXIT_INTERRUPTED, Interrupted, UserError, exit_status
 from charcmp.output import fail
+from charcmp.values import did_you_mean
 
 # With it Hydra raises its errors, else it prints them and exits.
 TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
 # What a line is that Hydra answers with a plain ValueError, and what its message begins with.
 PLAIN_ERRORS = (
     "Config group override must be",
-    "The --resolve flag",
     "Only one of --",
     "Exceeds the limit",
 )
@@ -65,7 +65,8 @@ def explain(error: CompactHydraException) -> str:
     lines = str(error).splitlines()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: one of {', '.join(error.options)}"
+        meant = did_you_mean(name, error.options)
+        return f"{group}={name}: one of {', '.join(error.options)}{meant}"
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:
             return f"{error.override}: not understood; keys are set by key=value"

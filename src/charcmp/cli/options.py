@@ -12,52 +12,37 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_type_hints
 
 from charcmp.errors import UserError, require
+from charcmp.values import did_you_mean, one_of, option, or_null, rules_of
 
-SAMPLE_USAGE = """\
-charcmp sample run=RUN [key=value ...]   text from a trained run, as it is generated
-
-  run=wp-lstm-1x64     a run id in results_dir, or a beginning that only one has, or a run's folder
-  temperature=1.0      below 1 more likely text, towards 0 always the most likely byte
-  length=2000          bytes to generate
-  prime="Natasha "     what the text begins with; without it, a byte drawn uniformly
-  seed=0               the same seed, the same text
-  top_k=null           draws among the k most likely bytes only
-  raw=false            true: the bytes themselves, for a file or a pipe. Otherwise they are decoded
-                       as UTF-8, what is none becomes U+FFFD, and a terminal is shown control
-                       characters as \\x1b (carriage returns not at all)
-  target=null          of a run of cell=module, its class again: package.Class or my_cell.py:MyCell
-  results_dir=results  data_dir=null
-"""
-SCORE_USAGE = """\
-charcmp score run=RUN FILE [key=value ...] [--json]   nats per character of any text under a run
-charcmp score run=RUN split=test [--json]             the same of a part of the run's own corpus
-
-  run=wp-lstm-1x64      a run id in results_dir, or a beginning that only one has, or a run's folder
-  FILE                  read as one stream from a zero state; its first byte is not predicted.
-                        A run of task=fill predicts each byte from the text on both sides of it
-  unknown_bytes=error   or skip: bytes the run's corpus does not have are left out and counted
-  split=null            train, val or test, in the rows of the run: for test, its own test loss
-  target=null          of a run of cell=module, its class again: package.Class or my_cell.py:MyCell
-  results_dir=results  data_dir=null
-"""
 Options = TypeVar("Options", "SampleOptions", "ScoreOptions")
+
+
+SPLITS, UNKNOWN = ("train", "val", "test"), ("error", "skip")
+RUN = "a run's id, a beginning that only one id has, or a run's folder"
+TARGET = "of a run of cell=module, its class again: package.Class or my_cell.py:MyCell"
+RESULTS_DIR = "folder of runs/, where run= is looked for"
+DATA_DIR = "folder of the run's corpus; null: $CHARCMP_DATA, or the cache"
 
 
 @dataclass(frozen=True)
 class SampleOptions:
-    run: str = ""
-    temperature: float = 1.0
-    length: int = 2000
-    prime: str = ""
-    seed: int = 0
-    top_k: int | None = None
-    raw: bool = False
-    target: str | None = None
-    results_dir: str = "results"
-    data_dir: str | None = None
+    run: str = option("", RUN)
+    temperature: float = option(1.0, "below 1 more likely text; near 0 always the likeliest byte")
+    length: int = option(2000, "bytes to generate")
+    prime: str = option("", "what the text begins with; without it, a byte drawn uniformly")
+    seed: int = option(0, "the same seed gives the same text")
+    top_k: int | None = option(None, "draw among the k most likely bytes only")
+    raw: bool = option(
+        False, "true: the bytes as they are, for a file or a pipe; false: decoded as UTF-8"
+    )
+    target: str | None = option(None, TARGET)
+    results_dir: str = option("results", RESULTS_DIR)
+    data_dir: str | None = option(None, DATA_DIR)
 
     def __post_init__(self) -> None:
-        require(bool(self.run), "sample needs a run: charcmp sample run=RUN; charcmp status lists")
+        require(
+            bool(self.run), "sample needs a run: charcmp sample run=RUN; charcmp status lists them"
+        )
         require(
             0 < self.temperature < math.inf,
             f"temperature={self.temperature}: must be above 0 and finite (0.001 is nearly 0)",
@@ -69,28 +54,33 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    run: str = ""
-    file: str | None = None
-    split: str | None = None
-    unknown_bytes: str = "error"
-    target: str | None = None
-    results_dir: str = "results"
-    data_dir: str | None = None
+    run: str = option("", RUN)
+    file: str | None = option(None, "the text; on the command line the word that is no key")
+    split: str | None = option(
+        None, "a part of the run's own corpus, in place of a file", or_null(one_of(SPLITS))
+    )
+    unknown_bytes: str = option(
+        "error",
+        "bytes that the run's corpus does not have; skip: leave out, count",
+        one_of(UNKNOWN),
+    )
+    target: str | None = option(None, TARGET)
+    results_dir: str = option("results", RESULTS_DIR)
+    data_dir: str | None = option(None, DATA_DIR)
 
     def __post_init__(self) -> None:
         require(bool(self.run), "score needs a run: charcmp score run=RUN FILE")
         require(
             (self.file is None) != (self.split is None),
-            "score needs a FILE or split=test, one of them",
+            "score needs either a FILE or split=test",
         )
         require(
             self.split is None or self.unknown_bytes == "error",
             "unknown_bytes has no effect on a split: its bytes are the run's own",
         )
-        choices = {"split": ("train", "val", "test", None), "unknown_bytes": ("error", "skip")}
-        for key, values in choices.items():
-            given = ", ".join(value for value in values if value)
-            require(getattr(self, key) in values, f"{key}={getattr(self, key)}: one of {given}")
+        for key, rule in rules_of(self).items():
+            value = getattr(self, key)
+            require(bool(rule.holds(value)), f"{key}={value}: {rule.wanted}")
 
 
 def parse(args: list[str], options: type[Options]) -> Options:
@@ -107,7 +97,8 @@ def parse(args: list[str], options: type[Options]) -> Options:
             key, text = "file", arg
         if key not in types:
             command = options.__name__.removesuffix("Options").lower()
-            raise UserError(f"{arg}: not understood; charcmp {command} --help lists the keys")
+            meant = did_you_mean(key, list(types)) or ";"
+            raise UserError(f"{arg}: not understood{meant} charcmp {command} --help lists the keys")
         if key in given:
             raise UserError(f"{arg}: {key} is given twice")
         given[key] = _convert(key, text, types[key])

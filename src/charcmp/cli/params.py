@@ -13,13 +13,14 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_size
 from charcmp.data.dataset import is_fetched
 from charcmp.data.sources import find, load_corpus
+from charcmp.models.budget import BUDGETS
 from charcmp.models.cells.registry import cell_title
 from charcmp.sweeping.grid import make_grid
 
 
 def params(args: list[str]) -> None:
     """`charcmp params`."""
-    line = read_line("params", args, ("--json",))
+    line = read_line("params", args)
     run_composed(line, lambda composer: print_params(composer, "--json" in line.flags))
 
 
@@ -32,7 +33,36 @@ def print_params(composer: Composer, as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
     else:
-        print(tabulate(rows, headers="keys", intfmt=",", floatfmt="+.2f"))
+        print(tabulate(list(map(_printed, rows)), headers="keys", intfmt=",", floatfmt="+.2f"))
+        for line in _targets(rows):
+            print(line)
+
+
+def _printed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the short headings that fit 80 columns."""
+    return {
+        "dataset": row["dataset"],
+        **({} if row["task"] == "lm" else {"task": row["task"]}),
+        "cell": row["cell"],
+        "layers": row["layers"],
+        "budget": row["budget"],
+        "hidden": row["hidden_size"],
+        "params": row["num_params"],
+        "off %": row["deviation_percent"],
+    }
+
+
+def _targets(rows: list[dict[str, Any]]) -> list[str]:
+    """`wp: 50k = 44,823 parameters`, for each corpus and its named budgets."""
+    targets: dict[str, dict[str, int]] = {}
+    for row in rows:
+        if row["budget"] in BUDGETS:
+            targets.setdefault(row["dataset"], {})[row["budget"]] = row["target_params"]
+    lines = []
+    for dataset, of_text in targets.items():
+        budgets = ", ".join(f"{name} = {count:,}" for name, count in of_text.items())
+        lines.append(f"{dataset}: {budgets} parameters")
+    return lines
 
 
 def size_row(config: Config) -> dict[str, Any]:

@@ -6,18 +6,19 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.report.filters import Filters
+from charcmp.report.formats import FORMATS
 
 
 def report(args: list[str]) -> None:
     """`charcmp report`."""
-    line = read_line("report", args, ("--published",), ("--format", "--output"))
+    line = read_line("report", args)
     run_composed(line, lambda composer: make(composer, line))
 
 
 def make(composer: Composer, line: Line) -> None:
-    from charcmp.report.make import FORMATS, make_report  # slow to import
+    from charcmp.report.make import make_report  # slow to import
 
-    axes, config = narrow(composer, Filters.AXES, "a report")
+    axes, config = narrow(composer, "report")
     formats = line.options["--format"].split(",") if "--format" in line.options else FORMATS
     make_report(
         config.results_dir,
@@ -25,4 +26,5 @@ def make(composer: Composer, line: Line) -> None:
         line.options.get("--output"),
         formats=formats,
         published="--published" in line.flags,
+        full="--full" in line.flags,
     )

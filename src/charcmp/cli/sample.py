@@ -11,11 +11,8 @@ from charcmp.errors import UserError
 
 def sample(args: list[str]) -> None:
     """`charcmp sample`."""
-    from charcmp.cli.options import SAMPLE_USAGE, SampleOptions, parse
+    from charcmp.cli.options import SampleOptions, parse
 
-    if "--help" in args or "-h" in args:
-        print(SAMPLE_USAGE, end="")
-        return
     with one_line_errors():
         options = parse(args, SampleOptions)
         if options.raw and sys.stdout.isatty():

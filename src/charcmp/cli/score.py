@@ -12,11 +12,8 @@ SCORE_TOLERANCE = 0.01  # nats; another device or precision changes less
 
 def score(args: list[str]) -> None:
     """`charcmp score`."""
-    from charcmp.cli.options import SCORE_USAGE, ScoreOptions, parse
+    from charcmp.cli.options import ScoreOptions, parse
 
-    if "--help" in args or "-h" in args:
-        print(SCORE_USAGE, end="")
-        return
     with one_line_errors():
         options = parse([arg for arg in args if arg != "--json"], ScoreOptions)
         from charcmp.inference.score import score_file, score_split
@@ -37,7 +34,10 @@ def score(args: list[str]) -> None:
         f"{scores['num_chars']:,} characters, under {scores['run_id']}"
     )
     if scores.get("num_skipped"):
-        print(f"note: {scores['num_skipped']:,} bytes that its corpus does not have left out")
+        print(f"note: left out {scores['num_skipped']:,} bytes that the run's corpus does not have")
     recorded = run.result.test_nats_per_char if options.split == "test" else None
     if recorded is not None and abs(scores["nats_per_char"] - recorded) > SCORE_TOLERANCE:
-        print(f"note: its result.json says {recorded:.4f} nats/char: not of these weights and text")
+        print(
+            f"note: its result.json says {recorded:.4f} nats/char, so it belongs to other weights "
+            "or another text"
+        )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,16 +17,14 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
+from charcmp.output import counted
 from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.status import STATES, duration, run_status
 
-# What is known of a run from its first second on: its progress note says it.
-AXES = (
-    *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
-    *("hidden_size", "seed", "epochs"),
-)
 WATCH_SECONDS = 2.0
+MAX_REASON = 80  # characters
+UNLIMITED = 1_000_000  # columns
 # Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
 # not for seconds. With no run left to start, it is over.
 QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
@@ -32,12 +32,12 @@ QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
 
 def status(args: list[str]) -> None:
     """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
-    line = read_line("status", args, ("--json", "--watch"))
+    line = read_line("status", args)
     run_composed(line, lambda composer: show(composer, line))
 
 
 def show(composer: Composer, line: Line) -> None:
-    axes, config = narrow(composer, AXES, "a status")
+    axes, config = narrow(composer, "status")
     show_runs = watch_status if "--watch" in line.flags else print_status
     show_runs(config.results_dir, config.lease_seconds, "--json" in line.flags, Filters(axes))
 
@@ -67,7 +67,7 @@ class Runs:
         if self.filters is not None:
             runs = [run for run in runs if self.filters.admits_status(run)]
             if not runs:
-                raise UserError(f"none of the {len(self.folders)} runs is one of {self.filters}")
+                raise UserError(f"no run matches {self.filters}; there are {len(self.folders)}")
         return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
 
 
@@ -98,7 +98,8 @@ def watch_status(
             print("\033[H\033[2J" + overview(runs), flush=True)
         for run in runs:
             if not is_table and shown.get(run["run_id"]) != run["state"]:
-                words = " ".join(word for word in _printed(run).values() if word)
+                told = [*_printed(run).values(), (run["reason"] or "")[:MAX_REASON]]
+                words = " ".join(filter(None, told))
                 line = json.dumps(run) if as_json else f"{time.strftime('%H:%M:%S')} {words}"
                 print(line, flush=True)
             shown[run["run_id"]] = run["state"]
@@ -113,14 +114,36 @@ def overview(runs: Sequence[dict[str, Any]]) -> str:
     """The whole status as text."""
     counts = Counter(run["state"] for run in runs)
     lines = [
-        tabulate([_printed(run) for run in runs], headers="keys", disable_numparse=True),
+        *(f"{run['run_id']}: {run['reason'][:MAX_REASON]}" for run in runs if run["reason"]),
         *_best_of_rows(runs),
-        f"{len(runs)} runs: " + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
+        f"{counted(len(runs), 'run')}: "
+        + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
     ]
     left = [run["seconds_left"] for run in runs if run["state"] in ("running", "waiting")]
     if counts["running"] and None not in left:
         seconds = sum(left) / counts["running"]
         lines.append(f"about {duration(seconds)} left, {counts['running']} at once")
+    # A pipe has no width: what reads it wants a line for each run.
+    width = shutil.get_terminal_size((UNLIMITED, 0)).columns
+    wrapped = [textwrap.fill(line, width, break_on_hyphens=False) for line in lines]
+    return "\n".join([_table(runs, width), *wrapped])
+
+
+def _table(runs: Sequence[dict[str, Any]], width: int) -> str:
+    """A line for each run, without columns that would be empty; two where it has no room."""
+    rows = [_printed(run) for run in runs]
+    for column in [key for key in rows[0] if not any(row[key] for row in rows)]:
+        for row in rows:
+            del row[column]
+    table = tabulate(rows, headers="keys", disable_numparse=True)
+    if max(map(len, table.splitlines())) <= width:
+        return table
+    lines = []
+    for row in rows:
+        lines.append(row.pop("run"))
+        told = [row.pop("state"), *(f"{key} {value}" for key, value in row.items() if value)]
+        lines.append(textwrap.fill(", ".join(told), width, initial_indent="  ",
+                                   subsequent_indent="  "))  # fmt: skip
     return "\n".join(lines)
 
 
@@ -155,5 +178,4 @@ def _printed(run: dict[str, Any]) -> dict[str, str]:
         "left": duration(run["seconds_left"]) if going else "",
         "val": number("val_nats_per_char", ".3f"),
         "test": number("test_nats_per_char", ".3f"),
-        "": (run["reason"] or "")[:80],
     }

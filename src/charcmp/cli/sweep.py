@@ -11,7 +11,7 @@ SWEEPER_FLAGS = {"--retry-failed": "retry_failed", "--fail-fast": "fail_fast"}
 
 def sweep(args: list[str]) -> None:
     """`charcmp sweep`."""
-    line = read_line("sweep", args, ("--dry-run", "--no-cost", *SWEEPER_FLAGS))
+    line = read_line("sweep", args)
     if line.only_prints:
         run_hydra(line.hydra)
     elif "--dry-run" in line.flags:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from charcmp.cli.line import SELECT, read_line, run_hydra
+from charcmp.cli.commands import SELECT
+from charcmp.cli.line import read_line, run_hydra
 from charcmp.output import fail
 
 

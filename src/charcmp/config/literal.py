@@ -7,8 +7,9 @@ import os
 import re
 from pathlib import Path
 
+PATH_KEYS = ("dataset.path", "data_dir", "results_dir")
 PATH = re.compile(
-    r"(?P<key>\+{0,2}(?P<name>dataset\.path|data_dir|results_dir))=(?P<value>.+)", re.S
+    rf"(?P<key>\+{{0,2}}(?P<name>{'|'.join(map(re.escape, PATH_KEYS))}))=(?P<value>.+)", re.S
 )
 PLAIN = re.compile(r"(?!\.?\d)[A-Za-z_./][A-Za-z0-9_./-]*")  # Hydra reads it as it is
 NO_TEXT = ("null", "true", "false", "nan", "inf")  # ... but not these

@@ -7,14 +7,13 @@ PROTOCOL_VERSION.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
-
-from omegaconf import MISSING
 
 from charcmp.values import (
     BELOW_1,
     FINITE_NOT_NEGATIVE,
+    MISSING,
     NOT_NEGATIVE,
     POSITIVE,
     Rule,
@@ -22,11 +21,19 @@ from charcmp.values import (
     option,
 )
 
-BETAS: Rule = (
+BETAS = Rule(
     lambda betas: len(betas) == 2 and all(0 <= beta < 1 for beta in betas),
     "must be two, each in [0, 1)",
 )
-DECAY: Rule = (lambda factor: 0 < factor <= 1, "must be in (0, 1]")
+DECAY = Rule(lambda factor: 0 < factor <= 1, "must be in (0, 1]")
+
+
+def learning_rate(default: Any) -> Any:
+    return option(default, "learning rate, which the schedule then lowers", POSITIVE)
+
+
+def epsilon(default: float) -> Any:
+    return option(default, "added to the root that the gradient is divided by", POSITIVE)
 
 
 @dataclass
@@ -38,16 +45,23 @@ class OptimizerConfig:
     capturable: ClassVar[bool] = False
 
     name: str = MISSING
-    lr: float = option(MISSING, POSITIVE)
-    # exponential (the paper's) | cosine | constant
-    schedule: str = option("exponential", one_of(("exponential", "cosine", "constant")))
-    lr_decay: float = option(0.95, DECAY)  # exponential: factor per epoch ...
-    lr_decay_after: int = option(10, NOT_NEGATIVE)  # ... after this many epochs
-    # Epochs of a rate that rises linearly, before any schedule.
-    warmup_epochs: int = option(0, NOT_NEGATIVE)
-    # The rate changes with every epoch (the paper's) | update
-    rate_per: str = option("epoch", one_of(("epoch", "update")))
-    warmup_updates: int = option(0, NOT_NEGATIVE)  # instead of warmup_epochs, with rate_per=update
+    lr: float = learning_rate(MISSING)
+    schedule: str = option(
+        "exponential",
+        "how the rate falls; exponential is the paper's, cosine ends at 0",
+        one_of(("exponential", "cosine", "constant")),
+    )
+    lr_decay: float = option(
+        0.95, "with schedule=exponential, the factor on the rate each epoch", DECAY
+    )
+    lr_decay_after: int = option(10, "epochs before the first lr_decay", NOT_NEGATIVE)
+    warmup_epochs: int = option(
+        0, "epochs in which the rate rises linearly, before any schedule", NOT_NEGATIVE
+    )
+    rate_per: str = option(
+        "epoch", "when the rate changes; epoch is the paper's", one_of(("epoch", "update"))
+    )
+    warmup_updates: int = option(0, "with rate_per=update, in place of warmup_epochs", NOT_NEGATIVE)
 
     def torch_options(self) -> dict[str, Any]:
         """The optimiser's own options, by the keywords of its torch.optim class."""
@@ -65,17 +79,17 @@ class RMSpropConfig(OptimizerConfig):
     torch_name = "RMSprop"
     capturable = True
 
-    lr: float = option(2e-3, POSITIVE)
-    alpha: float = option(0.95, BELOW_1)
-    eps: float = option(1e-8, POSITIVE)
+    lr: float = learning_rate(2e-3)
+    alpha: float = option(0.95, "decay of the mean of squared gradients", BELOW_1)
+    eps: float = epsilon(1e-8)
 
 
 @dataclass
 class AdagradConfig(OptimizerConfig):
     torch_name = "Adagrad"
 
-    lr: float = option(5e-2, POSITIVE)
-    eps: float = option(1e-10, POSITIVE)
+    lr: float = learning_rate(5e-2)
+    eps: float = epsilon(1e-10)
 
 
 @dataclass
@@ -83,25 +97,27 @@ class AdamConfig(OptimizerConfig):
     torch_name = "Adam"
     capturable = True
 
-    lr: float = option(1e-2, POSITIVE)
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999], metadata={"rule": BETAS})
-    eps: float = option(1e-8, POSITIVE)
+    lr: float = learning_rate(1e-2)
+    betas: list[float] = option(
+        [0.9, 0.999], "decay of the means of gradients and of their squares", BETAS
+    )
+    eps: float = epsilon(1e-8)
 
 
 @dataclass
 class AdamWConfig(AdamConfig):
     torch_name = "AdamW"
 
-    weight_decay: float = option(1e-2, FINITE_NOT_NEGATIVE)
+    weight_decay: float = option(1e-2, "decoupled weight decay", FINITE_NOT_NEGATIVE)
 
 
 @dataclass
 class SGDConfig(OptimizerConfig):
     torch_name = "SGD"
 
-    lr: float = option(1e-2, POSITIVE)
-    momentum: float = option(0.9, BELOW_1)
-    nesterov: bool = False
+    lr: float = learning_rate(1e-2)
+    momentum: float = option(0.9, "momentum factor", BELOW_1)
+    nesterov: bool = option(False, "Nesterov's momentum")
 
     def problem(self) -> str | None:
         needs_momentum = self.nesterov and self.momentum == 0

@@ -3,75 +3,19 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from dataclasses import fields, is_dataclass
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from charcmp.config.keys import all_keys
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
-from charcmp.config.schema import Config, flatten
+from charcmp.config.schema import Config, flat_fields
 from charcmp.data.corpus import PAPER_SIZE
 from charcmp.errors import UserError, require
-from charcmp.files import SAFE_NAME
-from charcmp.models.budget import MAX_HIDDEN_SIZE, NUM_STACKS
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import check_cell
-from charcmp.values import (
-    AT_LEAST_1,
-    BELOW_1,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Rule,
-    matching,
-    one_of,
-    or_null,
-    rules_of,
-    whole_up_to,
-)
-
-RESETS = ("never", "epoch")
-MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
-
-# Those of cells and optimisers stand with their options.
-RULES: dict[str, Rule] = {
-    "task": one_of(NUM_STACKS),
-    "fill_context": or_null(AT_LEAST_1),
-    "dataset.name": or_null(
-        (SAFE_NAME.fullmatch, "letters, digits, '_', '.' and '-' only, as it names folders")
-    ),
-    "dataset.layout": one_of(("columns", "contiguous")),
-    "dataset.split": (
-        lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
-        "three positive percentages that sum to 100",
-    ),
-    "layers": whole_up_to(MAX_LAYERS),
-    "hidden_size": or_null(whole_up_to(MAX_HIDDEN_SIZE)),
-    # Generators take no more bits than these: beyond, other seeds give the same numbers.
-    "seed": (lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)"),
-    "dropout": BELOW_1,
-    "epochs": AT_LEAST_1,
-    "batch_size": or_null(AT_LEAST_1),
-    "unroll_steps": or_null(AT_LEAST_1),
-    "train_batch_size": or_null(AT_LEAST_1),
-    "train_unroll_steps": or_null(AT_LEAST_1),
-    "updates_per_epoch": or_null(AT_LEAST_1),
-    "clip": or_null(POSITIVE),
-    "clip_mode": one_of(("value", "norm")),
-    "reset_state": one_of(RESETS),
-    "patience": or_null(AT_LEAST_1),
-    "init": one_of(("uniform", "xavier", "orthogonal")),
-    "init_range": POSITIVE,
-    "precision": one_of(("float32", "tf32"), "; the paper's is float32"),
-    "threads": or_null(whole_up_to(MAX_AT_ONCE)),
-    "jobs": or_null(whole_up_to(MAX_AT_ONCE)),
-    "jobs_per_gpu": matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),
-    "gpus": matching(r"all|\d+(,\d+)*", "all, or numbers as in gpus=0,1"),
-    "results_dir": (bool, "name a folder"),
-    "checkpoint_seconds": NOT_NEGATIVE,
-    "hang_seconds": POSITIVE,
-    "lease_seconds": POSITIVE,
-}
+from charcmp.values import ANY, did_you_mean
 
 
 def typed(cfg: DictConfig) -> Config:
@@ -117,13 +61,12 @@ def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
 
 
 def unknown_key(key: str) -> str:
-    """What is said of a key that there is not."""
+    """The message for an unknown key."""
     part, _, option = key.rpartition(".")
-    known = [f.name for f in fields(Config)]
-    if part in known:
+    known = [one.name for one in all_keys()]
+    if part in ("cell", "dataset", "optimizer") and key in known:
         return f"unknown key '{key}': this {part} has no {option}"
-    alike = difflib.get_close_matches(key, known, n=1)
-    meant = f"; is it {alike[0]}?" if alike else ":"
+    meant = did_you_mean(key, known) or ";"
     return f"unknown key '{key}'{meant} charcmp train --help lists the keys"
 
 
@@ -135,11 +78,12 @@ def check(config: Config) -> None:
         OPTIMIZERS.get(optimizer.name) is type(optimizer),
         f"optimizer.name={optimizer.name}: optimizer=... chooses, one of {', '.join(OPTIMIZERS)}",
     )
-    rules = RULES | {f"optimizer.{key}": rule for key, rule in rules_of(optimizer).items()}
-    for key, value in flatten(config).items():
-        if key in rules:
-            holds, wanted = rules[key]
-            require(bool(holds(value)), f"{key}={value}: {wanted}")
+    for key, value, field in flat_fields(config):
+        rule = field.metadata.get("rule", ANY)
+        require(
+            bool(rule.holds(value)),
+            f"{key}={value}: {rule.wanted}{did_you_mean(str(value), rule.choices)}",
+        )
     steps = config.unroll_steps or PAPER_SIZE
     require(
         config.task == "lm" or (config.fill_context or 1) <= steps,
@@ -155,7 +99,7 @@ def check(config: Config) -> None:
             config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
             f"train_{key}={part}: in a contiguous text give it or {key}, not both",
         )
-        require(config.task == "lm" or part == 1, f"train_{key}={part}: task=lm alone has it")
+        require(config.task == "lm" or part == 1, f"train_{key}={part}: only task=lm has it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
@@ -204,5 +148,5 @@ def without_effect(config: Config) -> list[str]:
     if config.reset_state == "epoch" and epochs == 1:
         lines.append("reset_state=epoch: there is one epoch")
     if config.patience is not None and config.patience >= epochs:
-        lines.append(f"patience={config.patience}: {epochs} epochs are no more")
+        lines.append(f"patience={config.patience} cannot end a run of {epochs} epochs early")
     return [f"no effect: {line}" for line in lines]

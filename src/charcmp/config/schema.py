@@ -7,16 +7,30 @@ what stands at its default here, so a default may move only together with PROTOC
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from typing import Any
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
 
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
 from charcmp.data.dataset import DatasetConfig
+from charcmp.models.budget import BUDGETS, MAX_HIDDEN_SIZE, NUM_STACKS
 from charcmp.models.cells.options import CellConfig
 from charcmp.models.cells.registry import cell_options
+from charcmp.values import (
+    AT_LEAST_1,
+    BELOW_1,
+    MISSING,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Rule,
+    any_value,
+    matching,
+    one_of,
+    option,
+    or_null,
+    whole_up_to,
+)
 
 PROTOCOL_VERSION = 1
 # 2: a language model's validation and test text of `contiguous` is scored whole, each stretch after
@@ -31,50 +45,128 @@ def protocol_version(layout: str, task: str) -> int:
     return CONTIGUOUS_PROTOCOL_VERSION if is_new else PROTOCOL_VERSION
 
 
+MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
+# Generators take no more bits than these: beyond, other seeds give the same numbers.
+SEED = Rule(lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)")
+# Whether it is a budget, the solver knows.
+BUDGET = Rule(any_value, "a name, or a number of parameters such as 60k", tuple(BUDGETS))
+
+# Whether a machine has it, torch knows.
+DEVICE = Rule(any_value, "auto, cpu, cuda, or one GPU such as cuda:1", ("auto", "cpu", "cuda"))
+
+
 @dataclass(kw_only=True)
 class Config:
     # The science: part of a run's identity.
-    task: str = "lm"  # lm: predicts the next byte | fill: one from the text on both sides
-    fill_context: int | None = None  # fill reads so far beyond a chunk; null: unroll_steps
-    cell: CellConfig = MISSING
-    dataset: DatasetConfig = MISSING
-    optimizer: OptimizerConfig = MISSING
-    layers: int = 1
-    budget: str | None = None  # 50k | 130k | 400k | 1300k | a number; 50k where nothing is said
-    hidden_size: int | None = None  # instead of a budget
-    seed: int = 0
-    dropout: float = 0.0
-    epochs: int = 50
-    batch_size: int | None = None  # null: the paper's 100; fewer where a `contiguous` text is short
-    unroll_steps: int | None = None  # null: likewise
-    # An update's streams and steps, where they are to be fewer than those that lay out the text; a
-    # divisor of them, or in a `contiguous` text their upper limit. null: the same.
-    train_batch_size: int | None = None
-    train_unroll_steps: int | None = None
-    # An epoch's updates, where it is to read only the beginning of every stream: a short training
-    # on a part of a long text. null: all of the training text.
-    updates_per_epoch: int | None = None
-    clip: float | None = 5.0  # of the gradient, as clip_mode says; null for none
-    clip_mode: str = "value"  # value: each element to [-clip, clip] | norm: the whole, to this norm
-    reset_state: str = "never"  # to zero: never (the paper's) | epoch, at each one's start
-    patience: int | None = None  # ends after so many epochs without a better validation loss
-    init: str = "uniform"  # uniform (the paper's) | xavier | orthogonal
-    init_range: float = 0.08  # of init=uniform
-    precision: str = "float32"  # of products' factors: float32 | tf32 (on NVIDIA GPUs)
-    # How and where: not part of it.
-    device: str = "auto"  # auto | cpu | cuda | cuda:1
-    threads: int | None = None  # CPU threads of a run; null: all for train, cores/jobs in a sweep
-    jobs: int | None = None  # runs at once in a sweep; null: jobs_per_gpu, or one per core
-    jobs_per_gpu: str = "auto"  # runs that share a GPU, in one process; auto, or a number
-    gpus: str = "all"  # of a sweep: all, or the numbers of some: 0,1
-    results_dir: str = "results"
-    data_dir: str | None = None
-    checkpoint_seconds: float = 30.0
-    hang_seconds: float = 900.0  # a sweep ends a run that has made no progress for so long
-    lease_seconds: float = (
-        60.0  # an owner of a run on another host that is silent for so long is dead
+    task: str = option(
+        "lm", "predict the next byte (lm), or each byte from both sides of it", one_of(NUM_STACKS)
     )
-    progress: bool = True
+    fill_context: int | None = option(
+        None, "bytes that task=fill reads beyond a chunk; null: unroll_steps", or_null(AT_LEAST_1)
+    )
+    cell: CellConfig = option(
+        MISSING, "the recurrent cell; module: any class (docs/your_own_cell.md)"
+    )
+    dataset: DatasetConfig = option(
+        MISSING, "the text; text: a file of your own, dataset.path=my.txt"
+    )
+    optimizer: OptimizerConfig = option(MISSING, "the optimiser")
+    layers: int = option(1, "recurrent layers", whole_up_to(MAX_LAYERS))
+    budget: str | None = option(
+        None, "size in parameters: a name, or a number such as 60k; null: 50k", or_null(BUDGET)
+    )
+    hidden_size: int | None = option(
+        None, "units of each layer, in place of a budget", or_null(whole_up_to(MAX_HIDDEN_SIZE))
+    )
+    seed: int = option(0, "of initial weights and dropout", SEED)
+    dropout: float = option(
+        0.0, "share of units dropped between layers and before the decoder", BELOW_1
+    )
+    epochs: int = option(50, "passes over the training text", AT_LEAST_1)
+    batch_size: int | None = option(
+        None, "streams read side by side; null: 100, fewer on a short text", or_null(AT_LEAST_1)
+    )
+    unroll_steps: int | None = option(
+        None, "steps of a chunk; null: 100, fewer on a short text", or_null(AT_LEAST_1)
+    )
+    train_batch_size: int | None = option(
+        None, "streams of one update, a divisor of batch_size; null: all", or_null(AT_LEAST_1)
+    )
+    train_unroll_steps: int | None = option(
+        None, "steps of one update, a divisor of unroll_steps; null: all", or_null(AT_LEAST_1)
+    )
+    updates_per_epoch: int | None = option(
+        None,
+        "updates of an epoch, which then reads the beginning of each stream; null: all of it",
+        or_null(AT_LEAST_1),
+    )
+    clip: float | None = option(
+        5.0, "bound of the gradient, as clip_mode says; null: none", or_null(POSITIVE)
+    )
+    clip_mode: str = option(
+        "value",
+        "clip each element (value), or the whole gradient's norm",
+        one_of(("value", "norm")),
+    )
+    reset_state: str = option(
+        "never",
+        "when the carried state is set to zero; never is the paper's",
+        one_of(("never", "epoch")),
+    )
+    patience: int | None = option(
+        None,
+        "epochs without a better validation loss that end a run; null: no end",
+        or_null(AT_LEAST_1),
+    )
+    init: str = option(
+        "uniform",
+        "initial weights; uniform is the paper's",
+        one_of(("uniform", "xavier", "orthogonal")),
+    )
+    init_range: float = option(0.08, "init=uniform draws from [-init_range, init_range]", POSITIVE)
+    precision: str = option(
+        "float32",
+        "of the factors in matrix products; tf32 needs an NVIDIA GPU",
+        one_of(("float32", "tf32"), "; the paper's is float32"),
+    )
+    # How and where: not part of it.
+    device: str = option("auto", "where to train; cuda:1 is the second GPU", DEVICE)
+    threads: int | None = option(
+        None,
+        "CPU threads of a run; null: all, in a sweep cores/jobs",
+        or_null(whole_up_to(MAX_AT_ONCE)),
+    )
+    jobs: int | None = option(
+        None,
+        "runs at once in a sweep; null: one per core, or jobs_per_gpu",
+        or_null(whole_up_to(MAX_AT_ONCE)),
+    )
+    jobs_per_gpu: str = option(
+        "auto",
+        "runs that share a GPU in a sweep: auto, or a number",
+        matching(r"auto|[1-9]\d*", "auto, or a whole number from 1"),
+    )
+    gpus: str = option(
+        "all",
+        "GPUs of a sweep: all, or their numbers as in 0,1",
+        matching(r"all|\d+(,\d+)*", "all, or numbers as in gpus=0,1"),
+    )
+    results_dir: str = option("results", "folder of runs/ and report/", Rule(bool, "name a folder"))
+    data_dir: str | None = option(
+        None, "folder of wp.txt and lk.txt; null: $CHARCMP_DATA, or the cache"
+    )
+    checkpoint_seconds: float = option(
+        30.0, "seconds between two checkpoints of a run", NOT_NEGATIVE
+    )
+    hang_seconds: float = option(
+        900.0, "seconds without progress after which a sweep ends a run", POSITIVE
+    )
+    lease_seconds: float = option(
+        60.0,
+        "seconds of silence after which a run's owner on another host counts as dead",
+        POSITIVE,
+    )
+    progress: bool = option(True, "show a progress bar, or without a terminal a line every 30 s")
 
 
 # Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
@@ -106,12 +198,15 @@ class LauncherConfig:
     _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
 
 
+@cache  # a command asks for it more than once, and Hydra copies each of them: 60 ms
 def register_schemas() -> None:
     """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base.
 
     The choices of `cell=` come from the registry, and so do the bases of a cell/NAME.yaml of
     one's own: `defaults: [/schema/cell@_here_: lstm]`, `name: lstm`, `forget_bias: 1.0`.
     """
+    from hydra.core.config_store import ConfigStore  # slow to import, and help needs none of it
+
     store = ConfigStore.instance()
     store.store(name="charcmp_schema", node=Config)
     store.store(group="hydra/sweeper", name="charcmp", node=SweeperConfig)
@@ -130,13 +225,16 @@ def _schema_name(options: type[CellConfig]) -> str:
     return words.lower()
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(config: Any) -> dict[str, Any]:
     """{'optimizer.lr': 0.002, ...} of a configuration dataclass."""
-    flat: dict[str, Any] = {}
+    return {key: value for key, value, _ in flat_fields(config)}
+
+
+def flat_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field[Any]]]:
+    """Key, value and field of every option of a configuration dataclass."""
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
-            flat |= flatten(value, f"{prefix}{f.name}.")
+            yield from flat_fields(value, f"{prefix}{f.name}.")
         else:
-            flat[prefix + f.name] = value
-    return flat
+            yield prefix + f.name, value, f

@@ -25,7 +25,8 @@ from charcmp.data.corpus import (
     num_train_chars,
     split_corpus,
 )
-from charcmp.data.sources import load_corpus, safe_name
+from charcmp.data.dataset import safe_name
+from charcmp.data.sources import load_corpus
 from charcmp.files import canonical_json
 from charcmp.models.budget import Shape, budget_label, canonical_budget, solve, target_params
 from charcmp.models.cells.options import ModuleConfig

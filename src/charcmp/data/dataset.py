@@ -5,31 +5,56 @@ A new dataset is its file in conf/dataset.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-import yaml
-from omegaconf import MISSING
+from charcmp.files import SAFE_NAME, config_dir
+from charcmp.values import MISSING, Rule, one_of, option, or_null
 
-from charcmp.files import config_dir
+NAME = Rule(SAFE_NAME.fullmatch, "letters, digits, '_', '.' and '-' only, as it names folders")
+SPLIT = Rule(
+    lambda s: len(s) == 3 and all(part > 0 for part in s) and abs(sum(s) - 100) < 1e-9,
+    "three positive percentages that sum to 100",
+)
+MAX_NAME = 80  # characters
+EARLIER_SOURCES = {"paper": "download"}  # as configurations of earlier versions have them
 
 
 @dataclass
 class DatasetConfig:
-    name: str | None = None  # in run ids and tables; for dataset=text the file's stem
-    source: str = MISSING  # paper | file | pydocs | pysrc
-    path: str | None = None  # a file of one's own
-    url: str | None = None
-    num_chars: int | None = None  # what a right download has
-    num_symbols: int | None = None
-    stand_ins: dict[str, str] = field(default_factory=dict)  # sha256 -> what this other file is
-    layout: str = "columns"  # columns (the paper's) | contiguous
-    split: list[float] = field(default_factory=lambda: [80.0, 10.0, 10.0])  # percent
+    name: str | None = option(
+        None, "what the text is called in run ids and tables; null: as its file", or_null(NAME)
+    )
+    source: str = option(
+        MISSING,
+        "where the text comes from",
+        one_of(("download", "file", "pydocs", "pysrc")),
+    )
+    path: str | None = option(None, "a file of your own, with dataset=text")
+    url: str | None = option(None, "address of a download")
+    num_chars: int | None = option(None, "bytes that a right download has")
+    num_symbols: int | None = option(None, "distinct bytes that a right download has")
+    stand_ins: dict[str, str] = option({}, "other files that will do: {sha256: what it is}")
+    layout: str = option(
+        "columns",
+        "where validation and test text lie: at each stream's end (columns), or the text's",
+        one_of(("columns", "contiguous")),
+    )
+    split: list[float] = option(
+        [80.0, 10.0, 10.0], "percent to train on, to validate and to test", SPLIT
+    )
+
+    def __post_init__(self) -> None:
+        self.source = EARLIER_SOURCES.get(self.source, self.source)
 
 
 @cache
 def builtin_datasets() -> dict[str, DatasetConfig]:
     """The datasets of conf/dataset that name a text of their own, by the name of their file."""
+    import yaml  # help and completion need none of it
+
     datasets = {}
     for file in sorted((config_dir() / "dataset").glob("*.yaml")):
         keys = yaml.safe_load(file.read_bytes())
@@ -41,4 +66,16 @@ def builtin_datasets() -> dict[str, DatasetConfig]:
 
 def is_fetched(dataset: DatasetConfig) -> bool:
     """Whether the text is one to download, checked by its length and number of symbols."""
-    return dataset.source == "paper"
+    return dataset.source == "download"
+
+
+def file_title(path: str | Path) -> str:
+    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
+    title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
+                    for char in Path(path).stem)  # fmt: skip
+    return title[:MAX_NAME].strip() or "text"
+
+
+def safe_name(stem: str) -> str:
+    """A text's name as it may stand in a run id and in the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"

@@ -7,14 +7,13 @@ import hashlib
 import json
 import os
 import random
-import re
 import stat
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
 
 from charcmp.data.corpus import Corpus, corpus_from_bytes
-from charcmp.data.dataset import DatasetConfig
+from charcmp.data.dataset import DatasetConfig, file_title
 from charcmp.errors import UserError
 from charcmp.files import is_there, read_error, read_text, write_bytes
 
@@ -27,7 +26,6 @@ BUILT_BY = "charcmp data build-lk"
 MAX_TEXT_BYTES = 2_000_000_000
 MEMORY_PER_CHAR = 8
 MAX_RECORD_BYTES = 1 << 16  # of lk.json
-MAX_NAME = 80  # characters
 
 
 def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
@@ -63,26 +61,13 @@ def _load(
         if path is None:
             raise UserError("dataset=text needs a file: dataset.path=my.txt")
         return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
-    if source != "paper":
-        raise UserError(f"dataset.source={source}: one of paper, file, pydocs, pysrc")
+    assert source == "download"
     url, num_chars, num_symbols, stand_ins = expected
     assert name is not None
     file = Path(path) if path else find_or_fetch(name, data_dir, url)
     text = read_file(file)
     note = judge(file, text, num_chars, num_symbols, json.loads(stand_ins))
     return corpus_from_bytes(name, text, note)
-
-
-def file_title(path: str | Path) -> str:
-    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
-    title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
-                    for char in Path(path).stem)  # fmt: skip
-    return title[:MAX_NAME].strip() or "text"
-
-
-def safe_name(stem: str) -> str:
-    """A text's name as it may stand in a run id and in the name of a folder."""
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"
 
 
 def read_file(path: Path) -> bytes:

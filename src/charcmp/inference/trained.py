@@ -207,9 +207,9 @@ def load_trained(
         raise UserError(f"run={name}: no {folder.config.name} in {folder.path}")
     if result.origin is not None and target is None:
         raise UserError(
-            f"run={name}: of a class of its own, {result.cell}; name it again, as in "
-            f"target=package.{result.cell} or target=file.py:{result.cell} (nothing that a run's "
-            "files name is imported)"
+            f"run={name}: its cell is the class {result.cell}; name that again, as in "
+            f"target=package.{result.cell} or target=file.py:{result.cell} (nothing is imported "
+            "that a run's files name)"
         )
     if result.origin is None and target is not None:
         raise UserError(f"target={target}: no effect, the run is of charcmp's own {result.cell}")
@@ -300,7 +300,9 @@ def _vocabulary(
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder.best}: unreadable ({printable(str(error))[:200]})") from None
     except UserError as error:
-        raise UserError(f"{folder.best}: of a version that stored no vocabulary; {error}") from None
+        raise UserError(
+            f"{folder.best}: written by a version that stored no vocabulary; {error}"
+        ) from None
     except ValueError:
         raise UserError(f"{folder.best}: its vocabulary is no hexadecimal number") from None
     if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from charcmp.data.dataset import builtin_datasets
-from charcmp.data.sources import file_title, safe_name
+from charcmp.data.dataset import builtin_datasets, file_title, safe_name
 from charcmp.errors import UserError
 from charcmp.models.budget import canonical_budget
 from charcmp.models.cells.registry import CELLS, MODULE

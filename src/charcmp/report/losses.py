@@ -155,7 +155,7 @@ def check_mean(losses: LossSummary, test_nats: float, folder: Path) -> None:
     if abs(mean - test_nats) > MEAN_TOLERANCE:
         raise CorruptFileError(
             f"{folder}: result.json says {test_nats:.4f} nats per test character, but the losses "
-            f"kept beside it average {mean:.4f}: one of them is not this run's"
+            f"stored beside it average {mean:.4f}: one of them is not this run's"
         )
 
 

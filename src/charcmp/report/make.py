@@ -10,6 +10,7 @@ from charcmp.errors import UserError
 from charcmp.files import write_bytes
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
+from charcmp.report.formats import FORMATS
 from charcmp.report.load import Loaded, load_runs
 from charcmp.report.tables import make_tables
 from charcmp.report.writing import fill_in
@@ -23,16 +24,15 @@ from charcmp.report.writing.render import (
     latex,
     markdown,
     statistics_markdown,
-    terminal,
     wide_csv,
 )
 from charcmp.report.writing.sections import sections
+from charcmp.report.writing.terminal import terminal
 from charcmp.runs.baselines import Baselines, load_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
-FORMATS = ("csv", "md", "tex", "svg", "png", "html")
 
 
 def make_report(
@@ -41,8 +41,9 @@ def make_report(
     out: str | Path | None = None,
     formats: Sequence[str] = FORMATS,
     published: bool = False,
+    full: bool = False,
 ) -> None:
-    """A report of the finished runs: written to a folder, the tables and verdicts also printed.
+    """A report of the finished runs: written to a folder; what to take and the tables also printed.
 
     Args:
         results_dir: holds runs/.
@@ -52,18 +53,17 @@ def make_report(
         formats: which files, of FORMATS.
         published: report of the published runs instead, in a folder of its own in
             `<results_dir>/report`.
+        full: whether statistics, claims and notes are printed too.
 
     Raises:
-        UserError: if there is no run to report of, a format is unknown, or the folder cannot be
+        UserError: if there is no run to report of, or the folder cannot be
             written or holds runs.
     """
-    if unknown := [name for name in formats if name not in FORMATS]:
-        raise UserError(f"--format {unknown[0]}: one or more of {', '.join(FORMATS)}")
     usual = Path(results_dir) / "report"
     if out is None and usual.resolve().is_relative_to(PUBLISHED):
         raise UserError(
-            f"results_dir={results_dir}: the place of the published runs; scripts/publish.py alone "
-            "writes a report there (--output writes one elsewhere)"
+            f"results_dir={results_dir} holds the published runs, where only scripts/publish.py "
+            "writes a report; --output FOLDER writes one elsewhere"
         )
     filters = filters or Filters()
     path = Path(out or (usual / "published" if published else usual) / filters.slug)
@@ -73,29 +73,29 @@ def make_report(
     tables = make_tables(loaded.runs, filters)
     fill_tables = make_tables(loaded.runs, filters, "fill")
     if not (tables or fill_tables):
-        raise UserError(f"none of the {len(loaded.runs)} finished runs is one of {filters}")
+        raise UserError(f"no finished run matches {filters}; there are {len(loaded.runs)}")
     folder = RunFolder(path)
     folder.create()
     findings = find(tables, fill_tables, baselines_in(source))
     files = text_files(findings)
-    shown = [terminal(findings) if tables else "", fill_in.terminal(fill_tables)]
+    shown = [terminal(findings, full) if tables else "", fill_in.terminal(fill_tables, full)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
-        files |= picture_files(findings)
+        files |= picture_files(findings, with_png="png" in formats)
     written = _write(folder.path, files, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
         print(f"corrupt files, each named on stderr: {len(loaded.complaints)}")
-    print(f"written to {folder.path}: {len(written)} files" + _start_with(written))
+    print(_where(folder.path, written, full))
 
 
-def _start_with(written: Sequence[str]) -> str:
-    """The one file to open first."""
-    for name in ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv"):
-        if name in written:
-            return f"; begin with {name}"
-    return ""
+def _where(folder: Path, written: Sequence[str], full: bool) -> str:
+    """Where the rest is, and the one file to open first."""
+    firsts = ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv")
+    first = next((f"; begin with {name}" for name in firsts if name in written), "")
+    more = "" if full else "\ncharcmp report --full prints statistics, claims and notes as well"
+    return f"written to {folder}: {len(written)} files{first}{more}"
 
 
 def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> list[str]:
@@ -107,14 +107,14 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     return wanted
 
 
-def picture_files(findings: Findings) -> dict[str, bytes]:
-    """The figures, and the page that shows them: name -> contents."""
+def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
+    """The figures, and the page that shows them: name -> contents. Half of the time is for PNGs."""
     from charcmp.report.figures.pictures import pictures  # slow to import
     from charcmp.report.writing.page import page
 
-    drawn = pictures(findings.analyses, say=_note)
+    drawn = pictures(findings.analyses, _note, with_png)
     files = {f"figures/{one.name}.svg": one.svg for one in drawn}
-    files |= {f"figures/{one.name}.png": one.png for one in drawn}
+    files |= {f"figures/{one.name}.png": one.png for one in drawn if one.png is not None}
     return files | {"report.html": page(findings, drawn).encode()}
 
 

@@ -43,8 +43,8 @@ from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
 from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
 
-# Of the largest element of a state: memory cells that forget stay below a hundred, beyond this some
-# only count.
+# A carried state with an element above this has run away; memory cells that forget stay below about
+# 100.
 RUNAWAY = 1000.0
 VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
 

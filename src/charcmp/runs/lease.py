@@ -123,7 +123,8 @@ class Lease:
             return False
         except filelock.LeaseSettingsMismatch:
             raise UserError(
-                f"{self.path}: of a sweep with another lease_seconds; all must have the same"
+                f"{self.path}: another process uses a different lease_seconds here; all must use "
+                "the same"
             ) from None
         return True
 

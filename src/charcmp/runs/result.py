@@ -238,7 +238,8 @@ class Failure(Struct, frozen=True):
 class StoredDataset(Struct, frozen=True):
     """What a config.yaml says of the corpus, as far as it is needed to find it again."""
 
-    source: Literal["paper", "file", "pydocs", "pysrc"]
+    # "paper": what earlier versions called a download.
+    source: Literal["download", "paper", "file", "pydocs", "pysrc"]
     name: DatasetName | None = None
     path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 

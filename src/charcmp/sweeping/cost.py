@@ -56,7 +56,7 @@ class Estimate:
 
     seconds: float  # of the whole run
     seconds_left: float  # of what its last attempt has left to do
-    source: str  # finished runs | measured | assumed
+    source: str  # past runs | measured | assumed
 
 
 def shape_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
@@ -81,7 +81,7 @@ class Speeds:
 
     def find(self, key: str) -> tuple[float, str] | None:
         """(characters per second, how it is known) of a shape."""
-        for speeds, source in ((self.finished, "finished runs"), (self.measured, "measured")):
+        for speeds, source in ((self.finished, "past runs"), (self.measured, "measured")):
             if key in speeds:
                 return speeds[key], source
         return None

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from charcmp.config.schema import NOT_SCIENTIFIC, flatten
 from charcmp.config.spec import split_of, warnings
+from charcmp.output import counted
 from charcmp.runs.status import duration, run_status
 from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.slots import Slot, make_slots
+
+IN_THE_ID = (
+    *("task", "cell.name", "cell.target", "layers", "seed"),
+    *("dataset.layout", "dataset.split"),  # the text's own
+)
 
 
 def print_plan(grid: Grid, with_cost: bool = True) -> None:
@@ -25,13 +32,14 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
         estimates = estimate(left, slots, measure=with_cost)
         left = longest_first(left, estimates)
     ordered = [*left, *(job for job in jobs if job not in estimates)]
-    rows = [_plan_row(job, states[job]) for job in ordered]
+    keys = differing_keys(jobs)
+    rows = [_plan_row(job, states[job], keys) for job in ordered]
     if with_cost:
         for row, job in zip(rows, ordered, strict=True):
             cost = estimates.get(job)
             row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
     print(tabulate(rows, headers="keys", disable_numparse=True))
-    print(f"{len(jobs)} runs: {len(jobs) - len(left)} finished, {len(left)} to do")
+    print(f"{counted(len(jobs), 'run')}: {len(jobs) - len(left)} finished, {len(left)} to do")
     if left and with_cost:
         print_costs(left, estimates, slots)
 
@@ -53,23 +61,30 @@ def _plan_state(job: Job) -> str:
     return "new" if state == "waiting" else state
 
 
-def _plan_row(job: Job, state: str) -> dict[str, str]:
-    spec, config = job.spec, job.spec.config
+def differing_keys(jobs: Sequence[Job]) -> list[str]:
+    """The keys of the science in which runs differ and that their ids do not show; where the grid
+    has variants, their names show them."""
+    if any(job.variant for job in jobs):
+        return []
+    values: dict[str, set[str]] = {}
+    for job in jobs:
+        for key, value in flatten(job.spec.config).items():
+            values.setdefault(key, set()).add(str(value))
+    shown = (*NOT_SCIENTIFIC, *IN_THE_ID)
+    # Options that are not set say nothing, whether a cell has them or not.
+    return [key for key, found in values.items() if len(found - {"None"}) > 1 and key not in shown]
+
+
+def _plan_row(job: Job, state: str, keys: Sequence[str]) -> dict[str, str]:
+    spec = job.spec
+    values = flatten(spec.config)
     return {
         "run": spec.run_id,
         **({"variant": job.variant} if job.variant else {}),
         "state": state,
-        "dataset": spec.corpus.name,
-        "task": config.task,
-        "cell": spec.cell_name,
-        "layers": str(config.layers),
-        "budget": spec.budget,
-        "hidden": str(spec.hidden_size),
         "params": f"{spec.num_params:,}",
         "off %": f"{spec.deviation_percent:+.2f}",
-        "seed": str(config.seed),
-        "dropout": f"{config.dropout:g}",
-        "epochs": str(config.epochs),
+        **{key.rpartition(".")[2]: str(values.get(key, "")) for key in keys},
     }
 
 
@@ -81,7 +96,7 @@ def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slo
         row = f"{job.spec.corpus.name}{task} {job.spec.budget}"
         by_row.setdefault(row, []).append(estimates[job].seconds_left)
     for row, seconds in by_row.items():
-        print(f"{row}: {len(seconds)} runs, {duration(sum(seconds))} of one slot")
+        print(f"{row}: {counted(len(seconds), 'run')}, {duration(sum(seconds))} one after another")
     whole = makespan((estimates[job].seconds_left for job in left), len(slots))
     share = f", threads={slots[0].threads}" if slots[0].threads else ""
     print(f"in all: {duration(whole)} with {len(slots)} at once on {slots[0].machine}{share}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections import deque
@@ -25,7 +26,9 @@ from charcmp.errors import (
     Interrupted,
     StorageError,
 )
+from charcmp.output import PROGRESS_SECONDS, counted, say
 from charcmp.runs.folder import RunFolder
+from charcmp.runs.status import duration
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate, longest_first
 from charcmp.sweeping.examine import examined
@@ -103,14 +106,16 @@ class Pool:
         self.num_done = self.num_failed = 0
         self.stop = False
         self.stop_reason: Interrupted | StorageError | None = None
+        self.done_before = self._seconds_done(jobs) / self.total
         self.bar = tqdm(
             total=1.0,
             # What earlier attempts did counts as done, not as speed.
-            initial=self._seconds_done(jobs) / self.total,
+            initial=self.done_before,
             bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
             disable=on_end is not None or not self.config.progress or None,
             mininterval=1.0,
         )
+        self.begun = self.last_line = time.monotonic()
 
     def run(self) -> None:
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -136,7 +141,7 @@ class Pool:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         left = len(self.waiting) + len(self.running)
-        self.stop_reason = Interrupted(f"sweep interrupted with {left} runs unfinished")
+        self.stop_reason = Interrupted(f"sweep interrupted with {counted(left, 'run')} unfinished")
         self.stop = True
 
     def _next_job(self) -> Job | None:
@@ -179,16 +184,16 @@ class Pool:
         self.running.remove(child)
         self.free.append(child.slot)
         name, folder = child.job.spec.run_id, child.job.folder
-        say = tqdm.write if self.on_end is None else _hush
+        tell = _write if self.on_end is None else _hush
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
         elif code == EXIT_AGAIN and child.job not in self.again:
-            say(f"{name}: the process that it shared has failed; it goes on in another")
+            tell(f"{name}: its shared process failed; continuing in another")
             self.again.add(child.job)
             self.waiting.appendleft(child.job)
         elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
-            say(f"{name}: failed beside other runs; it goes on alone")
+            tell(f"{name}: failed while sharing a process; continuing alone")
             self.alone.add(child.job)
             self.waiting.appendleft(child.job)
         elif code == EXIT_STORAGE:
@@ -196,16 +201,16 @@ class Pool:
             self.stop = True
         elif code == EXIT_INTERRUPTED:  # asked to stop by somebody else than us
             self.num_failed += 1
-            say(f"{name}: interrupted")
+            tell(f"{name}: interrupted")
         elif folder.result.exists():
             self.done += self.estimates[child.job].seconds
             self.num_done += 1
-            say(last_lines(folder, 1) or f"{name}: finished")
+            tell(last_lines(folder, 1) or f"{name}: finished")
         else:
             self.done += self.estimates[child.job].seconds
             self.num_failed += 1
             folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
-            say(f"{name}: failed: {folder.failure_reason()}")
+            tell(f"{name}: failed: {folder.failure_reason()}")
             self.stop = self.stop or self.fail_fast
         if self.on_end is not None and child.job not in self.waiting:
             self.on_end(child.job)
@@ -214,12 +219,28 @@ class Pool:
         unfinished = [*self.waiting, *(child.job for child in self.running)]
         self.bar.n = min(1.0, (self.done + self._seconds_done(unfinished)) / self.total)
         failed = f", {self.num_failed} failed" if self.num_failed else ""
-        self.bar.set_postfix_str(
-            f"{self.num_done}/{self.num_jobs} runs done, {len(self.running)} running{failed}"
-        )
+        runs = f"{self.num_done}/{self.num_jobs} runs done, {len(self.running)} running{failed}"
+        self.bar.set_postfix_str(runs)
+        self._say_progress(runs)
+
+    def _say_progress(self, runs: str) -> None:
+        """A line now and then, where there is no terminal to show the bar."""
+        now, done = time.monotonic(), self.bar.n - self.done_before
+        is_wanted = self.bar.disable and self.config.progress and self.on_end is None
+        if not is_wanted or now - self.last_line < PROGRESS_SECONDS:
+            return
+        self.last_line = now
+        left = duration((now - self.begun) * (1 - self.bar.n) / done) if done > 0 else "unknown"
+        say(f"{100 * self.bar.n:.0f} %, {runs}, time left: {left}")
 
     def _seconds_done(self, jobs: Sequence[Job]) -> float:
         return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
+
+
+def _write(line: str) -> None:
+    """Prints a line above the bar, at once."""
+    tqdm.write(line)
+    sys.stdout.flush()
 
 
 def _hush(line: str) -> None:

@@ -11,7 +11,7 @@ from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
-# A small model's kernels occupy so many of them at a time. A guess, not measured.
+# Multiprocessors that one small model keeps busy. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
 MAX_LANES = 32  # of one GPU: each has a stream of its own, and torch has so many (streams.py)
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
+from charcmp.output import counted
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.plan import look_ahead
 
 EXIT_FAILED = 1
-WATCH_SECONDS = 2.0  # between two looks at runs that have ended without a word
+WATCH_SECONDS = 2.0  # between two looks at runs that may have died silently
 
 
 def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
@@ -35,8 +36,8 @@ def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
 
 
 def record_deaths(jobs: Sequence[Job]) -> None:
-    """Notes what ended without a word, killed or out of memory: it has no result and holds its
-    lease, but its heart has stopped."""
+    """Records runs that died silently (killed, out of memory): no result, lease still held,
+    heartbeat stopped."""
     silent = {
         job: job.folder.lease.stamp()
         for job in jobs
@@ -46,7 +47,9 @@ def record_deaths(jobs: Sequence[Job]) -> None:
     while silent and time.monotonic() < deadline:
         for job, stamp in list(silent.items()):
             if job.folder.lease.is_free():
-                job.folder.record_death("ended without a word; the launcher's own logs may say why")
+                job.folder.record_death(
+                    "died without a result (killed, or out of memory?); see the launcher's own logs"
+                )
                 del silent[job]
             elif job.folder.lease.stamp() != stamp:
                 del silent[job]  # it lives
@@ -71,7 +74,8 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     num_held = len(unfinished) - len(left)
     held = f", {num_held} failed before (--retry-failed tries again)" if num_held else ""
     print(
-        f"{len(jobs)} runs: {len(jobs) - len(unfinished)} finished before, {len(left)} to do{held}"
+        f"{counted(len(jobs), 'run')}: {len(jobs) - len(unfinished)} finished before, "
+        f"{len(left)} to do{held}"
     )
     if left:
         queue(left)
@@ -111,7 +115,7 @@ def print_outcome(jobs: Sequence[Job]) -> None:
     others = [f"{counts['diverged']} of them diverged"] if counts["diverged"] else []
     others += [f"{n} {state}" for state, n in counts.items() if state not in ("done", "diverged")]
     print(
-        ", ".join([f"{num_finished} of {len(jobs)} runs finished", *others])
+        ", ".join([f"{num_finished} of {counted(len(jobs), 'run')} finished", *others])
         + "; charcmp report makes the tables"
     )
     if num_finished < len(jobs):

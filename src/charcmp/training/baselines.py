@@ -12,7 +12,7 @@ import numpy as np
 
 from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.corpus import Splits, Stream, Symbols
-from charcmp.data.sources import safe_name
+from charcmp.data.dataset import safe_name
 from charcmp.errors import require
 from charcmp.models.compressors import COMPRESSORS, nats_given
 from charcmp.models.ngram import Floats, Grams, Order, by_context, grams_of, nats_under, prune

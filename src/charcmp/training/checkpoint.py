@@ -108,7 +108,7 @@ def _check_archive(opened: IO[bytes]) -> None:
     """
     with zipfile.ZipFile(opened) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CorruptFileError("compressed, as no checkpoint is")
+            raise CorruptFileError("compressed, which no checkpoint is")
     opened.seek(0)
 
 

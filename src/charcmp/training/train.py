@@ -20,8 +20,10 @@ from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
 from charcmp.models.language_model import check_module_cells
 from charcmp.models.sampling import seconds_per_char
+from charcmp.output import PROGRESS_SECONDS
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
+from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.device import prepare
@@ -75,7 +77,7 @@ class Training:
         )
         self.loss_sum: Late[int] = Late(step.loss_sum)
         self.clock = time.perf_counter()
-        self.last_tick = self.last_checkpoint = time.monotonic()
+        self.last_tick = self.last_checkpoint = self.last_line = time.monotonic()
 
     def train_epoch(self) -> float:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.
@@ -135,7 +137,22 @@ class Training:
         loss_sum, num_chunks = told
         so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
+        self._say_progress(so_far)
         return so_far
+
+    def _say_progress(self, so_far: float) -> None:
+        """A line now and then, where there is no terminal to show the bar."""
+        place, config = self.place, self.spec.config
+        is_due = self.last_tick - self.last_line >= PROGRESS_SECONDS
+        if not (self.bar.disable and config.progress and is_due):
+            return
+        self.last_line = self.last_tick
+        done = (place.epoch - 1 + place.chunk / len(self.step.chunks)) / config.epochs
+        left = duration(place.seconds_train * (1 - done) / done)
+        self.say(
+            f"epoch {place.epoch}/{config.epochs}  loss {so_far:.4f} nats/char so far, "
+            f"{100 * done:.0f} % of the run, {left} left"
+        )
 
     def validate(self, evaluation: Evaluation) -> float:
         """The mean loss on the validation text.
@@ -175,6 +192,7 @@ class Training:
         self.bar.clear()
         where = f"epoch {place.epoch}/{config.epochs}"
         self.say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
+        self.last_line = time.monotonic()
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         self.note_progress()
@@ -280,8 +298,9 @@ def run_protocol(
             note_epoch(training.end_epoch(train_nats, val_nats))
     if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
         say(
-            f"note: the training's carried state reaches {largest:,.0f}: its memory ran away, and "
-            "evaluation starts from zero (docs/cells.md); reset_state=epoch is there to compare"
+            f"note: the memory ran away: the carried state grew to {largest:,.0f}, and evaluation "
+            "starts from a zero state, where the model behaves differently (docs/cells.md); "
+            "compare with reset_state=epoch"
         )
 
     test_nats = training.test(validation, test) if status == "done" else None

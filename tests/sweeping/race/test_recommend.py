@@ -145,7 +145,7 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["minutes=never"], "minutes=never: a number of minutes, such as 30"),
+        (["minutes=never"], "minutes=never: must be a number of minutes, such as 30"),
         (["minutes=0.001"], "too little time: a race of 2 models needs at least"),
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),

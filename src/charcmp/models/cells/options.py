@@ -6,12 +6,10 @@ with the protocol's version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from charcmp.values import FINITE, Rule, one_of, option, or_null, whole_up_to
-
-MISSING = "???"  # omegaconf.MISSING, without its import
+from charcmp.values import FINITE, MISSING, Rule, one_of, option, or_null, whole_up_to
 
 
 @dataclass
@@ -23,15 +21,18 @@ class CellConfig:
 class PlainConfig(CellConfig):
     """`charcmp train cell=rnn cell.activation=relu`; which ones a cell has, its row says."""
 
-    activation: str = "tanh"  # of the candidate, and of an LSTM's output
+    activation: str = option("tanh", "nonlinearity of the candidate, and of an LSTM's output")
 
 
 @dataclass
 class LSTMConfig(PlainConfig):
     """`charcmp train cell=lstm cell.forget_bias=1`"""
 
-    # Initial value of the forget gate's bias; the paper: none.
-    forget_bias: float | None = option(None, or_null(FINITE))
+    forget_bias: float | None = option(
+        None,
+        "forget gate's bias at the start; null: drawn as the others, as in the paper",
+        or_null(FINITE),
+    )
 
 
 @dataclass
@@ -41,7 +42,9 @@ class CascadedGateConfig(LSTMConfig):
     The gates of a cascade start at 1/8, not 1/2; open_bias starts them open.
     """
 
-    open_bias: float | None = option(None, or_null(FINITE))  # both biases of i, f and o
+    open_bias: float | None = option(
+        None, "biases of the gates i, f and o at the start; 3 starts them open", or_null(FINITE)
+    )
 
 
 def _is_plain(value: Any) -> bool:
@@ -49,11 +52,11 @@ def _is_plain(value: Any) -> bool:
     return all(one is None or isinstance(one, bool | int | float | str) for one in values)
 
 
-PLAIN_VALUES: Rule = (
+PLAIN_VALUES = Rule(
     lambda kwargs: all(map(_is_plain, kwargs.values())),
     "numbers, texts, true or false, or lists of them",
 )
-TARGET: Rule = (
+TARGET = Rule(
     # A dotted name or a file's name before its class; MISSING is neither.
     lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
     "a class to import, as package.Class, or of a file, as my_cell.py:MyCell",
@@ -67,10 +70,16 @@ MAX_STATES = 3
 class ModuleConfig(CellConfig):
     """`charcmp train cell=module cell.target=torchrecurrent.MGU` (docs/your_own_cell.md)."""
 
-    target: str = option(MISSING, TARGET)
-    # How it is called: layer, as torch.nn.RNN; step, as torch.nn.RNNCell; null: found by trial.
-    kind: str | None = option(None, or_null(one_of(("layer", "step"))))
-    # Tensors that its state consists of, for a class that makes none itself; null: by trial.
-    states: int | None = option(None, or_null(whole_up_to(MAX_STATES)))
-    init: str = option("own", one_of(("own", "charcmp")))  # whose initial values
-    kwargs: dict[str, Any] = field(default_factory=dict, metadata={"rule": PLAIN_VALUES})
+    target: str = option(MISSING, "the class: package.Class, or my_cell.py:MyCell", TARGET)
+    kind: str | None = option(
+        None,
+        "called as torch.nn.RNN (layer) or RNNCell (step); null: found by trial",
+        or_null(one_of(("layer", "step"))),
+    )
+    states: int | None = option(
+        None,
+        "tensors of its state, for a class that makes none itself; null: by trial",
+        or_null(whole_up_to(MAX_STATES)),
+    )
+    init: str = option("own", "whose initial values it has", one_of(("own", "charcmp")))
+    kwargs: dict[str, Any] = option({}, "further arguments of the class: {key:value}", PLAIN_VALUES)

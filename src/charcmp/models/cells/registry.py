@@ -22,7 +22,7 @@ from charcmp.models.cells.options import (
     ModuleConfig,
     PlainConfig,
 )
-from charcmp.values import Rule, rules_of
+from charcmp.values import Rule, did_you_mean, rules_of
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def cell_info(name: str) -> CellInfo:
     try:
         return CELLS[name]
     except KeyError:
-        raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}") from None
+        meant = did_you_mean(name, list(CELLS))
+        raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}{meant}") from None
 
 
 def cell_options() -> dict[str, type[CellConfig]]:
@@ -127,9 +128,12 @@ def check_cell(cell: CellConfig) -> None:
         type(cell) is _options_of(cell.name),
         f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
     )
-    for key, (holds, wanted) in cell_rules(cell.name).items():
+    for key, rule in cell_rules(cell.name).items():
         value = getattr(cell, key)
-        require(bool(holds(value)), f"cell.{key}={value}: {wanted}")
+        require(
+            bool(rule.holds(value)),
+            f"cell.{key}={value}: {rule.wanted}{did_you_mean(str(value), rule.choices)}",
+        )
 
 
 def cell_rules(name: str) -> dict[str, Rule]:
@@ -138,7 +142,8 @@ def cell_rules(name: str) -> dict[str, Rule]:
         return rules_of(ModuleConfig)
     info = cell_info(name)
     has = f"{name} has {', '.join(info.activations)}"
-    return {"activation": (info.activations.__contains__, has)} | rules_of(info.options)
+    activation = Rule(info.activations.__contains__, has, info.activations)
+    return rules_of(info.options) | {"activation": activation}
 
 
 def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:

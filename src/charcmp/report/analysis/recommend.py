@@ -35,6 +35,7 @@ class Recommendation:
     runner_up: Difference | None  # by validation loss
     tied: list[Cell]  # the others with seeds that are not significantly worse
     rivals: list[Cell]  # all others of the row, diverged ones too
+    num_compared: int  # of the rivals, over seeds and text
     seconds_train: float  # of one run, mean over seeds
     microseconds_per_char: float  # in training
     microseconds_to_sample: float | None  # a character; None where no run recorded it
@@ -44,6 +45,27 @@ class Recommendation:
     def quickest(self) -> Cell:
         """Of the models that do not differ significantly."""
         return min([self.take, *self.tied], key=seconds_train)
+
+    def line(self) -> str:
+        """What to take and how sure that is, in a line."""
+        layers = f"{self.take.layers} layer{'s' * (self.take.layers > 1)}"
+        model = f"{cell_label(self.take.cell)}, {layers}"
+        return f"{self.row}: {model}, {self.take.test_nats:.3f}; {self._certainty()}"
+
+    def _certainty(self) -> str:
+        if self.runner_up is None:
+            return "nothing else was trained at this budget"
+        if not self.num_compared:
+            has_one_seed = 1 in map(len, (self.runner_up.a.seeds, self.runner_up.b.seeds))
+            reason = "one seed" if has_one_seed else "its losses give no interval"
+            return f"how sure is not known ({reason})"
+        num_others = sum(one.is_done for one in self.rivals)
+        others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
+        if self.num_compared < num_others:
+            others = f"{self.num_compared} of {others} (no seeds to compare the rest)"
+        if self.tied:
+            return f"no significant difference to {', '.join(map(name, self.tied))}"
+        return f"significantly better than {others}"
 
     def text(self) -> str:
         take = self.take
@@ -123,6 +145,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                 run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
             ]
             speed = sum(run.chars_per_second for run in best.runs) / len(best.runs)
+            compared = analysis.of("best", row)
             of_row = [table.cells.get((row, *column)) for column in table.columns]
             found.append(
                 Recommendation(
@@ -130,10 +153,9 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     training=training(table),
                     row=row,
                     take=best,
-                    runner_up=min(
-                        analysis.of("best", row), key=lambda one: one.a.val_nats, default=None
-                    ),
+                    runner_up=min(compared, key=lambda one: one.a.val_nats, default=None),
                     tied=[cell for cell in analysis.not_worse(row) if cell is not best],
+                    num_compared=sum(one.both is not None for one in compared),
                     rivals=[cell for cell in of_row if cell is not None and cell is not best],
                     seconds_train=seconds_train(best),
                     microseconds_per_char=1e6 / speed if speed else float("nan"),

@@ -34,8 +34,8 @@ def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Draw
                 gap = run.val_nats_per_char - run.train_nats_per_char
                 points.append((cell, run, run.num_params / num_chars, gap))
     if not points:
-        say(f"{table.heading}: no environment.json tells the training text's length; no figure of "
-            "the over-fitting gap")  # fmt: skip
+        say(f"{table.heading}: no figure of the over-fitting gap, as no environment.json gives "
+            "the training text's length")  # fmt: skip
         return
     cells = cells_of(table)
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")

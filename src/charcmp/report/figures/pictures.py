@@ -39,10 +39,12 @@ class Picture:
     dataset: str
     row: str | None  # the budget it is of; None for all of the block
     svg: bytes
-    png: bytes
+    png: bytes | None  # if asked for
 
 
-def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[Picture]:
+def pictures(
+    analyses: Sequence[Analysis], say: Callable[[str], None], with_png: bool
+) -> list[Picture]:
     """All figures that the runs can give; `say` hears of what is left out, and why."""
     found = []
     with mpl.rc_context(STYLE):
@@ -59,7 +61,7 @@ def pictures(analyses: Sequence[Analysis], say: Callable[[str], None]) -> list[P
                         dataset=table.dataset,
                         row=drawn.row,
                         svg=_saved(drawn.figure, "svg"),
-                        png=_saved(drawn.figure, "png"),
+                        png=_saved(drawn.figure, "png") if with_png else None,
                     )
                 )
     return found

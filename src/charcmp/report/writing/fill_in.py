@@ -10,15 +10,22 @@ from collections.abc import Callable, Sequence
 
 from charcmp.report.tables import Cell, Table
 from charcmp.report.writing import escape
-from charcmp.report.writing.layout import MISSING, NO_RUN_NOTE, Line, remarks, size_notes
+from charcmp.report.writing.layout import (
+    MISSING,
+    NO_RUN_NOTE,
+    Line,
+    budgets_note,
+    remarks,
+    short_notes,
+    size_notes,
+)
 from charcmp.report.writing.render import (
     cells_csv,
     latex_table,
     markdown_list,
     markdown_table,
-    terminal_tables,
-    wrapped,
 )
+from charcmp.report.writing.terminal import terminal_tables, wrapped
 
 WHAT_IT_IS = (
     "fill-in perplexity on test text. Each byte is predicted from the text on both sides of it: "
@@ -75,12 +82,13 @@ def notes(table: Table) -> list[str]:
     ]
 
 
-def terminal(tables: Sequence[Table]) -> str:
-    """At most 110 columns wide, as the other tables."""
+def terminal(tables: Sequence[Table], full: bool = False) -> str:
+    """At most as wide as the other tables."""
     parts = []
     for table in tables:
         parts += [wrapped([caption(table)]), *terminal_tables(table.columns, lines(table))]
-        parts.append(wrapped(notes(table)))
+        brief = [budgets_note(table), *short_notes(table)]
+        parts.append(wrapped(notes(table) if full else brief))
     return "\n\n".join(parts)
 
 

@@ -172,7 +172,7 @@ def notes(analysis: Analysis) -> list[str]:
 
 def size_notes(table: Table) -> list[str]:
     """Sizes and seeds."""
-    return [_budgets_note(table), _seeds_note(table)]
+    return [budgets_note(table), _seeds_note(table)]
 
 
 def remarks(table: Table) -> list[str]:
@@ -187,17 +187,7 @@ def remarks(table: Table) -> list[str]:
             f"Not there yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
             + (f" and {more} more." if more > 0 else ".")
         )
-    if table.corpus_note:
-        said.append(f"Text: {table.corpus_note}.")
-        if table.dataset == "lk" and "stand-in" in table.corpus_note:
-            said.append("The stand-in has another file order than the paper's text.")
-    runs = [run for cell in table.done() for run in cell.runs]
-    shown = {run.cell for run in runs}
-    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
-    if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
-        said.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
-    if table.epochs < FEW_EPOCHS:
-        said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
+    said += short_notes(table)
     if table.task != "lm":
         return [*said, *_dropout_notes(table), *_diverged_notes(table), *_gpu_notes(table)]
     if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
@@ -217,11 +207,28 @@ def remarks(table: Table) -> list[str]:
     return said
 
 
+def short_notes(table: Table) -> list[str]:
+    """What must stand beside a table's figures wherever they are shown."""
+    said = []
+    if table.corpus_note:
+        said.append(f"Text: {table.corpus_note}.")
+        if table.dataset == "lk" and "stand-in" in table.corpus_note:
+            said.append("The stand-in has another file order than the paper's text.")
+    runs = [run for cell in table.done() for run in cell.runs]
+    shown = {run.cell for run in runs}
+    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
+    if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
+        said.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
+    if table.epochs < FEW_EPOCHS:
+        said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
+    return said
+
+
 def _name(cell: Cell) -> str:
     return f"{name(cell)} at {cell.row}"
 
 
-def _budgets_note(table: Table) -> str:
+def budgets_note(table: Table) -> str:
     targets = ", ".join(
         f"{name} = {target:,}" if not name.isdecimal() else f"{target:,}"
         for name, target in table.rows.items()
@@ -354,7 +361,8 @@ def _runaway_notes(table: Table) -> list[str]:
         return []
     return [
         f"Memory that ran away, the largest element of the state that training carried: "
-        f"{'; '.join(reached)}. Evaluation starts from zero, where such a model is another."
+        f"{'; '.join(reached)}. Evaluation starts from a zero state, where such a model behaves "
+        "differently."
     ]
 
 

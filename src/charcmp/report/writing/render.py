@@ -1,24 +1,20 @@
-"""Tables as text: terminal, Markdown, LaTeX (booktabs) and CSV."""
+"""Tables as text in files: Markdown, LaTeX (booktabs) and CSV."""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any
 
 import pandas as pd
-from tabulate import SEPARATING_LINE, tabulate
 
 from charcmp.report.analysis.against_paper import Comparison
 from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.findings import Findings
-from charcmp.report.analysis.recommend import SAMPLING_NOTE
 from charcmp.report.analysis.verdicts import Verdict
 from charcmp.report.tables import Cell, Column, Table
 from charcmp.report.writing import escape
@@ -35,87 +31,8 @@ from charcmp.report.writing.layout import (
 )
 from charcmp.report.writing.sections import (
     Section,
-    baseline_notes,
-    baseline_rows,
     difference_records,
 )
-
-TERMINAL_WIDTH = 100
-COLUMNS_ABREAST = 9  # what a terminal of 110 columns holds
-
-
-def terminal(findings: Findings) -> str:
-    """The nats and what is to be known of them, at most 110 columns wide; what to take is last."""
-    measure = MEASURES[0]
-    parts: list[str] = []
-    for analysis in findings.analyses:
-        parts.append(wrapped([caption(analysis, measure, "*")]))
-        parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
-        parts.append(wrapped(notes(analysis)))
-        if placed := findings.baselines_of(analysis):
-            parts += [_baseline_table(placed), wrapped(list(baseline_notes(placed)))]
-    tables = findings.tables
-    parts.append(wrapped([*sd_notes(tables, measure), *general_notes(tables)]))
-    if findings.comparisons:
-        parts.append("Against the paper, in nats per character")
-        parts.append(_comparison_table(findings.comparisons))
-    if findings.claims:
-        parts.append("The paper's claims")
-        parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
-                  for one in findings.claims]  # fmt: skip
-    parts.append("What to take")
-    parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
-    parts.append(wrapped([SAMPLING_NOTE]))
-    return "\n\n".join(parts)
-
-
-def terminal_tables(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
-    """One table, or several where the columns have no room side by side."""
-    return [_terminal_table(columns, lines, indices) for indices in _abreast(columns)]
-
-
-def _abreast(columns: Sequence[Column]) -> list[list[int]]:
-    """Indices of the columns to print side by side: whole cells, as many as there is room for."""
-    chunks: list[list[int]] = [[]]
-    for _, of_cell in groupby(range(len(columns)), lambda i: columns[i][0]):
-        indices = list(of_cell)
-        if chunks[-1] and len(chunks[-1]) + len(indices) > COLUMNS_ABREAST:
-            chunks.append([])
-        chunks[-1] += indices
-    return chunks
-
-
-def _terminal_table(columns: Sequence[Column], lines: Sequence[Line], indices: list[int]) -> str:
-    labels = [[*cell.split(), layers] for cell, layers in map(column_label, columns)]
-    height = max(len(labels[i]) for i in indices)
-    header = ["\n" * (height - 1) + "budget", ""]
-    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in indices]
-    rows: list[list[str] | str] = []
-    for line in lines:
-        texts = [f"*{text}" if bold else text for text, bold in
-                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
-        if line.label == "test" and rows:
-            rows.append(SEPARATING_LINE)
-        first = line.budget if line.label == "test" else ""
-        rows.append([first, line.label, *(texts[i] for i in indices)])
-    align = ["left", "left", *(["right"] * len(indices))]
-    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
-
-
-def wrapped(said: list[str]) -> str:
-    return "\n".join(
-        textwrap.fill(note, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        for note in said
-    )
-
-
-def _baseline_table(placed: Sequence[Standing]) -> str:
-    align = ["left", "right", "right", "right", "left"]
-    widths = [30, None, None, None, 40]
-    return tabulate(
-        baseline_rows(placed), "keys", "simple",
-        disable_numparse=True, colalign=align, maxcolwidths=widths,
-    )  # fmt: skip
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
@@ -130,12 +47,6 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
         }
         for line in comparisons
     ]
-
-
-def _comparison_table(comparisons: Sequence[Comparison]) -> str:
-    rows = comparison_rows(comparisons)
-    align = ["left", "right", "right", "right", "right"]
-    return tabulate(rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align)
 
 
 def markdown(findings: Findings, measure: Measure) -> str:

@@ -120,10 +120,19 @@ class Advice:
             return [said]
         quickest = min([self.take, *self.tied], key=lambda one: one.seconds_train)
         named = ", ".join(label(one.model) for one in self.tied)
-        tie = f"It is tied with {named}: these runs cannot tell them apart."
+        tie = f"It is tied with {named}: these runs cannot tell them apart{self._level()}."
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
+
+    def _level(self) -> str:
+        """Why a rival is tied whose 95 % interval leaves 0 out: a look spends a part of the 5 %."""
+        lows = [one.estimate.interval()[0] for one in self.finish.challenges
+                if one.model in self.finish.tied and one.estimate is not None]  # fmt: skip
+        if not any(low > 0 for low in lows):
+            return ""
+        percent = 100 * (1 - self.finish.alpha)
+        return f" at the {percent:.4g} % that each of several looks is judged by"
 
     def _baselines(self) -> list[str]:
         """What no network trained for, and is still ahead."""

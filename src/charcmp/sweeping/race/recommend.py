@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
-from charcmp.data.sources import safe_name
+from charcmp.data.dataset import safe_name
 from charcmp.errors import Interrupted
 from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.runs.baselines import Baseline

@@ -1,0 +1,288 @@
+"""The commands: what each is for, its flags and its keys.
+
+`charcmp --help`, every command's own help, tab completion, docs/options.md and the check of a
+command's flags are all made from this table and from the keys' declarations. Nothing here is slow
+to import: no torch, no Hydra, no numpy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from charcmp.cli.options import SampleOptions, ScoreOptions
+from charcmp.config.keys import Key, all_keys, keys_of
+from charcmp.report.filters import Filters
+from charcmp.report.formats import FORMATS
+from charcmp.values import POSITIVE
+
+# `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
+# one per model by validation loss. `optimizer.lr=0.003,0.01` and the like are other ladders.
+SELECT = {
+    "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
+    "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
+}
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A command's flag."""
+
+    name: str
+    meaning: str
+    value: str = ""  # what stands for its value; empty: it has none
+    choices: tuple[str, ...] = ()  # of the value, or of each part of a list
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, which is a function of its name in the module charcmp.cli.NAME."""
+
+    name: str
+    args: str  # what follows it, in the list of all commands
+    summary: str  # in a few words, for that list
+    about: str  # for its own help
+    examples: tuple[tuple[str, str], ...]  # a line to type, and what it does
+    flags: tuple[Flag, ...] = ()
+    own_keys: tuple[Key, ...] = ()  # that it alone has
+    key_patterns: tuple[str, ...] = ()  # which of a run's keys it lists, by their names
+    without: tuple[str, ...] = ()  # ... except these
+    narrowed_by: tuple[str, ...] = ()  # keys that name runs, not settings
+    is_composed: bool = False  # by Hydra, from overrides
+    file: str = ""  # what a word that is no key stands for
+
+    @property
+    def keys(self) -> list[Key]:
+        """The keys that its help lists, but for those that name runs."""
+        return [
+            *self.own_keys,
+            *(
+                key
+                for key in all_keys()
+                if _matches(key.name, self.key_patterns) and not _matches(key.name, self.without)
+            ),
+        ]
+
+    @property
+    def all_flags(self) -> tuple[Flag, ...]:
+        """Its own flags, and those of every command that composes a configuration."""
+        return (*self.flags, *COMPOSING_FLAGS) if self.is_composed else self.flags
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def config_folders(words: Sequence[str]) -> list[str]:
+    """The folders that a line names by --config-dir."""
+    flags = ("--config-dir", "-cd")
+    found = [after for before, after in itertools.pairwise(words) if before in flags]
+    parted = [word.partition("=") for word in words]
+    return found + [folder for flag, equals, folder in parted if equals and flag in flags]
+
+
+JSON = Flag("--json", "print JSON, for programs")
+COMPOSING_FLAGS = (
+    Flag("--cfg", "print the configuration that the line stands for; run nothing", "job"),
+    Flag("--config-dir", "read further files of choices, such as FOLDER/cell/mine.yaml", "FOLDER"),
+)
+GRID = ("experiment", "task", "cell*", "dataset*", "layers", "budget", "hidden_size", "data_dir")
+SWEEP_ONLY = ("jobs", "jobs_per_gpu", "gpus", "hang_seconds")
+TEXT = ("dataset", "dataset.name", "dataset.path", "dataset.layout", "dataset.split")
+MACHINE = ("device", "threads", "jobs", "gpus", "results_dir", "data_dir")
+# What a race of `charcmp recommend` decides itself.
+RACE_DECIDES = (
+    *("optimizer.lr", "epochs", "updates_per_epoch", "hidden_size"),
+    *("experiment", "task", "patience"),
+)
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "recommend",
+            "my.txt",
+            "which model to take for a text, by a short race",
+            "Trains LSTM, GRU and RNN models at several learning rates for a short time, goes on "
+            "with the good ones for longer, and gives the last ones more seeds. It decides by "
+            "validation loss alone, says which model to take and how sure that is, and leaves the "
+            "model ready for charcmp sample and charcmp score. Most other keys of charcmp "
+            "train may be given too; learning rate and epochs are the race's own.",
+            (
+                ("charcmp recommend my.txt", "half an hour on a text of your own"),
+                ("charcmp recommend my.txt minutes=90", "again, or on with the same race"),
+                ("charcmp recommend dataset=wp budget=50k", "on a corpus that charcmp knows"),
+            ),
+            own_keys=(
+                Key("minutes", "30", "the time it has; give more to go on with a race", POSITIVE),
+                Key("budget", "50k", "parameters; several budgets share the minutes"),
+                Key("cell", "lstm,gru,rnn", "the cells that race"),
+                Key("layers", "1,2,3", "their layers"),
+                Key("seed", "0", "of the first run of each; further seeds count up from it"),
+            ),
+            key_patterns=(*TEXT, "dropout", *MACHINE),
+            is_composed=True,
+            file="the text",
+        ),
+        Command(
+            "train",
+            "key=value",
+            "train one model, or go on with it",
+            "Trains one model, from its last checkpoint where there is one. A finished run is not "
+            "trained again, and it counts in every sweep that contains it.",
+            (
+                ("charcmp train cell=gru layers=2 budget=130k", "on War and Peace"),
+                ("charcmp train dataset=text dataset.path=my.txt", "on a text of your own"),
+                ("charcmp train optimizer=adam epochs=5 --cfg job", "only show what it would be"),
+            ),
+            key_patterns=("*",),
+            without=SWEEP_ONLY,
+            is_composed=True,
+        ),
+        Command(
+            "sweep",
+            "key=value",
+            "train a grid of models: what is missing of it",
+            "Trains every model of a grid that is not finished, several at once. A key with "
+            "several values is an axis of the grid: layers=1,2. What the line does not name comes "
+            "from the experiment; experiment=paper is the paper's grid of 72 models.",
+            (
+                ("charcmp sweep --dry-run", "list the paper's grid, and the time it will take"),
+                ("charcmp sweep experiment=demo", "a few minutes, on text that every Python has"),
+                ("charcmp sweep dataset=text dataset.path=my.txt budget=50k", "your own text"),
+                *((f"charcmp sweep {given}", meant) for given, meant in SELECT.items()),
+            ),
+            (
+                Flag("--dry-run", "list the runs, their sizes and their cost; train nothing"),
+                Flag("--no-cost", "with --dry-run: do not measure how long they will take"),
+                Flag("--retry-failed", "try runs again that failed in an earlier sweep"),
+                Flag("--fail-fast", "end the sweep at the first run that fails"),
+            ),
+            key_patterns=("*",),
+            is_composed=True,
+        ),
+        Command(
+            "params",
+            "key=value",
+            "hidden sizes and parameter counts of a grid",
+            "Prints the hidden size that meets each budget, and by how much it misses. Trains "
+            "nothing.",
+            (("charcmp params dataset=wp cell=lstm,gru layers=1,2,5 budget=50k,1M", ""),),
+            (JSON,),
+            key_patterns=GRID,
+            is_composed=True,
+        ),
+        Command(
+            "status",
+            "key=value",
+            "what every run is doing, once or with --watch",
+            "Shows the state of every run of a results folder, from any shell or machine, while a "
+            "sweep runs or afterwards.",
+            (
+                ("charcmp status --watch", "until nothing runs any more"),
+                ("charcmp status cell=gru layers=1,2", "some of the runs"),
+            ),
+            (Flag("--watch", "show it again and again until nothing runs any more"), JSON),
+            key_patterns=("results_dir", "lease_seconds"),
+            # What is known of a run from its first second on: its progress note says it.
+            narrowed_by=(
+                *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
+                *("hidden_size", "seed", "epochs"),
+            ),
+            is_composed=True,
+        ),
+        Command(
+            "report",
+            "key=value",
+            "what to take, tables, statistics, figures, page",
+            "Says which model to take at each budget, prints the tables, and writes statistics, "
+            "figures and one page, from the finished runs of a results folder.",
+            (
+                ("charcmp report", "of all runs in results/runs"),
+                ("charcmp report dataset=wp budget=50k", "of some, in a folder of its own"),
+                ("charcmp report --published --format csv", "the published runs, tables alone"),
+            ),
+            (
+                Flag("--full", "print statistics, claims and notes too"),
+                Flag("--format", "which files to write; default: all", "LIST", FORMATS),
+                Flag("--output", "where to write; default: results_dir/report", "FOLDER"),
+                Flag("--published", "of the runs that come with a clone of charcmp"),
+            ),
+            key_patterns=("results_dir",),
+            narrowed_by=tuple(Filters.AXES),
+            is_composed=True,
+        ),
+        Command(
+            "baselines",
+            "key=value",
+            "n-grams and compressors on the texts of a grid",
+            "Computes what n-gram models and compressors make of the test texts of a grid, for "
+            "the report to show beside the models.",
+            (("charcmp baselines dataset=wp budget=50k", ""),),
+            key_patterns=(*GRID, "batch_size", "unroll_steps", "results_dir"),
+            is_composed=True,
+        ),
+        Command(
+            "sample",
+            "run=RUN",
+            "text from a trained run",
+            "Generates text from a trained run and prints it as it comes.",
+            (('charcmp sample run=wp-lstm-1x64 temperature=0.5 prime="Natasha "', ""),),
+            own_keys=tuple(keys_of(SampleOptions)),
+        ),
+        Command(
+            "score",
+            "run=RUN my.txt",
+            "nats per character of any text under a run",
+            "Computes the loss of a text under a trained run. The text is read as one stream from "
+            "a zero state, and its first byte is not predicted; a run of task=fill predicts each "
+            "byte from the text on both sides of it.",
+            (
+                ("charcmp score run=wp-lstm-1x64 my.txt", "of any file"),
+                ("charcmp score run=wp-lstm-1x64 split=test", "the run's own test loss again"),
+            ),
+            (JSON,),
+            own_keys=tuple(key for key in keys_of(ScoreOptions) if key.name != "file"),
+            file="the text",
+        ),
+        Command(
+            "data",
+            "[fetch]",
+            "the corpora: what is here, download, build",
+            "Lists the corpora, downloads them, or builds one.",
+            (
+                ("charcmp data", "what is here: size, distinct bytes, sha256"),
+                ("charcmp data fetch wp lk", "download these into the cache folder; no name: all"),
+                (
+                    "charcmp data build-lk linux-4.1 data",
+                    "make data/lk.txt from a Linux source tree",
+                ),
+            ),
+        ),
+        Command(
+            "doctor",
+            "key=value",
+            "whether this machine computes what it should",
+            "Checks each cell's fast form against its equations; on a GPU also captured graphs "
+            "and runs side by side, on a CPU a run that is interrupted. Exit status 1 if a check "
+            "fails.",
+            (("charcmp doctor", ""), ("charcmp doctor device=cuda:1 precision=tf32", "")),
+            (JSON, Flag("--cached", "what an earlier doctor found of this GPU and software")),
+            key_patterns=("device", "precision"),
+        ),
+        Command(
+            "completion",
+            "SHELL",
+            "tab completion for your shell",
+            "Prints what your shell runs to complete commands, flags, keys, values, run ids and "
+            "files. Put the line below into the file that your shell reads when it starts.",
+            (
+                ('eval "$(charcmp completion bash)"', "in ~/.bashrc"),
+                ('eval "$(charcmp completion zsh)"', "in ~/.zshrc"),
+                ("charcmp completion fish | source", "in ~/.config/fish/config.fish"),
+            ),
+        ),
+    )
+}

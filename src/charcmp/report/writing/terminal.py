@@ -1,0 +1,137 @@
+"""What `charcmp report` prints: what to take, then the tables; with --full all that is known.
+
+At most 80 columns wide, but where a single cell's columns need more.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from itertools import groupby
+
+from tabulate import SEPARATING_LINE, tabulate
+
+from charcmp.report.analysis.against_paper import Comparison
+from charcmp.report.analysis.baselines import Standing
+from charcmp.report.analysis.findings import Findings
+from charcmp.report.analysis.recommend import SAMPLING_NOTE, Recommendation
+from charcmp.report.tables import Column
+from charcmp.report.writing.layout import (
+    MEASURES,
+    Line,
+    budgets_note,
+    caption,
+    column_label,
+    general_notes,
+    notes,
+    sd_notes,
+    short_notes,
+    table_lines,
+)
+from charcmp.report.writing.render import comparison_rows
+from charcmp.report.writing.sections import baseline_notes, baseline_rows
+
+WIDTH = 80
+
+
+def terminal(findings: Findings, full: bool = False) -> str:
+    """What to take, and the tables in nats.
+
+    Args:
+        full: with notes, baselines, the paper's claims, and the costs of what to take.
+    """
+    measure = MEASURES[0]
+    parts = [what_to_take(findings.advice)]
+    for analysis in findings.analyses:
+        parts.append(wrapped([caption(analysis, measure, "*")]))
+        parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
+        brief = [budgets_note(analysis.table), *short_notes(analysis.table)]
+        parts.append(wrapped(notes(analysis) if full else brief))
+        if full and (placed := findings.baselines_of(analysis)):
+            parts += [_baseline_table(placed), wrapped(list(baseline_notes(placed)))]
+    if full:
+        parts.append(wrapped(sd_notes(findings.tables, measure)))
+    parts.append(wrapped(general_notes(findings.tables)))
+    if full:
+        parts += _judgements(findings)
+    return "\n\n".join(filter(None, parts))
+
+
+def what_to_take(advice: Sequence[Recommendation]) -> str:
+    """A line for each budget, with its certainty."""
+    lines = ["What to take, by validation loss (test nats per character; how sure)"]
+    for heading, of_block in groupby(advice, lambda one: one.heading):
+        lines.append(heading)
+        lines += [textwrap.fill(one.line(), WIDTH, initial_indent="  ", subsequent_indent="    ",
+                                break_on_hyphens=False) for one in of_block]  # fmt: skip
+    return "\n".join(lines) if advice else ""
+
+
+def _judgements(findings: Findings) -> list[str]:
+    """The comparison with the paper, its claims, and all about what to take."""
+    parts = []
+    if findings.comparisons:
+        parts.append("Against the paper, in nats per character")
+        parts.append(_comparison_table(findings.comparisons))
+    if findings.claims:
+        parts.append("The paper's claims")
+        parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
+                  for one in findings.claims]  # fmt: skip
+    parts.append("What to take, and what it costs")
+    parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
+    return [*parts, wrapped([SAMPLING_NOTE])]
+
+
+def terminal_tables(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
+    """One table, or several where the columns have no room side by side."""
+    tables: list[str] = []
+    indices: list[int] = []
+    for _, group in groupby(range(len(columns)), lambda i: columns[i][0]):
+        of_cell = list(group)
+        wider = _terminal_table(columns, lines, indices + of_cell)
+        if indices and max(map(len, wider.splitlines())) > WIDTH:
+            tables.append(_terminal_table(columns, lines, indices))
+            indices = []
+        indices += of_cell
+    return [*tables, _terminal_table(columns, lines, indices)]
+
+
+def _terminal_table(columns: Sequence[Column], lines: Sequence[Line], indices: list[int]) -> str:
+    labels = [[*cell.split(), layers] for cell, layers in map(column_label, columns)]
+    height = max(len(labels[i]) for i in indices)
+    header = ["\n" * (height - 1) + "budget", ""]
+    header += ["\n".join([""] * (height - len(labels[i])) + labels[i]) for i in indices]
+    rows: list[list[str] | str] = []
+    for line in lines:
+        texts = [f"*{text}" if bold else text for text, bold in
+                 zip(line.texts(), line.is_bold(), strict=True)]  # fmt: skip
+        if line.label == "test" and rows:
+            rows.append(SEPARATING_LINE)
+        first = line.budget if line.label == "test" else ""
+        rows.append([first, line.label, *(texts[i] for i in indices)])
+    align = ["left", "left", *(["right"] * len(indices))]
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def wrapped(said: Sequence[str]) -> str:
+    return "\n".join(
+        textwrap.fill(note, WIDTH, subsequent_indent="  ", break_on_hyphens=False) for note in said
+    )
+
+
+def _baseline_table(placed: Sequence[Standing]) -> str:
+    align = ["left", "right", "right", "right", "left"]
+    return tabulate(
+        baseline_rows(placed), "keys", "simple",
+        disable_numparse=True, colalign=align,
+        maxcolwidths=[22, None, None, None, 24], maxheadercolwidths=[22, 7, 9, 6, 24],
+    )  # fmt: skip
+
+
+def _comparison_table(comparisons: Sequence[Comparison]) -> str:
+    rows = comparison_rows(comparisons)
+    align = ["left", "right", "right", "right", "right"]
+    return tabulate(
+        rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align,
+        maxcolwidths=[26, None, None, None, None], maxheadercolwidths=[28, 10, 10, 12, 12],
+    )  # fmt: skip
