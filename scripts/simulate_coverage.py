@@ -177,7 +177,7 @@ def false_findings(runs: list[Run]) -> dict[str, bool]:
         for family in PLANNED
     }
     bold = analysis.not_worse(row)
-    found["bold"] = bool(bold) and len(bold) < len(table.cells)
+    found["bold"] = bool(bold) and len(bold) < len(table.entries)
     found["claims"] = any(
         one.verdict == FALSE_VERDICTS.get(one.claim.split(".")[0]) for one in verdicts([analysis])
     )

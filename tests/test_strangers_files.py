@@ -198,7 +198,7 @@ def look(
     make_report(results, formats=formats)
     out, err = capsys.readouterr()
     assert (out + err).replace("\n", "").isprintable()
-    with (results / "report" / "cells.csv").open() as file:
+    with (results / "report" / "entries.csv").open() as file:
         assert good in [row["run_ids"] for row in csv.DictReader(file)]
     return err
 
@@ -527,7 +527,7 @@ def test_a_strangers_texts_are_escaped(tmp_path: Path, capsys: pytest.CaptureFix
     latex = "".join(file.read_text() for file in report.glob("*.tex"))
     assert r"\textbackslash{}input\{" in latex
     assert r"\input" not in latex
-    assert run.name in (report / "cells.csv").read_text()
+    assert run.name in (report / "entries.csv").read_text()
     capsys.readouterr()
 
 
@@ -586,7 +586,7 @@ def test_the_commands_themselves(folders: Folders, tmp_path: Path, charcmp: Char
     assert done.returncode == 0
     assert len(done.stderr.splitlines()) == bad
     assert all("/bad-" in line for line in done.stderr.splitlines())
-    assert folders.good.name in (tmp_path / "report" / "cells.csv").read_text()
+    assert folders.good.name in (tmp_path / "report" / "entries.csv").read_text()
     done = charcmp("status", *args)
     assert done.returncode == 0
     assert folders.good.name in done.stdout

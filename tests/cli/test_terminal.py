@@ -222,7 +222,7 @@ def test_from_training_to_report_in_folders_of_any_name(
     out = f"{name} report"
     reported = charcmp("report", *text, "--format", "csv", "--output", out)
     assert reported.returncode == 0, reported.stderr
-    assert (work / out / "cells.csv").is_file()
+    assert (work / out / "entries.csv").is_file()
 
 
 def test_two_files_are_a_sweep(charcmp: Charcmp, tmp_path: Path) -> None:

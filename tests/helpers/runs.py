@@ -16,7 +16,7 @@ from charcmp.models.cells.registry import CELLS
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
 from charcmp.report.make import make_report
-from charcmp.report.tables import Cell, Table, make_tables
+from charcmp.report.tables import Entry, Table, make_tables
 from helpers.models import shape
 
 TEXTS = ("csv", "md", "tex")  # formats without figures, which take seconds
@@ -116,10 +116,10 @@ def tables_of(results_dir: Path, **axes: str) -> list[Table]:
     return make_tables(load_runs(results_dir / "runs").runs, filters)
 
 
-def only_cell(results_dir: Path) -> Cell:
+def only_entry(results_dir: Path) -> Entry:
     (table,) = tables_of(results_dir)
-    (cell,) = table.cells.values()
-    return cell
+    (entry,) = table.entries.values()
+    return entry
 
 
 def report_files(folder: Path) -> dict[str, bytes]:

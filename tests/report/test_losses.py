@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.runs import NUM_TEST_CHARS, losses, only_cell, report_texts, write_run
+from helpers.runs import NUM_TEST_CHARS, losses, only_entry, report_texts, write_run
 
 from charcmp.report.load import load_runs
 from charcmp.report.losses import pack, read_losses, summarize
@@ -82,7 +82,7 @@ def test_the_published_sums_give_the_same(tmp_path: Path) -> None:
 def test_seeds(tmp_path: Path) -> None:
     for seed, nats in enumerate((1.40, 1.44, 1.45)):
         write_run(tmp_path, nats, seed=seed, nll=losses(nats, seed=seed))
-    cell = only_cell(tmp_path)
+    cell = only_entry(tmp_path)
     singles = [
         summarize(losses(nats, seed=s), 100, 100) for s, nats in enumerate((1.4, 1.44, 1.45))
     ]
@@ -108,7 +108,7 @@ def test_the_sd_shown_is_that_of_the_rule_for_blocks(tmp_path: Path) -> None:
     levels = np.repeat(rng.normal(1.5, 0.1, 100), NUM_TEST_CHARS // 100)
     nll = (levels + rng.gamma(1.0, 0.2, NUM_TEST_CHARS)).astype(np.float32)
     write_run(tmp_path, float(nll.mean()), nll=nll)
-    cell = only_cell(tmp_path)
+    cell = only_entry(tmp_path)
     rows = nll.astype(float).reshape(100, -1).mean(axis=1)
     assert cell.sd_blocks == pytest.approx(rows.std(ddof=1) / 10, rel=1e-4)
     assert cell.block_lengths == [200]  # not 100
@@ -116,7 +116,7 @@ def test_the_sd_shown_is_that_of_the_rule_for_blocks(tmp_path: Path) -> None:
     lines = (tmp_path / "report" / "table_nats.md").read_text().splitlines()
     (shown,) = [line for line in lines if "SD, blocks" in line]
     assert f"{cell.sd_blocks:.4f}" in shown
-    header, values = (tmp_path / "report" / "cells.csv").read_text().splitlines()
+    header, values = (tmp_path / "report" / "entries.csv").read_text().splitlines()
     assert "200" in values.split(",")
     assert "block_length" in header.split(",")
 

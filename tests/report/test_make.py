@@ -128,7 +128,7 @@ def test_the_files(small_grid: Path) -> None:
     wide = pd.read_csv(report / "table_nats.csv")
     assert wide.loc[0, "lstm 1"] == 1.45
     assert pd.isna(wide.loc[0, "lstm 2"])
-    cells = pd.read_csv(report / "cells.csv").set_index(["budget", "cell", "layers"])
+    cells = pd.read_csv(report / "entries.csv").set_index(["budget", "cell", "layers"])
     assert list(cells["num_seeds"]) == [1, 1, 1, 1]
     lstm = cells.loc["50k", "lstm", 1]
     assert lstm["difference"] == pytest.approx(0.001)

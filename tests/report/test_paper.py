@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.runs import only_cell, report_texts, tables_of, write_run
+from helpers.runs import only_entry, report_texts, tables_of, write_run
 
 from charcmp.report.analysis.against_paper import compare, spearman
 from charcmp.report.paper import table1
@@ -28,7 +28,7 @@ def test_the_papers_cells() -> None:
 )
 def test_the_paper_is_shown_only_where_it_has_the_cell(tmp_path: Path, run: dict[str, Any]) -> None:
     write_run(tmp_path, **run)
-    assert only_cell(tmp_path).paper_nats is None
+    assert only_entry(tmp_path).paper_nats is None
     report_texts(tmp_path)
     assert "paper" not in (tmp_path / "report" / "table_nats.csv").read_text()
     assert len((tmp_path / "report" / "against_paper.csv").read_text().splitlines()) == 1

@@ -56,9 +56,9 @@ def test_options_of_a_cell_are_a_column(tmp_path: Path) -> None:
     write_run(tmp_path, 1.3, extra={"cell.forget_bias": 1.0})
     (table,) = tables_of(tmp_path)
     assert table.columns[:2] == [("lstm", 1), ("lstm", 2)]
-    variant = table.cells["50k", "lstm(forget_bias=1.0)", 1]
+    variant = table.entries["50k", "lstm(forget_bias=1.0)", 1]
     assert (variant.test_nats, variant.paper_nats) == (1.3, None)
-    assert len(tables_of(tmp_path, cell="lstm")[0].cells) == 2
+    assert len(tables_of(tmp_path, cell="lstm")[0].entries) == 2
     report_texts(tmp_path)
     assert "LSTM (forget_bias=1.0) 1" in (tmp_path / "report" / "table_nats.md").read_text()
 
@@ -106,14 +106,14 @@ def test_a_run_counts_where_the_solver_puts_it(
     write_run(tmp_path, **run)
     (table,) = tables_of(tmp_path)
     assert list(table.rows) == rows or list(table.rows) == rows[::-1]
-    assert len(table.cells) == len(rows)
+    assert len(table.entries) == len(rows)
 
 
 def test_other_cells_of_a_numeric_budget_share_its_row(tmp_path: Path) -> None:
     write_run(tmp_path, budget="60000")
     write_run(tmp_path, cell="gru", layers=2, budget="60000")
     (table,) = tables_of(tmp_path)
-    assert set(table.cells) == {("60000", "lstm", 1), ("60000", "gru", 2)}
+    assert set(table.entries) == {("60000", "lstm", 1), ("60000", "gru", 2)}
 
 
 def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
         write_run(tmp_path, test, dropout=dropout, seed=seed, val_nats_per_char=val)
     write_run(tmp_path, 1.6, cell="gru")
     (table,) = tables_of(tmp_path)
-    cell = table.cells["50k", "lstm", 1]
+    cell = table.entries["50k", "lstm", 1]
     assert (cell.dropout, cell.dropout_candidates) == (0.2, [0.0, 0.2, 0.5])
     assert cell.test_nats == pytest.approx(1.42)
     report_texts(tmp_path)
@@ -166,10 +166,10 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     write_rates(tmp_path)
     protocol, own = tables_of(tmp_path)
     assert protocol.heading == "wp, 50 epochs"
-    assert set(protocol.cells) == {("50k", "lstm", 1), ("50k", "gru", 1)}
+    assert set(protocol.entries) == {("50k", "lstm", 1), ("50k", "gru", 1)}
     assert own.heading == "wp, 50 epochs, each at its own learning rate"
-    assert set(own.cells) == {("50k", "lstm", 1), ("50k", "gru", 1)}
-    lstm, gru = own.cells["50k", "lstm", 1], own.cells["50k", "gru", 1]
+    assert set(own.entries) == {("50k", "lstm", 1), ("50k", "gru", 1)}
+    lstm, gru = own.entries["50k", "lstm", 1], own.entries["50k", "gru", 1]
     assert (lstm.rate, lstm.rate_candidates) == (0.006, [0.002, 0.006])
     assert lstm.test_nats == pytest.approx((1.8 + 1.8 + 9) / 3)  # all its seeds are shown
     assert (gru.rate, gru.test_nats) == (0.002, pytest.approx(1.4))
@@ -183,7 +183,7 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
         in (tmp_path / "report" / "statistics.md").read_text()
     )
     assert "lies at an end of what was tried" in text
-    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    cells = pd.read_csv(tmp_path / "report" / "entries.csv")
     assert set(cells["learning_rate"]) == {0.002, 0.006}
 
 
@@ -207,7 +207,7 @@ def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     (own,) = [table for table in tables_of(tmp_path) if "10 epochs" in table.heading]
     assert own.heading.endswith("each at its own learning rate, optimizer.schedule=cosine")
     assert {cell.cell for cell in own.done()} == {"lstm", "gru"}  # the RNN never met 0.003
-    lstm, gru = own.cells["50k", "lstm", 1], own.cells["50k", "gru", 1]
+    lstm, gru = own.entries["50k", "lstm", 1], own.entries["50k", "gru", 1]
     assert (lstm.rate, lstm.rates_given_up) == (0.012, [0.003])
     assert (gru.rate, gru.rates_given_up) == (0.003, [0.012])
     report_texts(tmp_path)
@@ -250,7 +250,7 @@ def test_diverged_shows_only_where_nothing_is_done(
         ["1.500", "—", "—", "diverged", "—", "—"]
     )
     assert "Diverged runs: LSTM 1 at 50k: 1; RNN 1 at 50k: 1." in out
-    cells = pd.read_csv(tmp_path / "report" / "cells.csv")
+    cells = pd.read_csv(tmp_path / "report" / "entries.csv")
     assert list(cells["status"]) == ["done", "diverged"]
 
 
@@ -283,7 +283,7 @@ def test_a_memory_that_ran_away_is_noted(
         (folder / "history.json").write_text(json.dumps([EPOCH | {"largest_state": largest}]))
     report_texts(tmp_path)
     said = " ".join(capsys.readouterr().out.split())
-    assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from zero" in said
+    assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from a zero" in said
 
 
 def test_a_model_that_is_lost_at_the_start_is_noted(
@@ -332,7 +332,7 @@ def test_filters(tmp_path: Path, axes: dict[str, str], kept: int) -> None:
     write_run(tmp_path, dataset="pydocs")
     write_run(tmp_path, dataset="mine", budget="60000")
     write_run(tmp_path, dataset="your-text")
-    assert sum(len(table.cells) for table in tables_of(tmp_path, **axes)) == kept
+    assert sum(len(table.entries) for table in tables_of(tmp_path, **axes)) == kept
 
 
 def test_a_filter_that_is_no_number() -> None:
@@ -349,8 +349,8 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     assert done.returncode == 0, done.stderr
     narrowed = small_grid / "report" / "budget-50k_cell-gru-lstm_dataset-wp_layers-1"
     assert str(narrowed) in done.stdout
-    assert not (small_grid / "report" / "cells.csv").exists()  # the place of the full report
-    cells = list(csv.DictReader((narrowed / "cells.csv").open()))
+    assert not (small_grid / "report" / "entries.csv").exists()  # the place of the full report
+    cells = list(csv.DictReader((narrowed / "entries.csv").open()))
     assert [(cell["cell"], cell["layers"]) for cell in cells] == [("lstm", "1"), ("gru", "1")]
     assert "1.300" not in done.stdout
     done = charcmp(
@@ -432,7 +432,7 @@ def test_classes_that_charcmp_does_not_bring(tmp_path: Path) -> None:
     (table,) = tables_of(tmp_path)
     assert list(table.rows) == ["50k"]
     shown = [
-        cell_label(cell) for cell, layers in table.columns if ("50k", cell, layers) in table.cells
+        cell_label(cell) for cell, layers in table.columns if ("50k", cell, layers) in table.entries
     ]
     assert shown == [
         "LSTM",
@@ -441,7 +441,7 @@ def test_classes_that_charcmp_does_not_bring(tmp_path: Path) -> None:
         "Mine (kwargs.bias=False, origin=sha256 22222222)",
         "Mine (origin=sha256 11111111)",
     ]
-    assert table.cells["50k", "MGU", 1].num_params == 44_900
+    assert table.entries["50k", "MGU", 1].num_params == 44_900
     assert {
         run.cell for cell in tables_of(tmp_path, cell="module")[0].done() for run in cell.runs
     } == {*("LSTM", "MGU", "Mine")}

@@ -67,8 +67,8 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
     same = {name for name, contents in wanted.items() if report_files(to)[name] == contents}
     # The tables have columns for the grid's missing cells; the page has commands without paths.
     assert {name for name in wanted if name.startswith("figures/")} < same
-    assert {"cells.csv", "differences.csv", "claims.csv", "against_paper.csv"} < same
-    assert b"0.00" in wanted["cells.csv"]  # with SDs
+    assert {"entries.csv", "differences.csv", "claims.csv", "against_paper.csv"} < same
+    assert b"0.00" in wanted["entries.csv"]  # with SDs
     runs = sorted((to / "runs").iterdir())
     assert len(runs) == 4
     for run in runs:
@@ -159,7 +159,7 @@ def test_published_runs_are_shown_when_asked_for_and_never_written_to(
         make_report(tmp_path / "results")
     assert not (tmp_path / "results" / "report").exists()
     make_report(tmp_path / "results", published=True)
-    assert (tmp_path / "results" / "report" / "published" / "cells.csv").is_file()
+    assert (tmp_path / "results" / "report" / "published" / "entries.csv").is_file()
     for inside in (published, published / "runs"):
         with pytest.raises(UserError, match="published"):
             make_report(inside)

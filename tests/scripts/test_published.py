@@ -62,8 +62,8 @@ def test_published_runs_are_of_clean_commits_and_small(run: Path) -> None:
 
 
 def published_rows(folder: Path) -> list[dict[str, str]]:
-    """The lines of a published report's cells.csv."""
-    with (folder / "report" / "cells.csv").open() as file:
+    """The lines of a published report's entries.csv."""
+    with (folder / "report" / "entries.csv").open() as file:
         return list(csv.DictReader(file))
 
 

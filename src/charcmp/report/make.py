@@ -17,10 +17,10 @@ from charcmp.report.writing import fill_in
 from charcmp.report.writing.layout import MEASURES
 from charcmp.report.writing.render import (
     baselines_csv,
-    cells_csv,
     claims_csv,
     comparison_csv,
     differences_csv,
+    entries_csv,
     latex,
     markdown,
     statistics_markdown,
@@ -92,7 +92,7 @@ def make_report(
 
 def _where(folder: Path, written: Sequence[str], full: bool) -> str:
     """Where the rest is, and the one file to open first."""
-    firsts = ("report.html", "statistics.md", "cells.csv", "fill_in.md", "fill_in.csv")
+    firsts = ("report.html", "statistics.md", "entries.csv", "fill_in.md", "fill_in.csv")
     first = next((f"; begin with {name}" for name in firsts if name in written), "")
     more = "" if full else "\ncharcmp report --full prints statistics, claims and notes as well"
     return f"written to {folder}: {len(written)} files{first}{more}"
@@ -166,7 +166,7 @@ def text_files(findings: Findings) -> dict[str, bytes]:
             files[f"{name}.csv"] = wide_csv(analyses, measure)
             files[f"{name}.md"] = markdown(findings, measure)
             files[f"{name}.tex"] = latex(analyses, measure)
-        files["cells.csv"] = cells_csv(findings.tables)
+        files["entries.csv"] = entries_csv(findings.tables)
         files["differences.csv"] = differences_csv(analyses)
         files["claims.csv"] = claims_csv(findings.claims)
         files["against_paper.csv"] = comparison_csv(findings.comparisons)

@@ -5,12 +5,8 @@ from __future__ import annotations
 import csv
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from charcmp.models.budget import BUDGETS
-
-if TYPE_CHECKING:
-    pass
 
 CELLS = ("lstm", "rnn", "gru")
 COLUMNS = [(cell, layers) for cell in CELLS for layers in (1, 2, 3)]
@@ -43,7 +39,7 @@ def table1() -> dict[tuple[str, str, str, int], float]:
 
 
 def figure(dataset: str, layout: str, row: str, cell: str, layers: int) -> float | None:
-    """The paper's test nats per character for a cell; None where it has none."""
+    """The paper's test nats per character for a model; None where it has none."""
     return table1().get((dataset, row, cell, layers)) if layout == "columns" else None
 
 

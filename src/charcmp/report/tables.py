@@ -1,4 +1,4 @@
-"""Runs to tables: what may stand in one block, which row a run counts in, what a cell shows.
+"""Runs to tables: what may stand in one block, which row a run counts in, what an entry shows.
 
 Where models were trained at several learning rates, there is a table more, of each model at the
 rate that did best on validation text: no rate is right for all cells (docs/reading_the_tables.md).
@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from charcmp.files import canonical_json
 from charcmp.models.budget import BUDGETS, Shape, solve, target_params
@@ -36,8 +36,8 @@ Candidate = tuple[float, float]  # learning rate and dropout, of which validatio
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell of a table: the mean over seeds, at the dropout that did best on validation text.
+class Entry:
+    """One entry of a table: the mean over seeds, at the dropout that did best on validation text.
 
     In a table of own rates, at the learning rate that did best there, too.
     """
@@ -100,7 +100,7 @@ class Table:
     corpus_note: str | None
     rows: dict[str, int]  # name -> target parameters, ascending
     columns: list[Column]
-    cells: dict[tuple[str, str, int], Cell]  # by (row, *column); a missing cell is not in it
+    entries: dict[tuple[str, str, int], Entry]  # by (row, *column); a missing one is not in it
 
     @property
     def dataset(self) -> str:
@@ -123,8 +123,8 @@ class Table:
     def layout(self) -> str:
         return str(self.settings["dataset.layout"])
 
-    def done(self) -> list[Cell]:
-        return [cell for cell in self.cells.values() if cell.is_done]
+    def done(self) -> list[Entry]:
+        return [entry for entry in self.entries.values() if entry.is_done]
 
     def paper_nats(self, row: str, cell: str, layers: int) -> float | None:
         return paper.figure(self.dataset, self.layout, row, cell, layers)
@@ -134,8 +134,8 @@ def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list
     """One table for each group of runs that may be compared, all of one task."""
     runs = [run for run in runs if run.task == task]
     rows = {
-        sha256: row_targets(of_corpus)
-        for sha256, of_corpus in _grouped(runs, lambda run: run.corpus_sha256).items()
+        sha256: row_targets(same_text)
+        for sha256, same_text in _grouped(runs, lambda run: run.corpus_sha256).items()
     }
     admitted = [run for run in runs if filters.admits(run)]
     blocks = [block for block in arranged(admitted) if block.runs]
@@ -145,7 +145,7 @@ def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list
         make_table(heading, block, rows[block.runs[0].corpus_sha256], filters)
         for heading, block in zip(headings, blocks, strict=True)
     ]
-    return [table for table in tables if table.cells]
+    return [table for table in tables if table.entries]
 
 
 @dataclass(frozen=True)
@@ -373,30 +373,30 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
 def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filters) -> Table:
     """The table of a block's runs."""
     runs, common = block.runs, block.settings
-    runs_of_cell = defaultdict(list)
+    runs_of_entry = defaultdict(list)
     used: dict[str, int] = {}
     for run in runs:
         for row, target in rows_of(run, rows).items():
             if filters.admits_row(row):
                 used[row] = target
-                runs_of_cell[row, run.variant, run.layers].append(run)
+                runs_of_entry[row, run.variant, run.layers].append(run)
     is_lm = "task" not in common  # the paper has language models alone
 
     def paper_nats(row: str, cell: str, layers: int) -> float | None:
         layout = common["dataset.layout"]
         return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
 
-    cells = {
-        place: make_cell(
+    entries = {
+        place: make_entry(
             place[0],
             used[place[0]],
-            of_cell,
+            same_place,
             paper_nats(*place),
-            block.tried_shorter.get(model_of(of_cell[0]), set()),
+            block.tried_shorter.get(model_of(same_place[0]), set()),
         )
-        for place, of_cell in runs_of_cell.items()
+        for place, same_place in runs_of_entry.items()
     }
-    columns = {(cell, layers) for _, cell, layers in cells}
+    columns = {(cell, layers) for _, cell, layers in entries}
     if is_lm and common["dataset"] in paper.SPLITS:
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
     return Table(
@@ -405,7 +405,7 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         runs[0].corpus_note,
         dict(sorted(used.items(), key=lambda item: item[1])),
         sorted(columns, key=_column_order),
-        cells,
+        entries,
     )
 
 
@@ -424,29 +424,22 @@ def _column_order(column: Column) -> tuple[int, str, int]:
     return *cell_order(cell), layers
 
 
-def make_cell(
+def make_entry(
     row: str,
     target: int,
     runs: Sequence[Run],
     paper_nats: float | None,
     tried_shorter: Set[Candidate] = frozenset(),
-) -> Cell:
-    """What a cell shows of its runs: several seeds, perhaps several dropouts or learning rates."""
+) -> Entry:
+    """What a table shows of runs of several seeds, perhaps several dropouts or learning rates."""
     candidates = _grouped(runs, candidate_of)
     rates = {rate for rate, _ in candidates}
     chosen = chosen_by_validation(candidates)
     done = [run for run in candidates[chosen] if run.status == "done"]
     shown = sorted(done or candidates[chosen], key=lambda run: run.seed)
     test = [run.test_nats_per_char for run in shown]
-    losses = [run.losses for run in shown if run.losses is not None]
-    texts = [(text_variance(summary.block_means_RJ), summary.block_length) for summary in losses]
-    measured = [(text, length) for text, length in texts if text is not None]
-
-    def mean(values: Iterable[float]) -> float | None:
-        values = list(values)
-        return statistics.fmean(values) if values else None
-
-    return Cell(
+    spread = _spread_over_text(shown)
+    return Entry(
         row=row,
         target_params=target,
         cell=runs[0].variant,
@@ -465,10 +458,29 @@ def make_cell(
         val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
         test_nats=statistics.fmean(test) if done else math.nan,
         sd_over_seeds=statistics.stdev(test) if done and len(test) > 1 else None,
-        sd_chars=mean(summary.sd_chars for summary in losses),
-        sd_blocks=mean(text.se for text, _ in measured),
-        block_lengths=sorted({text.block_length * length for text, length in measured}),
+        sd_chars=spread.sd_chars,
+        sd_blocks=spread.sd_blocks,
+        block_lengths=spread.block_lengths,
         paper_nats=paper_nats,
+    )
+
+
+class _SpreadOverText(NamedTuple):
+    """How exactly the text measures one run's test loss; see Entry."""
+
+    sd_chars: float | None
+    sd_blocks: float | None
+    block_lengths: list[int]
+
+
+def _spread_over_text(runs: Sequence[Run]) -> _SpreadOverText:
+    losses = [run.losses for run in runs if run.losses is not None]
+    variances = [(text_variance(kept.block_means_RJ), kept.block_length) for kept in losses]
+    known = [(variance, length) for variance, length in variances if variance is not None]
+    return _SpreadOverText(
+        statistics.fmean(kept.sd_chars for kept in losses) if losses else None,
+        statistics.fmean(variance.se for variance, _ in known) if known else None,
+        sorted({variance.block_length * length for variance, length in known}),
     )
 
 

@@ -18,18 +18,18 @@ MIN_FOR_CORRELATION = 3  # the ranks of two numbers always agree or disagree who
 
 @dataclass(frozen=True)
 class Comparison:
-    """Ours against the paper's, over the cells that both have."""
+    """Ours against the paper's, over the entries that both have."""
 
     of: str
     num_cells: int
     num_cells_paper: int
     mean_difference: float  # ours - paper's, nats per character
     mean_absolute_difference: float
-    spearman: float | None  # rank correlation; None for fewer than three cells
+    spearman: float | None  # rank correlation; None for fewer than three entries
 
 
 def compare(tables: Sequence[Table]) -> list[Comparison]:
-    """A line per block that has cells in common with the paper, and one over both corpora.
+    """A line per block that has entries in common with the paper, and one over both corpora.
 
     Blocks of other settings (other epochs, say) are never pooled: there is one line over both
     corpora for each setting. Of several blocks of a corpus in it, the fullest counts.
@@ -52,10 +52,10 @@ def compare(tables: Sequence[Table]) -> list[Comparison]:
 
 def _pairs(tables: Sequence[Table]) -> list[tuple[float, float]]:
     return [
-        (cell.test_nats, cell.paper_nats)
+        (entry.test_nats, entry.paper_nats)
         for table in tables
-        for cell in table.done()
-        if cell.paper_nats is not None
+        for entry in table.done()
+        if entry.paper_nats is not None
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from charcmp.report.tables import Cell, Table
+from charcmp.report.tables import Entry, Table
 from charcmp.runs.baselines import Baseline, Baselines, TestText, of_text
 
 
@@ -16,7 +16,7 @@ class Standing:
     heading: str
     dataset: str
     baseline: Baseline
-    ahead_of: dict[str, list[Cell]]  # by row: models with a higher mean test loss, best first
+    ahead_of: dict[str, list[Entry]]  # by row: models with a higher mean test loss, best first
     num_models: dict[str, int]  # by row: those that it is compared with
 
 
@@ -34,11 +34,11 @@ def standings(table: Table, stored: Sequence[Baselines]) -> list[Standing]:
     found = []
     for baseline in of_text(stored, test_text):
         rows = [row for row, target in table.rows.items() if baseline.budget in (None, target)]
-        models = {row: [cell for cell in table.done() if cell.row == row] for row in rows}
+        models = {row: [entry for entry in table.done() if entry.row == row] for row in rows}
         ahead_of = {
             row: sorted(
-                (cell for cell in of_row if cell.test_nats > baseline.nats_per_char),
-                key=lambda cell: cell.test_nats,
+                (entry for entry in of_row if entry.test_nats > baseline.nats_per_char),
+                key=lambda entry: entry.test_nats,
             )
             for row, of_row in models.items()
         }

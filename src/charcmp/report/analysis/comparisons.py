@@ -8,7 +8,7 @@ estimates, which answer different questions:
 
 text    would these very models keep their order on as much other text of this kind?
 seeds   would models of other seeds keep it on this same text?
-both    would models of other seeds keep it on other text? Needs two seeds of each cell.
+both    would models of other seeds keep it on other text? Needs two seeds of each model.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from __future__ import annotations
 import itertools
 import statistics as pystatistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,7 @@ from charcmp.report.analysis.intervals import (
     resample,
     seed_component,
 )
-from charcmp.report.tables import Cell, Column, Table, base_cell, is_the_papers
+from charcmp.report.tables import Column, Entry, Table, base_cell, is_the_papers
 from charcmp.report.text_variance import Floats, TextVariance, text_variance
 
 FAMILIES = {
@@ -68,12 +69,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Difference:
-    """Cell a minus cell b of one row, in test nats per character."""
+    """Model a minus model b of one row, in test nats per character."""
 
     family: str
     row: str
-    a: Cell
-    b: Cell
+    a: Entry
+    b: Entry
     text_variance: TextVariance | None  # None: no losses kept, or a text of a single block
     resampled: Resampled | None
     seeds: Estimate | None
@@ -91,12 +92,12 @@ class Difference:
 
     @property
     def has_losses(self) -> bool:
-        return all(any(run.losses for run in cell.runs) for cell in (self.a, self.b))
+        return all(any(run.losses for run in entry.runs) for entry in (self.a, self.b))
 
     @property
     def seed_variance(self) -> float | None:
-        """Of one run, mean over the two cells; None where one of them has a single seed."""
-        parts = [_seed_variance(cell) for cell in (self.a, self.b)]
+        """Of one run, mean over the two models; None where one of them has a single seed."""
+        parts = [_seed_variance(entry) for entry in (self.a, self.b)]
         known = [part for part in parts if part is not None]
         return pystatistics.fmean(known) if len(known) == 2 else None
 
@@ -110,7 +111,7 @@ class Power:
 
     row: str
     layers: int
-    num_seeds: int  # of the cell that has fewer
+    num_seeds: int  # of the model that has fewer
     detectable: float  # nats; with one seed, what the text alone would hide
     difference: float  # |LSTM - GRU| as it came out
 
@@ -151,14 +152,14 @@ class Analysis:
         return [one for one in self.planned
                 if one.family == family and (one.row, one.a, one.b) not in run]  # fmt: skip
 
-    def best(self, row: str) -> Cell | None:
+    def best(self, row: str) -> Entry | None:
         """The model of a row with the lowest mean validation loss.
 
         Not test loss: the winner is reported on test, which would flatter it had test chosen it.
         """
         return _best(_done(self.table, row))
 
-    def not_worse(self, row: str) -> list[Cell]:
+    def not_worse(self, row: str) -> list[Entry]:
         """The best of a row and every model that is not significantly worse, by test loss.
 
         Only models with two or more seeds are compared; [] where no comparison with the best is
@@ -168,27 +169,27 @@ class Analysis:
         if not compared:
             return []
         tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
-        return sorted([compared[0].b, *tied], key=lambda cell: cell.test_nats)
+        return sorted([compared[0].b, *tied], key=lambda entry: entry.test_nats)
 
 
-def _best(cells: Sequence[Cell]) -> Cell | None:
-    return min(cells, key=lambda cell: cell.val_nats, default=None)
+def _best(entries: Sequence[Entry]) -> Entry | None:
+    return min(entries, key=lambda entry: entry.val_nats, default=None)
 
 
 def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
     """All comparisons of a block; the resamples are for show, nothing is judged by them."""
-    done = {(cell.row, *cell.column): cell for cell in table.done()}
+    done = {(entry.row, *entry.column): entry for entry in table.done()}
     planned = planned_pairs(table)
-    pairs: list[tuple[str, str, Cell, Cell]] = []
+    pairs: list[tuple[str, str, Entry, Entry]] = []
     for row in table.rows:
         pairs += [
             (one.family, row, done[row, *one.a], done[row, *one.b]) for one in planned
             if one.row == row and {(row, *one.a), (row, *one.b)} <= done.keys()
         ]  # fmt: skip
-        cells = _done(table, row)
-        best = _best(cells)
-        pairs += [("best", row, cell, best) for cell in cells
-                  if best is not None and cell is not best]  # fmt: skip
+        entries = _done(table, row)
+        best = _best(entries)
+        pairs += [("best", row, entry, best) for entry in entries
+                  if best is not None and entry is not best]  # fmt: skip
     analysis = Analysis(table, planned=planned)
     differences = _differences(pairs, analysis.family_size, num_resamples)
     size = analysis.family_size("lstm_gru")
@@ -197,10 +198,10 @@ def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
     return Analysis(table, differences, planned, powers, distances)
 
 
-def _done(table: Table, row: str) -> list[Cell]:
+def _done(table: Table, row: str) -> list[Entry]:
     return [
-        cell for column in table.columns
-        if (cell := table.cells.get((row, *column))) is not None and cell.is_done
+        entry for column in table.columns
+        if (entry := table.entries.get((row, *column))) is not None and entry.is_done
     ]  # fmt: skip
 
 
@@ -209,7 +210,7 @@ def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
 
     Under the paper's protocol the paper's, and whatever was run beyond it; else what was run.
     """
-    seen = [place for place in table.cells if place[1] in paper.CELLS]
+    seen = [place for place in table.entries if place[1] in paper.CELLS]
     rows = [row for row in table.rows if row in {place[0] for place in seen}]
     cells = list(paper.CELLS)
     depths = {layers for _, _, layers in seen}
@@ -223,7 +224,7 @@ def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
 
 def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
     """Rows, cells and depths in which variants were run; the paper has none."""
-    seen = [place for place in table.cells if place[1] not in paper.CELLS]
+    seen = [place for place in table.entries if place[1] not in paper.CELLS]
     rows = {row for row, _, _ in seen}
     return (
         [row for row in table.rows if row in rows],
@@ -279,18 +280,18 @@ def starting_point(cell: str) -> str:
     return base_cell(cell) if base_cell(cell) in paper.CELLS else "lstm"
 
 
-def block_means(cell: Cell) -> Floats | None:
-    """Mean nats of each base block over the seeds of a cell, (R, J)."""
-    losses = [run.losses.block_means_RJ for run in cell.runs if run.losses is not None]
+def block_means(entry: Entry) -> Floats | None:
+    """Mean nats of each base block over the seeds of an entry, (R, J)."""
+    losses = [run.losses.block_means_RJ for run in entry.runs if run.losses is not None]
     return np.mean(losses, axis=0) if losses else None
 
 
-def _seed_variance(cell: Cell) -> float | None:
-    return None if cell.sd_over_seeds is None else cell.sd_over_seeds**2
+def _seed_variance(entry: Entry) -> float | None:
+    return None if entry.sd_over_seeds is None else entry.sd_over_seeds**2
 
 
 def _differences(
-    pairs: Sequence[tuple[str, str, Cell, Cell]],
+    pairs: Sequence[tuple[str, str, Entry, Entry]],
     family_size: Callable[[str], int],
     num_resamples: int,
 ) -> list[Difference]:
@@ -298,53 +299,80 @@ def _differences(
 
     A planned family has all rows of the block; the comparisons with the best are judged by row.
     """
-    means = {id(cell): block_means(cell) for _, _, *both in pairs for cell in both}
-    series: dict[tuple[int, int], Floats] = {}
+    series = _series(pairs)
+    texts = {
+        key: variance
+        for key, means in series.items()
+        if (variance := text_variance(means)) is not None
+    }
+    resampled = _resampled(series, texts, num_resamples)
+    families = defaultdict(list)
+    for number, (family, row, a, b) in enumerate(pairs):
+        estimates = _estimates(a, b, texts.get((id(a), id(b))))
+        families[family, row if family == "best" else ""].append((number, estimates))
+    text_judged: dict[int, Judged] = {}
+    both_judged: dict[int, Judged] = {}
+    for (family, _), members in families.items():
+        size = family_size(family)
+        text_judged |= _judged({number: known.text for number, known in members}, size)
+        both_judged |= _judged({number: known.both for number, known in members}, size)
+    seeds = {number: known.seeds for members in families.values() for number, known in members}
+    return [
+        Difference(
+            family=family,
+            row=row,
+            a=a,
+            b=b,
+            text_variance=texts.get((id(a), id(b))),
+            resampled=resampled.get((id(a), id(b))),
+            seeds=seeds[number],
+            text=text_judged.get(number),
+            both=both_judged.get(number),
+        )
+        for number, (family, row, a, b) in enumerate(pairs)
+    ]
+
+
+def _series(
+    pairs: Sequence[tuple[str, str, Entry, Entry]],
+) -> dict[tuple[int, int], Floats]:
+    """Block means of a minus those of b, by the ids of both; none where losses are not kept."""
+    means = {id(entry): block_means(entry) for _, _, *both in pairs for entry in both}
+    series = {}
     for _, _, a, b in pairs:
         mean_a, mean_b = means[id(a)], means[id(b)]
         if mean_a is not None and mean_b is not None:
             series[id(a), id(b)] = mean_a - mean_b
-    texts = {key: text for key, one in series.items() if (text := text_variance(one)) is not None}
-    resampled = _resampled(series, texts, num_resamples)
-    made: dict[int, Difference] = {}
-    families = defaultdict(list)
-    for number, (family, row, _, _) in enumerate(pairs):
-        families[family, row if family == "best" else ""].append(number)
-    for (family, _), numbers in families.items():
-        of_text: dict[int, Estimate] = {}
-        of_seeds: dict[int, Estimate] = {}
-        of_both: dict[int, Estimate] = {}
-        for number in numbers:
-            _, _, a, b = pairs[number]
-            text = texts.get((id(a), id(b)))
-            nats = a.test_nats - b.test_nats
-            seeds = [seed_component([run.test_nats_per_char for run in cell.runs])
-                     for cell in (a, b)]  # fmt: skip
-            known = [part for part in seeds if part is not None]
-            from_text = [text.component] if text is not None else []
-            if from_text:
-                of_text[number] = estimate(nats, from_text)
-            if len(known) == 2:
-                of_seeds[number] = estimate(nats, known)
-                if from_text:
-                    of_both[number] = estimate(nats, [*from_text, *known])
-        size = family_size(family)
-        text_judged = dict(zip(of_text, judge(list(of_text.values()), size), strict=True))
-        both_judged = dict(zip(of_both, judge(list(of_both.values()), size), strict=True))
-        for number in numbers:
-            _, row, a, b = pairs[number]
-            made[number] = Difference(
-                family=family,
-                row=row,
-                a=a,
-                b=b,
-                text_variance=texts.get((id(a), id(b))),
-                resampled=resampled.get((id(a), id(b))),
-                seeds=of_seeds.get(number),
-                text=text_judged.get(number),
-                both=both_judged.get(number),
-            )
-    return [made[number] for number in range(len(pairs))]
+    return series
+
+
+class _Estimates(NamedTuple):
+    """Of one difference; None where its runs do not allow it."""
+
+    text: Estimate | None
+    seeds: Estimate | None
+    both: Estimate | None
+
+
+def _estimates(a: Entry, b: Entry, variance: TextVariance | None) -> _Estimates:
+    nats = a.test_nats - b.test_nats
+    over_text = [] if variance is None else [variance.component]
+    components = [
+        seed_component([run.test_nats_per_char for run in entry.runs]) for entry in (a, b)
+    ]
+    over_seeds = [component for component in components if component is not None]
+    has_seeds = len(over_seeds) == 2
+    return _Estimates(
+        text=estimate(nats, over_text) if over_text else None,
+        seeds=estimate(nats, over_seeds) if has_seeds else None,
+        both=estimate(nats, [*over_text, *over_seeds]) if over_text and has_seeds else None,
+    )
+
+
+def _judged(estimates: Mapping[int, Estimate | None], family_size: int) -> dict[int, Judged]:
+    """The estimates that there are, judged as one family; by the number of their pair."""
+    known = {number: found for number, found in estimates.items() if found is not None}
+    return dict(zip(known, judge(list(known.values()), family_size), strict=True))
 
 
 def _resampled(

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.report.analysis.intervals import Estimate, Judged, estimate, judge
-from charcmp.report.tables import Cell, Table
+from charcmp.report.tables import Entry, Table
 from charcmp.report.text_variance import Component, Floats
 
 MIN_SEGMENTS = 20  # of the test text, resampled as wholes
@@ -73,13 +73,14 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
     places: list[tuple[str, int, _Measured]] = []
     for row in table.rows:
         for layers in sorted({layers for _, layers in table.columns}):
-            cells = [table.cells.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
-            of_cells = [probabilities(cell) for cell in cells if cell is not None and cell.is_done]
-            if len(of_cells) == 3 and all(len(of_cell) for of_cell in of_cells):
-                first = next(run.losses for run in cells[0].runs if run.losses)  # type: ignore
+            entries = [table.entries.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
+            done = [entry for entry in entries if entry is not None and entry.is_done]
+            by_cell = [probabilities(entry) for entry in done]
+            if len(by_cell) == 3 and all(by_cell):
+                first = next(run.losses for run in done[0].runs if run.losses)
                 segments = segment_of(first.positions_S, first.num_chars, first.num_rows)
                 if len(np.unique(segments)) > 1:
-                    places.append((row, layers, _Measured(of_cells, segments)))
+                    places.append((row, layers, _Measured(by_cell, segments)))
     texts = judge([one.text() for *_, one in places], family_size)
     several = [number for number, (*_, one) in enumerate(places) if one.num_seeds > 1]
     judged = judge([places[number][2].both() for number in several], family_size)
@@ -100,9 +101,9 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
     ]
 
 
-def probabilities(cell: Cell) -> list[Floats]:
+def probabilities(entry: Entry) -> list[Floats]:
     """Of each seed that keeps its losses, (S,)."""
-    return [run.losses.probabilities_S for run in cell.runs if run.losses is not None]
+    return [run.losses.probabilities_S for run in entry.runs if run.losses is not None]
 
 
 def segment_of(positions_S: NDArray[np.uint32], num_chars: int, num_rows: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from charcmp.report.analysis.wording import (
     name,
     training,
 )
-from charcmp.report.tables import Cell
+from charcmp.report.tables import Entry
 
 SAMPLING_NOTE = (
     "Sampling times are of one character after another on one thread of the run's CPU; runs of "
@@ -31,10 +31,10 @@ class Recommendation:
     heading: str
     training: str
     row: str
-    take: Cell
+    take: Entry
     runner_up: Difference | None  # by validation loss
-    tied: list[Cell]  # the others with seeds that are not significantly worse
-    rivals: list[Cell]  # all others of the row, diverged ones too
+    tied: list[Entry]  # the others with seeds that are not significantly worse
+    rivals: list[Entry]  # all others of the row, diverged ones too
     num_compared: int  # of the rivals, over seeds and text
     seconds_train: float  # of one run, mean over seeds
     microseconds_per_char: float  # in training
@@ -42,7 +42,7 @@ class Recommendation:
     devices: list[str]
 
     @property
-    def quickest(self) -> Cell:
+    def quickest(self) -> Entry:
         """Of the models that do not differ significantly."""
         return min([self.take, *self.tied], key=seconds_train)
 
@@ -125,12 +125,12 @@ class Recommendation:
         return [f"Diverged: {'; '.join(named)}."] if named else []
 
 
-def diverged_text(cell: Cell) -> str:
+def diverged_text(entry: Entry) -> str:
     """`1 of 3 seeds diverged`"""
-    if len(cell.dropout_candidates) > 1 or len(cell.rate_candidates) > 1:
-        return f"{cell.num_diverged} runs diverged, over all dropouts and learning rates tried"
-    total = cell.num_diverged + (len(cell.seeds) if cell.is_done else 0)
-    return f"{cell.num_diverged} of {total} seeds diverged"
+    if len(entry.dropout_candidates) > 1 or len(entry.rate_candidates) > 1:
+        return f"{entry.num_diverged} runs diverged, over all dropouts and learning rates tried"
+    total = entry.num_diverged + (len(entry.seeds) if entry.is_done else 0)
+    return f"{entry.num_diverged} of {total} seeds diverged"
 
 
 def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
@@ -146,7 +146,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
             ]
             speed = sum(run.chars_per_second for run in best.runs) / len(best.runs)
             compared = analysis.of("best", row)
-            of_row = [table.cells.get((row, *column)) for column in table.columns]
+            of_row = [table.entries.get((row, *column)) for column in table.columns]
             found.append(
                 Recommendation(
                     heading=table.heading,
@@ -154,9 +154,9 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     row=row,
                     take=best,
                     runner_up=min(compared, key=lambda one: one.a.val_nats, default=None),
-                    tied=[cell for cell in analysis.not_worse(row) if cell is not best],
+                    tied=[entry for entry in analysis.not_worse(row) if entry is not best],
                     num_compared=sum(one.both is not None for one in compared),
-                    rivals=[cell for cell in of_row if cell is not None and cell is not best],
+                    rivals=[entry for entry in of_row if entry is not None and entry is not best],
                     seconds_train=seconds_train(best),
                     microseconds_per_char=1e6 / speed if speed else float("nan"),
                     microseconds_to_sample=1e6 * statistics.mean(sampling) if sampling else None,
@@ -166,5 +166,5 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
     return found
 
 
-def seconds_train(cell: Cell) -> float:
-    return sum(run.seconds_train for run in cell.runs) / len(cell.runs)
+def seconds_train(entry: Entry) -> float:
+    return sum(run.seconds_train for run in entry.runs) / len(entry.runs)

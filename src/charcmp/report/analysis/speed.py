@@ -5,20 +5,20 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable
 
-from charcmp.report.tables import MANY_MODELS, Cell, Table
+from charcmp.report.tables import MANY_MODELS, Entry, Table
 
 
-def chars_per_second(cell: Cell) -> float:
+def chars_per_second(entry: Entry) -> float:
     """Characters that its training read in a second, mean over the seeds; evaluations apart."""
-    return statistics.fmean(run.chars_per_second for run in cell.runs)
+    return statistics.fmean(run.chars_per_second for run in entry.runs)
 
 
-def trained_on(cells: Iterable[Cell]) -> str:
+def trained_on(entries: Iterable[Entry]) -> str:
     """`Trained on AMD EPYC, 1 thread.`, and a warning where not all were trained on one machine."""
     machines = sorted({
         (run.device_name or run.environment.device_name or run.device)
         + _share(run.environment.threads, run.environment.lanes)
-        for cell in cells for run in cell.runs
+        for entry in entries for run in entry.runs
     })  # fmt: skip
     said = f"Trained on {'; '.join(machines)}."
     return said if len(machines) == 1 else f"{said} Speeds on different machines do not compare."
@@ -33,5 +33,5 @@ def _share(threads: int | None, lanes: int) -> str:
 def rows_of_many(table: Table) -> list[str]:
     """The budgets with more models than are seen at a glance."""
     return [
-        row for row in table.rows if sum(cell.row == row for cell in table.done()) >= MANY_MODELS
+        row for row in table.rows if sum(entry.row == row for entry in table.done()) >= MANY_MODELS
     ]

@@ -1,6 +1,6 @@
 """The claims of Karpathy, Johnson & Fei-Fei 2015 as verdicts.
 
-A verdict speaks of seeds and text together, so a cell with one seed decides nothing. A claim is
+A verdict speaks of seeds and text together, so a model with one seed decides nothing. A claim is
 read as it was made, of every pair of the block's grid (comparisons.py), run or not:
 
 does not hold   at least one pair is significantly against it after Holm over the whole family, so
@@ -13,7 +13,7 @@ undecided       anything else.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from charcmp.report.analysis.comparisons import Analysis, Difference, Pair
@@ -74,7 +74,7 @@ class _Tally:
     for_it: list[Difference]  # the plain 95 % interval lies below 0
     against: list[Difference]  # above 0, significant after Holm
     open: list[Difference]  # the other ones with several seeds
-    unseeded: list[Difference]  # a cell with one seed, or no interval over text
+    unseeded: list[Difference]  # a model with one seed, or no interval over text
     missing: list[Pair]  # not run, or diverged
 
     @property
@@ -172,7 +172,7 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
             f"{ENOUGH_SEEDS} seeds of each cell."
         )
     if tally.unseeded:
-        fewest = min(len(cell.seeds) for one in tally.unseeded for cell in (one.a, one.b))
+        fewest = min(len(entry.seeds) for one in tally.unseeded for entry in (one.a, one.b))
         more = max(ENOUGH_SEEDS - fewest, 0)
         parts.append(
             f"{more} more seeds of every cell ({ENOUGH_SEEDS} in all) to begin "
@@ -270,41 +270,49 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
     Holds where it is so, both after Holm; does not hold where one of the two wins every pair of
     every grid by its plain interval.
     """
+    tallies = [_tally(one.of("lstm_gru"), one.missing("lstm_gru")) for one in analyses]
+    seeded = [
+        (one.row, one.a.layers, one.both)
+        for analysis in analyses
+        for one in analysis.of("lstm_gru")
+        if one.both is not None
+    ]
     signs: dict[tuple[str, int], set[int]] = defaultdict(set)
-    plain_signs: set[int] = set()
-    parts, num_unseeded, num_missing = [], 0, 0
-    for analysis in analyses:
-        tally = _tally(analysis.of("lstm_gru"), analysis.missing("lstm_gru"))
-        num_unseeded += len(tally.unseeded)
-        num_missing += len(tally.missing)
-        for one in analysis.of("lstm_gru"):
-            if one.both is not None:
-                signs[one.row, one.a.layers].add(one.both.sign)
-                plain_signs.add(one.both.plain_sign)
-        parts.append(_corpus_text(analysis, tally))
+    for row, layers, judged in seeded:
+        signs[row, layers].add(judged.sign)
     corpora = {analysis.table.dataset for analysis in analyses}
-    wanted = []
-    if any({-1, 1} <= of_place for of_place in signs.values()):
+    if any({-1, 1} <= at_place for at_place in signs.values()):
         verdict = HOLDS
-    elif len(corpora) > 1 and not (num_unseeded or num_missing) and plain_signs in ({-1}, {1}):
+    elif (
+        len(corpora) > 1
+        and all(tally.is_complete for tally in tallies)
+        and {judged.plain_sign for *_, judged in seeded} in ({-1}, {1})
+    ):
         verdict = FAILS
     else:
         verdict = UNDECIDED
-        if len(corpora) == 1:
-            wanted.append("another corpus with the same settings")
-        if num_unseeded:
-            wanted.append(f"{ENOUGH_SEEDS} seeds of LSTM and GRU")
-        if num_missing:
-            wanted.append(f"the {_comparisons(num_missing)} of the grids that have not been run")
-        if not wanted:
-            wanted.append("more seeds where neither is ahead, or more corpora")
+    parts = [
+        _corpus_text(analysis, tally) for analysis, tally in zip(analyses, tallies, strict=True)
+    ]
     return Verdict(
         "3. LSTM against GRU depends on the corpus",
         f"{' and '.join(sorted(corpora))}, {protocol}, {training(analyses[0].table)}",
         verdict,
         ". ".join(parts) + ".",
-        "; ".join(wanted),
+        _corpora_decided_by(corpora, tallies) if verdict == UNDECIDED else "",
     )
+
+
+def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> str:
+    """What would decide whether it depends on the corpus."""
+    wanted = []
+    if len(corpora) == 1:
+        wanted.append("another corpus with the same settings")
+    if any(tally.unseeded for tally in tallies):
+        wanted.append(f"{ENOUGH_SEEDS} seeds of LSTM and GRU")
+    if num_missing := sum(len(tally.missing) for tally in tallies):
+        wanted.append(f"the {_comparisons(num_missing)} of the grids that have not been run")
+    return "; ".join(wanted) or "more seeds where neither is ahead, or more corpora"
 
 
 def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
@@ -312,14 +320,14 @@ def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
     counted = []
     both = [one.both.sign for one in analysis.of("lstm_gru") if one.both is not None]
     text = [one.text.sign for one in tally.unseeded if one.text is not None]
-    for over, of in (
+    for over, signs in (
         ("over seeds and text", both),
         ("with one seed, on the text alone", text),
     ):
-        if of:
+        if signs:
             counted.append(
-                f"{len(of)} {over} (Holm, 5 %): LSTM significantly ahead in {of.count(-1)}, GRU in "
-                f"{of.count(1)}, neither in {of.count(0)}"
+                f"{len(signs)} {over} (Holm, 5 %): LSTM significantly ahead in {signs.count(-1)}, "
+                f"GRU in {signs.count(1)}, neither in {signs.count(0)}"
             )
     counts = "; ".join(counted) or "none with an interval"
     return f"{analysis.table.dataset}: of the grid's {_comparisons(tally.num_pairs)}, {counts}"

@@ -1,18 +1,18 @@
-"""How cells and differences are named, in every table, figure and sentence."""
+"""How cells, models and differences are named, in every table, figure and sentence."""
 
 from __future__ import annotations
 
 from charcmp.models.cells.registry import CELLS
 from charcmp.report.analysis.intervals import Judged
-from charcmp.report.tables import Cell, Table, base_cell, is_the_papers
+from charcmp.report.tables import Entry, Table, base_cell, is_the_papers
 
 FEW_EPOCHS = 10
 FEW_EPOCHS_CAUTION = "So few epochs rank how fast the models learn, not how well they end."
 
 
-def name(cell: Cell) -> str:
+def name(entry: Entry) -> str:
     """`LSTM 2`, `LSTM (forget_bias=1.0) 2`"""
-    return f"{cell_label(cell.cell)} {cell.layers}"
+    return f"{cell_label(entry.cell)} {entry.layers}"
 
 
 def cell_label(cell: str) -> str:

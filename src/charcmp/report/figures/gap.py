@@ -28,11 +28,11 @@ def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Draw
     """Validation minus training loss against parameters per training character."""
     table = analysis.table
     points = []
-    for cell in table.done():
-        for run in cell.runs:
+    for entry in table.done():
+        for run in entry.runs:
             if num_chars := num_train_chars_of(run):
                 gap = run.val_nats_per_char - run.train_nats_per_char
-                points.append((cell, run, run.num_params / num_chars, gap))
+                points.append((entry, run, run.num_params / num_chars, gap))
     if not points:
         say(f"{table.heading}: no figure of the over-fitting gap, as no environment.json gives "
             "the training text's length")  # fmt: skip
@@ -41,16 +41,16 @@ def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Draw
     figure = Figure(figsize=(6.4, 3.9), layout="constrained")
     panel = figure.subplots()
     shrunk = crowding(len(points))
-    for cell, run, ratio, gap in points:
-        colour, marker = style_of(cell.cell, cells)
-        number = cells.index(cell.cell) - (len(cells) - 1) / 2
+    for entry, run, ratio, gap in points:
+        colour, marker = style_of(entry.cell, cells)
+        number = cells.index(entry.cell) - (len(cells) - 1) / 2
         (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker,
                             markersize=12 * shrunk, alpha=0.85, linestyle="none")  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        number_layers(panel, cell, ratio * 1.04**number, gap, shrunk)
+        number_layers(panel, entry, ratio * 1.04**number, gap, shrunk)
     ratios = [ratio for *_, ratio, _ in points]
     low, high = min(ratios) / 1.5, max(ratios) * 1.5
-    warned = [name(cell) + f" at {cell.row}" for cell, _, ratio, _ in points if ratio > 1]
+    warned = [name(entry) + f" at {entry.row}" for entry, _, ratio, _ in points if ratio > 1]
     if high > 0.5:
         high = max(high, 1.5)
         panel.axvspan(1, high, color="#F0E442", alpha=0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 
@@ -30,39 +31,39 @@ def learning_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator
 def _row_figure(table: Table, row: str) -> Drawn | None:
     """A panel for each cell and depth of a row; every seed a line, its best epoch marked."""
     histories: dict[tuple[str, int], list[list[Epoch]]] = {}
-    for cell in table.done():
-        if cell.row != row:
+    for entry in table.done():
+        if entry.row != row:
             continue
-        for run in cell.runs:
+        for run in entry.runs:
             if run.history:
-                histories.setdefault(cell.column, []).append(run.history)
+                histories.setdefault(entry.column, []).append(run.history)
     if not histories:
         return None
-    cells = [cell for cell in cells_of(table) if any(c == cell for c, _ in histories)]
+    cells = [cell for cell in cells_of(table) if cell in {name for name, _ in histories}]
     depths = sorted({layers for _, layers in histories})
-    # Cells side by side, as many as can be read; the rest in a further block of rows.
+    # Cells side by side, as many as can be read; the rest below them.
     across = min(len(cells), MAX_ACROSS)
     down = len(depths) * -(-len(cells) // across)
     figure = Figure(figsize=(1.0 + 2.3 * across, 1.1 + 1.75 * down), layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     for (i, j), panel in np.ndenumerate(panels):
-        block, i_depth = divmod(i, len(depths))
-        if (number := block * across + j) >= len(cells):
+        group, i_depth = divmod(i, len(depths))
+        if (number := group * across + j) >= len(cells):
             panel.set_axis_off()
             continue
-        depth, of = depths[i_depth], cells[number]
-        title = f"{cell_label(of)}, {depth} layer{'s' * (depth > 1)}"
+        depth, cell = depths[i_depth], cells[number]
+        title = f"{cell_label(cell)}, {depth} layer{'s' * (depth > 1)}"
         panel.set_title(textwrap.fill(title, 34), fontsize=8)
-        if (of, depth) not in histories:
+        if (cell, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",
                        color=GREY)  # fmt: skip
-        for history in histories.get((of, depth), []):
-            _learning_curve(panel, history, style_of(of, cells)[0])
+        for history in histories.get((cell, depth), []):
+            _learning_curve(panel, history, style_of(cell, cells)[0])
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
         if i_depth == len(depths) - 1:
             panel.set_xlabel("epoch")
             panel.tick_params(labelbottom=True)
-    panels[0, 0].set_ylim(*_loss_range([h for some in histories.values() for h in some]))
+    panels[0, 0].set_ylim(*_loss_range([*itertools.chain(*histories.values())]))
     figure.supylabel(f"loss ({NATS})", fontsize=9)
     handles = [
         Line2D([], [], color=GREY, linestyle="--", label="train (mean over the epoch)"),

@@ -20,21 +20,22 @@ from charcmp.report.figures.style import (
     legend_handles,
     style_of,
 )
-from charcmp.report.tables import Cell
+from charcmp.report.tables import Entry
 
 
 def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """A panel for each depth, a line for each cell, the paper's values hollow."""
     table = analysis.table
     cells = cells_of(table)
-    depths = sorted({cell.layers for cell in table.done()})
+    depths = sorted({entry.layers for entry in table.done()})
     figure = Figure(figsize=(1.2 + 2.6 * len(depths), 3.6), layout="constrained")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for panel, depth in zip(panels, depths, strict=True):
-        of_depth = [cell for cell in table.done() if cell.layers == depth]
+        at_depth = [entry for entry in table.done() if entry.layers == depth]
         for number, cell in enumerate(cells):
             points = sorted(
-                (point for point in of_depth if point.cell == cell), key=lambda p: p.target_params
+                (entry for entry in at_depth if entry.cell == cell),
+                key=lambda entry: entry.target_params,
             )
             _loss_line(panel, points, number - (len(cells) - 1) / 2, style_of(cell, cells))
         panel.set_xscale("log")
@@ -49,7 +50,7 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
         "test loss against parameters, by cell and number of layers. Markers of one budget stand "
         "beside each other. Bars: standard deviation over seeds."
     )
-    if any(cell.paper_nats is not None for cell in table.done()):
+    if any(entry.paper_nats is not None for entry in table.done()):
         caption += " Hollow: the paper's Table 1."
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
                               linestyle="none", label="the paper"))  # fmt: skip
@@ -57,7 +58,7 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
     yield Drawn("loss", caption, figure)
 
 
-def _loss_line(panel: Axes, points: Sequence[Cell], offset: float, style: tuple[str, str]) -> None:
+def _loss_line(panel: Axes, points: Sequence[Entry], offset: float, style: tuple[str, str]) -> None:
     colour, marker = style
     x = [point.target_params * 1.05**offset for point in points]
     panel.plot(x, [point.test_nats for point in points], color=colour, linewidth=1)

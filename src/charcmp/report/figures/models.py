@@ -29,7 +29,7 @@ MAX_PERPLEXITY = 30
 def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """t-SNE of the models by the probabilities they give the sampled test characters."""
     table = analysis.table
-    found = [(cell, run) for cell in table.done() for run in cell.runs if run.losses is not None]
+    found = [(entry, run) for entry in table.done() for run in entry.runs if run.losses is not None]
     if len(found) < MIN_MODELS:
         say(f"{table.heading}: no t-SNE of {len(found)} models; it takes {MIN_MODELS}")
         return
@@ -45,13 +45,13 @@ def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
     panel = figure.subplots()
     most = max(run.num_params for _, run in found)
     shrunk = crowding(len(found))
-    for (cell, run), (x, y) in zip(found, places, strict=True):
-        colour, marker = style_of(cell.cell, cells)
+    for (entry, run), (x, y) in zip(found, places, strict=True):
+        colour, marker = style_of(entry.cell, cells)
         size = shrunk * (9 + 11 * (run.num_params / most) ** 0.5)
         (dot,) = panel.plot(x, y, color=colour, marker=marker, markersize=size, linestyle="none",
                             alpha=0.85)  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        number_layers(panel, cell, x, y, shrunk)
+        number_layers(panel, entry, x, y, shrunk)
     panel.margins(0.12)
     panel.set_xticks([])
     panel.set_yticks([])

@@ -13,7 +13,7 @@ from charcmp.report.analysis.comparisons import Analysis, Difference
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, legend
-from charcmp.report.tables import Cell, Column
+from charcmp.report.tables import Column, Entry
 
 # Tiers, the best first: colour, and what its models have in common.
 TIERS = (
@@ -30,11 +30,11 @@ LINE_INCHES = 0.19
 def ranking_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """One for each row with so many models that a table does not show their order."""
     for row in rows_of_many(analysis.table):
-        cells = [cell for cell in analysis.table.done() if cell.row == row]
-        yield _ranking(analysis, row, sorted(cells, key=lambda cell: cell.test_nats))
+        entries = [entry for entry in analysis.table.done() if entry.row == row]
+        yield _ranking(analysis, row, sorted(entries, key=lambda entry: entry.test_nats))
 
 
-def _ranking(analysis: Analysis, row: str, cells: Sequence[Cell]) -> Drawn:
+def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     """A line for each model: its loss with the interval of its distance from the best, its speed.
 
     Intervals of the losses themselves would say little: all models meet the same text, and what
@@ -43,28 +43,28 @@ def _ranking(analysis: Analysis, row: str, cells: Sequence[Cell]) -> Drawn:
     best = analysis.best(row)
     assert best is not None  # there are many
     from_best = {one.a.column: one for one in analysis.of("best", row)}
-    tiers = _tiers(analysis, row, cells, from_best)
-    figure = Figure(figsize=(5.6, 1.7 + LINE_INCHES * len(cells)), layout="constrained")
+    tiers = _tiers(analysis, row, entries, from_best)
+    figure = Figure(figsize=(5.6, 1.7 + LINE_INCHES * len(entries)), layout="constrained")
     losses, speeds = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
-    nats = [cell.test_nats for cell in cells]
+    nats = [entry.test_nats for entry in entries]
     edge = nats[0] + max(FARTHEST * (median(nats) - nats[0]), 0.01)
-    for y, cell in enumerate(cells):
-        _loss_line(losses, y, cell, from_best.get(cell.column), best, TIERS[tiers[y]][0], edge)
+    for y, entry in enumerate(entries):
+        _loss_line(losses, y, entry, from_best.get(entry.column), best, TIERS[tiers[y]][0], edge)
     losses.axvline(best.test_nats, color=GREY, linewidth=0.8)
-    losses.set_yticks(range(len(cells)), [name(cell) for cell in cells], fontsize=8)
-    losses.set_ylim(len(cells) - 0.4, -0.6)  # the best on top
+    losses.set_yticks(range(len(entries)), [name(entry) for entry in entries], fontsize=8)
+    losses.set_ylim(len(entries) - 0.4, -0.6)  # the best on top
     if max(nats) > edge:
         losses.set_xlim(right=edge)
     losses.set_xlabel(f"test loss\n({NATS})")
-    reference = _reference(cells)
-    _speed_bars(speeds, cells, reference)
-    by_text = any(_is_by_text(cell, from_best.get(cell.column)) for cell in cells)
+    reference = _reference(entries)
+    _speed_bars(speeds, entries, reference)
+    by_text = any(_is_by_text(entry, from_best.get(entry.column)) for entry in entries)
     legend(figure, _handles(tiers, by_text))
-    return Drawn(f"ranking-{row}", _caption(row, cells, best, reference, by_text), figure, row)
+    return Drawn(f"ranking-{row}", _caption(row, entries, best, reference, by_text), figure, row)
 
 
 def _tiers(
-    analysis: Analysis, row: str, cells: Sequence[Cell], from_best: Mapping[Column, Difference]
+    analysis: Analysis, row: str, entries: Sequence[Entry], from_best: Mapping[Column, Difference]
 ) -> list[int]:
     """For each model its place in TIERS: by seeds and text where it has seeds, else by text."""
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # less or more than LSTM
@@ -75,26 +75,26 @@ def _tiers(
                 column = one.b.column if is_first else one.a.column
                 signs[column] = -one.judged.sign if is_first else one.judged.sign
 
-    def tier(cell: Cell) -> int:
-        one = from_best.get(cell.column)
+    def tier(entry: Entry) -> int:
+        one = from_best.get(entry.column)
         if one is None or (one.judged is not None and one.judged.sign <= 0):
             return 0
-        return signs[cell.column] + 2 if cell.column in signs else len(TIERS) - 1
+        return signs[entry.column] + 2 if entry.column in signs else len(TIERS) - 1
 
-    return [tier(cell) for cell in cells]
+    return [tier(entry) for entry in entries]
 
 
 def _loss_line(
     panel: Axes,
     y: float,
-    cell: Cell,
+    entry: Entry,
     from_best: Difference | None,
-    best: Cell,
+    best: Entry,
     colour: str,
     edge: float,
 ) -> None:
-    if cell.test_nats > edge:
-        text = f"{cell.test_nats:.3f} \N{RIGHTWARDS ARROW}"
+    if entry.test_nats > edge:
+        text = f"{entry.test_nats:.3f} \N{RIGHTWARDS ARROW}"
         panel.text(0.99, y, text, transform=panel.get_yaxis_transform(), ha="right", va="center",
                    fontsize=8, color=colour)  # fmt: skip
         return
@@ -102,15 +102,15 @@ def _loss_line(
         low, high = from_best.judged.interval
         ends = best.test_nats + low, min(best.test_nats + high, edge)
         panel.plot(ends, (y, y), color=colour, linewidth=1.5)
-    face = "white" if _is_by_text(cell, from_best) else colour
-    (dot,) = panel.plot(cell.test_nats, y, color=colour, marker="o", markersize=5,
+    face = "white" if _is_by_text(entry, from_best) else colour
+    (dot,) = panel.plot(entry.test_nats, y, color=colour, marker="o", markersize=5,
                         markerfacecolor=face)  # fmt: skip
-    dot.set_gid(RUN_GID + "+".join(cell.run_ids))
+    dot.set_gid(RUN_GID + "+".join(entry.run_ids))
 
 
-def _is_by_text(cell: Cell, from_best: Difference | None) -> bool:
+def _is_by_text(entry: Entry, from_best: Difference | None) -> bool:
     """Whether it, or the best that it is compared with, has a single seed."""
-    return len(cell.seeds) == 1 if from_best is None else from_best.both is None
+    return len(entry.seeds) == 1 if from_best is None else from_best.both is None
 
 
 def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
@@ -127,16 +127,16 @@ def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
     return handles
 
 
-def _reference(cells: Sequence[Cell]) -> Cell | None:
+def _reference(entries: Sequence[Entry]) -> Entry | None:
     """The shallowest plain LSTM."""
-    lstms = [cell for cell in cells if cell.cell == "lstm"]
-    return min(lstms, key=lambda cell: cell.layers, default=None)
+    lstms = [entry for entry in entries if entry.cell == "lstm"]
+    return min(lstms, key=lambda entry: entry.layers, default=None)
 
 
-def _speed_bars(panel: Axes, cells: Sequence[Cell], reference: Cell | None) -> None:
+def _speed_bars(panel: Axes, entries: Sequence[Entry], reference: Entry | None) -> None:
     unit = chars_per_second(reference) if reference is not None else 1000.0
     panel.barh(
-        range(len(cells)), [chars_per_second(cell) / unit for cell in cells],
+        range(len(entries)), [chars_per_second(entry) / unit for entry in entries],
         height=0.6, color="#999999",
     )  # fmt: skip
     panel.tick_params(axis="y", length=0, labelleft=False)
@@ -148,7 +148,7 @@ def _speed_bars(panel: Axes, cells: Sequence[Cell], reference: Cell | None) -> N
 
 
 def _caption(
-    row: str, cells: Sequence[Cell], best: Cell, reference: Cell | None, by_text: bool
+    row: str, entries: Sequence[Entry], best: Entry, reference: Entry | None, by_text: bool
 ) -> str:
     said = [
         f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
@@ -165,5 +165,5 @@ def _caption(
         said.append(
             f"{name(reference)} read {chars_per_second(reference):,.0f} characters a second."
         )
-    said.append(trained_on(cells))
+    said.append(trained_on(entries))
     return " ".join(said)

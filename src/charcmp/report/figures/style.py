@@ -16,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
-from charcmp.report.tables import Cell, Table, cell_order
+from charcmp.report.tables import Entry, Table, cell_order
 
 COLOURS = {"lstm": "#0072B2", "rnn": "#009E73", "gru": "#D55E00"}
 OTHER_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -62,7 +62,7 @@ def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
 
 def cells_of(table: Table) -> list[str]:
     """Every cell, with its options, that has a finished run."""
-    cells = {cell.cell for cell in table.done()}
+    cells = {entry.cell for entry in table.done()}
     return sorted(cells, key=cell_order)
 
 
@@ -102,9 +102,9 @@ def label_thousands(axis: Any, values: Sequence[float]) -> None:
     axis.set_ticks([], minor=True)
 
 
-def number_layers(panel: Axes, cell: Cell, x: float, y: float, shrunk: float) -> None:
-    """The number of layers, in the middle of the cell's marker."""
-    lower = -1.5 * shrunk if cell.cell == "rnn" else 0  # a triangle's middle is below its box's
-    panel.annotate(str(cell.layers), (x, y), (0, lower), textcoords="offset points",
+def number_layers(panel: Axes, entry: Entry, x: float, y: float, shrunk: float) -> None:
+    """The number of layers, in the middle of the entry's marker."""
+    lower = -1.5 * shrunk if entry.cell == "rnn" else 0  # a triangle's middle is below its box's
+    panel.annotate(str(entry.layers), (x, y), (0, lower), textcoords="offset points",
                    ha="center", va="center_baseline", fontsize=7 * shrunk, color="white",
                    fontweight="bold")  # fmt: skip

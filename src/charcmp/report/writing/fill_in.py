@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from charcmp.report.tables import Cell, Table
+from charcmp.report.tables import Entry, Table
 from charcmp.report.writing import escape
 from charcmp.report.writing.layout import (
     MISSING,
@@ -20,7 +20,7 @@ from charcmp.report.writing.layout import (
     size_notes,
 )
 from charcmp.report.writing.render import (
-    cells_csv,
+    entries_csv,
     latex_table,
     markdown_list,
     markdown_table,
@@ -31,7 +31,7 @@ WHAT_IT_IS = (
     "fill-in perplexity on test text. Each byte is predicted from the text on both sides of it: "
     "not to be compared with the figures of language models, which do not see what follows"
 )
-# Columns of cells.csv that are the paper's, or of the language models' tables.
+# Columns of entries.csv that are the paper's, or of the language models' tables.
 NOT_OF_FILL_IN = ("paper_nats_per_char", "difference")
 
 
@@ -43,23 +43,23 @@ def lines(table: Table) -> list[Line]:
     """Under each budget's nats their perplexity, spread and number of seeds."""
     found = []
     for row in table.rows:
-        cells = [table.cells.get((row, *column)) for column in table.columns]
+        entries = [table.entries.get((row, *column)) for column in table.columns]
 
         def values(
-            of_cell: Callable[[Cell], float | None], cells: Sequence[Cell | None] = cells
+            value_of: Callable[[Entry], float | None], entries: Sequence[Entry | None] = entries
         ) -> list[float | str | None]:
-            return [of_cell(cell) if cell and cell.is_done else None for cell in cells]
+            return [value_of(entry) if entry and entry.is_done else None for entry in entries]
 
         nats: list[float | str | None] = [
-            "diverged" if cell and not cell.is_done else value
-            for cell, value in zip(cells, values(lambda cell: cell.test_nats), strict=True)
+            "diverged" if entry and not entry.is_done else value
+            for entry, value in zip(entries, values(lambda entry: entry.test_nats), strict=True)
         ]
         found += [
             Line(row, "test", nats, ".3f", MISSING),
-            Line(row, "perplexity", values(lambda cell: math.exp(cell.test_nats)), ".3f"),
-            Line(row, "SD, blocks", values(lambda cell: cell.sd_blocks), ".4f"),
-            Line(row, "SD, seeds", values(lambda cell: cell.sd_over_seeds), ".4f"),
-            Line(row, "seeds", values(lambda cell: len(cell.seeds)), "d"),
+            Line(row, "perplexity", values(lambda entry: math.exp(entry.test_nats)), ".3f"),
+            Line(row, "SD, blocks", values(lambda entry: entry.sd_blocks), ".4f"),
+            Line(row, "SD, seeds", values(lambda entry: entry.sd_over_seeds), ".4f"),
+            Line(row, "seeds", values(lambda entry: len(entry.seeds)), "d"),
         ]
     return [line for line in found if line.label == "test" or any(map(_is_there, line.values))]
 
@@ -104,7 +104,7 @@ def files(tables: Sequence[Table]) -> dict[str, str]:
         label = f"tab:charcmp-fill-in-{number}"
         latex.append(latex_table(table.columns, lines(table), said, label))
     return {
-        "fill_in.csv": cells_csv(tables, without=NOT_OF_FILL_IN),
+        "fill_in.csv": entries_csv(tables, without=NOT_OF_FILL_IN),
         "fill_in.md": "\n\n".join(markdown) + "\n",
         "fill_in.tex": "\n".join(latex),
     }

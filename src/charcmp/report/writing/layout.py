@@ -19,7 +19,7 @@ from charcmp.report.analysis.wording import (
     training,
 )
 from charcmp.report.load import largest_state
-from charcmp.report.tables import ANY_RATE, Cell, Table, is_the_papers
+from charcmp.report.tables import ANY_RATE, Entry, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
 
 MISSING = "—"
@@ -87,31 +87,31 @@ def table_lines(analysis: Analysis, measure: Measure) -> list[Line]:
 
 def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
     table = analysis.table
-    cells = [table.cells.get((row, *column)) for column in table.columns]
+    entries = [table.entries.get((row, *column)) for column in table.columns]
     papers = [table.paper_nats(row, *column) for column in table.columns]
 
-    def values(of_cell: Callable[[Cell], float | None]) -> list[float | str | None]:
-        return [of_cell(cell) if cell and cell.is_done else None for cell in cells]
+    def values(value_of: Callable[[Entry], float | None]) -> list[float | str | None]:
+        return [value_of(entry) if entry and entry.is_done else None for entry in entries]
 
-    def ours(cell: Cell) -> float:
-        return measure.of_nats(cell.test_nats)
+    def ours(entry: Entry) -> float:
+        return measure.of_nats(entry.test_nats)
 
-    def difference(cell: Cell) -> float | None:
-        return None if cell.paper_nats is None else ours(cell) - measure.of_nats(cell.paper_nats)
+    def difference(entry: Entry) -> float | None:
+        return None if entry.paper_nats is None else ours(entry) - measure.of_nats(entry.paper_nats)
 
     def sd(name: str) -> list[float | str | None]:
-        def of_cell(cell: Cell) -> float | None:
-            in_nats: float | None = getattr(cell, name)
-            return None if in_nats is None else in_nats * measure.slope(cell.test_nats)
+        def value_of(entry: Entry) -> float | None:
+            in_nats: float | None = getattr(entry, name)
+            return None if in_nats is None else in_nats * measure.slope(entry.test_nats)
 
-        return values(of_cell)
+        return values(value_of)
 
-    def speed(cell: Cell) -> float | None:
-        return chars_per_second(cell) if row in rows_of_many(table) else None
+    def speed(entry: Entry) -> float | None:
+        return chars_per_second(entry) if row in rows_of_many(table) else None
 
-    not_worse = {cell.column for cell in analysis.not_worse(row)}
+    not_worse = {entry.column for entry in analysis.not_worse(row)}
     shown: list[float | str | None] = [
-        None if cell is None else ours(cell) if cell.is_done else "diverged" for cell in cells
+        None if entry is None else ours(entry) if entry.is_done else "diverged" for entry in entries
     ]
     return [
         Line(row, "test", shown, ".3f", MISSING,
@@ -121,7 +121,7 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
         Line(row, "SD, characters", sd("sd_chars"), ".4f"),
         Line(row, "SD, blocks", sd("sd_blocks"), ".4f"),
         Line(row, "SD, seeds", sd("sd_over_seeds"), ".4f"),
-        Line(row, "seeds", values(lambda cell: len(cell.seeds)), "d"),
+        Line(row, "seeds", values(lambda entry: len(entry.seeds)), "d"),
         Line(row, "characters/s", values(speed), ",.0f"),
     ]  # fmt: skip
 
@@ -177,34 +177,48 @@ def size_notes(table: Table) -> list[str]:
 
 def remarks(table: Table) -> list[str]:
     """What is missing, and what is unusual about text, cells or training."""
-    said = []
-    if missing := [
+    found = [*_missing_notes(table), *short_notes(table)]
+    if table.task == "lm":
+        found += [
+            *_settings_notes(table),
+            *_rate_notes(table),
+            *_dropout_notes(table),
+            *_runaway_notes(table),
+            *_start_notes(table),
+            *_diverged_notes(table),
+            *_gpu_notes(table),
+            *_ngram_notes(table),
+        ]
+    else:
+        found += [*_dropout_notes(table), *_diverged_notes(table), *_gpu_notes(table)]
+    return found
+
+
+def _missing_notes(table: Table) -> list[str]:
+    missing = [
         f"{cell_label(cell)} {layers} at {row}" for row in table.rows
-        for cell, layers in table.columns if (row, cell, layers) not in table.cells
-    ]:  # fmt: skip
-        more = len(missing) - MOST_MISSING_NAMED
-        said.append(
-            f"Not there yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
-            + (f" and {more} more." if more > 0 else ".")
-        )
-    said += short_notes(table)
-    if table.task != "lm":
-        return [*said, *_dropout_notes(table), *_diverged_notes(table), *_gpu_notes(table)]
-    if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
-        said.append("These runs are not at the paper's settings; its figures are no target here.")
-    said += [
-        *_rate_notes(table),
-        *_dropout_notes(table),
-        *_runaway_notes(table),
-        *_start_notes(table),
-        *_diverged_notes(table),
-        *_gpu_notes(table),
+        for cell, layers in table.columns if (row, cell, layers) not in table.entries
+    ]  # fmt: skip
+    if not missing:
+        return []
+    more = len(missing) - MOST_MISSING_NAMED
+    return [
+        f"Not there yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
+        + (f" and {more} more." if more > 0 else ".")
     ]
-    if table.layout == "columns" and (ngram := paper.best_ngram(table.dataset)):
-        said.append(
-            f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."
-        )
-    return said
+
+
+def _settings_notes(table: Table) -> list[str]:
+    if table.dataset not in paper.SPLITS or is_the_papers(table.settings):
+        return []
+    return ["These runs are not at the paper's settings; its figures are no target here."]
+
+
+def _ngram_notes(table: Table) -> list[str]:
+    ngram = paper.best_ngram(table.dataset) if table.layout == "columns" else None
+    if ngram is None:
+        return []
+    return [f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."]
 
 
 def short_notes(table: Table) -> list[str]:
@@ -214,7 +228,7 @@ def short_notes(table: Table) -> list[str]:
         said.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
             said.append("The stand-in has another file order than the paper's text.")
-    runs = [run for cell in table.done() for run in cell.runs]
+    runs = [run for entry in table.done() for run in entry.runs]
     shown = {run.cell for run in runs}
     said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
     if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
@@ -224,8 +238,8 @@ def short_notes(table: Table) -> list[str]:
     return said
 
 
-def _name(cell: Cell) -> str:
-    return f"{name(cell)} at {cell.row}"
+def _name(entry: Entry) -> str:
+    return f"{name(entry)} at {entry.row}"
 
 
 def budgets_note(table: Table) -> str:
@@ -233,12 +247,12 @@ def budgets_note(table: Table) -> str:
         f"{name} = {target:,}" if not name.isdecimal() else f"{target:,}"
         for name, target in table.rows.items()
     )
-    off = max((abs(cell.deviation_percent) for cell in table.cells.values()), default=0.0)
+    off = max((abs(entry.deviation_percent) for entry in table.entries.values()), default=0.0)
     return f"Parameters: {targets}; met to {off:.1f} %. Columns: number of layers."
 
 
 def _seeds_note(table: Table) -> str:
-    counts = sorted({len(cell.seeds) for cell in table.done()})
+    counts = sorted({len(entry.seeds) for entry in table.done()})
     if counts in ([], [1]):
         return "One seed per cell: how much a seed moves a loss is not known from these runs."
     if len(counts) == 1:
@@ -262,11 +276,12 @@ def _power_notes(analysis: Analysis) -> list[str]:
         groups.setdefault((power.row, power.num_seeds), []).append(power)
     said = []
     for (row, num_seeds), powers in groups.items():
-        of = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so by text alone,"
+        measured = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so by text alone,"
         limits = ", ".join(f"{one.detectable:.4f} nats ({_depth(one)})" for one in powers)
         line = (
-            f"{row}: with {of} a difference of LSTM and GRU below {limits} would usually be missed "
-            f"(80 % power, Holm's first step of {analysis.family_size('lstm_gru')} comparisons)"
+            f"{row}: with {measured} a difference of LSTM and GRU below {limits} would usually be "
+            "missed (80 % power, Holm's first step of "
+            f"{analysis.family_size('lstm_gru')} comparisons)"
         )
         if beyond := [one for one in powers if one.is_beyond]:
             line += "; smaller it came out with " + ", ".join(
@@ -299,8 +314,8 @@ def _speed_notes(table: Table) -> list[str]:
     rows = rows_of_many(table)
     if not rows:
         return []
-    cells = [cell for cell in table.done() if cell.row in rows]
-    return [f"characters/s: that training read, evaluations apart. {trained_on(cells)}"]
+    entries = [entry for entry in table.done() if entry.row in rows]
+    return [f"characters/s: that training read, evaluations apart. {trained_on(entries)}"]
 
 
 def _depth(power: Power) -> str:
@@ -309,24 +324,28 @@ def _depth(power: Power) -> str:
 
 def _rate_notes(table: Table) -> list[str]:
     """Which learning rates a table of own rates has, and which lie at an end of what was tried."""
-    cells = table.done()
-    if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not cells:
+    entries = table.done()
+    if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not entries:
         return []
-    told = []
+    tried = []
     for row in table.rows:
-        rates = sorted({rate for cell in cells if cell.row == row for rate in cell.rates_tried})
-        told.append(f"{row}: " + ", ".join(f"{rate:g}" for rate in rates))
+        of_row = [entry for entry in entries if entry.row == row]
+        rates = sorted({rate for entry in of_row for rate in entry.rates_tried})
+        tried.append(f"{row}: " + ", ".join(f"{rate:g}" for rate in rates))
+    shorter = any(entry.rates_given_up for entry in entries)
     notes = [
         "Each model at the learning rate with the lowest mean validation loss over the seeds that "
-        f"all its rates share. Rates tried at {'; '.join(told)}. A model is here only if it was "
+        f"all its rates share. Rates tried at {'; '.join(tried)}. A model is here only if it was "
         "trained at all of them"
-        + (", at some for a shorter time alone" if any(c.rates_given_up for c in cells) else "")
+        + (", at some for a shorter time alone" if shorter else "")
         + ". Chosen: "
-        + "; ".join(f"{_name(cell)}: {cell.rate:g}" for cell in cells)
+        + "; ".join(f"{_name(entry)}: {entry.rate:g}" for entry in entries)
         + "."
     ]
     at_end = [
-        _name(cell) for cell in cells if cell.rate in (cell.rates_tried[0], cell.rates_tried[-1])
+        _name(entry)
+        for entry in entries
+        if entry.rate in (entry.rates_tried[0], entry.rates_tried[-1])
     ]
     if at_end:
         notes.append(
@@ -337,26 +356,26 @@ def _rate_notes(table: Table) -> list[str]:
 
 
 def _dropout_notes(table: Table) -> list[str]:
-    chosen = [cell for cell in table.done() if len(cell.dropout_candidates) > 1]
+    chosen = [entry for entry in table.done() if len(entry.dropout_candidates) > 1]
     if chosen:
         return [
             "Dropout chosen by validation loss: "
             + "; ".join(
-                f"{_name(cell)}: {cell.dropout:g} of "
-                + ", ".join(f"{value:g}" for value in cell.dropout_candidates)
-                for cell in chosen
+                f"{_name(entry)}: {entry.dropout:g} of "
+                + ", ".join(f"{value:g}" for value in entry.dropout_candidates)
+                for entry in chosen
             )
             + "."
         ]
-    used = {cell.dropout for cell in table.done()}
-    if used in (set(), {0.0}):
+    if not any(entry.dropout for entry in table.done()):
         return []
-    return ["Dropout: " + "; ".join(f"{_name(c)}: {c.dropout:g}" for c in table.done()) + "."]
+    used = [f"{_name(entry)}: {entry.dropout:g}" for entry in table.done()]
+    return [f"Dropout: {'; '.join(used)}."]
 
 
 def _runaway_notes(table: Table) -> list[str]:
-    largest = [(cell, max(map(largest_state, cell.runs))) for cell in table.done()]
-    reached = [f"{_name(cell)}: {top:,.0f}" for cell, top in largest if top > RUNAWAY]
+    largest = [(entry, max(map(largest_state, entry.runs))) for entry in table.done()]
+    reached = [f"{_name(entry)}: {top:,.0f}" for entry, top in largest if top > RUNAWAY]
     if not reached:
         return []
     return [
@@ -368,36 +387,38 @@ def _runaway_notes(table: Table) -> list[str]:
 
 def _start_notes(table: Table) -> list[str]:
     """The models that need long to find into a text from a zero state."""
-    told = []
-    for cell in table.done():
+    costs = []
+    for entry in table.done():
         losses = [
             run.losses
-            for run in cell.runs
+            for run in entry.runs
             # The series of `contiguous` has one start, too few for a mean.
             if run.losses is not None and run.layout == "columns"
         ]
-        if losses and fmean(one.rise_at_start for one in losses) > MUCH_AT_START:
-            cost = fmean(one.cost_of_start for one in losses)
-            told.append(f"{_name(cell)}: {cost:.3f}")
-    if not told:
+        if losses and fmean(kept.rise_at_start for kept in losses) > MUCH_AT_START:
+            cost = fmean(kept.cost_of_start for kept in losses)
+            costs.append(f"{_name(entry)}: {cost:.3f}")
+    if not costs:
         return []
     return [
         "Evaluation starts each row of the text from a zero state, which training leaves at its "
         f"first step for good. Models whose first characters of a row lie {MUCH_AT_START:g} nats "
-        f"or more above the rest, and what that adds to their test loss: {'; '.join(told)}."
+        f"or more above the rest, and what that adds to their test loss: {'; '.join(costs)}."
     ]
 
 
 def _diverged_notes(table: Table) -> list[str]:
-    diverged = [cell for cell in table.cells.values() if cell.num_diverged]
-    if not diverged:
-        return []
-    return ["Diverged runs: " + "; ".join(f"{_name(c)}: {c.num_diverged}" for c in diverged) + "."]
+    diverged = [
+        f"{_name(entry)}: {entry.num_diverged}"
+        for entry in table.entries.values()
+        if entry.num_diverged
+    ]
+    return [f"Diverged runs: {'; '.join(diverged)}."] if diverged else []
 
 
 def _gpu_notes(table: Table) -> list[str]:
     """Which runs of a GPU were checked against calls and against the CPU, and which were not."""
-    runs = [run for cell in table.done() for run in cell.runs if run.device.startswith("cuda")]
+    runs = [run for entry in table.done() for run in entry.runs if run.device.startswith("cuda")]
     verified = [run for run in runs if run.verified]
     said = []
     if verified:
@@ -412,15 +433,15 @@ def _gpu_notes(table: Table) -> list[str]:
 
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     """What the lines of standard deviations mean."""
-    cells = [cell for table in tables for cell in table.done()]
-    lengths = sorted({length for cell in cells for length in cell.block_lengths})
+    entries = [entry for table in tables for entry in table.done()]
+    lengths = sorted({length for entry in entries for length in entry.block_lengths})
     if not lengths:
         return []
-    of = f"{lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")
+    length = f"{lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")
     said = [
         "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
-        f"single characters (the paper's way) or blocks of {of} characters, as long as each "
-        "series' dependence asks for, that never cross a row of the split (cells.csv has the "
+        f"single characters (the paper's way) or blocks of {length} characters, as long as each "
+        "series' dependence asks for, that never cross a row of the split (entries.csv has the "
         "lengths); in closed form, the limit of infinitely many resamples. "
         "It says how exactly this text measures one model, not how far another seed moves it, and "
         "not how exactly it measures a difference: all models meet the same text."
@@ -436,8 +457,8 @@ NO_RUN_NOTE = f"{MISSING}: no finished run."
 def general_notes(tables: Sequence[Table]) -> list[str]:
     """What holds for every block of the report."""
     said = [NO_RUN_NOTE]
-    cells = [cell for table in tables for cell in table.done()]
-    if any(cell.paper_nats is not None for cell in cells) or any(
+    entries = [entry for table in tables for entry in table.done()]
+    if any(entry.paper_nats is not None for entry in entries) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns
     ):  # fmt: skip

@@ -21,7 +21,7 @@ from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.pictures import Picture
 from charcmp.report.figures.style import RUN_GID
 from charcmp.report.load import Run
-from charcmp.report.tables import Cell, Column, Table
+from charcmp.report.tables import Column, Entry, Table
 from charcmp.report.writing import fill_in
 from charcmp.report.writing.layout import MEASURES, caption, column_label, general_notes, notes
 from charcmp.report.writing.render import comparison_rows
@@ -48,8 +48,13 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
     dataset_of = {table.heading: table.dataset for table in tables}
     datasets = list(dict.fromkeys(dataset_of.values()))
     tips, fill_tips = (
-        {run.run_id: _tip(run) for one in of for cell in one.cells.values() for run in cell.runs}
-        for of in (findings.tables, findings.fill_tables)
+        {
+            run.run_id: _tip(run)
+            for table in some
+            for entry in table.entries.values()
+            for run in entry.runs
+        }
+        for some in (findings.tables, findings.fill_tables)
     )
     return environment.get_template("page.html").render(
         css=Markup((TEMPLATE / "page.css").read_text()),
@@ -74,7 +79,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         ],
         questions=QUESTIONS,
         differences=[group for analysis in analyses for group in _differences(analysis)],
-        runs=[_run_row(analysis, cell, run) for analysis, cell, run in shown],
+        runs=[_run_row(analysis, entry, run) for analysis, entry, run in shown],
         runs_json=_script_json(tips | fill_tips),
         fill_blocks=[_fill_block(table) for table in findings.fill_tables],
     )  # fmt: skip
@@ -85,10 +90,10 @@ def _script_json(value: Any) -> Markup:
     return Markup(json.dumps(value, indent=0).replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
-def _shown_runs(analyses: Sequence[Analysis]) -> list[tuple[Analysis, Cell, Run]]:
+def _shown_runs(analyses: Sequence[Analysis]) -> list[tuple[Analysis, Entry, Run]]:
     return [
-        (analysis, cell, run)
-        for analysis in analyses for cell in analysis.table.cells.values() for run in cell.runs
+        (analysis, entry, run)
+        for analysis in analyses for entry in analysis.table.entries.values() for run in entry.runs
     ]  # fmt: skip
 
 
@@ -127,7 +132,7 @@ def _fill_block(table: Table) -> dict[str, Any]:
     }
 
 
-def _table(table: Table, entry: Callable[[str, Column], dict[str, Any]]) -> dict[str, Any]:
+def _table(table: Table, show: Callable[[str, Column], dict[str, Any]]) -> dict[str, Any]:
     return {
         "heading": table.heading,
         "dataset": table.dataset,
@@ -138,7 +143,7 @@ def _table(table: Table, entry: Callable[[str, Column], dict[str, Any]]) -> dict
             {
                 "budget": row,
                 "params": target,
-                "cells": [entry(row, column) for column in table.columns],
+                "entries": [show(row, column) for column in table.columns],
             }
             for row, target in table.rows.items()
         ],
@@ -147,43 +152,43 @@ def _table(table: Table, entry: Callable[[str, Column], dict[str, Any]]) -> dict
 
 def _entry(analysis: Analysis, row: str, column: Column) -> dict[str, Any]:
     """What stands in one place of a block's table."""
-    cell = analysis.table.cells.get((row, *column))
-    entry = _place(cell, column)
-    if cell is None or not cell.is_done:
-        return entry
-    lines = _seed_lines(cell)
-    if cell.paper_nats is not None:
-        difference = cell.test_nats - cell.paper_nats
-        lines += [f"paper {cell.paper_nats:.3f}", f"({difference:+.3f})"]
-    return entry | {"lines": lines, "best": cell in analysis.not_worse(row)}
+    entry = analysis.table.entries.get((row, *column))
+    shown = _place(entry, column)
+    if entry is None or not entry.is_done:
+        return shown
+    lines = _seed_lines(entry)
+    if entry.paper_nats is not None:
+        difference = entry.test_nats - entry.paper_nats
+        lines += [f"paper {entry.paper_nats:.3f}", f"({difference:+.3f})"]
+    return shown | {"lines": lines, "best": entry in analysis.not_worse(row)}
 
 
 def _fill_entry(table: Table, row: str, column: Column) -> dict[str, Any]:
-    cell = table.cells.get((row, *column))
-    entry = _place(cell, column)
-    if cell is None or not cell.is_done:
-        return entry
-    return entry | {"lines": [f"perplexity {math.exp(cell.test_nats):.3f}", *_seed_lines(cell)]}
+    entry = table.entries.get((row, *column))
+    shown = _place(entry, column)
+    if entry is None or not entry.is_done:
+        return shown
+    return shown | {"lines": [f"perplexity {math.exp(entry.test_nats):.3f}", *_seed_lines(entry)]}
 
 
-def _place(cell: Cell | None, column: Column) -> dict[str, Any]:
-    """A cell's loss, and what leads to its runs."""
-    entry: dict[str, Any] = {
+def _place(entry: Entry | None, column: Column) -> dict[str, Any]:
+    """An entry's loss, and what leads to its runs."""
+    shown: dict[str, Any] = {
         "cell": column[0], "value": "", "text": "—", "lines": [], "runs": "", "best": False
     }  # fmt: skip
-    if cell is None:
-        return entry
-    entry["runs"] = " ".join(cell.run_ids)
-    if not cell.is_done:
-        return entry | {"text": "diverged"}
-    return entry | {"value": cell.test_nats, "text": f"{cell.test_nats:.3f}"}
+    if entry is None:
+        return shown
+    shown["runs"] = " ".join(entry.run_ids)
+    if not entry.is_done:
+        return shown | {"text": "diverged"}
+    return shown | {"value": entry.test_nats, "text": f"{entry.test_nats:.3f}"}
 
 
-def _seed_lines(cell: Cell) -> list[str]:
-    seeds = len(cell.seeds)
+def _seed_lines(entry: Entry) -> list[str]:
+    seeds = len(entry.seeds)
     lines = [f"{seeds} seed{'s' * (seeds > 1)}"]
-    if cell.sd_over_seeds is not None:
-        lines.append(f"SD {cell.sd_over_seeds:.4f}")
+    if entry.sd_over_seeds is not None:
+        lines.append(f"SD {entry.sd_over_seeds:.4f}")
     return lines
 
 
@@ -217,7 +222,7 @@ def _differences(analysis: Analysis) -> list[dict[str, Any]]:
     return groups
 
 
-def _run_row(analysis: Analysis, cell: Cell, run: Run) -> dict[str, Any]:
+def _run_row(analysis: Analysis, entry: Entry, run: Run) -> dict[str, Any]:
     def number(value: float, form: str) -> tuple[float | str, str]:
         return (value, format(value, form)) if math.isfinite(value) else ("", "")
 
@@ -225,10 +230,10 @@ def _run_row(analysis: Analysis, cell: Cell, run: Run) -> dict[str, Any]:
         "id": run.run_id,
         "heading": analysis.table.heading,
         "dataset": run.dataset,
-        "budget": cell.row,
-        "params": cell.target_params,
-        "cell": cell.cell,
-        "label": cell_label(cell.cell),
+        "budget": entry.row,
+        "params": entry.target_params,
+        "cell": entry.cell,
+        "label": cell_label(entry.cell),
         "numbers": [
             number(run.layers, "d"),
             number(run.hidden_size, "d"),

@@ -16,7 +16,7 @@ from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.verdicts import Verdict
-from charcmp.report.tables import Cell, Column, Table
+from charcmp.report.tables import Column, Entry, Table
 from charcmp.report.writing import escape
 from charcmp.report.writing.layout import (
     MEASURES,
@@ -145,55 +145,55 @@ def _csv_value(value: float | str | None) -> str | None:
     return f"{value:.6f}" if isinstance(value, float) else value and str(value)
 
 
-def cells_csv(tables: Sequence[Table], without: Sequence[str] = ()) -> str:
-    """One line per cell, in nats, with all that is known of it; `without` some of the columns."""
+def entries_csv(tables: Sequence[Table], without: Sequence[str] = ()) -> str:
+    """One line per entry, in nats, with all that is known of it; `without` some of the columns."""
     return _csv(pd.DataFrame([
-        _cell_record(table, table.cells[row, *column])
+        _entry_record(table, table.entries[row, *column])
         for table in tables for row in table.rows for column in table.columns
-        if (row, *column) in table.cells
+        if (row, *column) in table.entries
     ]).drop(columns=list(without)))  # fmt: skip
 
 
-def _cell_record(table: Table, cell: Cell) -> dict[str, Any]:
-    nats, bits = cell.test_nats, MEASURES[2].of_nats(cell.test_nats)
-    difference = None if cell.paper_nats is None else nats - cell.paper_nats
+def _entry_record(table: Table, entry: Entry) -> dict[str, Any]:
+    nats, bits = entry.test_nats, MEASURES[2].of_nats(entry.test_nats)
+    difference = None if entry.paper_nats is None else nats - entry.paper_nats
     return {
         "block": table.heading,
         "dataset": table.dataset,
         "layout": table.layout,
         "epochs": table.epochs,
-        "budget": cell.row,
-        "target_params": cell.target_params,
-        "cell": cell.cell,
-        "layers": cell.layers,
-        "hidden_size": cell.hidden_size,
-        "num_params": cell.num_params,
-        "deviation_percent": cell.deviation_percent,
-        "status": cell.status,
-        "num_seeds": len(cell.seeds) if cell.is_done else 0,
-        "seeds": " ".join(map(str, cell.seeds)),
-        "num_diverged": cell.num_diverged,
-        "learning_rate": "" if math.isnan(cell.rate) else f"{cell.rate:g}",
+        "budget": entry.row,
+        "target_params": entry.target_params,
+        "cell": entry.cell,
+        "layers": entry.layers,
+        "hidden_size": entry.hidden_size,
+        "num_params": entry.num_params,
+        "deviation_percent": entry.deviation_percent,
+        "status": entry.status,
+        "num_seeds": len(entry.seeds) if entry.is_done else 0,
+        "seeds": " ".join(map(str, entry.seeds)),
+        "num_diverged": entry.num_diverged,
+        "learning_rate": "" if math.isnan(entry.rate) else f"{entry.rate:g}",
         "learning_rate_candidates": " ".join(
-            f"{rate:g}" for rate in cell.rate_candidates if not math.isnan(rate)
+            f"{rate:g}" for rate in entry.rate_candidates if not math.isnan(rate)
         ),
-        "dropout": f"{cell.dropout:g}",
-        "dropout_candidates": " ".join(f"{value:g}" for value in cell.dropout_candidates),
-        "train_nats_per_char": cell.train_nats,
-        "val_nats_per_char": cell.val_nats,
+        "dropout": f"{entry.dropout:g}",
+        "dropout_candidates": " ".join(f"{value:g}" for value in entry.dropout_candidates),
+        "train_nats_per_char": entry.train_nats,
+        "val_nats_per_char": entry.val_nats,
         "test_nats_per_char": nats,
         "test_perplexity": MEASURES[1].of_nats(nats),
         "test_bits_per_char": bits,
-        "sd_over_seeds": cell.sd_over_seeds,
-        "sd_chars": cell.sd_chars,
-        "sd_blocks": cell.sd_blocks,
-        "block_length": " ".join(map(str, cell.block_lengths)),
-        "paper_nats_per_char": cell.paper_nats,
+        "sd_over_seeds": entry.sd_over_seeds,
+        "sd_chars": entry.sd_chars,
+        "sd_blocks": entry.sd_blocks,
+        "block_length": " ".join(map(str, entry.block_lengths)),
+        "paper_nats_per_char": entry.paper_nats,
         "difference": difference,
         "corpus_sha256": table.settings["corpus_sha256"],
         "settings": json.dumps(table.settings, sort_keys=True),
-        "seconds_train": statistics.fmean(run.seconds_train for run in cell.runs),
-        "run_ids": " ".join(cell.run_ids),
+        "seconds_train": statistics.fmean(run.seconds_train for run in entry.runs),
+        "run_ids": " ".join(entry.run_ids),
     }
 
 
@@ -214,8 +214,8 @@ def baselines_csv(placed: Sequence[Standing]) -> str:
             "test_nats_per_char": one.baseline.nats_per_char,
             "test_bits_per_char": MEASURES[2].of_nats(one.baseline.nats_per_char),
             "ahead_of": "; ".join(
-                f"{row}: {cell.cell} {cell.layers}"
-                for row, cells in one.ahead_of.items() for cell in cells
+                f"{row}: {entry.cell} {entry.layers}"
+                for row, entries in one.ahead_of.items() for entry in entries
             ),
             "note": one.baseline.note,
         }
