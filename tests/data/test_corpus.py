@@ -42,9 +42,9 @@ def test_columns_by_hand() -> None:
 def test_the_same_text_in_fewer_rows() -> None:
     corpus = corpus_from_bytes("x", b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOP")
     train = split_corpus(corpus, "columns", [60, 20, 20], batch_size=2, unroll_steps=4).train
-    assert text_of(corpus, train.in_rows(1).x_BC) == ["abcdefghijkluvwxyzABCDEF"]
-    assert text_of(corpus, train.in_rows(1).y_BC) == ["bcdefghijklmvwxyzABCDEFG"]
-    chunks = to_chunks(train.in_rows(1), 3, torch.device("cpu"))
+    assert text_of(corpus, train.in_streams(1).x_BC) == ["abcdefghijkluvwxyzABCDEF"]
+    assert text_of(corpus, train.in_streams(1).y_BC) == ["bcdefghijklmvwxyzABCDEFG"]
+    chunks = to_chunks(train.in_streams(1), 3, torch.device("cpu"))
     assert len(chunks) == 8
     assert text_of(corpus, chunks.x_KTB[:, :, 0])[:2] == ["abc", "def"]
 

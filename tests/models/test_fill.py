@@ -18,7 +18,7 @@ from charcmp.cli.status import Runs, overview
 from charcmp.config.rules import check
 from charcmp.config.spec import resolve, warnings
 from charcmp.data.chunks import to_chunks, windows
-from charcmp.data.corpus import Stream, corpus_from_bytes, split_corpus
+from charcmp.data.corpus import Streams, corpus_from_bytes, split_corpus
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import Interrupted, UserError
 from charcmp.inference.score import fill_nats, score_file, score_split
@@ -45,9 +45,9 @@ def make(cell: str = "lstm", layers: int = 2, right_context: int = R, **options)
     return model.eval()
 
 
-def make_stream() -> Stream:
+def make_streams() -> Streams:
     text_N = np.random.default_rng(0).integers(V, size=B * K * T + 1, dtype=np.uint8)
-    return Stream(text_N[:-1].reshape(B, -1), text_N[1:].reshape(B, -1))
+    return Streams(text_N[:-1].reshape(B, -1), text_N[1:].reshape(B, -1))
 
 
 def window() -> torch.Tensor:
@@ -99,10 +99,10 @@ def test_where_the_text_ends_nothing_is_read() -> None:
 
 
 @torch.no_grad()
-def reference_nll(model: FillModel, stream: Stream, row: int, column: int) -> float:
+def reference_nll(model: FillModel, streams: Streams, row: int, column: int) -> float:
     """-ln p of one target, both stacks read anew for it by the cells' equations."""
-    x_C = torch.tensor(stream.x_BC[row]).long()
-    y_C = torch.tensor(stream.y_BC[row]).long()
+    x_C = torch.tensor(streams.x_BC[row]).long()
+    y_C = torch.tensor(streams.y_BC[row]).long()
     end = (column // T + 1) * T  # of its chunk
     right_N = y_C[column + 1 : end + model.right_context].flip(0)
 
@@ -123,9 +123,11 @@ def reference_nll(model: FillModel, stream: Stream, row: int, column: int) -> fl
 )
 def test_the_evaluation_is_a_slow_readers(cell: str, right_context: int) -> None:
     """Every target of a stream once, with all the text before it and the context after it."""
-    model, stream = make(cell, right_context=right_context), make_stream()
-    chunks = to_chunks(stream, T, DEVICE, right_context)
-    expected_BC = [[reference_nll(model, stream, row, c) for c in range(K * T)] for row in range(B)]
+    model, streams = make(cell, right_context=right_context), make_streams()
+    chunks = to_chunks(streams, T, DEVICE, right_context)
+    expected_BC = [
+        [reference_nll(model, streams, row, c) for c in range(K * T)] for row in range(B)
+    ]
     state, nll = model.zero_state(B), []
     for x_WB, y_TB in zip(chunks.x_KTB.long(), chunks.y_KTB.long(), strict=True):
         logits_TBV, state = model(x_WB, state)
@@ -142,16 +144,16 @@ def test_windows_stay_in_their_row_of_their_part(layout: str) -> None:
     """Of a text where every byte tells its place; the targets are the language model's."""
     corpus = corpus_from_bytes("x", bytes(range(240)))
     splits = split_corpus(corpus, layout, [50, 25, 25], 2, 10, min_chunks=2)
-    for stream in (splits.train, splits.val, splits.test):
-        x_KWB = windows(stream, 10, 4)
+    for streams in (splits.train, splits.val, splits.test):
+        x_KWB = windows(streams, 10, 4)
         for row, (k, x_WB) in itertools.product(range(2), enumerate(x_KWB)):
-            mine_W, y_C = x_WB[:, row].numpy(), stream.y_BC[row]
-            assert np.array_equal(mine_W[:10], stream.x_BC[row, 10 * k : 10 * k + 10])
+            mine_W, y_C = x_WB[:, row].numpy(), streams.y_BC[row]
+            assert np.array_equal(mine_W[:10], streams.x_BC[row, 10 * k : 10 * k + 10])
             assert np.array_equal(mine_W[1:11], y_C[10 * k : 10 * k + 10])
             beyond_R = y_C[10 * k + 10 : 10 * k + 14] if k < len(x_KWB) - 1 else [NOTHING] * 4
             assert np.array_equal(mine_W[11:], beyond_R)
         assert np.array_equal(
-            to_chunks(stream, 10, DEVICE, 4).y_KTB, to_chunks(stream, 10, DEVICE).y_KTB
+            to_chunks(streams, 10, DEVICE, 4).y_KTB, to_chunks(streams, 10, DEVICE).y_KTB
         )
 
 
@@ -215,8 +217,8 @@ def test_training_never_reads_the_other_parts(tiny_text: Path) -> None:
     states = []
     for symbols_N in (whole, changed_N):
         corpus = replace(spec.corpus, symbols_N=symbols_N)
-        stream = split_corpus(corpus, "contiguous", [80, 10, 10], 4, 10).train
-        step = Step(spec, DEVICE, to_chunks(stream, 10, DEVICE, 10))
+        streams = split_corpus(corpus, "contiguous", [80, 10, 10], 4, 10).train
+        step = Step(spec, DEVICE, to_chunks(streams, 10, DEVICE, 10))
         for _ in range(len(step.chunks)):
             step()
         states.append(step.model.state_dict())
@@ -225,8 +227,8 @@ def test_training_never_reads_the_other_parts(tiny_text: Path) -> None:
 
 def test_its_steps_touch_only_what_was_there_before(tiny_text: Path) -> None:
     spec = tiny_spec(tiny_text, "gru", task="fill", dropout=0.3)
-    stream = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10).train
-    step = Step(spec, DEVICE, to_chunks(stream, 10, DEVICE, spec.right_context))
+    streams = split_corpus(spec.corpus, "contiguous", [80, 10, 10], 4, 10).train
+    step = Step(spec, DEVICE, to_chunks(streams, 10, DEVICE, spec.right_context))
     kept = [step.state_LSBH, step.loss_sum, step.chunk, *step.parameters]
     pointers = [t.data_ptr() for t in kept] + [p.grad.data_ptr() for p in step.parameters]
     step()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers.console import REAL_DATA, needs_corpora
 
-from charcmp.data.corpus import Splits, Stream, corpus_from_bytes, split_corpus
+from charcmp.data.corpus import Splits, Streams, corpus_from_bytes, split_corpus
 from charcmp.models.ngram import (
     FALLBACK_DISCOUNTS,
     Order,
@@ -186,8 +186,8 @@ def wp() -> Splits:
     return split_corpus(corpus, "columns", [80.0, 10.0, 10.0], 100, 100)
 
 
-def rows_of(stream: Stream) -> Symbols:
-    return np.concatenate([stream.x_BC[:, :1], stream.y_BC], axis=1)
+def rows_of(streams: Streams) -> Symbols:
+    return np.concatenate([streams.x_BC[:, :1], streams.y_BC], axis=1)
 
 
 @needs_corpora

@@ -394,7 +394,7 @@ def test_who_predicts_alike(
     analysis = analysis_of(tmp_path)
     (found,) = analysis.distances
     positions = sampled_positions(NUM_TEST_CHARS)
-    runs = {cell.cell: cell.runs for cell in analysis.table.done()}
+    runs = {entry.cell: entry.runs for entry in analysis.table.done()}
     p, q = (
         np.exp(-np.load(runs[cell][0].folder / "test_nll.npy")[positions].astype(float))
         for cell in ("lstm", "gru")

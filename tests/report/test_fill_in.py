@@ -148,4 +148,4 @@ def test_other_contexts_stand_in_other_blocks(tmp_path: Path) -> None:
     assert shown.count("### ") == 2
     assert "fill_context=10:" in shown
     (lm_table,) = tables_of(tmp_path)
-    assert [cell.test_nats for cell in lm_table.entries.values()] == [1.5]
+    assert [entry.test_nats for entry in lm_table.entries.values()] == [1.5]

@@ -82,21 +82,21 @@ def test_the_published_sums_give_the_same(tmp_path: Path) -> None:
 def test_seeds(tmp_path: Path) -> None:
     for seed, nats in enumerate((1.40, 1.44, 1.45)):
         write_run(tmp_path, nats, seed=seed, nll=losses(nats, seed=seed))
-    cell = only_entry(tmp_path)
+    entry = only_entry(tmp_path)
     singles = [
         summarize(losses(nats, seed=s), 100, 100) for s, nats in enumerate((1.4, 1.44, 1.45))
     ]
-    assert cell.test_nats == pytest.approx(1.43)
-    assert cell.seeds == [0, 1, 2]
-    assert cell.sd_over_seeds == pytest.approx(np.std([1.40, 1.44, 1.45], ddof=1))
-    assert cell.sd_chars == pytest.approx(np.mean([s.sd_chars for s in singles]))
+    assert entry.test_nats == pytest.approx(1.43)
+    assert entry.seeds == [0, 1, 2]
+    assert entry.sd_over_seeds == pytest.approx(np.std([1.40, 1.44, 1.45], ddof=1))
+    assert entry.sd_chars == pytest.approx(np.mean([s.sd_chars for s in singles]))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Means over 3 seeds" in text
     assert "Two seeds of each of two cells" not in text
     assert "| SD, seeds" in text
     for seed, nats in enumerate((1.50, 1.51)):
-        write_run(tmp_path, nats, cell="gru", seed=seed, nll=losses(nats, seed=seed))
+        write_run(tmp_path, nats, entry="gru", seed=seed, nll=losses(nats, seed=seed))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Means over 2 to 3 seeds, as marked. Two seeds of each of two cells leave two" in text
@@ -108,14 +108,14 @@ def test_the_sd_shown_is_that_of_the_rule_for_blocks(tmp_path: Path) -> None:
     levels = np.repeat(rng.normal(1.5, 0.1, 100), NUM_TEST_CHARS // 100)
     nll = (levels + rng.gamma(1.0, 0.2, NUM_TEST_CHARS)).astype(np.float32)
     write_run(tmp_path, float(nll.mean()), nll=nll)
-    cell = only_entry(tmp_path)
+    entry = only_entry(tmp_path)
     rows = nll.astype(float).reshape(100, -1).mean(axis=1)
-    assert cell.sd_blocks == pytest.approx(rows.std(ddof=1) / 10, rel=1e-4)
-    assert cell.block_lengths == [200]  # not 100
+    assert entry.sd_blocks == pytest.approx(rows.std(ddof=1) / 10, rel=1e-4)
+    assert entry.block_lengths == [200]  # not 100
     report_texts(tmp_path)
     lines = (tmp_path / "report" / "table_nats.md").read_text().splitlines()
     (shown,) = [line for line in lines if "SD, blocks" in line]
-    assert f"{cell.sd_blocks:.4f}" in shown
+    assert f"{entry.sd_blocks:.4f}" in shown
     header, values = (tmp_path / "report" / "entries.csv").read_text().splitlines()
     assert "200" in values.split(",")
     assert "block_length" in header.split(",")

@@ -128,9 +128,9 @@ def test_the_files(small_grid: Path) -> None:
     wide = pd.read_csv(report / "table_nats.csv")
     assert wide.loc[0, "lstm 1"] == 1.45
     assert pd.isna(wide.loc[0, "lstm 2"])
-    cells = pd.read_csv(report / "entries.csv").set_index(["budget", "cell", "layers"])
-    assert list(cells["num_seeds"]) == [1, 1, 1, 1]
-    lstm = cells.loc["50k", "lstm", 1]
+    entries = pd.read_csv(report / "entries.csv").set_index(["budget", "cell", "layers"])
+    assert list(entries["num_seeds"]) == [1, 1, 1, 1]
+    lstm = entries.loc["50k", "lstm", 1]
     assert lstm["difference"] == pytest.approx(0.001)
     assert lstm["test_perplexity"] == pytest.approx(math.exp(1.45), abs=1e-6)
     assert lstm["deviation_percent"] == 0

@@ -47,7 +47,7 @@ def test_protocols_are_never_mixed(tmp_path: Path, other: dict[str, Any]) -> Non
     write_run(tmp_path, 1.4)
     write_run(tmp_path, 1.2, **other)
     tables = tables_of(tmp_path)
-    assert sorted(cell.test_nats for table in tables for cell in table.done()) == [1.2, 1.4]
+    assert sorted(entry.test_nats for table in tables for entry in table.done()) == [1.2, 1.4]
     assert len({table.heading for table in tables}) == 2
 
 
@@ -128,11 +128,11 @@ def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
         (0.5, 2, 0.10, 1.20),  # not a seed of the others
     ]:
         write_run(tmp_path, test, dropout=dropout, seed=seed, val_nats_per_char=val)
-    write_run(tmp_path, 1.6, cell="gru")
+    write_run(tmp_path, 1.6, entry="gru")
     (table,) = tables_of(tmp_path)
-    cell = table.entries["50k", "lstm", 1]
-    assert (cell.dropout, cell.dropout_candidates) == (0.2, [0.0, 0.2, 0.5])
-    assert cell.test_nats == pytest.approx(1.42)
+    entry = table.entries["50k", "lstm", 1]
+    assert (entry.dropout, entry.dropout_candidates) == (0.2, [0.0, 0.2, 0.5])
+    assert entry.test_nats == pytest.approx(1.42)
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Dropout chosen by validation loss: LSTM 1 at 50k: 0.2 of 0, 0.2, 0.5." in text
@@ -183,8 +183,8 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
         in (tmp_path / "report" / "statistics.md").read_text()
     )
     assert "lies at an end of what was tried" in text
-    cells = pd.read_csv(tmp_path / "report" / "entries.csv")
-    assert set(cells["learning_rate"]) == {0.002, 0.006}
+    entries = pd.read_csv(tmp_path / "report" / "entries.csv")
+    assert set(entries["learning_rate"]) == {0.002, 0.006}
 
 
 def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     write("lstm", {0.003: 1.6}, epochs=20)  # longer: it gives nothing up
     (own,) = [table for table in tables_of(tmp_path) if "10 epochs" in table.heading]
     assert own.heading.endswith("each at its own learning rate, optimizer.schedule=cosine")
-    assert {cell.cell for cell in own.done()} == {"lstm", "gru"}  # the RNN never met 0.003
+    assert {entry.cell for entry in own.done()} == {"lstm", "gru"}  # the RNN never met 0.003
     lstm, gru = own.entries["50k", "lstm", 1], own.entries["50k", "gru", 1]
     assert (lstm.rate, lstm.rates_given_up) == (0.012, [0.003])
     assert (gru.rate, gru.rates_given_up) == (0.003, [0.012])
@@ -250,8 +250,8 @@ def test_diverged_shows_only_where_nothing_is_done(
         ["1.500", "—", "—", "diverged", "—", "—"]
     )
     assert "Diverged runs: LSTM 1 at 50k: 1; RNN 1 at 50k: 1." in out
-    cells = pd.read_csv(tmp_path / "report" / "entries.csv")
-    assert list(cells["status"]) == ["done", "diverged"]
+    entries = pd.read_csv(tmp_path / "report" / "entries.csv")
+    assert list(entries["status"]) == ["done", "diverged"]
 
 
 @pytest.mark.parametrize(
@@ -350,8 +350,8 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     narrowed = small_grid / "report" / "budget-50k_cell-gru-lstm_dataset-wp_layers-1"
     assert str(narrowed) in done.stdout
     assert not (small_grid / "report" / "entries.csv").exists()  # the place of the full report
-    cells = list(csv.DictReader((narrowed / "entries.csv").open()))
-    assert [(cell["cell"], cell["layers"]) for cell in cells] == [("lstm", "1"), ("gru", "1")]
+    entries = list(csv.DictReader((narrowed / "entries.csv").open()))
+    assert [(entry["cell"], entry["layers"]) for entry in entries] == [("lstm", "1"), ("gru", "1")]
     assert "1.300" not in done.stdout
     done = charcmp(
         *("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1"),
@@ -443,10 +443,10 @@ def test_classes_that_charcmp_does_not_bring(tmp_path: Path) -> None:
     ]
     assert table.entries["50k", "MGU", 1].num_params == 44_900
     assert {
-        run.cell for cell in tables_of(tmp_path, cell="module")[0].done() for run in cell.runs
+        run.cell for entry in tables_of(tmp_path, cell="module")[0].done() for run in entry.runs
     } == {*("LSTM", "MGU", "Mine")}
     (narrowed,) = tables_of(tmp_path, cell="module", cell__target="package.MGU")
-    assert [cell.cell for cell in narrowed.done()] == ["MGU"]
+    assert [entry.cell for entry in narrowed.done()] == ["MGU"]
 
 
 def test_a_cell_of_unknown_origin_is_left_out(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_a_census_stops_goes_on_and_is_reported(
     runs = load_runs(tmp_path / "runs").runs
     assert len(runs) == 6 + 4 + 2
     (own,) = [table for table in tables_of(tmp_path) if table.epochs == 2 if len(table.done()) == 2]
-    assert all(cell.seeds == [0, 1] and cell.rates_given_up for cell in own.done())
+    assert all(entry.seeds == [0, 1] and entry.rates_given_up for entry in own.done())
     times = {run.run_id: (run.folder / "result.json").stat().st_mtime_ns for run in runs}
     census.census(overrides, updates=5)
     for run in runs:

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from charcmp.training.gate import GATE
-from charcmp.training.streams import Streams, at_work_on
+from charcmp.training.streams import StreamPool, at_work_on
 
 
-def pool(size: int) -> Streams[list[int]]:
+def pool(size: int) -> StreamPool[list[int]]:
     """Streams as torch hands them out: after `size` of them the first one again."""
     numbers = count()
-    return Streams(lambda: [next(numbers) % size], lambda stream: stream[0])
+    return StreamPool(lambda: [next(numbers) % size], lambda stream: stream[0])
 
 
 def test_each_has_its_own_and_the_next_has_it_again() -> None:

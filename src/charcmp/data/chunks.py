@@ -1,4 +1,4 @@
-"""A stream of text cut into chunks, on the device."""
+"""Streams of text cut into chunks, on the device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from charcmp.data.corpus import Stream
+from charcmp.data.corpus import Streams
 from charcmp.models.fill_in import NOTHING
 
 
 @dataclass(frozen=True)
 class Chunks:
-    """A stream on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B).
+    """Streams on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B).
 
     For a fill-in model x is longer, see windows.
     """
@@ -37,7 +37,7 @@ class Chunks:
         return replace(self, x_KTB=self.x_KTB[:num_chunks], y_KTB=self.y_KTB[:num_chunks])
 
     def scored(self, nll_KTB: Tensor) -> Tensor:
-        """What counts of a number for each character, (num_chars,), row after row."""
+        """What counts of a number for each character, (num_chars,), stream after stream."""
         nll_BC = nll_KTB.permute(2, 0, 1).flatten(1)
         return nll_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
@@ -48,30 +48,30 @@ class Chunks:
 
 
 def to_chunks(
-    stream: Stream, unroll_steps: int, device: torch.device, right_context: int | None = None
+    streams: Streams, unroll_steps: int, device: torch.device, right_context: int | None = None
 ) -> Chunks:
-    """Lays a stream out so that each chunk is one contiguous copy.
+    """Lays streams out so that each chunk is one contiguous copy.
 
     `right_context` is that of a fill-in model, None for a language model.
     """
 
-    def cut(rows_BC: Tensor) -> Tensor:
-        B = rows_BC.shape[0]
-        rows_BKT = rows_BC.reshape(B, -1, unroll_steps)
-        return rows_BKT.permute(1, 2, 0).contiguous().to(device)
+    def cut(streams_BC: Tensor) -> Tensor:
+        B = streams_BC.shape[0]
+        streams_BKT = streams_BC.reshape(B, -1, unroll_steps)
+        return streams_BKT.permute(1, 2, 0).contiguous().to(device)
 
-    y_KTB = cut(torch.tensor(stream.y_BC))
+    y_KTB = cut(torch.tensor(streams.y_BC))
     if right_context is None:
-        x_KTB = cut(torch.tensor(stream.x_BC))
+        x_KTB = cut(torch.tensor(streams.x_BC))
     else:
-        x_KTB = windows(stream, unroll_steps, right_context).to(device)
-    return Chunks(x_KTB, y_KTB, stream.warm_up, stream.num_scored)
+        x_KTB = windows(streams, unroll_steps, right_context).to(device)
+    return Chunks(x_KTB, y_KTB, streams.warm_up, streams.num_scored)
 
 
-def windows(stream: Stream, unroll_steps: int, right_context: int) -> Tensor:
+def windows(streams: Streams, unroll_steps: int, right_context: int) -> Tensor:
     """What a FillModel reads of each chunk, int16 (K, W, B): see its `forward`."""
     assert 1 <= right_context <= unroll_steps
-    text_BC = np.concatenate([stream.x_BC[:, :1], stream.y_BC], axis=1).astype(np.int16)
+    text_BC = np.concatenate([streams.x_BC[:, :1], streams.y_BC], axis=1).astype(np.int16)
     beyond_BR = np.full((len(text_BC), right_context), NOTHING, dtype=np.int16)
     text = torch.tensor(np.concatenate([text_BC, beyond_BR], axis=1))
     windows_BKW = text.unfold(1, unroll_steps + 1 + right_context, unroll_steps)

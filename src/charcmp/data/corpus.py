@@ -1,6 +1,6 @@
 """A corpus as symbols, and its split into the streams that a model trains and is judged on.
 
-Shape suffixes: N characters, B rows (the batch), C columns, T steps of a chunk.
+Shape suffixes: N characters, B streams (the batch), C columns, T steps of a chunk.
 """
 
 from __future__ import annotations
@@ -82,13 +82,13 @@ def corpus_from_bytes(name: str, text: bytes, note: str | None = None) -> Corpus
 
 
 @dataclass(frozen=True, eq=False)
-class Stream:
-    """B rows of text read in parallel: y is what follows x, character by character."""
+class Streams:
+    """B streams of text, read in parallel: y is what follows x, character by character."""
 
     x_BC: Symbols
     y_BC: Symbols
     warm_up: int = 0  # columns at the beginning that are read, but not scored
-    num_scored: int | None = None  # of the other characters, row after row; None: all
+    num_scored: int | None = None  # of the other characters, stream after stream; None: all
 
     @property
     def num_chars(self) -> int:
@@ -99,23 +99,23 @@ class Stream:
         return self.x_BC.shape[1] // unroll_steps
 
     def scored(self, values_BC: NDArray[Value]) -> NDArray[Value]:
-        """What counts of a value for each character of y, (num_chars,), row after row."""
+        """What counts of a value for each character of y, (num_chars,), stream after stream."""
         return values_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
-    def in_rows(self, num_rows: int) -> Stream:
-        """The same text in fewer, longer rows; their number is a divisor of what it was.
+    def in_streams(self, num_streams: int) -> Streams:
+        """The same text as fewer, longer streams; their number is a divisor of what it was.
 
-        Rows that lie far apart in the text (`columns`) then follow each other at a seam.
+        Streams that lie far apart in the text (`columns`) then follow each other at a seam.
         """
-        x, y = (part.reshape(num_rows, -1) for part in (self.x_BC, self.y_BC))
-        return Stream(x, y, self.warm_up, self.num_scored)
+        x, y = (part.reshape(num_streams, -1) for part in (self.x_BC, self.y_BC))
+        return Streams(x, y, self.warm_up, self.num_scored)
 
 
 @dataclass(frozen=True)
 class Splits:
-    train: Stream
-    val: Stream
-    test: Stream
+    train: Streams
+    val: Streams
+    test: Streams
 
     def num_chunks(self, unroll_steps: int) -> int:
         """Of the shortest part."""
@@ -135,13 +135,13 @@ def split_corpus(
     """Cuts a corpus into train, validation and test text.
 
     Args:
-        layout: "columns", the paper's: the text as `batch_size` rows, each row's columns cut into
-            chunks of `unroll_steps`, the first chunks of every row for training, the next for
+        layout: "columns", the paper's: the text as `batch_size` streams, each cut into chunks of
+            `unroll_steps`, the first chunks of every stream for training, the next for
             validation, the rest for test. "contiguous": the beginning, the next part and the end
-            of the text, each then laid out in rows.
+            of the text, each then laid out as streams.
         percent: of train, validation and test; chunks (or characters) are floored, test is the
             rest.
-        min_chunks: that every row of every part must have: 2 for a fill-in model, which reads on
+        min_chunks: that every stream of every part must have: 2 for a fill-in model, which reads on
             beyond the edge of every chunk but the last.
         scored_whole: of "contiguous": every character of validation and test text is scored, after
             a warm-up (see `_to_score`). Otherwise they are cut like training text.
@@ -199,7 +199,7 @@ def _columns(
     x_BC = symbols_N[:length].reshape(batch_size, -1)
     y_BC = _shifted(symbols_N, 0, length).reshape(batch_size, -1)
     edges = [0, num_train * unroll_steps, (num_train + num_val) * unroll_steps, x_BC.shape[1]]
-    return Splits(*(Stream(x_BC[:, a:b], y_BC[:, a:b]) for a, b in itertools.pairwise(edges)))
+    return Splits(*(Streams(x_BC[:, a:b], y_BC[:, a:b]) for a, b in itertools.pairwise(edges)))
 
 
 def _contiguous(
@@ -211,49 +211,49 @@ def _contiguous(
 ) -> Splits | None:
     num_train, num_val = (int(len(symbols_N) * share) for share in shares[:2])
     edges = [0, num_train, num_train + num_val, len(symbols_N)]
-    streams: list[Stream] = []
+    parts: list[Streams] = []
     for start, stop in itertools.pairwise(edges):
-        if streams and scored_whole:
+        if parts and scored_whole:
             if start == stop:
                 return None
-            streams.append(_to_score(symbols_N, start, stop, batch_size, unroll_steps))
+            parts.append(_to_score(symbols_N, start, stop, batch_size, unroll_steps))
             continue
         num_chunks = (stop - start) // (batch_size * unroll_steps)
         if num_chunks < 1:
             return None
         length = num_chunks * batch_size * unroll_steps
         x_BC = symbols_N[start : start + length].reshape(batch_size, -1)
-        streams.append(Stream(x_BC, _shifted(symbols_N, start, length).reshape(batch_size, -1)))
-    return Splits(*streams)
+        parts.append(Streams(x_BC, _shifted(symbols_N, start, length).reshape(batch_size, -1)))
+    return Splits(*parts)
 
 
 def _to_score(
     symbols_N: Symbols, start: int, stop: int, batch_size: int, unroll_steps: int
-) -> Stream:
-    """The characters [start, stop), each scored once, in up to `batch_size` stretches side by side.
+) -> Streams:
+    """The characters [start, stop), each scored once, in up to `batch_size` streams.
 
-    A stretch begins with the text that stands before it, at least WARM_UP_CHARS that are read but
+    A stream begins with the text that stands before it, at least WARM_UP_CHARS that are read but
     not scored: a model that starts from a zero state has found into the text when it counts. For
-    the first stretch that is the end of the part before. The last stretch may be shorter than the
-    others; what fills its row is read after all that counts in it.
+    the first stream that is the end of the part before. The last stream may be shorter than the
+    others; what fills it up is read after all that counts in it.
     """
     num_scored = stop - start
-    num_rows = max(1, min(batch_size, num_scored // WARM_UP_CHARS))
-    length = -(-num_scored // num_rows)
-    num_rows = -(-num_scored // length)
+    num_streams = max(1, min(batch_size, num_scored // WARM_UP_CHARS))
+    length = -(-num_scored // num_streams)
+    num_streams = -(-num_scored // length)
     num_columns = -(-(WARM_UP_CHARS + length) // unroll_steps) * unroll_steps
     warm_up = num_columns - length
-    first_B1 = start - warm_up + length * np.arange(num_rows)[:, np.newaxis]
+    first_B1 = start - warm_up + length * np.arange(num_streams)[:, np.newaxis]
     places_BC = (first_B1 + np.arange(num_columns)).clip(0, stop - 1)
     y_BC = symbols_N[(places_BC + 1) % len(symbols_N)]
-    return Stream(symbols_N[places_BC], y_BC, warm_up, num_scored)
+    return Streams(symbols_N[places_BC], y_BC, warm_up, num_scored)
 
 
 def fitting_sizes(
     num_train_chars: int,
     batch_size: int | None,
     unroll_steps: int | None,
-    most_rows: int = PAPER_SIZE,
+    most_streams: int = PAPER_SIZE,
     most_steps: int = PAPER_SIZE,
 ) -> tuple[int, int]:
     """Batch size and steps for so much contiguous text: those given, else the most or fewer.
@@ -262,7 +262,7 @@ def fitting_sizes(
     """
     steps = unroll_steps or most_steps
     if batch_size is None:
-        batch_size = max(1, min(most_rows, num_train_chars // (steps * MIN_UPDATES)))
+        batch_size = max(1, min(most_streams, num_train_chars // (steps * MIN_UPDATES)))
     if unroll_steps is None:
         steps = max(1, min(most_steps, num_train_chars // (batch_size * MIN_UPDATES)))
     return batch_size, steps

@@ -68,7 +68,7 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
 
 
 def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict[str, Any]:
-    """Scores train, val or test of the run's corpus, in the rows that the run read it in.
+    """Scores train, val or test of the run's corpus, in the streams that the run read.
 
     Raises:
         UserError: if the corpus is not here or has changed.

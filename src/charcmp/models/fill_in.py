@@ -12,12 +12,13 @@ prediction. The two directions are Schuster & Paliwal's (1997).
 
 The forward stack's state is carried from chunk to chunk, as in the language model. The backward one
 starts from a zero state R characters beyond each chunk's right edge: the right context. It stays
-within the targets of its row: the last chunk of a row has no right context, since what follows in
-the text belongs to another part of the split or to another row. So nothing is read in training but
-what a language model trains on. R is at most T: a chunk has all of its context or none.
+within the targets of its stream: the last chunk of a stream has no right context, since what
+follows in the text belongs to another part of the split or to another stream. So nothing is read in
+training but what a language model trains on. R is at most T: a chunk has all of its context or
+none.
 
-Shape suffixes: T steps of a chunk, R of right context, W = T + 1 + R, K chunks, B rows, C columns,
-V vocabulary, H hidden units, L layers, S state vectors.
+Shape suffixes: T steps of a chunk, R of right context, W = T + 1 + R, K chunks, B streams, C
+columns, V vocabulary, H hidden units, L layers, S state vectors.
 """
 
 from __future__ import annotations

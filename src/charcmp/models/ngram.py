@@ -12,8 +12,8 @@ The probability of character w after context h, whose number is that of the gram
 D is one of three discounts. c counts occurrences for the longest grams; for shorter ones it counts
 the distinct characters that stand before the gram. Below single characters, p is uniform.
 
-Shape suffixes: B rows of text side by side, C characters of a row, G grams of one length, H grams
-that are one character shorter and so the contexts of those G.
+Shape suffixes: B streams of text side by side, C characters of a stream, G grams of one length,
+H grams that are one character shorter and so the contexts of those G.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Grams:
     keys_G: Integers  # sorted: number of the context * num_symbols + last character
     suffixes_G: Integers  # number of the gram without its first character
     counts_G: Integers  # how often it occurs
-    starts_G: Integers  # how often at the beginning of a row, where no character stands before it
+    starts_G: Integers  # how often at the beginning of a stream, with no character before it
 
     def __len__(self) -> int:
         return len(self.keys_G)
@@ -56,7 +56,7 @@ class Grams:
 
 
 def grams_of(text_BC: Symbols, num_symbols: int) -> Iterator[Grams]:
-    """The grams of length 1, 2, ... up to C. None crosses the edge of a row."""
+    """The grams of length 1, 2, ... up to C. None crosses the edge of a stream."""
     # Numbers of the strings that end before each character: at first the empty one.
     ids_BC: Integers = np.zeros((len(text_BC), text_BC.shape[1] + 1), dtype=np.int64)
     for length in range(1, text_BC.shape[1] + 1):
@@ -113,7 +113,7 @@ def lower_counts(shorter: Grams, longer: Grams, passed_G: Integers | None = None
     Args:
         shorter: the grams to count.
         longer: those with one more character in front. Each passes 1 to its suffix, so that a gram
-            counts the characters before it; at the beginning of a row each occurrence counts.
+            counts the characters before it; at the beginning of a stream each occurrence counts.
         passed_G: what each longer gram passes instead.
     """
     passed = np.bincount(longer.suffixes_G, passed_G, minlength=len(shorter))
@@ -124,7 +124,7 @@ class Reading:
     """A text under a model that takes in one order after the other, the shortest grams first.
 
     Args:
-        text_BC: rows of text. The context of a character stays within its row.
+        text_BC: streams of text. The context of a character stays within its stream.
     """
 
     def __init__(self, text_BC: Symbols, num_symbols: int) -> None:
@@ -155,12 +155,12 @@ class Reading:
 
 
 def nats_of(probabilities_BC: Floats) -> Floats:
-    """Nats of every character but the first of each row, which has no context, (B, C - 1)."""
+    """Nats of every character but the first of each stream, which has no context, (B, C - 1)."""
     return -np.log(probabilities_BC[:, 1:])
 
 
 def nats_under(orders: Sequence[Order], text_BC: Symbols, num_symbols: int) -> Floats:
-    """Nats of every character but the first of each row under a model, (B, C - 1)."""
+    """Nats of every character but the first of each stream under a model, (B, C - 1)."""
     reading = Reading(text_BC, num_symbols)
     for order in orders:
         reading.find(order.keys_G)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from charcmp.data.corpus import Stream
+from charcmp.data.corpus import Streams
 from charcmp.files import canonical_json, write_json
 from charcmp.runs import result as records
 from charcmp.runs.result import CorruptFileError
@@ -238,7 +238,7 @@ def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> floa
 
     shape = (spec.train_batch_size, 2 * spec.train_unroll_steps)
     drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
-    drawn = Stream(drawn_BC, drawn_BC)
+    drawn = Streams(drawn_BC, drawn_BC)
     chunks = to_chunks(drawn, spec.train_unroll_steps, device, spec.right_context)
     with closing(Step(spec, device, chunks)) as step:
         for _ in range(WARM_UP_STEPS):

@@ -11,7 +11,7 @@ from itertools import islice
 import numpy as np
 
 from charcmp.config.spec import RunSpec, split_of
-from charcmp.data.corpus import Splits, Stream, Symbols
+from charcmp.data.corpus import Splits, Streams, Symbols
 from charcmp.data.dataset import safe_name
 from charcmp.errors import require
 from charcmp.models.compressors import COMPRESSORS, nats_given
@@ -106,19 +106,19 @@ def baselines(splits: Splits, vocabulary: bytes, budgets: Sequence[int]) -> list
     return [unpruned, *pruned, *_compressed(splits, vocabulary)]
 
 
-def text_of(stream: Stream) -> Symbols:
-    """The rows of a stream with the character before the first that is predicted, (B, C + 1)."""
-    return np.concatenate([stream.x_BC[:, :1], stream.y_BC], axis=1)
+def text_of(streams: Streams) -> Symbols:
+    """The streams with the character before the first that is predicted, (B, C + 1)."""
+    return np.concatenate([streams.x_BC[:, :1], streams.y_BC], axis=1)
 
 
 def _last_chars(text_BC: Symbols) -> Symbols:
-    """The last rows, MAX_TRAIN_CHARS characters at most."""
-    num_rows = max(1, MAX_TRAIN_CHARS // text_BC.shape[1])
-    return text_BC[-num_rows:, -MAX_TRAIN_CHARS:]
+    """The last streams, MAX_TRAIN_CHARS characters at most."""
+    num_streams = max(1, MAX_TRAIN_CHARS // text_BC.shape[1])
+    return text_BC[-num_streams:, -MAX_TRAIN_CHARS:]
 
 
-def mean_nats(stream: Stream, nats_BC: Floats) -> float:
-    return float(stream.scored(nats_BC).mean())
+def mean_nats(streams: Streams, nats_BC: Floats) -> float:
+    return float(streams.scored(nats_BC).mean())
 
 
 def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | None) -> Baseline:
@@ -128,8 +128,8 @@ def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | N
     best_context, lowest = 0, np.inf
     for scored in islice(by_context(train_BC, texts, num_symbols), MAX_CONTEXT + 1):
         val, test = (
-            mean_nats(stream, nats_BC)
-            for stream, nats_BC in zip((splits.val, splits.test), scored.nats, strict=True)
+            mean_nats(streams, nats_BC)
+            for streams, nats_BC in zip((splits.val, splits.test), scored.nats, strict=True)
         )
         if val < lowest:
             lowest, best_context = val, scored.context

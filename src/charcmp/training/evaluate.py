@@ -1,6 +1,6 @@
 """Losses of a model on text: one number per character, from a zero state, dropout off.
 
-Shape suffixes: K chunks, T steps, B rows, V vocabulary.
+Shape suffixes: K chunks, T steps, B streams, V vocabulary.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Evaluation:
 
     @torch.no_grad()
     def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:
-        """Nats of every character that counts, float32 (N,), row after row of the stream.
+        """Nats of every character that counts, float32 (N,), stream after stream.
 
-        The state is carried over the whole stream.
+        The state is carried from the beginning of every stream to its end.
 
         `before_chunk` may end it by an exception.
         """

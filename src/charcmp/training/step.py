@@ -112,11 +112,11 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
         UserError: if it is too short for that.
     """
     splits = split_of(spec)
-    train = splits.train.in_rows(spec.train_batch_size)
+    train = splits.train.in_streams(spec.train_batch_size)
     chunks = to_chunks(train, spec.train_unroll_steps, device, spec.right_context)
     evaluated = (
-        to_chunks(stream, spec.unroll_steps, device, spec.right_context)
-        for stream in (splits.val, splits.test)
+        to_chunks(streams, spec.unroll_steps, device, spec.right_context)
+        for streams in (splits.val, splits.test)
     )
     return [chunks.first(spec.updates_per_epoch), *evaluated]
 

@@ -20,8 +20,8 @@ MAX_STREAMS = 32  # in torch's pool for each device
 Stream = TypeVar("Stream")
 
 
-class Streams(Generic[Stream]):
-    """Streams that are lent, one to a run, and lent again when they come back.
+class StreamPool(Generic[Stream]):
+    """CUDA streams that are lent, one to a run, and lent again when they come back.
 
     Args:
         make: makes another stream.
@@ -54,7 +54,7 @@ class Streams(Generic[Stream]):
         return stream
 
 
-_streams: dict[int, Streams[torch.cuda.Stream]] = {}  # of each GPU
+_streams: dict[int, StreamPool[torch.cuda.Stream]] = {}  # of each GPU
 _streams_lock = threading.Lock()
 
 
@@ -71,7 +71,7 @@ def at_work_on(device: torch.device) -> Iterator[None]:
     with _streams_lock:
         streams = _streams.setdefault(
             index,
-            Streams(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
+            StreamPool(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
         )
     with GATE.shared(), streams.lent() as stream, torch.cuda.stream(stream):
         yield

@@ -1,6 +1,6 @@
 """One run, from configuration to result: the whole protocol, top to bottom.
 
-Shape suffixes: T steps of a chunk, B batch rows, V vocabulary, L layers, S state vectors, H hidden.
+Shape suffixes: T steps of a chunk, B streams, V vocabulary, L layers, S state vectors, H hidden.
 Marks: [code] read in the author's published char-rnn, [paper] Karpathy, Johnson & Fei-Fei 2015.
 """
 

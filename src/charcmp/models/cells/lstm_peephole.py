@@ -98,7 +98,7 @@ class PeepholeSequence(torch.autograd.Function):
         ∂L/∂s_i = q ⊙ g ⊙ i ⊙ (1 − i)           ∂L/∂s_f = q ⊙ c ⊙ f ⊙ (1 − f)
         ∂L/∂s_g = q ⊙ i ⊙ φ'(s_g)               ∂L/∂h = (∂L/∂s) U
         ∂L/∂c = q ⊙ f + (∂L/∂s_i) ⊙ w_i + (∂L/∂s_f) ⊙ w_f
-    ∂L/∂w sums (∂L/∂s) ⊙ c over steps and rows, with c' for o. As ∂L/∂s is q or e times a factor,
+    ∂L/∂w sums (∂L/∂s) ⊙ c over steps and streams, with c' for o. As ∂L/∂s is q or e times a factor,
     so are the terms with w: the steps are those of `LSTMBackward`.
     """
 
