@@ -113,8 +113,10 @@ def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
     from charcmp.report.writing.page import page
 
     drawn = pictures(findings.analyses, _note, with_png)
-    files = {f"figures/{one.name}.svg": one.svg for one in drawn}
-    files |= {f"figures/{one.name}.png": one.png for one in drawn if one.png is not None}
+    files = {f"figures/{picture.name}.svg": picture.svg for picture in drawn}
+    files |= {
+        f"figures/{picture.name}.png": picture.png for picture in drawn if picture.png is not None
+    }
     return files | {"report.html": page(findings, drawn).encode()}
 
 

@@ -138,7 +138,7 @@ class Analysis:
         """The number of comparisons that Holm's procedure counts; of `best`, in one row."""
         if family == "best":
             return len(all_columns(self.table)) - 1
-        return sum(one.family == family for one in self.planned)
+        return sum(pair.family == family for pair in self.planned)
 
     @property
     def num_places(self) -> int:
@@ -149,8 +149,8 @@ class Analysis:
     def missing(self, family: str) -> list[Pair]:
         """The pairs of the grid that have not been run, or have diverged."""
         run = {(one.row, one.a.column, one.b.column) for one in self.of(family)}
-        return [one for one in self.planned
-                if one.family == family and (one.row, one.a, one.b) not in run]  # fmt: skip
+        return [pair for pair in self.planned
+                if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
 
     def best(self, row: str) -> Entry | None:
         """The model of a row with the lowest mean validation loss.
@@ -183,8 +183,8 @@ def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
     pairs: list[tuple[str, str, Entry, Entry]] = []
     for row in table.rows:
         pairs += [
-            (one.family, row, done[row, *one.a], done[row, *one.b]) for one in planned
-            if one.row == row and {(row, *one.a), (row, *one.b)} <= done.keys()
+            (pair.family, row, done[row, *pair.a], done[row, *pair.b]) for pair in planned
+            if pair.row == row and {(row, *pair.a), (row, *pair.b)} <= done.keys()
         ]  # fmt: skip
         entries = _done(table, row)
         best = _best(entries)

@@ -55,7 +55,7 @@ class Distances:
     @property
     def same_cell(self) -> float | None:
         """Two seeds of one cell, mean over the cells that have them."""
-        known = [one for one in self.within if one is not None]
+        known = [distance for distance in self.within if distance is not None]
         return fmean(known) if known else None
 
     @property
@@ -81,23 +81,23 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
                 segments = segment_of(first.positions_S, first.num_chars, first.num_rows)
                 if len(np.unique(segments)) > 1:
                     places.append((row, layers, _Measured(by_cell, segments)))
-    texts = judge([one.text() for *_, one in places], family_size)
-    several = [number for number, (*_, one) in enumerate(places) if one.num_seeds > 1]
+    texts = judge([measured.text() for *_, measured in places], family_size)
+    several = [number for number, (*_, measured) in enumerate(places) if measured.num_seeds > 1]
     judged = judge([places[number][2].both() for number in several], family_size)
     both = dict(zip(several, judged, strict=True))
     return [
         Distances(
             row=row,
             layers=layers,
-            num_seeds=one.num_seeds,
-            lstm_gru=float(one.between[0, 1].mean()),
-            lstm_rnn=float(one.between[0, 2].mean()),
-            gru_rnn=float(one.between[1, 2].mean()),
-            within=(one.within(0), one.within(1), one.within(2)),
+            num_seeds=measured.num_seeds,
+            lstm_gru=float(measured.between[0, 1].mean()),
+            lstm_rnn=float(measured.between[0, 2].mean()),
+            gru_rnn=float(measured.between[1, 2].mean()),
+            within=(measured.within(0), measured.within(1), measured.within(2)),
             text=texts[number],
             both=both.get(number),
         )
-        for number, (row, layers, one) in enumerate(places)
+        for number, (row, layers, measured) in enumerate(places)
     ]
 
 

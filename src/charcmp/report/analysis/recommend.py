@@ -59,7 +59,7 @@ class Recommendation:
             has_one_seed = 1 in map(len, (self.runner_up.a.seeds, self.runner_up.b.seeds))
             reason = "one seed" if has_one_seed else "its losses give no interval"
             return f"how sure is not known ({reason})"
-        num_others = sum(one.is_done for one in self.rivals)
+        num_others = sum(entry.is_done for entry in self.rivals)
         others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
         if self.num_compared < num_others:
             others = f"{self.num_compared} of {others} (no seeds to compare the rest)"
@@ -69,28 +69,28 @@ class Recommendation:
 
     def text(self) -> str:
         take = self.take
-        said = [
+        sentences = [
             f"At {self.row} take {cell_label(take.cell)}, {take.layers} "
             f"layer{'s' * (take.layers > 1)} ({take.hidden_size} units, {take.num_params:,} "
             f"parameters): {take.test_nats:.3f} test nats per character {self.training}, and the "
             "lowest validation loss."
         ]
-        said += self._rivals_text()
-        said += self._diverged_text()
-        said.append(
+        sentences += self._rivals_text()
+        sentences += self._diverged_text()
+        sentences.append(
             f"Training took {self.seconds_train:,.0f} s a run, {self.microseconds_per_char:.1f} µs "
             f"a character ({', '.join(self.devices)})."
         )
         if self.microseconds_to_sample is not None:
-            said.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
+            sentences.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
         if take.runs[0].epochs < FEW_EPOCHS:
-            said.append(FEW_EPOCHS_CAUTION)
+            sentences.append(FEW_EPOCHS_CAUTION)
         if len(take.seeds) == 1:
-            said.append(
+            sentences.append(
                 "It has one seed, so nothing is known of how much another seed would change its "
                 "loss or the order of the models."
             )
-        return " ".join(said)
+        return " ".join(sentences)
 
     def _rivals_text(self) -> list[str]:
         """The next model, those with a lower test loss, those that do not differ significantly."""
@@ -102,26 +102,26 @@ class Recommendation:
             has_one_seed = 1 in map(len, (next_one.a.seeds, next_one.b.seeds))
             why = "one of the two has one seed" if has_one_seed else "their losses give no interval"
             by = f"{next_one.nats:+.4f} test nats; not compared, as {why}"
-        said = [f"Next by validation loss, {name(next_one.a)}: {by}."]
-        if lower := [one for one in self.rivals
-                     if one.is_done and one.test_nats < self.take.test_nats]:  # fmt: skip
-            named = ", ".join(f"{name(one)} ({one.test_nats:.4f})" for one in lower)
-            said.append(
+        sentences = [f"Next by validation loss, {name(next_one.a)}: {by}."]
+        if lower := [entry for entry in self.rivals
+                     if entry.is_done and entry.test_nats < self.take.test_nats]:  # fmt: skip
+            named = ", ".join(f"{name(entry)} ({entry.test_nats:.4f})" for entry in lower)
+            sentences.append(
                 f"Lower mean test loss than its {self.take.test_nats:.4f}: {named}; the choice is "
                 "by validation."
             )
         if self.tied:
-            said.append(f"Not significantly worse: {', '.join(map(name, self.tied))}.")
+            sentences.append(f"Not significantly worse: {', '.join(map(name, self.tied))}.")
             if self.quickest is not self.take:
-                said.append(
+                sentences.append(
                     f"Of these {name(self.quickest)} trains quickest "
                     f"({seconds_train(self.quickest):,.0f} s against {self.seconds_train:,.0f} s)."
                 )
-        return said
+        return sentences
 
     def _diverged_text(self) -> list[str]:
-        named = [f"{name(one)}: {diverged_text(one)}"
-                 for one in (self.take, *self.rivals) if one.num_diverged]  # fmt: skip
+        named = [f"{name(entry)}: {diverged_text(entry)}"
+                 for entry in (self.take, *self.rivals) if entry.num_diverged]  # fmt: skip
         return [f"Diverged: {'; '.join(named)}."] if named else []
 
 

@@ -47,10 +47,10 @@ class Verdict:
 def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
     """Every claim that the runs say anything about."""
     found = []
-    for one in analyses:
+    for analysis in analyses:
         for judge_claim in (_beats_rnn, _two_layers, _three_layers, _predict_alike):
-            if (verdict := judge_claim(one)) is not None:
-                found.append(_cautioned(verdict, one))
+            if (verdict := judge_claim(analysis)) is not None:
+                found.append(_cautioned(verdict, analysis))
     found += _depends_on_corpus(analyses)
     return sorted(found, key=lambda verdict: verdict.claim)
 
@@ -99,13 +99,13 @@ class _Tally:
 
 def _tally(differences: Sequence[Difference], missing: Sequence[Pair]) -> _Tally:
     tally = _Tally([], [], [], [], list(missing))
-    for one in differences:
-        if one.both is None:
-            tally.unseeded.append(one)
-        elif one.both.plain_sign == -1:
-            tally.for_it.append(one)
+    for difference in differences:
+        if difference.both is None:
+            tally.unseeded.append(difference)
+        elif difference.both.plain_sign == -1:
+            tally.for_it.append(difference)
         else:
-            (tally.against if one.both.sign == 1 else tally.open).append(one)
+            (tally.against if difference.both.sign == 1 else tally.open).append(difference)
     return tally
 
 
@@ -152,8 +152,8 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
 def _pairs(missing: Sequence[Pair]) -> str:
     """`LSTM 1 - RNN 1 at 130k; and 5 more`"""
     shown = [
-        f"{cell_label(one.a[0])} {one.a[1]} - {cell_label(one.b[0])} {one.b[1]} at {one.row}"
-        for one in missing[:MOST_NAMED]
+        f"{cell_label(pair.a[0])} {pair.a[1]} - {cell_label(pair.b[0])} {pair.b[1]} at {pair.row}"
+        for pair in missing[:MOST_NAMED]
     ]
     more = len(missing) - len(shown)
     return "; ".join(shown) + (f"; and {more} more" if more else "")
@@ -183,13 +183,16 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
     return " ".join(parts)
 
 
-def needs(one: Difference, family_size: int) -> str:
+def needs(difference: Difference, family_size: int) -> str:
     """How many more seeds would find a difference of the size seen, at Holm's first step."""
-    if one.text_variance is None or one.seed_variance is None:
+    if difference.text_variance is None or difference.seed_variance is None:
         return "losses of the single characters are missing"
-    have = min(len(one.a.seeds), len(one.b.seeds))
+    have = min(len(difference.a.seeds), len(difference.b.seeds))
     needed = seeds_needed(
-        one.nats, one.text_variance.component, one.seed_variance, ALPHA / family_size
+        difference.nats,
+        difference.text_variance.component,
+        difference.seed_variance,
+        ALPHA / family_size,
     )
     if needed is None:
         return "more seeds cannot find so small a difference on this text; more test text could"
@@ -338,9 +341,9 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
         return None
     judged = [one.both for one in distances if one.both is not None]
     num_places = analysis.num_places
-    if any(one.sign == -1 for one in judged):
+    if any(excess.sign == -1 for excess in judged):
         verdict = FAILS
-    elif len(judged) == num_places and all(one.plain_sign == 1 for one in judged):
+    elif len(judged) == num_places and all(excess.plain_sign == 1 for excess in judged):
         verdict = HOLDS
     else:
         verdict = UNDECIDED
@@ -352,7 +355,7 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
             wanted.append(
                 f"{ENOUGH_SEEDS} seeds of LSTM, GRU and RNN: two seeds of one cell also differ"
             )
-        if any(one.plain_sign != 1 for one in judged):
+        if any(excess.plain_sign != 1 for excess in judged):
             wanted.append("more seeds of the three cells where the interval contains 0")
     shown = "; ".join(map(_distance_text, distances[:MOST_NAMED]))
     more = len(distances) - MOST_NAMED
@@ -367,11 +370,16 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
     )
 
 
-def _distance_text(one: Distances) -> str:
-    same = f", two seeds of one cell {one.same_cell:.4f}" if one.same_cell is not None else ""
-    less = " less the distances of two seeds of one cell" if one.both else ", text alone"
+def _distance_text(distances: Distances) -> str:
+    same = (
+        f", two seeds of one cell {distances.same_cell:.4f}"
+        if distances.same_cell is not None
+        else ""
+    )
+    less = " less the distances of two seeds of one cell" if distances.both else ", text alone"
     return (
-        f"{one.layers} layer{'s' * (one.layers > 1)} at {one.row}: LSTM to GRU {one.lstm_gru:.4f}, "
-        f"to the RNN {one.lstm_rnn:.4f} and {one.gru_rnn:.4f}{same}; the RNN is farther by "
-        f"{interval_text(one.excess, one.judged)}{less}"
+        f"{distances.layers} layer{'s' * (distances.layers > 1)} at {distances.row}: "
+        f"LSTM to GRU {distances.lstm_gru:.4f}, "
+        f"to the RNN {distances.lstm_rnn:.4f} and {distances.gru_rnn:.4f}{same}; "
+        f"the RNN is farther by {interval_text(distances.excess, distances.judged)}{less}"
     )

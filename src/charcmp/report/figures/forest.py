@@ -22,9 +22,9 @@ def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
 
 def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     """A line for each comparison, budgets below one another."""
-    rows = list(dict.fromkeys(one.row for one in differences))
+    rows = list(dict.fromkeys(difference.row for difference in differences))
     num_lines = len(differences) + len(rows)
-    longest = max(len(f"{name(one.a)} - {name(one.b)}") for one in differences)
+    longest = max(len(f"{name(difference.a)} - {name(difference.b)}") for difference in differences)
     size = (max(7.2, 4.6 + 0.07 * longest), 1.6 + 0.23 * num_lines)
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
@@ -33,10 +33,10 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     for row in rows:
         labels.append((y, row))
         y -= 1
-        for one in (one for one in differences if one.row == row):
-            _forest_line(panel, y, one)
-            single = "" if one.both else "  [1 seed]"
-            labels.append((y, f"{name(one.a)} - {name(one.b)}{single}"))
+        for difference in (difference for difference in differences if difference.row == row):
+            _forest_line(panel, y, difference)
+            single = "" if difference.both else "  [1 seed]"
+            labels.append((y, f"{name(difference.a)} - {name(difference.b)}{single}"))
             y -= 1
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks([at for at, _ in labels], [label for _, label in labels])
@@ -61,12 +61,12 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     return Drawn(f"differences-{family.replace('_', '-')}", caption, figure)
 
 
-def _forest_line(panel: Axes, y: float, one: Difference) -> None:
-    if one.resampled is not None:
-        panel.plot(one.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5, alpha=0.6,
-                   solid_capstyle="butt")  # fmt: skip
-    is_significant = one.judged is not None and one.judged.significant
-    if one.judged is not None:
-        panel.plot(one.judged.interval, (y, y), color="black", linewidth=1.2)
-    panel.plot(one.nats, y, marker="o", color="black", markersize=5,
+def _forest_line(panel: Axes, y: float, difference: Difference) -> None:
+    if difference.resampled is not None:
+        panel.plot(difference.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5,
+                   alpha=0.6, solid_capstyle="butt")  # fmt: skip
+    is_significant = difference.judged is not None and difference.judged.significant
+    if difference.judged is not None:
+        panel.plot(difference.judged.interval, (y, y), color="black", linewidth=1.2)
+    panel.plot(difference.nats, y, marker="o", color="black", markersize=5,
                markerfacecolor="black" if is_significant else "white")  # fmt: skip

@@ -42,7 +42,7 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     """
     best = analysis.best(row)
     assert best is not None  # there are many
-    from_best = {one.a.column: one for one in analysis.of("best", row)}
+    from_best = {difference.a.column: difference for difference in analysis.of("best", row)}
     tiers = _tiers(analysis, row, entries, from_best)
     figure = Figure(figsize=(5.6, 1.7 + LINE_INCHES * len(entries)), layout="constrained")
     losses, speeds = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
@@ -69,15 +69,15 @@ def _tiers(
     """For each model its place in TIERS: by seeds and text where it has seeds, else by text."""
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # less or more than LSTM
     for family in ("lstm_gru", "rnn", "variants"):
-        for one in analysis.of(family, row):
-            if one.judged is not None and "lstm" in (one.a.cell, one.b.cell):
-                is_first = one.a.cell == "lstm"
-                column = one.b.column if is_first else one.a.column
-                signs[column] = -one.judged.sign if is_first else one.judged.sign
+        for difference in analysis.of(family, row):
+            if difference.judged is not None and "lstm" in (difference.a.cell, difference.b.cell):
+                is_first = difference.a.cell == "lstm"
+                column = difference.b.column if is_first else difference.a.column
+                signs[column] = -difference.judged.sign if is_first else difference.judged.sign
 
     def tier(entry: Entry) -> int:
-        one = from_best.get(entry.column)
-        if one is None or (one.judged is not None and one.judged.sign <= 0):
+        difference = from_best.get(entry.column)
+        if difference is None or (difference.judged is not None and difference.judged.sign <= 0):
             return 0
         return signs[entry.column] + 2 if entry.column in signs else len(TIERS) - 1
 
@@ -150,20 +150,20 @@ def _speed_bars(panel: Axes, entries: Sequence[Entry], reference: Entry | None) 
 def _caption(
     row: str, entries: Sequence[Entry], best: Entry, reference: Entry | None, by_text: bool
 ) -> str:
-    said = [
+    sentences = [
         f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
         f"difference from {name(best)}, the model with the lowest mean validation loss, which is "
         "why a model may lie to its left; they are over seeds and text. The colours tell what is "
         "significant after Holm (5 %)."
     ]
     if by_text:
-        said.append(
+        sentences.append(
             "A model with a single seed is compared on the test text alone: how much another seed "
             "would move it is not known."
         )
     if reference is not None:
-        said.append(
+        sentences.append(
             f"{name(reference)} read {chars_per_second(reference):,.0f} characters a second."
         )
-    said.append(trained_on(entries))
-    return " ".join(said)
+    sentences.append(trained_on(entries))
+    return " ".join(sentences)

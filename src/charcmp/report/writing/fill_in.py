@@ -100,9 +100,9 @@ def files(tables: Sequence[Table]) -> dict[str, str]:
     for number, table in enumerate(tables, start=1):
         markdown += [f"### {escape.markdown(caption(table))}"]
         markdown += [markdown_table(table.columns, lines(table)), markdown_list(notes(table))]
-        said = " ".join([f"{caption(table)}.", *notes(table)])
+        text = " ".join([f"{caption(table)}.", *notes(table)])
         label = f"tab:charcmp-fill-in-{number}"
-        latex.append(latex_table(table.columns, lines(table), said, label))
+        latex.append(latex_table(table.columns, lines(table), text, label))
     return {
         "fill_in.csv": entries_csv(tables, without=NOT_OF_FILL_IN),
         "fill_in.md": "\n\n".join(markdown) + "\n",

@@ -142,13 +142,13 @@ def _bold_rule(analysis: Analysis, bold: str) -> str:
     compared = analysis.of("best")
     if not compared:
         return "nothing to compare with"
-    if any(one.both is not None for one in compared):
+    if any(difference.both is not None for difference in compared):
         return (
             f"{bold}: not significantly worse than the model with the lowest mean validation loss "
             "of its row (Holm, 5 %, over seeds and text); a model with one seed is not compared, "
             "and where that best model has one, nothing in its row is"
         )
-    if all(min(len(one.a.seeds), len(one.b.seeds)) < 2 for one in compared):
+    if all(min(len(difference.a.seeds), len(difference.b.seeds)) < 2 for difference in compared):
         return "nothing is bold, as there is one seed: how much another would change is not known"
     return "nothing is bold, as no comparison with the best is over seeds and text"
 
@@ -223,19 +223,19 @@ def _ngram_notes(table: Table) -> list[str]:
 
 def short_notes(table: Table) -> list[str]:
     """What must stand beside a table's figures wherever they are shown."""
-    said = []
+    lines = []
     if table.corpus_note:
-        said.append(f"Text: {table.corpus_note}.")
+        lines.append(f"Text: {table.corpus_note}.")
         if table.dataset == "lk" and "stand-in" in table.corpus_note:
-            said.append("The stand-in has another file order than the paper's text.")
+            lines.append("The stand-in has another file order than the paper's text.")
     runs = [run for entry in table.done() for run in entry.runs]
     shown = {run.cell for run in runs}
-    said += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
+    lines += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
     if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
-        said.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
+        lines.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
     if table.epochs < FEW_EPOCHS:
-        said.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
-    return said
+        lines.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
+    return lines
 
 
 def _name(entry: Entry) -> str:
@@ -256,17 +256,17 @@ def _seeds_note(table: Table) -> str:
     if counts in ([], [1]):
         return "One seed per cell: how much a seed moves a loss is not known from these runs."
     if len(counts) == 1:
-        said = f"Means over {counts[0]} seeds."
+        note = f"Means over {counts[0]} seeds."
     else:
-        said = f"Means over {counts[0]} to {counts[-1]} seeds, as marked."
+        note = f"Means over {counts[0]} to {counts[-1]} seeds, as marked."
     if counts[0] == 1:
-        said += " A 1 says nothing of how much a seed moves the loss."
+        note += " A 1 says nothing of how much a seed moves the loss."
     if 2 in counts:
-        said += (
+        note += (
             " Two seeds of each of two cells leave two degrees of freedom: only differences many "
             "times their standard error are significant, and what is bold may be far from the best."
         )
-    return said
+    return note
 
 
 def _power_notes(analysis: Analysis) -> list[str]:
@@ -274,39 +274,39 @@ def _power_notes(analysis: Analysis) -> list[str]:
     groups: dict[tuple[str, int], list[Power]] = {}
     for power in analysis.power:
         groups.setdefault((power.row, power.num_seeds), []).append(power)
-    said = []
+    lines = []
     for (row, num_seeds), powers in groups.items():
         measured = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so by text alone,"
-        limits = ", ".join(f"{one.detectable:.4f} nats ({_depth(one)})" for one in powers)
+        limits = ", ".join(f"{power.detectable:.4f} nats ({_depth(power)})" for power in powers)
         line = (
             f"{row}: with {measured} a difference of LSTM and GRU below {limits} would usually be "
             "missed (80 % power, Holm's first step of "
             f"{analysis.family_size('lstm_gru')} comparisons)"
         )
-        if beyond := [one for one in powers if one.is_beyond]:
+        if beyond := [power for power in powers if power.is_beyond]:
             line += "; smaller it came out with " + ", ".join(
-                f"{_depth(one)}: {one.difference:.4f}" for one in beyond
+                f"{_depth(power)}: {power.difference:.4f}" for power in beyond
             )
-        said.append(f"{line}.")
-    return said
+        lines.append(f"{line}.")
+    return lines
 
 
 def _few_blocks_notes(analysis: Analysis) -> list[str]:
     """Where the test text is too short, or its stretches too much alike, for good intervals."""
-    said = []
+    lines = []
     measured = [one.text_variance for one in analysis.differences if one.text_variance is not None]
     fewest = min((text.num_blocks for text in measured), default=math.inf)
     if fewest < ENOUGH_BLOCKS:
-        said.append(
+        lines.append(
             f"The test text is as few as {fewest:.0f} blocks of the length that its dependence "
             f"asks for; below {ENOUGH_BLOCKS}, standard errors and intervals over text are rough."
         )
     if any(one.text_variance is None and one.has_losses for one in analysis.differences):
-        said.append(
+        lines.append(
             "The test text is a single block of characters, so there is no interval over text, and "
             "nothing is significant: a longer text is needed."
         )
-    return said
+    return lines
 
 
 def _speed_notes(table: Table) -> list[str]:
@@ -420,15 +420,15 @@ def _gpu_notes(table: Table) -> list[str]:
     """Which runs of a GPU were checked against calls and against the CPU, and which were not."""
     runs = [run for entry in table.done() for run in entry.runs if run.device.startswith("cuda")]
     verified = [run for run in runs if run.verified]
-    said = []
+    lines = []
     if verified:
-        said.append(f"Verified runs of a GPU (docs/gpu.md): {len(verified)}.")
+        lines.append(f"Verified runs of a GPU (docs/gpu.md): {len(verified)}.")
     if unverified := sorted({run.run_id for run in runs if not run.verified}):
         shown = ", ".join(unverified[:MOST_MISSING_NAMED])
         more = len(unverified) - MOST_MISSING_NAMED
         shown += f" and {more} more" if more > 0 else ""
-        said.append(f"Trained on a GPU and not verified: {shown}.")
-    return said
+        lines.append(f"Trained on a GPU and not verified: {shown}.")
+    return lines
 
 
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
@@ -438,7 +438,7 @@ def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     if not lengths:
         return []
     length = f"{lengths[0]:,}" + (f" to {lengths[-1]:,}" if len(lengths) > 1 else "")
-    said = [
+    lines = [
         "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
         f"single characters (the paper's way) or blocks of {length} characters, as long as each "
         "series' dependence asks for, that never cross a row of the split (entries.csv has the "
@@ -447,8 +447,8 @@ def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
         "not how exactly it measures a difference: all models meet the same text."
     ]
     if measure.name == "perplexity":
-        said.append("SDs of perplexities are perplexity times the SD in nats.")
-    return said
+        lines.append("SDs of perplexities are perplexity times the SD in nats.")
+    return lines
 
 
 NO_RUN_NOTE = f"{MISSING}: no finished run."
@@ -456,11 +456,11 @@ NO_RUN_NOTE = f"{MISSING}: no finished run."
 
 def general_notes(tables: Sequence[Table]) -> list[str]:
     """What holds for every block of the report."""
-    said = [NO_RUN_NOTE]
+    lines = [NO_RUN_NOTE]
     entries = [entry for table in tables for entry in table.done()]
     if any(entry.paper_nats is not None for entry in entries) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns
     ):  # fmt: skip
-        said.append(paper.REMARK)
-    return said
+        lines.append(paper.REMARK)
+    return lines

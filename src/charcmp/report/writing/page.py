@@ -198,23 +198,26 @@ def _differences(analysis: Analysis) -> list[dict[str, Any]]:
     groups = []
     for family, title in FAMILIES.items():
         rows = []
-        for one in analysis.of(family):
-            texts = difference_row(analysis, one)
-            values: dict[str, float | None] = {"nats per character (95 % interval)": one.nats}
-            if one.judged is not None:
-                values["Holm's p"] = one.judged.p_holm
-            rows.append({"budget": one.row, "cells": sorted({one.a.cell, one.b.cell}),
+        for difference in analysis.of(family):
+            texts = difference_row(analysis, difference)
+            values: dict[str, float | None] = {
+                "nats per character (95 % interval)": difference.nats
+            }
+            if difference.judged is not None:
+                values["Holm's p"] = difference.judged.p_holm
+            rows.append({"budget": difference.row,
+                         "cells": sorted({difference.a.cell, difference.b.cell}),
                          "entries": [(text, values.get(key)) for key, text in texts.items()],
                          "labels": list(texts)})  # fmt: skip
         if rows:
             groups.append({"title": f"{heading}: {title}", "dataset": dataset, "rows": rows,
                            "labels": rows[0]["labels"]})  # fmt: skip
     if analysis.distances:
-        texts_of = [distance_row(one) for one in analysis.distances]
+        texts_of = [distance_row(distances) for distances in analysis.distances]
         rows = [
-            {"budget": one.row, "cells": ["gru", "lstm", "rnn"],
+            {"budget": distances.row, "cells": ["gru", "lstm", "rnn"],
              "entries": [(text, None) for text in texts.values()]}
-            for one, texts in zip(analysis.distances, texts_of, strict=True)
+            for distances, texts in zip(analysis.distances, texts_of, strict=True)
         ]  # fmt: skip
         groups.append({"title": f"{heading}: how alike they predict (mean absolute difference of "
                        "probabilities)", "dataset": dataset, "rows": rows,

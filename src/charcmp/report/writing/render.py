@@ -60,8 +60,8 @@ def markdown(findings: Findings, measure: Measure) -> str:
         parts.append(markdown_list(notes(analysis)))
     parts.append("### Reading it")
     tables = findings.tables
-    said = [*sd_notes(tables, measure), *general_notes(tables)]
-    parts.append(markdown_list(said))
+    all_notes = [*sd_notes(tables, measure), *general_notes(tables)]
+    parts.append(markdown_list(all_notes))
     if findings.comparisons:
         frame = pd.DataFrame(comparison_rows(findings.comparisons)).map(escape.markdown)
         parts.append("### Against the paper, in nats per character")
@@ -97,8 +97,8 @@ def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
     parts = ["% \\usepackage{booktabs}\n"]
     for number, analysis in enumerate(analyses, start=1):
         table = analysis.table
-        said = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
-        text = " ".join([f"{caption(analysis, measure, 'bold')}.", *said])
+        all_notes = [*notes(analysis), *sd_notes([table], measure), *general_notes([table])]
+        text = " ".join([f"{caption(analysis, measure, 'bold')}.", *all_notes])
         label = f"tab:charcmp-{measure.name}-{number}"
         parts.append(latex_table(table.columns, table_lines(analysis, measure), text, label))
     return "\n".join(parts)
@@ -206,27 +206,27 @@ def baselines_csv(placed: Sequence[Standing]) -> str:
     """One line per baseline and block, with all that is known of it."""
     return _csv(pd.DataFrame([
         {
-            "block": one.heading,
-            "dataset": one.dataset,
-            "baseline": one.baseline.name,
-            "stored_counts": "" if one.baseline.size is None else str(one.baseline.size),
-            "budget": "" if one.baseline.budget is None else str(one.baseline.budget),
-            "test_nats_per_char": one.baseline.nats_per_char,
-            "test_bits_per_char": MEASURES[2].of_nats(one.baseline.nats_per_char),
+            "block": standing.heading,
+            "dataset": standing.dataset,
+            "baseline": standing.baseline.name,
+            "stored_counts": "" if standing.baseline.size is None else str(standing.baseline.size),
+            "budget": "" if standing.baseline.budget is None else str(standing.baseline.budget),
+            "test_nats_per_char": standing.baseline.nats_per_char,
+            "test_bits_per_char": MEASURES[2].of_nats(standing.baseline.nats_per_char),
             "ahead_of": "; ".join(
                 f"{row}: {entry.cell} {entry.layers}"
-                for row, entries in one.ahead_of.items() for entry in entries
+                for row, entries in standing.ahead_of.items() for entry in entries
             ),
-            "note": one.baseline.note,
+            "note": standing.baseline.note,
         }
-        for one in placed
+        for standing in placed
     ]))  # fmt: skip
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
     """One line per claim and block; only its header where the runs speak of none."""
     columns = list(Verdict.__dataclass_fields__)
-    return _csv(pd.DataFrame([asdict(one) for one in verdicts], columns=columns))
+    return _csv(pd.DataFrame([asdict(verdict) for verdict in verdicts], columns=columns))
 
 
 def statistics_markdown(sections: Sequence[Section]) -> str:

@@ -109,19 +109,23 @@ def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
     """The baselines of a block, as text."""
     return [
         {
-            "baseline": one.baseline.name,
-            "stored counts": "" if one.baseline.size is None else f"{one.baseline.size:,}",
-            "test nats per character": f"{one.baseline.nats_per_char:.3f}",
-            "bits": f"{one.baseline.nats_per_char / math.log(2):.3f}",
-            "ahead of": "; ".join(f"{row}: {_ahead_text(one, row)}" for row in one.ahead_of),
+            "baseline": standing.baseline.name,
+            "stored counts": ""
+            if standing.baseline.size is None
+            else f"{standing.baseline.size:,}",
+            "test nats per character": f"{standing.baseline.nats_per_char:.3f}",
+            "bits": f"{standing.baseline.nats_per_char / math.log(2):.3f}",
+            "ahead of": "; ".join(
+                f"{row}: {_ahead_text(standing, row)}" for row in standing.ahead_of
+            ),
         }
-        for one in placed
+        for standing in placed
     ]
 
 
-def _ahead_text(one: Standing, row: str) -> str:
+def _ahead_text(standing: Standing, row: str) -> str:
     """`LSTM 3, RNN 1`"""
-    ahead, num_models = one.ahead_of[row], one.num_models[row]
+    ahead, num_models = standing.ahead_of[row], standing.num_models[row]
     if len(ahead) == num_models > 1:
         return f"all {num_models} models"
     return ", ".join(map(name, ahead)) or "none"
@@ -133,25 +137,27 @@ def baseline_notes(placed: Sequence[Standing]) -> tuple[str, ...]:
     return (*BASELINE_NOTES, *own)
 
 
-def difference_row(analysis: Analysis, one: Difference) -> dict[str, str]:
+def difference_row(analysis: Analysis, difference: Difference) -> dict[str, str]:
     """A comparison, its interval, and what it would take to find such a difference."""
-    judged = one.judged
+    judged = difference.judged
     row = {
-        "budget": one.row,
-        "difference": f"{name(one.a)} - {name(one.b)}",
-        "nats per character (95 % interval)": interval_text(one.nats, judged),
-        "over": "" if judged is None else "seeds and text" if one.both else "text alone",
+        "budget": difference.row,
+        "difference": f"{name(difference.a)} - {name(difference.b)}",
+        "nats per character (95 % interval)": interval_text(difference.nats, judged),
+        "over": "" if judged is None else "seeds and text" if difference.both else "text alone",
         "Holm's p": "" if judged is None else p_text(judged.p_holm),
         "Holm, 5 %": "" if judged is None else significance_text(judged),
-        "SE, text": "" if one.text is None else f"{one.text.estimate.se:.4f}",
-        "SE, seeds": "" if one.seeds is None else f"{one.seeds.se:.4f}",
-        "seeds": f"{len(one.a.seeds)}, {len(one.b.seeds)}",
-        "block, check": check_text(one),
+        "SE, text": "" if difference.text is None else f"{difference.text.estimate.se:.4f}",
+        "SE, seeds": "" if difference.seeds is None else f"{difference.seeds.se:.4f}",
+        "seeds": f"{len(difference.a.seeds)}, {len(difference.b.seeds)}",
+        "block, check": check_text(difference),
     }
     row["to find such a difference"] = ""
     if judged is not None and not judged.significant:
         row["to find such a difference"] = (
-            needs(one, analysis.family_size(one.family)) if one.both else "more seeds first"
+            needs(difference, analysis.family_size(difference.family))
+            if difference.both
+            else "more seeds first"
         )
     return row
 
@@ -164,66 +170,68 @@ def p_text(p_value: float) -> str:
     return "< 0.0001" if p_value < 1e-4 else f"{p_value:.4f}"
 
 
-def check_text(one: Difference) -> str:
+def check_text(difference: Difference) -> str:
     """`3300 chars; SE 0.0013 at 100, 0.0015 at 3300`"""
-    if (text := one.text_variance) is None:
-        return "one block of text: no variance" if one.has_losses else "no losses"
-    unit = next(run.losses.block_length for run in one.a.runs if run.losses is not None)
+    if (text := difference.text_variance) is None:
+        return "one block of text: no variance" if difference.has_losses else "no losses"
+    unit = next(run.losses.block_length for run in difference.a.runs if run.losses is not None)
     check = ", ".join(f"{se:.4f} at {length * unit:,}" for length, se in text.se_of_length.items())
     return f"{text.block_length * unit:,} characters; SE {check}"
 
 
-def distance_row(one: Distances) -> dict[str, str]:
+def distance_row(distances: Distances) -> dict[str, str]:
     """Claim 4 at one budget and depth."""
     return {
-        "budget": one.row,
-        "layers": str(one.layers),
-        "LSTM to GRU": f"{one.lstm_gru:.4f}",
-        "LSTM to RNN": f"{one.lstm_rnn:.4f}",
-        "GRU to RNN": f"{one.gru_rnn:.4f}",
+        "budget": distances.row,
+        "layers": str(distances.layers),
+        "LSTM to GRU": f"{distances.lstm_gru:.4f}",
+        "LSTM to RNN": f"{distances.lstm_rnn:.4f}",
+        "GRU to RNN": f"{distances.gru_rnn:.4f}",
         "two seeds of LSTM, GRU, RNN": ", ".join(
-            "—" if own is None else f"{own:.4f}" for own in one.within
+            "—" if own is None else f"{own:.4f}" for own in distances.within
         ),
-        "the RNN is farther by (95 % interval)": interval_text(one.excess, one.judged),
-        "over": "seeds and text" if one.both else "text alone, not corrected",
-        "seeds": str(one.num_seeds),
+        "the RNN is farther by (95 % interval)": interval_text(distances.excess, distances.judged),
+        "over": "seeds and text" if distances.both else "text alone, not corrected",
+        "seeds": str(distances.num_seeds),
     }
 
 
 def difference_records(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
     """Every number of every comparison, for differences.csv."""
     return [
-        _difference_record(analysis, one) for analysis in analyses for one in analysis.differences
+        _difference_record(analysis, difference)
+        for analysis in analyses
+        for difference in analysis.differences
     ]
 
 
-def _difference_record(analysis: Analysis, one: Difference) -> dict[str, Any]:
+def _difference_record(analysis: Analysis, difference: Difference) -> dict[str, Any]:
     record: dict[str, Any] = {
         "block": analysis.table.heading,
         "dataset": analysis.table.dataset,
-        "family": one.family,
-        "family_size": analysis.family_size(one.family),
-        "budget": one.row,
-        "cell_a": one.a.cell,
-        "layers_a": one.a.layers,
-        "num_seeds_a": len(one.a.seeds),
-        "cell_b": one.b.cell,
-        "layers_b": one.b.layers,
-        "num_seeds_b": len(one.b.seeds),
-        "difference_nats_per_char": one.nats,
+        "family": difference.family,
+        "family_size": analysis.family_size(difference.family),
+        "budget": difference.row,
+        "cell_a": difference.a.cell,
+        "layers_a": difference.a.layers,
+        "num_seeds_a": len(difference.a.seeds),
+        "cell_b": difference.b.cell,
+        "layers_b": difference.b.layers,
+        "num_seeds_b": len(difference.b.seeds),
+        "difference_nats_per_char": difference.nats,
     }
-    text = one.text_variance
+    text = difference.text_variance
     record |= {
         "text_block_base_blocks": text and text.block_length,
         "text_block_by_rule": text and text.rule_length,
         "text_se_check": text
         and " ".join(f"{length}:{se:.6f}" for length, se in text.se_of_length.items()),
         "text_se": text and text.se,
-        "text_se_resampled": one.resampled and one.resampled.sd,
-        "text_low_resampled": one.resampled and one.resampled.interval[0],
-        "text_high_resampled": one.resampled and one.resampled.interval[1],
+        "text_se_resampled": difference.resampled and difference.resampled.sd,
+        "text_low_resampled": difference.resampled and difference.resampled.interval[0],
+        "text_high_resampled": difference.resampled and difference.resampled.interval[1],
     }
-    for kind, judged in (("text", one.text), ("both", one.both)):
+    for kind, judged in (("text", difference.text), ("both", difference.both)):
         low, high = judged.interval if judged else (math.nan, math.nan)
         record |= {
             f"{kind}_p_holm": judged and judged.p_holm,
@@ -231,12 +239,12 @@ def _difference_record(analysis: Analysis, one: Difference) -> dict[str, Any]:
             f"{kind}_low_95": low,
             f"{kind}_high_95": high,
         }
-    low, high = one.seeds.interval() if one.seeds else (math.nan, math.nan)
+    low, high = difference.seeds.interval() if difference.seeds else (math.nan, math.nan)
     return record | {
-        "seeds_se": one.seeds and one.seeds.se,
-        "seeds_df": one.seeds and one.seeds.df,
+        "seeds_se": difference.seeds and difference.seeds.se,
+        "seeds_df": difference.seeds and difference.seeds.df,
         "seeds_low_95": low,
         "seeds_high_95": high,
-        "both_se": one.both and one.both.estimate.se,
-        "both_df": one.both and one.both.estimate.df,
+        "both_se": difference.both and difference.both.estimate.se,
+        "both_df": difference.both and difference.both.estimate.df,
     }

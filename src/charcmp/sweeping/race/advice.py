@@ -89,7 +89,7 @@ class Advice:
         """The paragraph."""
         take, run = self.take, self.take.best_run
         seeds = len(take.results)
-        said = [
+        sentences = [
             f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
             f"parameters), learning rate {take.rate:g}, {length_text(self.epochs)}: "
@@ -97,14 +97,14 @@ class Advice:
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
-        said += [*self._rivals(), *self._certainty(), *self._baselines()]
+        sentences += [*self._rivals(), *self._certainty(), *self._baselines()]
         if self.epochs < FEW_EPOCHS:
-            said.append(FEW_EPOCHS_CAUTION)
+            sentences.append(FEW_EPOCHS_CAUTION)
         cost = f"A training takes {duration(take.seconds_train)}"
         if (micros := take.microseconds_per_sampled_char) is not None:
             cost += f", and a character takes {micros:.0f} µs to draw"
-        said.append(f"{cost} ({run.device_name or run.device}).")
-        return " ".join(said)
+        sentences.append(f"{cost} ({run.device_name or run.device}).")
+        return " ".join(sentences)
 
     def _rivals(self) -> list[str]:
         rival = self.runner_up
@@ -118,8 +118,8 @@ class Advice:
         said += f"; its test loss is {rival.test_nats:.3f}."
         if not self.tied:
             return [said]
-        quickest = min([self.take, *self.tied], key=lambda one: one.seconds_train)
-        named = ", ".join(label(one.model) for one in self.tied)
+        quickest = min([self.take, *self.tied], key=lambda finalist: finalist.seconds_train)
+        named = ", ".join(label(finalist.model) for finalist in self.tied)
         tie = f"It is tied with {named}: these runs cannot tell them apart{self._level()}."
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."

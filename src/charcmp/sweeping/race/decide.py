@@ -35,7 +35,7 @@ class Outcome:
 
 def mean_nats(outcomes: Sequence[Outcome]) -> float:
     """A model's loss over its seeds."""
-    return sum(one.nats for one in outcomes) / len(outcomes)
+    return sum(outcome.nats for outcome in outcomes) / len(outcomes)
 
 
 def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
@@ -80,7 +80,7 @@ def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | No
 
 
 def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
-    blocks = [one.blocks_RJ for one in outcomes if one.blocks_RJ is not None]
+    blocks = [outcome.blocks_RJ for outcome in outcomes if outcome.blocks_RJ is not None]
     if len(blocks) < len(outcomes):
         return None
     return np.asarray(np.mean(blocks, axis=0))
@@ -102,7 +102,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     """The finalist with the lowest mean loss over its seeds, and each of the others against it."""
     usable = {model: found for model, found in finalists.items()
               if found and all(one.is_usable for one in found)}  # fmt: skip
-    means = {model: float(np.mean([one.nats for one in of])) for model, of in usable.items()}
+    means = {model: float(np.mean([one.nats for one in runs])) for model, runs in usable.items()}
     leader, *others = sorted(means, key=lambda model: (means[model], model))
     return leader, [
         Challenge(model, means[model] - means[leader], _judged(usable[model], usable[leader]))
@@ -115,8 +115,10 @@ def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
         return None
     difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
     seeds = [
-        Component(float(np.var([one.nats for one in of], ddof=1)) / len(of), len(of) - 1, True)
-        for of in (a, b)
+        Component(
+            float(np.var([one.nats for one in runs], ddof=1)) / len(runs), len(runs) - 1, True
+        )
+        for runs in (a, b)
     ]
     text = text_component(a, b)
     return estimate(difference, [*seeds, *([text] if text else [])])

@@ -244,7 +244,7 @@ class Race:
             for model, arm in best.items()
             if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
         }
-        several = {model: of for model, of in found.items() if len(of) > 1}
+        several = {model: runs for model, runs in found.items() if len(runs) > 1}
         return several or found
 
     def _alpha(self, num_challengers: int) -> float:
@@ -255,7 +255,9 @@ class Race:
         usable = {r: found for r in self.outcomes if r <= rung and (found := self._finalists(r))}
         if not usable:
             raise UserError("every run diverged at the longer training; minutes= less may do")
-        best_of = {r: min(mean_nats(of) for of in found.values()) for r, found in usable.items()}
+        best_of = {
+            r: min(mean_nats(runs) for runs in found.values()) for r, found in usable.items()
+        }
         chosen = min(best_of, key=lambda r: (best_of[r], -r))
         leader, against = challenges(usable[chosen])
         best = best_arms(self._first_seeds(chosen))
@@ -267,7 +269,7 @@ class Race:
             outcomes=usable[chosen],
             challenges=against,
             alpha=self._alpha(num_challengers),
-            num_runs=sum(len(of) for found in self.outcomes.values() for of in found.values()),
+            num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
             settled=settled and chosen == rung,
         )
 
