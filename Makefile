@@ -2,7 +2,7 @@ VENV ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo lint test test-fast clean
+.PHONY: help demo lint test test-fast docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -12,17 +12,16 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh
 	touch $@
 
-demo: $(VENV)/.installed  ## install into .venv and run the main job on text that every Python has
-	$(BIN)/charcmp sweep experiment=demo results_dir=results/demo
-	$(BIN)/charcmp report results_dir=results/demo
+demo: $(VENV)/.installed  ## install into .venv and ask what to take for text that every Python has
+	$(BIN)/charcmp recommend dataset=pydocs budget=10k layers=1,2 minutes=2.5 results_dir=results/demo
 	@echo
-	@echo 'Next: your own text, every cell and depth at 50k parameters (add epochs=5 for a first look):'
-	@echo '  $(BIN)/charcmp sweep dataset=text dataset.path=my.txt budget=50k'
-	@echo '  $(BIN)/charcmp report dataset=text'
+	@echo 'Next, your own text, at 50k parameters and in half an hour:'
+	@echo '  $(BIN)/charcmp recommend my.txt'
 
-lint: $(VENV)/.installed  ## style, types, and which package may import which
+lint: $(VENV)/.installed  ## style, spelling, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -31,6 +30,9 @@ test: lint  ## lint, then all tests
 
 test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not processes'
+
+docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html
+	$(BIN)/python scripts/build_docs.py
 
 clean:  ## remove .venv and the demo's results
 	rm -rf $(VENV) results/demo

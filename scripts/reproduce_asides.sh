@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Recomputes what README and docs say beside the published tables: bash scripts/reproduce_asides.sh [PART ...]
+# Recomputes what docs/ says beside the published tables: bash scripts/reproduce_asides.sh [PART ...]
 #
 #   weights    seven models of one layer with their weights; mean gate values, reach of gradients
 #   reset      the LSTM with peepholes, its state zeroed at the start of each epoch

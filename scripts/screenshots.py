@@ -1,4 +1,4 @@
-"""Screenshots of a report's page, on a desktop and on a phone, for README.md.
+"""Screenshots of a report's page, on a desktop and on a phone, for docs/reading_the_tables.md.
 
     python scripts/screenshots.py results/paper/report/report.html docs
 

@@ -1,6 +1,7 @@
 """Anyone's class as a cell: how it is found, called, counted, identified, and what is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from charcmp.config.rules import check
 from charcmp.errors import UserError
 from charcmp.inference.trained import load_trained
 from charcmp.models.budget import Shape, budget_label, solve
+from charcmp.models.cells.adapters import MinGRU
 from charcmp.models.cells.registry import cell_config, cell_identity, make_layer
 from charcmp.models.cells.target import load_target
 from charcmp.models.language_model import CharModel, check_module_cells
@@ -130,6 +132,29 @@ def test_of_the_zoo(name: str) -> None:
     check_module_cells(wanted)
 
 
+@pytest.mark.parametrize(
+    ("name", "package"), [("MinGRU", "minGRU_pytorch"), ("SLSTM", "xlstm"), ("CfC", "ncps")]
+)
+def test_of_other_packages(name: str, package: str) -> None:
+    pytest.importorskip(package)
+    wanted = solve(module_shape(f"charcmp.models.cells.adapters.{name}", layers=2), 20_000)
+    assert abs(wanted.num_params / 20_000 - 1) < 0.03
+    check_module_cells(wanted)
+
+
+def test_min_gru_is_its_equations() -> None:
+    pytest.importorskip("minGRU_pytorch")
+    layer = MinGRU(5, 7).double()
+    x_TBI, h_BH = torch.randn(9, 2, 5).double(), torch.rand(2, 7).double()
+    y_TBH, state_1BH = layer(x_TBI, h_BH.unsqueeze(0))
+    for t, x_BI in enumerate(x_TBI):
+        new_BH, gate_BH = layer.layer.to_hidden_and_gate(x_BI).chunk(2, dim=-1)
+        new_BH = torch.where(new_BH >= 0, new_BH + 0.5, new_BH.sigmoid())
+        h_BH = torch.lerp(h_BH, new_BH, gate_BH.sigmoid())
+        assert torch.allclose(y_TBH[t], h_BH)
+    assert torch.equal(state_1BH[0], y_TBH[-1])
+
+
 def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None:
     def origin(folder: str, helper: str, step: str = "") -> str:
         where = tmp_path / folder
@@ -157,6 +182,9 @@ def test_an_installed_class_is_known_by_its_version() -> None:
     version = torch.__version__.partition("+")[0]
     assert load_target("torch.nn.GRU").origin == f"torch {version}"
     assert load_target("torch.nn.GRU").name == "GRU"
+    pytest.importorskip("minGRU_pytorch")
+    adapted = load_target("charcmp.models.cells.adapters.MinGRU").origin
+    assert re.fullmatch(r"charcmp [\d.]+, minGRU-pytorch [\d.]+", adapted)
 
 
 def test_its_own_initial_values_come_from_the_seed_alone() -> None:
@@ -215,7 +243,7 @@ def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> Non
     reported = charcmp("report", "cell=module", "cell.target=cells.py:Layer")
     assert "Layer" in reported.stdout
 
-    with pytest.raises(UserError, match=r"name it again, as in target=package\.Layer"):
+    with pytest.raises(UserError, match=r"name that again, as in target=package\.Layer"):
         load_trained(run.name, str(work / "results"))
     trained = load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Layer")
     assert trained.model().hidden_size == 8

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from helpers.pages import GRID, NASTY
-from helpers.runs import add_records, report_files, tables_of, write_grid, write_run
+from helpers.runs import add_records, paired_losses, report_files, tables_of, write_grid, write_run
 
-from charcmp.report.analysis.comparisons import Analysis
+from charcmp.report.analysis.comparisons import Analysis, analyse
 from charcmp.report.figures.models import models_figures, perplexity_for
+from charcmp.report.figures.ranking import TIERS, ranking_figures
 from charcmp.report.make import make_report
 
 FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "differences-layers",
@@ -63,6 +64,39 @@ def test_every_figure_is_there_in_both_forms(reported: Path) -> None:
 def test_what_the_figures_say(reported: Path, figure: str, shown: set[str]) -> None:
     svg = (reported / "report" / "figures" / f"wp-50-epochs-{figure}.svg").read_bytes()
     assert shown <= set(texts_of(svg))
+
+
+def test_many_models_in_their_order(tmp_path: Path) -> None:
+    """Tiers by what the planned comparisons say; a model far off stands at the edge; speeds."""
+    levels = {
+        "rnn": 1.40,
+        "lstm": 1.45,
+        "gru": 1.401,
+        "lstm_peephole": 1.43,
+        "lstm_softmax_gate": 2.9,
+    }
+    levels |= {f"Mine{number}": 1.46 + 0.001 * number for number in range(5)}
+    origin = {"cell.origin": "mine 1", "cell.kind": "step", "cell.states": 1}
+    for number, (cell, nats) in enumerate(levels.items()):
+        own = {"extra": origin, "hidden_size": 70, "num_params": 44_900} if "M" in cell else {}
+        for seed in range(1 if cell == "Mine4" else 3):
+            level = nats + 0.001 * (seed - 1)
+            nll = paired_losses(level, seed + 100 * number)
+            speed = 50_000 if cell == "lstm" else 25_000
+            write_run(tmp_path, level, cell=cell, seed=seed, nll=nll, chars_per_second=speed, **own)
+    (table,) = tables_of(tmp_path)
+    (drawn,) = ranking_figures(analyse(table, 10), print)
+    losses, speeds = drawn.figure.axes
+    order = [label.get_text() for label in losses.get_yticklabels()]
+    assert order[:4] == ["RNN 1", "GRU 1", "LSTM, peepholes 1", "LSTM 1"]
+    assert order[-1] == "LSTM, softmax gates 1"
+    assert [text.get_text() for text in losses.texts] == ["2.900 \N{RIGHTWARDS ARROW}"]
+    dots = {line.get_ydata()[0]: line for line in losses.lines if line.get_marker() == "o"}
+    colours = [TIERS[number][0] for number in (0, 0, 1, 2, 3)]
+    assert [dots[y].get_color() for y in range(5)] == colours
+    assert dots[order.index("Mine4 1")].get_markerfacecolor() == "white"
+    assert {round(bar.get_width(), 3) for bar in speeds.patches} == {0.5, 1.0}
+    assert "LSTM 1 read 50,000 characters a second." in drawn.caption
 
 
 def test_a_report_made_twice_is_the_same(reported: Path) -> None:

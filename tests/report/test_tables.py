@@ -17,7 +17,7 @@ from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.pictures import _slug
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
-from charcmp.report.tables import make_tables
+from charcmp.report.tables import MANY_MODELS, make_tables
 
 EPOCH = {"epoch": 1, "train_nats_per_char": 1.5, "val_nats_per_char": 1.5}
 
@@ -185,6 +185,47 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     assert "lies at an end of what was tried" in text
     cells = pd.read_csv(tmp_path / "report" / "cells.csv")
     assert set(cells["learning_rate"]) == {0.002, 0.006}
+
+
+def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
+    """It counts as tried; the training that gave it up has a block of its own."""
+
+    def write(cell: str, nats: dict[float, float], **length) -> None:
+        extra = {"optimizer.schedule": "cosine"}
+        if "updates_per_epoch" in length:
+            extra["updates_per_epoch"] = length.pop("updates_per_epoch")
+        for rate, loss in nats.items():
+            write_run(tmp_path, loss, cell=cell, extra=extra | {"optimizer.lr": rate}, **length)
+
+    write("lstm", {0.003: 2.3, 0.006: 2.2, 0.012: 2.1}, epochs=1, updates_per_epoch=400)
+    write("gru", {0.003: 2.1, 0.006: 2.2, 0.012: 2.3}, epochs=1, updates_per_epoch=400)
+    write("rnn", {0.006: 2.3, 0.012: 2.4}, epochs=1, updates_per_epoch=400)
+    write("lstm", {0.006: 1.5, 0.012: 1.4}, epochs=10)
+    write("gru", {0.003: 1.3, 0.006: 1.35}, epochs=10)
+    write("rnn", {0.006: 1.4, 0.012: 1.5}, epochs=10)
+    write("lstm", {0.003: 1.6}, epochs=20)  # longer: it gives nothing up
+    (own,) = [table for table in tables_of(tmp_path) if "10 epochs" in table.heading]
+    assert own.heading.endswith("each at its own learning rate, optimizer.schedule=cosine")
+    assert {cell.cell for cell in own.done()} == {"lstm", "gru"}  # the RNN never met 0.003
+    lstm, gru = own.cells["50k", "lstm", 1], own.cells["50k", "gru", 1]
+    assert (lstm.rate, lstm.rates_given_up) == (0.012, [0.003])
+    assert (gru.rate, gru.rates_given_up) == (0.003, [0.012])
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert "Rates tried at 50k: 0.003, 0.006, 0.012." in text
+    assert "trained at all of them, at some for a shorter time alone." in text
+
+
+def test_many_models_have_their_speed_beside_their_loss(tmp_path: Path) -> None:
+    for number in range(MANY_MODELS):
+        extra = {"cell.forget_bias": float(number)}
+        write_run(tmp_path, 1.5, extra=extra, chars_per_second=1000 + number)
+    write_run(tmp_path, 1.5, budget="130k", cell="gru", chars_per_second=5)
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    (line,) = [line for line in text.splitlines() if "| characters/s" in line]
+    assert {"1,000", "1,009"} <= {*line.replace("|", " ").split()}
+    assert "Trained on cpu." in text
 
 
 def test_one_model_at_several_rates_is_no_table_of_own_rates(tmp_path: Path) -> None:

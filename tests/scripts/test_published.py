@@ -1,4 +1,4 @@
-"""The published runs: still these runs by today's code, and what README.md shows of them."""
+"""The published runs: still these runs by today's code, and what the documents show of them."""
 
 import csv
 import json
@@ -23,6 +23,7 @@ PAPER = CHECKOUT / "results" / "paper"
 OTHERS = [CHECKOUT / "results" / name for name in ("example", "variants")]
 PUBLISHED = [PAPER, *OTHERS]
 PRACTICE = CHECKOUT / "results" / "practice"  # a table, no report
+README, RESULTS = CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md"
 RUNS = [run for folder in [*PUBLISHED, PRACTICE] for run in sorted((folder / "runs").iterdir())]
 # Python's own texts are others in another Python.
 SAME_EVERYWHERE = [run for run in RUNS if run.name.startswith(("wp-", "lk-"))]
@@ -60,29 +61,113 @@ def test_published_runs_are_of_clean_commits_and_small(run: Path) -> None:
     assert sum(file.stat().st_size for file in run.iterdir()) < 100_000
 
 
-def test_the_readme_shows_the_published_rows() -> None:
+def published_rows(folder: Path) -> list[dict[str, str]]:
+    """The lines of a published report's cells.csv."""
+    with (folder / "report" / "cells.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def section(document: Path, heading: str, end: str) -> list[str]:
+    """The lines of a document from a heading to the next that begins with `end`."""
+    return document.read_text().split(f"\n{heading}\n")[1].split(f"\n{end}")[0].splitlines()
+
+
+def test_the_readme_shows_the_paper_row() -> None:
+    """War and Peace at 50k: a line for each cell, ours and in brackets the paper's by depth."""
+    rows = {
+        (row["cell"], int(row["layers"])): row
+        for row in published_rows(PAPER)
+        if (row["dataset"], row["budget"]) == ("wp", "50k")
+    }
+    shown = {
+        line.split("|")[1].strip().lower(): [entry.strip() for entry in line.split("|")[2:5]]
+        for line in section(README, "## Does it measure right?", "## ")
+        if line.startswith("| ") and "layer" not in line
+    }
+    bold = re.findall(r"\*\*(\d\.\d{3})\*\*", (PAPER / "report" / "table_nats.md").read_text())
+    expected: dict[str, list[str]] = {}
+    for (cell, layers), row in sorted(rows.items()):
+        nats, paper = (
+            f"{float(row[key]):.3f}" for key in ("test_nats_per_char", "paper_nats_per_char")
+        )
+        nats = f"**{nats}**" if nats in bold else nats
+        expected.setdefault(cell, [""] * 3)[layers - 1] = f"{nats} ({paper})"
+    assert shown == expected
+    largest = max(abs(float(row["difference"])) for row in rows.values())
+    assert f"within {largest:.3f} nats of the paper's" in README.read_text()
+
+
+def test_the_results_show_the_published_rows() -> None:
     """Every line of every block whose rows are whole."""
     blocks = (PAPER / "report" / "table_nats.md").read_text().split("### ")
-    readme = (CHECKOUT / "README.md").read_text()
+    document = RESULTS.read_text()
     shown = 0
     for block in blocks[1 : [b.startswith("Reading it") for b in blocks].index(True)]:
         table = [line for line in block.splitlines() if line.startswith("|")]
         if not any("—" in line for line in table):
             shown += 1
-            assert [line for line in table if line not in readme] == []
+            assert [line for line in table if line not in document] == []
     assert shown >= 1
 
 
-def test_the_readme_shows_the_gate_variants() -> None:
-    with (CHECKOUT / "results" / "variants" / "report" / "cells.csv").open() as file:
-        cells = {(row["cell"], row["layers"]): row for row in csv.DictReader(file)}
-    readme = (CHECKOUT / "README.md").read_text()
-    section = readme.split("### The gate variants")[1].split("### ")[0].splitlines()
+def test_the_results_show_the_agreement_with_the_paper() -> None:
+    with (PAPER / "report" / "against_paper.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    shown = [
+        [entry.strip() for entry in line.split("|")[2:5]]
+        for line in section(RESULTS, "### Against the paper", "### ")
+    ]
+    for row in rows:
+        absolute, spearman = (float(row[key]) for key in ("mean_absolute_difference", "spearman"))
+        assert [row["num_cells"], f"{absolute:.3f}", f"{spearman:.2f}"] in shown
+
+
+def test_the_results_show_the_differences_that_are_clear() -> None:
+    """On War and Peace, of the paper's claims: the significant ones, then those whose own interval
+    leaves out 0."""
+    with (PAPER / "report" / "differences.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["dataset"] == "wp"]
+    expected: dict[str, set[tuple[str, ...]]] = {"True": set(), "False": set()}
+    for row in rows:
+        models = [f"{row[f'cell_{x}'].upper()} {row[f'layers_{x}']}" for x in "ab"]
+        numbers = [row[key] for key in ("difference_nats_per_char", "both_low_95", "both_high_95")]
+        if row["family"] == "best" or not all(numbers):
+            continue
+        difference, low, high = map(float, numbers)
+        if difference < 0:  # a is ahead
+            low, high = -high, -low
+        else:
+            models.reverse()
+        if low > 0:
+            interval = f"{low:.3f} to {high:.3f}"
+            line = (*models, row["budget"], f"{abs(difference):.3f}", interval)
+            expected[row["both_significant"]].add(line)
+    lines = "\n".join(section(RESULTS, "### The paper's claims", "### "))
+    for significant, table in zip(("True", "False"), lines.split("\nNot significant"), strict=True):
+        entries = [line.split("|")[1:-1] for line in table.splitlines()]
+        shown = {tuple(map(str.strip, line)) for line in entries if line and line[0].strip()}
+        assert {line for line in shown if "---" not in line} == expected[significant]
+
+
+def test_the_results_show_the_baselines() -> None:
+    with (PAPER / "report" / "baselines.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    lines = section(RESULTS, "### An n-gram model beats every network of the 50k row", "## ")
+    shown = [[entry.strip() for entry in line.split("|")[2:4]] for line in lines]
+    for row in rows:
+        if row["dataset"] == "wp":
+            counts = f"{int(row['stored_counts']):,}" if row["stored_counts"] else ""
+            assert [counts, f"{float(row['test_nats_per_char']):.3f}"] in shown
+
+
+def test_the_results_show_the_gate_variants() -> None:
+    cells = {(row["cell"], row["layers"]): row for row in published_rows(OTHERS[1])}
+    lines = section(RESULTS, "## The gate variants", "## ")
     for cell in {cell for cell, _ in cells}:
         of_depths = [cells[cell, layers] for layers in "12"]
         assert [row["num_seeds"] for row in of_depths] == ["3", "3"]
         shown = [f"{float(row['test_nats_per_char']):.3f}" for row in of_depths]
-        assert any(all(nats in line for nats in shown) for line in section), cell
+        assert any(all(nats in line for nats in shown) for line in lines), cell
 
 
 @needs_corpora
@@ -92,12 +177,11 @@ def test_the_practice_table_is_that_of_its_published_runs(tmp_path: Path) -> Non
         assert (tmp_path / name).read_bytes() == (PRACTICE / name).read_bytes()
 
 
-def test_the_readme_shows_the_practice_table() -> None:
+def test_the_results_show_the_practice_table() -> None:
     with (PRACTICE / "practice.csv").open() as file:
         rows = list(csv.DictReader(file))
-    readme = (CHECKOUT / "README.md").read_text()
-    section = readme.split("### The sources' advice")[1].split("\n## ")[0].splitlines()
-    shown = [[word.strip() for word in line.split("|")[2:7]] for line in section]
+    lines = section(RESULTS, "## The sources' advice", "## ")
+    shown = [[word.strip() for word in line.split("|")[2:7]] for line in lines]
     for row in rows:
         test = f"{float(row['test']):.3f}" if row["test"] else f"{row['diverged']} diverged"
         change = f"{float(row['difference']):+.3f}" if row["difference"] else ""

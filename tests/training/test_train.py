@@ -92,7 +92,7 @@ def test_a_memory_that_runs_away_is_told(tiny_text: Path, tmp_path: Path) -> Non
         folder = folder_of(tmp_path, f"run{forget_bias}")
         train(resolve(replace(spec.config, cell=cell)), folder, Session(say=said.append))
         assert (history_of(folder)[-1]["largest_state"] > 1000) == (forget_bias > 0)
-    assert "its memory ran away" in lines[30.0][-1]
+    assert "the memory ran away" in lines[30.0][-1]
     assert not any("ran away" in line for line in lines[0.0])
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,10 @@ CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS)
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
 ANY_RATE = {"optimizer.lr": "each model's own"}  # the settings of such a block
+LENGTH = ("epochs", "updates_per_epoch")  # of a training; without the second, epochs are whole
+MANY_MODELS = 10  # of a budget: so many are no longer seen at a glance
 Column = tuple[str, int]  # a cell with its options, and the number of layers
+Model = tuple[str, int, int]  # such a cell, the number of layers, the hidden size
 Candidate = tuple[float, float]  # learning rate and dropout, of which validation text chooses
 
 
@@ -52,6 +55,7 @@ class Cell:
     dropout_candidates: list[float]
     rate: float  # learning rate; NaN for the default of an optimiser other than RMSProp
     rate_candidates: list[float]
+    rates_given_up: list[float]  # after a shorter training, in a table of own rates
     train_nats: float
     val_nats: float
     test_nats: float
@@ -72,6 +76,11 @@ class Cell:
     @property
     def run_ids(self) -> list[str]:
         return [run.run_id for run in self.runs]
+
+    @property
+    def rates_tried(self) -> list[float]:
+        """Learning rates, ascending: to the end or for a shorter time."""
+        return sorted({*self.rate_candidates, *self.rates_given_up})
 
     @property
     def deviation_percent(self) -> float:
@@ -145,35 +154,80 @@ class Block:
 
     settings: dict[str, Any]
     runs: list[Run]
+    tried_shorter: dict[Model, set[Candidate]] = field(default_factory=dict)
 
 
 def arranged(runs: Iterable[Run]) -> list[Block]:
     """A block for each training, and one of models each at its own learning rate where several
     rates were trained; of these rates only the protocol's then has a block to itself."""
     blocks = []
+    runs = list(runs)
     for alike in _grouped(runs, lambda run: canonical_json(settings(run) | ANY_RATE)).values():
-        complete = at_every_rate(alike)
+        shorter = _tried_shorter(alike, runs)
+        complete = at_every_rate(alike, shorter)
         for rate, at_rate in _grouped(alike, rate_of).items():
             if not complete or rate == paper.LEARNING_RATE:
                 blocks.append(Block(settings(at_rate[0]), at_rate))
         if complete:
-            blocks.append(Block(settings(complete[0]) | ANY_RATE, complete))
+            blocks.append(Block(settings(complete[0]) | ANY_RATE, complete, shorter))
     return blocks
 
 
-def at_every_rate(runs: Sequence[Run]) -> list[Run]:
+def at_every_rate(
+    runs: Sequence[Run], shorter: Mapping[Model, set[Candidate]] | None = None
+) -> list[Run]:
     """The runs of the models that were trained at every rate and dropout that others were.
+
+    What a model was trained at for a shorter time alone counts too: it was tried, and given up for
+    something better (scripts/census.py).
 
     [] unless there are several rates and, at one budget, at least two such models.
     """
     found = []
+    shorter = shorter or {}
     for at_budget in _grouped(runs, lambda run: run.target_params).values():
         ladder = {candidate_of(run) for run in at_budget}
-        models = _grouped(at_budget, lambda run: (run.variant, run.layers, run.hidden_size))
-        complete = [of for of in models.values() if {candidate_of(run) for run in of} == ladder]
+        complete = [
+            of_model
+            for model, of_model in _grouped(at_budget, model_of).items()
+            if {*map(candidate_of, of_model), *shorter.get(model, ())} >= ladder
+        ]
         if len({rate for rate, _ in ladder}) > 1 and len(complete) > 1:
-            found += [run for of in complete for run in of]
+            found += [run for of_model in complete for run in of_model]
     return found
+
+
+def _tried_shorter(runs: Sequence[Run], others: Iterable[Run]) -> dict[Model, set[Candidate]]:
+    """What the models of runs of one training were tried at in shorter ones, where several rates
+    were trained."""
+    tried: dict[Model, set[Candidate]] = defaultdict(set)
+    if len({rate_of(run) for run in runs}) > 1:
+        for run in others:
+            if _is_shorter(run, runs[0]):
+                tried[model_of(run)].add(candidate_of(run))
+    return tried
+
+
+def model_of(run: Run) -> Model:
+    return run.variant, run.layers, run.hidden_size
+
+
+def _is_shorter(run: Run, other: Run) -> bool:
+    """Whether a run was trained as another was, only for a shorter time."""
+    if _without_length(run) != _without_length(other):
+        return False
+    length, longer = _length(run), _length(other)
+    return length != longer and all(a <= b for a, b in zip(length, longer, strict=True))
+
+
+def _without_length(run: Run) -> dict[str, Any]:
+    return {key: value for key, value in (settings(run) | ANY_RATE).items() if key not in LENGTH}
+
+
+def _length(run: Run) -> tuple[float, float]:
+    """Epochs, and updates of each: infinite where they are whole."""
+    updates = run.identity.get("updates_per_epoch", math.inf)
+    return run.epochs, updates if isinstance(updates, int | float) else math.inf
 
 
 def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
@@ -333,7 +387,13 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
 
     cells = {
-        place: make_cell(place[0], used[place[0]], of_cell, paper_nats(*place))
+        place: make_cell(
+            place[0],
+            used[place[0]],
+            of_cell,
+            paper_nats(*place),
+            block.tried_shorter.get(model_of(of_cell[0]), set()),
+        )
         for place, of_cell in runs_of_cell.items()
     }
     columns = {(cell, layers) for _, cell, layers in cells}
@@ -364,9 +424,16 @@ def _column_order(column: Column) -> tuple[int, str, int]:
     return *cell_order(cell), layers
 
 
-def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | None) -> Cell:
+def make_cell(
+    row: str,
+    target: int,
+    runs: Sequence[Run],
+    paper_nats: float | None,
+    tried_shorter: Set[Candidate] = frozenset(),
+) -> Cell:
     """What a cell shows of its runs: several seeds, perhaps several dropouts or learning rates."""
     candidates = _grouped(runs, candidate_of)
+    rates = {rate for rate, _ in candidates}
     chosen = chosen_by_validation(candidates)
     done = [run for run in candidates[chosen] if run.status == "done"]
     shown = sorted(done or candidates[chosen], key=lambda run: run.seed)
@@ -392,7 +459,8 @@ def make_cell(row: str, target: int, runs: Sequence[Run], paper_nats: float | No
         dropout=chosen[1],
         dropout_candidates=sorted({dropout for _, dropout in candidates}),
         rate=chosen[0],
-        rate_candidates=sorted({rate for rate, _ in candidates}),
+        rate_candidates=sorted(rates),
+        rates_given_up=sorted({rate for rate, _ in tried_shorter} - rates),
         train_nats=statistics.fmean(run.train_nats_per_char for run in shown) if done else math.nan,
         val_nats=statistics.fmean(run.val_nats_per_char for run in shown) if done else math.nan,
         test_nats=statistics.fmean(test) if done else math.nan,

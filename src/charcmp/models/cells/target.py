@@ -25,6 +25,8 @@ from typing import Any
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import CELLS, MODULE
 
+ADAPTERS = "charcmp.models.cells.adapters"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -49,7 +51,10 @@ def load_target(target: str) -> Target:
         raise UserError(f"cell.target={target}: {where} has no class {name}")
     if name in (*CELLS, MODULE):
         raise UserError(f"cell.target={target}: {name} names a cell of charcmp; rename the class")
-    return Target(make, name, _origin(sys.modules.get(make.__module__, module)))
+    origin = _origin(sys.modules.get(make.__module__, module))
+    if make.__module__ == ADAPTERS:
+        origin += ", " + _installed(vars(make)["adapts"])
+    return Target(make, name, origin)
 
 
 def one_line(error: BaseException) -> str:
@@ -82,7 +87,11 @@ def _origin(module: ModuleType) -> str:
     if files := _own_files(module):
         hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
         return f"sha256 {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
-    package = module.__name__.partition(".")[0]
+    return _installed(module.__name__.partition(".")[0])
+
+
+def _installed(package: str) -> str:
+    """`torchrecurrent 0.2.5`: the distribution that brought a package."""
     (distribution, *_) = metadata.packages_distributions().get(package, [package])
     try:
         version = metadata.version(distribution)

@@ -17,10 +17,14 @@ from charcmp.report.figures.gap import gap_figures
 from charcmp.report.figures.learning import learning_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures
+from charcmp.report.figures.ranking import ranking_figures
 from charcmp.report.figures.style import STYLE, Draw
 
 # Every kind of figure, in the order of the page. A new one is its file and its entry here.
-FIGURES: list[Draw] = [loss_figures, learning_figures, forest_figures, gap_figures, models_figures]
+FIGURES: list[Draw] = [
+    *(loss_figures, ranking_figures, learning_figures, forest_figures, gap_figures),
+    models_figures,
+]
 PNG_DPI = 130
 MAX_SLUG = 50  # characters of a file's name
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from charcmp.models.cells.registry import CELLS
 from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
+from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
     FEW_EPOCHS_CAUTION,
@@ -105,6 +106,9 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
 
         return values(of_cell)
 
+    def speed(cell: Cell) -> float | None:
+        return chars_per_second(cell) if row in rows_of_many(table) else None
+
     not_worse = {cell.column for cell in analysis.not_worse(row)}
     shown: list[float | str | None] = [
         None if cell is None else ours(cell) if cell.is_done else "diverged" for cell in cells
@@ -118,6 +122,7 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
         Line(row, "SD, blocks", sd("sd_blocks"), ".4f"),
         Line(row, "SD, seeds", sd("sd_over_seeds"), ".4f"),
         Line(row, "seeds", values(lambda cell: len(cell.seeds)), "d"),
+        Line(row, "characters/s", values(speed), ",.0f"),
     ]  # fmt: skip
 
 
@@ -160,6 +165,7 @@ def notes(analysis: Analysis) -> list[str]:
         order,
         *_power_notes(analysis),
         *_few_blocks_notes(analysis),
+        *_speed_notes(table),
         *remarks(table),
     ]
 
@@ -288,6 +294,15 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
     return said
 
 
+def _speed_notes(table: Table) -> list[str]:
+    """Under which conditions the speeds were measured, where there are any."""
+    rows = rows_of_many(table)
+    if not rows:
+        return []
+    cells = [cell for cell in table.done() if cell.row in rows]
+    return [f"characters/s: that training read, evaluations apart. {trained_on(cells)}"]
+
+
 def _depth(power: Power) -> str:
     return f"{power.layers} layer{'s' * (power.layers > 1)}"
 
@@ -297,21 +312,21 @@ def _rate_notes(table: Table) -> list[str]:
     cells = table.done()
     if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not cells:
         return []
-    ladders = {row: cell.rate_candidates for cell in cells for row in [cell.row]}
-    told = [
-        f"{row}: " + ", ".join(f"{rate:g}" for rate in ladder) for row, ladder in ladders.items()
-    ]
+    told = []
+    for row in table.rows:
+        rates = sorted({rate for cell in cells if cell.row == row for rate in cell.rates_tried})
+        told.append(f"{row}: " + ", ".join(f"{rate:g}" for rate in rates))
     notes = [
         "Each model at the learning rate with the lowest mean validation loss over the seeds that "
         f"all its rates share. Rates tried at {'; '.join(told)}. A model is here only if it was "
-        "trained at all of them. Chosen: "
+        "trained at all of them"
+        + (", at some for a shorter time alone" if any(c.rates_given_up for c in cells) else "")
+        + ". Chosen: "
         + "; ".join(f"{_name(cell)}: {cell.rate:g}" for cell in cells)
         + "."
     ]
     at_end = [
-        _name(cell)
-        for cell in cells
-        if cell.rate in (cell.rate_candidates[0], cell.rate_candidates[-1])
+        _name(cell) for cell in cells if cell.rate in (cell.rates_tried[0], cell.rates_tried[-1])
     ]
     if at_end:
         notes.append(

@@ -1,0 +1,191 @@
+"""Many cells compared at a small part of the cost: bad learning rates are given up early.
+
+    python scripts/census.py [experiment=census] [--updates 400] [--minutes 60] [key=value ...]
+
+1. Every cell at every rate, trained for so many updates.
+2. Every cell at its best rate and at the better one of the two beside it, trained to the end.
+3. At the rate that did best there, two seeds more: for the first twelve cells, and for all that
+   are not clearly behind the first.
+
+Every decision is by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
+`charcmp report` has tables of those that are finished; a rate that was given up in the first step
+counts as tried in the table of the trainings to the end. The same command goes on where it was
+stopped, or where --minutes ended it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from charcmp.cli.line import read_line, run_composed
+from charcmp.config.compose import Composer
+from charcmp.errors import EXIT_INTERRUPTED, require
+from charcmp.sweeping.grid import Job, make_grid, make_job
+from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_neighbours
+from charcmp.sweeping.race.decide import MARGINS, Outcome, best_arms, survivors
+from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.slots import make_slots
+
+UPDATES = 400  # of the first step
+FIRST = 12  # cells that get further seeds however far behind they are
+FURTHER_SEEDS = (1, 2)  # counted from the first one
+VARIED = ("optimizer.lr", "seed", "epochs", "updates_per_epoch")  # from run to run of a cell
+
+
+class TimeIsOverError(Exception):
+    """Runs are left that --minutes had no room for."""
+
+
+class Lengths(NamedTuple):
+    """Updates of the first step and of a training to the end."""
+
+    short: int
+    full: int
+
+
+class Census:
+    """The staged comparison of the cells of a grid.
+
+    Args:
+        composer: of an experiment with one text, one budget and one seed.
+        updates: of the first step.
+        until: the end, by time.monotonic().
+
+    Raises:
+        UserError: if the grid is of several texts, budgets or seeds, a rate is not one of LADDER,
+            or the trainings are not longer than the first step.
+    """
+
+    def __init__(self, composer: Composer, updates: int, until: float) -> None:
+        self.composer, self.until = composer, until
+        self.words: dict[Model, list[str]] = {}  # what makes a run one of this cell
+        rates, seeds = set(), set()
+        specs = []
+        for _, overrides in make_grid(composer).points():
+            words = [word for word in overrides if word.partition("=")[0] not in VARIED]
+            spec = make_job(overrides, composer.compose(overrides)).spec
+            cell = " ".join(word for word in words if word.startswith("cell"))
+            self.words[Model(spec.budget, cell, spec.config.layers)] = words
+            rates.add(spec.config.optimizer.lr)
+            seeds.add(spec.config.seed)
+            specs.append(spec)
+        require(len({(spec.corpus.sha256, spec.budget) for spec in specs}) == 1 == len(seeds),
+                "a census is of one text, one budget and one first seed")  # fmt: skip
+        require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
+        self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
+        self.lengths = Lengths(updates, self.config.epochs * specs[0].updates_per_epoch)
+        require(updates < self.lengths.full,
+                f"--updates {updates}: a training to the end has {self.lengths.full}")  # fmt: skip
+
+    @cached_property
+    def runner(self) -> LiveRunner:
+        slots = make_slots(self.config)
+        per_epoch = self.lengths.full // self.config.epochs
+        return LiveRunner(self.make_job, slots, self.until, self.say, per_epoch)
+
+    def make_job(self, entry: Entry) -> Job:
+        (model, rate), updates, seed = entry
+        length = [f"epochs={self.config.epochs}"]
+        if updates == self.lengths.short:
+            length = ["epochs=1", f"updates_per_epoch={updates}"]
+        overrides = [*self.words[model], f"optimizer.lr={rate:g}", f"seed={seed}", *length]
+        return make_job(overrides, self.composer.compose(overrides))
+
+    def say(self, entry: Entry, outcome: Outcome) -> None:
+        (model, rate), updates, seed = entry
+        nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged or failed"
+        print(f"{label(model)}, rate {rate:g}, {updates:,} updates, seed {seed}: validation {nats}",
+              flush=True)  # fmt: skip
+
+    def run(self) -> None:
+        """All of it.
+
+        Raises:
+            TimeIsOverError: if some of it is left.
+        """
+        arms = [Arm(model, rate) for model in self.words for rate in self.rates]
+        print(f"1: {len(self.words)} cells at {len(self.rates)} rates, {len(arms)} short trainings")
+        arms = kept_rates(self._outcomes(arms, self.lengths.short, self.seed))
+        print(f"2: {len(arms)} trainings to the end")
+        found = self._outcomes(arms, self.lengths.full, self.seed)
+        arms = near_the_best(found)
+        named = ", ".join(label(arm.model) for arm in arms)
+        print(f"3: seeds {self.seed} to {self.seed + FURTHER_SEEDS[-1]} of {named}")
+        for further in FURTHER_SEEDS:
+            self._outcomes(arms, self.lengths.full, self.seed + further)
+
+    def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
+        entries = [Entry(arm, updates, seed) for arm in arms]
+        found = self.runner.run(entries)
+        if len(found) < len(entries):
+            raise TimeIsOverError(f"{len(entries) - len(found)} runs of this step are left")
+        return {entry.arm: outcome for entry, outcome in found.items()}
+
+
+def label(model: Model) -> str:
+    """`torchrecurrent.MGU 1`"""
+    return f"{model.cell.rpartition('=')[2]} {model.layers}"
+
+
+def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
+    """Each cell at its best rate and the better one beside it; none that always diverged."""
+    losses: dict[Model, dict[float, float]] = defaultdict(dict)
+    for arm, outcome in outcomes.items():
+        losses[arm.model][arm.rate] = outcome.nats
+    return [
+        Arm(model, rate)
+        for model, of_model in losses.items()
+        for rate in best_neighbours(of_model)
+        if math.isfinite(of_model[rate])
+    ]
+
+
+def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
+    """The best arm of each cell that gets further seeds, the best cell first."""
+    best = {model: arm for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable}
+    near = survivors(outcomes, MARGINS[-1], len(best))
+    return [arm for place, (model, arm) in enumerate(best.items())
+            if place < FIRST or model in near]  # fmt: skip
+
+
+def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = math.inf) -> None:
+    """Runs a census as far as the minutes go."""
+    until = time.monotonic() + 60 * minutes
+
+    def run(composer: Composer) -> None:
+        try:
+            Census(composer, updates, until).run()
+        except TimeIsOverError as left:
+            print(f"the time is over, {left}; the same command goes on")
+        else:
+            print("all runs are done; charcmp report makes the tables")
+
+    run_composed(read_line("sweep", overrides), run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("--updates", type=int, default=UPDATES)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    args = parser.parse_args()
+    named = [word for word in args.overrides if word.startswith("experiment=")]
+    overrides = [*([] if named else ["experiment=census"]), *args.overrides]
+    try:
+        census(overrides, args.updates, args.minutes)
+    except KeyboardInterrupt:  # before the first run, which answers it by itself
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""scripts/census.py: which runs it trains, that it stops and goes on, and the report of them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from helpers.console import load_script
+from helpers.runs import tables_of
+
+from charcmp.report.load import load_runs
+from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.decide import Outcome
+
+MGU, GRU, COSINE = (Model("50k", f"cell=module cell.target=zoo.{name}", 1)
+                    for name in ("MGU", "GRU", "Cosine"))  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def census() -> ModuleType:
+    return load_script("census")
+
+
+def test_rates_that_are_kept(census: ModuleType) -> None:
+    losses = {
+        MGU: {0.003: 2.0, 0.006: 1.9, 0.012: 1.8, 0.024: 1.85},
+        GRU: {0.003: 1.7, 0.006: 1.9, 0.012: 1.6, 0.024: math.inf},  # 0.003 is not beside its best
+        COSINE: dict.fromkeys((0.003, 0.006), math.inf),
+    }
+    outcomes = {
+        Arm(model, rate): Outcome(nats)
+        for model, of_model in losses.items() for rate, nats in of_model.items()
+    }  # fmt: skip
+    assert census.kept_rates(outcomes) == [
+        *(Arm(MGU, 0.012), Arm(MGU, 0.024), Arm(GRU, 0.012), Arm(GRU, 0.006)),
+    ]
+
+
+def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first ones however far behind, and all that are near; at their best rate."""
+    monkeypatch.setattr(census, "FIRST", 1)
+    near, far = (Arm(MGU, 0.012), 1.41), (Arm(COSINE, 0.012), 1.45)
+    losses = dict([far, near, (Arm(GRU, 0.006), 1.40), (Arm(GRU, 0.012), 1.405)])
+    outcomes = {arm: Outcome(nats) for arm, nats in losses.items()}
+    assert census.near_the_best(outcomes) == [Arm(GRU, 0.006), Arm(MGU, 0.012)]
+    monkeypatch.setattr(census, "FIRST", 3)
+    assert census.near_the_best(outcomes)[-1] == Arm(COSINE, 0.012)
+
+
+@pytest.mark.processes
+def test_a_census_stops_goes_on_and_is_reported(
+    census: ModuleType,
+    tmp_path: Path,
+    tiny_text: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(census, "FURTHER_SEEDS", (1,))
+    overrides = [
+        *("experiment=census", "cell=module", "cell.target=torch.nn.GRU,torch.nn.RNN"),
+        *("dataset=text", f"dataset.path={tiny_text}", "budget=1500", f"results_dir={tmp_path}"),
+        *("optimizer.lr=0.006,0.012,0.024", "epochs=2", "train_unroll_steps=10"),
+        *("device=cpu", "threads=1", "jobs=2"),
+    ]
+    census.census(overrides, updates=5, minutes=0)
+    assert "6 runs of this step are left; the same command goes on" in capsys.readouterr().out
+    census.census(overrides, updates=5)
+    out = capsys.readouterr().out
+    assert "1: 2 cells at 3 rates, 6 short trainings" in out
+    assert "2: 4 trainings to the end" in out
+    assert "3: seeds 0 to 1 of torch.nn." in out
+    assert "torch.nn.GRU 1, rate 0.012, 5 updates, seed 0: validation" in out
+    runs = load_runs(tmp_path / "runs").runs
+    assert len(runs) == 6 + 4 + 2
+    (own,) = [table for table in tables_of(tmp_path) if table.epochs == 2 if len(table.done()) == 2]
+    assert all(cell.seeds == [0, 1] and cell.rates_given_up for cell in own.done())
+    times = {run.run_id: (run.folder / "result.json").stat().st_mtime_ns for run in runs}
+    census.census(overrides, updates=5)
+    for run in runs:
+        assert (run.folder / "result.json").stat().st_mtime_ns == times[run.run_id]
+
+
+def test_what_a_census_refuses(
+    census: ModuleType, tmp_path: Path, tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [
+        "experiment=fast",
+        "dataset=text",
+        f"dataset.path={tiny_text}",
+        "cell=rnn",
+        "layers=1",
+    ]
+    for given, complaint in {
+        ("budget=1500,2000",): "one text, one budget and one first seed",
+        ("budget=1500", "seed=0,1"): "one text, one budget and one first seed",
+        ("budget=1500", "optimizer.lr=0.005"): "a census takes rates of",
+        ("budget=1500", "epochs=1"): "a training to the end has",
+    }.items():
+        with pytest.raises(SystemExit):
+            census.census([*common, *given], updates=1000)
+        assert complaint in capsys.readouterr().err

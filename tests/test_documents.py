@@ -1,0 +1,138 @@
+"""README.md, CONTRIBUTING.md and docs/: their commands run or parse, their links lead somewhere."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from helpers.console import CHECKOUT, call, load_script, write_tiny_text
+from markdown_it import MarkdownIt
+
+build_docs = load_script("build_docs")
+DOCUMENTS = [file for file in build_docs.documents() if file.name not in ("LOG.md", "CHANGELOG.md")]
+EXTRAS = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
+    "optional-dependencies"
+]
+# Each is in a document as an example of what to type; the text says what belongs there.
+PLACEHOLDER = re.compile(r"\b(COMMAND|TREE|FOLDER|COMMIT|FILE|RUN|linux-4\.1)\b|\.\.\.")
+PROGRAMS = ("charcmp", "python", "bash", "make", "pip", "pytest")
+OTHERS = (".", "eval", "pre-commit", "source", "tensorboard")
+NAMES = ((), ("sample",), ("score",), ("doctor",), ("params",))
+FLAGS = ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast", "--cfg", "job")
+NOT_HERE = ("hydra", "gpus=", "minutes=")  # launchers, hardware; what a race alone has
+TRAINING = ("train", "sweep", "recommend", "baselines")
+NOTHING_YET = ("no finished run", "no runs", "another text than the run's")
+AXES = {"cell": "lstm", "layers": "1", "budget": "50k", "seed": "0", "dataset": "wp"}
+
+
+def commands(document: Path) -> list[str]:
+    """The lines of its shell blocks, and what stands in the text as code and begins like one."""
+    found = []
+    for block in MarkdownIt("commonmark").enable("table").parse(document.read_text()):
+        if block.type == "fence" and block.info == "sh":
+            found += block.content.replace("\\\n", " ").splitlines()
+        for token in block.children or []:
+            if token.type == "code_inline" and token.content.split()[0] in PROGRAMS:
+                found.append(token.content.replace("\n", " "))
+    return [part.strip() for line in found for part in re.split(r"&&| \| ", line)]
+
+
+ALL = sorted({line for document in DOCUMENTS for line in commands(document)})
+
+
+def words_of(program: str) -> list[list[str]]:
+    """The arguments of every command that calls it with some."""
+    lines = [shlex.split(line, comments=True) for line in ALL if not PLACEHOLDER.search(line)]
+    found = {tuple(words[1:]) for words in lines if words and Path(words[0]).name == program}
+    # As `charcmp sample` in a sentence, which needs a run.
+    return [list(words) for words in sorted(found) if words not in NAMES]
+
+
+def test_every_program_is_known() -> None:
+    split = [shlex.split(line, comments=True) for line in ALL]
+    first = {Path(words[0]).name or words[0] for words in split if words}
+    assert first <= {*PROGRAMS, *OTHERS}
+    assert sum(len(words_of(program)) for program in PROGRAMS) > 70
+
+
+def test_what_the_commands_name_is_there() -> None:
+    makefile = (CHECKOUT / "Makefile").read_text()
+    for target in (words[0] for words in words_of("make") if words):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    for script in (words[0] for name in ("python", "bash") for words in words_of(name)):
+        assert (CHECKOUT / script).is_file(), script
+    for words in words_of("pip"):
+        for extra in re.findall(r"\[(.*?)\]", words[-1]):
+            assert set(extra.split(",")) <= EXTRAS.keys(), words
+    markers = {words[words.index("-m") + 1] for words in words_of("pytest")}
+    settings = (CHECKOUT / "pyproject.toml").read_text()
+    assert all(f'"{marker}:' in settings for marker in markers)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the files that the documents talk of; the paper's texts by their size alone."""
+    folder = tmp_path_factory.mktemp("documents")
+    for name in ("my.txt", "another.txt"):
+        write_tiny_text(folder / name)
+    for name, size, distinct in (("wp", 3_258_246, 87), ("lk", 6_206_996, 101)):
+        symbols = bytes(range(distinct))
+        (folder / f"{name}.txt").write_bytes(
+            symbols * (size // distinct) + symbols[: size % distinct]
+        )
+    example = re.search(
+        r"```python\n(.*?)```", (CHECKOUT / "docs/your_own_cell.md").read_text(), re.S
+    )
+    assert example is not None
+    (folder / "my_cell.py").write_text(example[1])
+    return folder
+
+
+def as_dry_run(args: list[str]) -> list[str]:
+    """What lists the runs that a command would train: of axes that it does not name, one value."""
+    args = [f"dataset.path={arg}" if arg == "my.txt" else arg for arg in args]
+    if any(arg.startswith("dataset.path=") for arg in args) and "dataset=text" not in args:
+        args.append("dataset=text")
+    given = {arg.partition("=")[0] for arg in args}
+    if "hidden_size" in given:
+        given.add("budget")
+    if "experiment" in given:  # its variants may have options of their cells
+        given.add("cell")
+    args += [f"{key}={value}" for key, value in AXES.items() if key not in given]
+    args = [arg for arg in args if not arg.startswith(NOT_HERE) and arg not in FLAGS]
+    return ["sweep", "--dry-run", "--no-cost", *args]
+
+
+def with_a_run(args: list[str]) -> list[str]:
+    """The arguments for a run that is here: the published LSTM in place of a user's own models."""
+    args = [arg for arg in args if not arg.startswith("target=")]
+    args = ["run=wp-lstm-1x64" if arg.startswith("run=my-") else arg for arg in args]
+    return [*args, f"results_dir={CHECKOUT / 'results' / 'weights'}"]
+
+
+@pytest.mark.parametrize("args", words_of("charcmp"), ids=" ".join)
+def test_the_command_is_understood(args: list[str], folder: Path) -> None:
+    command, *rest = args
+    if command in TRAINING and "--help" not in rest:
+        args = as_dry_run(rest)
+    elif command in ("sample", "score"):
+        args = [command, *with_a_run(rest)]
+    elif command == "doctor":  # of a GPU, or seconds of checks: it has tests of its own
+        args = [command, "--help"]
+    args = [arg for arg in args if arg not in ("--watch", "--published")]  # both take their time
+    done = call(*args, cwd=folder, env={"CHARCMP_DATA": str(folder), "HOME": str(folder)})
+    assert done.returncode == 0 or any(line in done.stderr for line in NOTHING_YET), done.stderr
+
+
+def test_the_site_builds_and_every_link_leads_somewhere() -> None:
+    script = CHECKOUT / "scripts" / "build_docs.py"
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (CHECKOUT / "build" / "site" / "index.html").is_file()
+
+
+def test_the_readme_stays_short() -> None:
+    assert (CHECKOUT / "README.md").stat().st_size <= 10_000
