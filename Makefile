@@ -12,13 +12,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh
 	touch $@
 
-demo: $(VENV)/.installed  ## install into .venv and run the main job on text that every Python has
-	$(BIN)/charcmp sweep experiment=demo results_dir=results/demo
-	$(BIN)/charcmp report results_dir=results/demo
+demo: $(VENV)/.installed  ## install into .venv and ask what to take for text that every Python has
+	$(BIN)/charcmp recommend dataset=pydocs budget=10k layers=1,2 minutes=2.5 results_dir=results/demo
 	@echo
-	@echo 'Next: your own text, every cell and depth at 50k parameters (add epochs=5 for a first look):'
-	@echo '  $(BIN)/charcmp sweep dataset=text dataset.path=my.txt budget=50k'
-	@echo '  $(BIN)/charcmp report dataset=text'
+	@echo 'Next, your own text, at 50k parameters and in half an hour:'
+	@echo '  $(BIN)/charcmp recommend my.txt'
 
 lint: $(VENV)/.installed  ## style, spelling, types, and which package may import which
 	$(BIN)/ruff check .
