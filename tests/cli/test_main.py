@@ -120,8 +120,8 @@ BAD = {
     "schedule": (["optimizer.schedule=step"], "one of exponential, cosine, constant", ""),
     "warm-up": (["optimizer.warmup_epochs=3"], "warmup_epochs=3: must be fewer", ""),
     "sizes of an update": (
-        ["dataset.layout=columns", "train_batch_size=3"],
-        "must be a divisor of batch_size=16",
+        ["dataset.layout=columns", "train_batch_size=4"],
+        "must be a divisor of batch_size=18",
         "",
     ),
     "warm-up of another unit": (

@@ -111,3 +111,20 @@ def test_every_point_of_a_grid_is_composed_as_by_hydra(line: list[str]) -> None:
     for overrides in points[:: max(1, len(points) // 8)]:
         quick = outcome(lambda overrides=overrides: composer.compose(overrides))
         assert quick == outcome(lambda overrides=overrides: by_hydra(composer, overrides))
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        # The targets of the census's other variants belong to the cell that they name.
+        (["experiment=census", "cell=lstm"], {"cell=lstm"}),
+        # An option of the cell, whichever that is, stays.
+        (["experiment=practice", "cell=gru"], {"cell=gru", "cell.activation=softsign"}),
+        (["experiment=variants", "cell=gru"], {"cell=gru"}),
+    ],
+)
+def test_another_cell_comes_without_the_options_of_the_first(
+    line: list[str], shown: set[str]
+) -> None:
+    points = [overrides for _, overrides in make_grid(compose_line(line)).points()]
+    assert {word for overrides in points for word in overrides if "cell" in word} == shown

@@ -66,7 +66,7 @@ def make_jobs(
             cell=cell_config(cell),
             dataset=DatasetConfig(None, "file", str(text), layout="contiguous", split=[80, 10, 10]),
             optimizer=RMSpropConfig("rmsprop", lr=lr if cell == "lstm" else 2e-3),
-            **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 16, "unroll_steps": 10},
+            **{"layers": 2, "dropout": 0.2, "hidden_size": 8, "batch_size": 18, "unroll_steps": 10},
             **{"device": device, "threads": 1, "progress": False, "checkpoint_seconds": 0.0},
             seed=seed,
             epochs=epochs,

@@ -14,6 +14,8 @@ from helpers.pages import GRID, NASTY
 from helpers.runs import add_records, paired_losses, report_files, tables_of, write_grid, write_run
 
 from charcmp.report.analysis.comparisons import Analysis, analyse
+from charcmp.report.figures.gap import gap_figures
+from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
 from charcmp.report.figures.ranking import TIERS, ranking_figures
 from charcmp.report.make import make_report
@@ -97,6 +99,23 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
     assert dots[order.index("Mine4 1")].get_markerfacecolor() == "white"
     assert {round(bar.get_width(), 3) for bar in speeds.patches} == {0.5, 1.0}
     assert "LSTM 1 read 50,000 characters a second." in drawn.caption
+
+
+def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
+    """All their points are on the axes, and a legend of forty lines does not squeeze them out."""
+    for number in range(40):
+        add_records(write_run(tmp_path, 1.5, extra={"cell.forget_bias": float(number)}))
+    (table,) = tables_of(tmp_path)
+    for draw in (loss_figures, gap_figures):
+        (drawn,) = draw(analyse(table, 10), print)
+        drawn.figure.canvas.draw()
+        (panel,) = drawn.figure.axes
+        low, high = panel.get_xlim()
+        points = [x for line in panel.lines if line.get_gid() for x in line.get_xdata()]
+        assert len(points) == 40
+        assert all(low < x < high for x in points)
+        assert panel.get_position().height > 0.1
+    assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
 
 
 def test_a_report_made_twice_is_the_same(reported: Path) -> None:

@@ -66,12 +66,12 @@ def test_a_sweep_skips_what_is_done(
 def test_a_failing_run_does_not_stop_the_others(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
-    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=12"]
+    args = [*text_overrides(tiny_text), *TINY, *GRID, "epochs=20"]
     plan = charcmp("sweep", "--dry-run", "--no-cost", *args).stdout
     victim = next(line.split()[0] for line in plan.splitlines() if "tiny-gru-" in line)
     runs = tmp_path / "work" / "results" / "runs"
     sweep = start("sweep", *args)
-    wait_for((runs / victim / "owner").exists)  # it has begun, and ends with its history
+    wait_for((runs / victim / "environment.json").exists)  # it has begun; it ends with its history
     (runs / victim / "history.json").mkdir()  # where it will want to write a file
     stdout, _ = sweep.communicate(timeout=120)
     assert sweep.returncode == 1

@@ -92,11 +92,19 @@ def make_grid(composer: Composer) -> Grid:
 
 
 def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
-    """The axes that others do not name; a hidden size stands for a budget."""
+    """The axes that others do not name; a hidden size stands for a budget.
+
+    Where others choose another cell, say, the options that stand beside the first go with it.
+    """
     keys = {override.key_or_group for override in named}
     if "hidden_size" in keys:
         keys.add("budget")
-    return [axis for axis in axes if axis.key_or_group not in keys]
+    replaced = {axis.key_or_group for axis in axes} & keys
+    return [
+        axis
+        for axis in axes
+        if axis.key_or_group not in keys and axis.key_or_group.partition(".")[0] not in replaced
+    ]
 
 
 def single_values(override: Override) -> list[str]:

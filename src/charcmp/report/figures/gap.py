@@ -14,6 +14,7 @@ from charcmp.report.figures.style import (
     NATS,
     RUN_GID,
     Drawn,
+    beside,
     cells_of,
     crowding,
     legend,
@@ -43,11 +44,11 @@ def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Draw
     shrunk = crowding(len(points))
     for entry, run, ratio, gap in points:
         colour, marker = style_of(entry.cell, cells)
-        number = cells.index(entry.cell) - (len(cells) - 1) / 2
-        (dot,) = panel.plot(ratio * 1.04**number, gap, color=colour, marker=marker,
+        x = ratio * beside(entry.cell, cells, 1.04)
+        (dot,) = panel.plot(x, gap, color=colour, marker=marker,
                             markersize=12 * shrunk, alpha=0.85, linestyle="none")  # fmt: skip
         dot.set_gid(RUN_GID + run.run_id)
-        number_layers(panel, entry, ratio * 1.04**number, gap, shrunk)
+        number_layers(panel, entry, x, gap, shrunk)
     ratios = [ratio for *_, ratio, _ in points]
     low, high = min(ratios) / 1.5, max(ratios) * 1.5
     warned = [name(entry) + f" at {entry.row}" for entry, _, ratio, _ in points if ratio > 1]

@@ -14,6 +14,7 @@ from charcmp.report.figures.style import (
     NATS,
     RUN_GID,
     Drawn,
+    beside,
     cells_of,
     label_thousands,
     legend,
@@ -32,12 +33,12 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
     for panel, depth in zip(panels, depths, strict=True):
         at_depth = [entry for entry in table.done() if entry.layers == depth]
-        for number, cell in enumerate(cells):
+        for cell in cells:
             points = sorted(
                 (entry for entry in at_depth if entry.cell == cell),
                 key=lambda entry: entry.target_params,
             )
-            _loss_line(panel, points, number - (len(cells) - 1) / 2, style_of(cell, cells))
+            _loss_line(panel, points, beside(cell, cells, 1.05), style_of(cell, cells))
         panel.set_xscale("log")
         targets = sorted(table.rows.values())
         label_thousands(panel.xaxis, targets)
@@ -58,9 +59,9 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
     yield Drawn("loss", caption, figure)
 
 
-def _loss_line(panel: Axes, points: Sequence[Entry], offset: float, style: tuple[str, str]) -> None:
+def _loss_line(panel: Axes, points: Sequence[Entry], shift: float, style: tuple[str, str]) -> None:
     colour, marker = style
-    x = [point.target_params * 1.05**offset for point in points]
+    x = [point.target_params * shift for point in points]
     panel.plot(x, [point.test_nats for point in points], color=colour, linewidth=1)
     for where, point in zip(x, points, strict=True):
         panel.errorbar(

@@ -36,6 +36,9 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 FEW_POINTS = 40
+WIDEST = 1.3
+FEW_LINES = 6  # of a legend, for which the figures have room
+LEGEND_LINE = 0.18  # inches
 RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
 NATS = "nats per character"
 
@@ -77,12 +80,21 @@ def legend_handles(cells: Sequence[str], linestyle: Literal["-", "none"] = "-") 
 
 
 def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Below the panels, in as many columns as the figure is wide."""
+    """Below the panels, in as many columns as the figure is wide; one of many lines adds to its
+    height."""
     longest = max(len(str(handle.get_label())) for handle in handles)
-    columns = int(72 * figure.get_figwidth() / (4.6 * longest + 38))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=max(1, min(columns, len(handles)))
-    )
+    fitting = int(72 * figure.get_figwidth() / (4.6 * longest + 38))
+    columns = max(1, min(fitting, len(handles)))
+    lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + LEGEND_LINE * max(0, lines - FEW_LINES))
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def beside(cell: str, cells: Sequence[str], step: float) -> float:
+    """The factor that sets the markers of cells of one size beside each other, a step apart or as
+    close as it takes to stay within WIDEST."""
+    step = min(step, WIDEST ** (2 / max(1, len(cells) - 1)))
+    return float(step ** (cells.index(cell) - (len(cells) - 1) / 2))
 
 
 def crowding(num_points: int) -> float:
