@@ -96,7 +96,7 @@ def test_seeds(tmp_path: Path) -> None:
     assert "Two seeds of each of two cells" not in text
     assert "| SD, seeds" in text
     for seed, nats in enumerate((1.50, 1.51)):
-        write_run(tmp_path, nats, entry="gru", seed=seed, nll=losses(nats, seed=seed))
+        write_run(tmp_path, nats, cell="gru", seed=seed, nll=losses(nats, seed=seed))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Means over 2 to 3 seeds, as marked. Two seeds of each of two cells leave two" in text

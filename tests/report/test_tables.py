@@ -128,7 +128,7 @@ def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
         (0.5, 2, 0.10, 1.20),  # not a seed of the others
     ]:
         write_run(tmp_path, test, dropout=dropout, seed=seed, val_nats_per_char=val)
-    write_run(tmp_path, 1.6, entry="gru")
+    write_run(tmp_path, 1.6, cell="gru")
     (table,) = tables_of(tmp_path)
     entry = table.entries["50k", "lstm", 1]
     assert (entry.dropout, entry.dropout_candidates) == (0.2, [0.0, 0.2, 0.5])
