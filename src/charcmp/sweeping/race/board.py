@@ -73,6 +73,11 @@ class Board:
     def out(self, models: Sequence[Model]) -> None:
         self.state |= dict.fromkeys(models, "out")
 
+    def ended(self, taken: Model, tied: Sequence[Model]) -> None:
+        """The race is over; of the models that were in it to the end the others lie behind."""
+        verdicts = dict.fromkeys(self.models, "behind") | dict.fromkeys(tied, "tied")
+        self.state = verdicts | self.state | {taken: "taken"}
+
     def show(self, finally_: bool = False) -> None:
         """The table, in a terminal; at the end always."""
         now = time.monotonic()

@@ -95,6 +95,7 @@ def _race(
         raise Interrupted(f"{stop}; this is the leaderboard so far") from None
     finally:
         state.spend(time.monotonic() - begun)
+    board.ended(finish.leader, finish.tied)
     board.show(finally_=True)
     seconds = state.state.seconds_spent
     advice = make_advice(
