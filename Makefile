@@ -2,7 +2,7 @@ VENV ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
 
-.PHONY: help demo lint test test-fast docs clean
+.PHONY: help install demo lint test test-fast docs clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /make \1|/' | column -t -s '|'
@@ -11,6 +11,8 @@ help:  ## this list
 $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh
 	touch $@
+
+install: $(VENV)/.installed  ## install into .venv
 
 demo: $(VENV)/.installed  ## install into .venv and ask what to take for text that every Python has
 	$(BIN)/charcmp recommend dataset=pydocs budget=10k layers=1,2 minutes=2.5 results_dir=results/demo
