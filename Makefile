@@ -1,8 +1,6 @@
 VENV ?= .venv
 TORCH_ARGS ?=
 BIN := $(VENV)/bin
-# A worker for each core; threads of torch's beside them would only get into each other's way.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 .PHONY: help install demo lint test test-fast docs clean
 
@@ -30,10 +28,10 @@ lint: $(VENV)/.installed  ## style, spelling, types, and which package may impor
 	$(BIN)/lint-imports
 
 test: lint  ## lint, then all tests
-	$(PYTEST)
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
-	$(PYTEST) -m 'not slow and not cuda and not browser and not processes'
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not processes'
 
 docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html
 	$(BIN)/python scripts/build_docs.py
