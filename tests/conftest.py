@@ -12,11 +12,6 @@ from helpers.console import TINY, Charcmp, call, command, write_tiny_text
 from helpers.runs import losses, write_run
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Three for two cores: for much of their time tests wait for processes that they started."""
-    return max(1, 3 * (os.cpu_count() or 1) // 2)
-
-
 @pytest.fixture
 def own_home(tmp_path: Path) -> dict[str, str]:
     """Variables that name an empty home, beside the empty folder `work`."""
