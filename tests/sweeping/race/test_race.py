@@ -140,6 +140,32 @@ def test_a_decision_that_is_taken_again_is_the_same() -> None:
     assert race(Stored(level)) == race(Stored(level))
 
 
+class Again(Stored):
+    """A race whose time is over, with the runs that it had; nothing more is trained."""
+
+    def __init__(self, before: Stored) -> None:
+        super().__init__(before.level, 0.0, before.noise)
+        self.done = set(before.entries)
+        self.lengths = sorted({entry.updates for entry in before.entries})
+
+    def seconds(self, entry: Entry) -> float:
+        return 0.0 if entry in self.done else super().seconds(entry)
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        return {entry: Outcome(self.nats(entry)) for entry in entries if entry in self.done}
+
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+        return self.lengths[rung]
+
+
+@pytest.mark.parametrize("seconds", [400, 500, 700, 1000, 1500])
+def test_a_race_that_is_over_decides_the_same_when_it_is_looked_at_again(seconds: float) -> None:
+    """A last round of seeds of which the time allowed one run alone counts again."""
+    stored = Stored(levels(gru1=1.4, gru2=1.401, lstm1=1.402), seconds, noise=0.02)
+    finish = race(stored)
+    assert race(Again(stored)) == finish
+
+
 def test_rates_are_followed_to_the_end_of_the_ladder() -> None:
     assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.3}) == 0.048
     assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.3, 0.048: 1.2}) is None

@@ -33,6 +33,7 @@ def race_page(advice: Advice, board: Board) -> str:
         rows=board.rows(),
         run_folder=Path(advice.results_dir) / "runs" / run.run_id,
         run_arguments=shlex.join(arguments),
+        taken=label(advice.take.model),
     )
 
 
@@ -56,6 +57,11 @@ def race_figure(advice: Advice, board: Board) -> Figure:
             )
         _add_intervals(panel, advice, cells)
         panel.set_xscale("log")
+        # Where there are points; the scale's own labels are formulas, which STYLE leaves unread.
+        lengths = sorted({length for model in board.ranked()
+                          for length in board.losses_by_epochs(model)})  # fmt: skip
+        panel.set_xticks(lengths, [f"{length:.2g}" for length in lengths])
+        panel.minorticks_off()
         panel.set_xlabel("epochs of training, each run annealed to its end")
         panel.set_ylabel(f"validation loss ({NATS})")
         figure.legend(loc="outside right upper")

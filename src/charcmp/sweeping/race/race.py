@@ -148,7 +148,8 @@ class Race:
             further = [(model, next_rate(self._losses(0, model))) for model in self.models
                        if self._losses(0, model)]  # fmt: skip
             arms = [Arm(model, rate) for model, rate in further if rate is not None]
-            if not arms or not self._fits(self._entries(0, arms)) or not self._rung(0, arms):
+            possible = self._possible(self._entries(0, arms))
+            if not self._rung(0, [entry.arm for entry in possible]):
                 break
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
             raise UserError(
@@ -218,9 +219,7 @@ class Race:
 
     def _seeds(self, entries: Sequence[Entry]) -> bool:
         """Runs further seeds if there is time for them; whether any ended."""
-        if not entries or not self._fits(entries):
-            return False
-        found = self.runner.run(entries)
+        found = self.runner.run(self._possible(entries))
         for entry, outcome in found.items():
             self.outcomes[LAST_RUNG][entry.arm].append(outcome)
         return bool(found)
@@ -229,9 +228,12 @@ class Race:
         """Runs of arms with the first seed."""
         return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
 
-    def _fits(self, entries: Sequence[Entry]) -> bool:
-        """Whether there is time for all of them."""
-        return sum(map(self.runner.seconds, entries)) <= self.runner.slot_seconds_left()
+    def _possible(self, entries: Sequence[Entry]) -> list[Entry]:
+        """All of them if there is time for that; else those that are there already, so that a race
+        which is looked at again counts the runs that it had."""
+        if sum(map(self.runner.seconds, entries)) <= self.runner.slot_seconds_left():
+            return list(entries)
+        return [entry for entry in entries if not self.runner.seconds(entry)]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """The models of a rung by their best arm, without those of which a run diverged.
