@@ -35,7 +35,13 @@ from charcmp.errors import UserError
 from charcmp.files import write_atomically, write_bytes
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import BASELINE, Arm, Model, best_neighbours, first_arms, next_rate
-from charcmp.sweeping.race.decide import MARGINS, Outcome, best_arms, least_lead
+from charcmp.sweeping.race.decide import (
+    MARGINS,
+    Outcome,
+    best_arms,
+    least_lead,
+    losses_by_rate,
+)
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.race import Entry, Race
 from charcmp.sweeping.race.recommend import Request, requests
@@ -78,12 +84,12 @@ def train_every_rate(
     """Trains each model at each length, at every rate that may be its best one there."""
     arms = first_arms(models)
     for updates in lengths:
-        losses: dict[Model, dict[float, float]] = defaultdict(dict)
+        outcomes: dict[Arm, Outcome] = {}
+        losses = losses_by_rate(outcomes)
         to_do = arms
         while to_do:
-            found = runner.run([Entry(arm, updates, seed) for arm in to_do])
-            for entry, outcome in found.items():
-                losses[entry.arm.model][entry.arm.rate] = outcome.nats
+            outcomes |= by_arm(runner.run([Entry(arm, updates, seed) for arm in to_do]))
+            losses = losses_by_rate(outcomes)
             further = {model: next_rate(of) for model, of in losses.items()}
             to_do = [Arm(model, rate) for model, rate in further.items() if rate is not None]
         arms = [Arm(model, rate) for model, of in losses.items() for rate in best_neighbours(of)]
@@ -267,13 +273,13 @@ def halving(replay: Replay) -> Model:
     arms = first_arms(replay.stored.models)
     for updates in replay.stored.lengths:
         found = replay.run([Entry(arm, updates, 0) for arm in arms])
-        best = best_arms(found_by_arm(found))
+        best = best_arms(by_arm(found))
         kept = [*best][: -(-len(best) // 2)]
         arms = [best[model] for model in kept]
     return kept[0]
 
 
-def found_by_arm(found: Mapping[Entry, Outcome]) -> dict[Arm, Outcome]:
+def by_arm(found: Mapping[Entry, Outcome]) -> dict[Arm, Outcome]:
     return {entry.arm: outcome for entry, outcome in found.items()}
 
 

@@ -19,7 +19,6 @@ import argparse
 import math
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -29,7 +28,13 @@ from charcmp.config.compose import Composer
 from charcmp.errors import EXIT_INTERRUPTED, require
 from charcmp.sweeping.grid import Job, make_grid, make_job
 from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_neighbours
-from charcmp.sweeping.race.decide import MARGINS, Outcome, best_arms, survivors
+from charcmp.sweeping.race.decide import (
+    MARGINS,
+    Outcome,
+    best_arms,
+    losses_by_rate,
+    survivors,
+)
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import make_slots
@@ -137,12 +142,9 @@ def label(model: Model) -> str:
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     """Each cell at its best rate and the better one beside it; none that always diverged."""
-    losses: dict[Model, dict[float, float]] = defaultdict(dict)
-    for arm, outcome in outcomes.items():
-        losses[arm.model][arm.rate] = outcome.nats
     return [
         Arm(model, rate)
-        for model, of_model in losses.items()
+        for model, of_model in losses_by_rate(outcomes).items()
         for rate in best_neighbours(of_model)
         if math.isfinite(of_model[rate])
     ]

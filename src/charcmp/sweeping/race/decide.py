@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,14 @@ def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
     for arm in sorted(outcomes, key=lambda arm: (outcomes[arm].nats, arm)):
         best.setdefault(arm.model, arm)
     return best
+
+
+def losses_by_rate(outcomes: Mapping[Arm, Outcome]) -> dict[Model, dict[float, float]]:
+    """Nats per character of each model at the rates that it was trained at."""
+    losses: dict[Model, dict[float, float]] = defaultdict(dict)
+    for (model, rate), outcome in outcomes.items():
+        losses[model][rate] = outcome.nats
+    return losses
 
 
 def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:

@@ -22,6 +22,7 @@ from charcmp.sweeping.race.decide import (
     best_arms,
     challenges,
     is_settled,
+    losses_by_rate,
     mean_nats,
     next_for_a_seed,
     survivors,
@@ -178,11 +179,7 @@ class Race:
 
     def _losses(self, rung: int, model: Model) -> dict[float, float]:
         """A model's losses by rate."""
-        return {
-            arm.rate: outcome.nats
-            for arm, outcome in self._first_seeds(rung).items()
-            if arm.model == model
-        }
+        return losses_by_rate(self._first_seeds(rung)).get(model, {})
 
     def _survivors(self, rung: int) -> list[Model]:
         found = self._first_seeds(rung)
