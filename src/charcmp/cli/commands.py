@@ -16,6 +16,7 @@ from charcmp.cli.options import SampleOptions, ScoreOptions
 from charcmp.config.keys import Key, all_keys, keys_of
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
+from charcmp.sweeping.race.arms import CELLS, DEPTHS
 from charcmp.values import POSITIVE
 
 # `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
@@ -92,7 +93,8 @@ GRID = ("experiment", "task", "cell*", "dataset*", "layers", "budget", "hidden_s
 SWEEP_ONLY = ("jobs", "jobs_per_gpu", "gpus", "hang_seconds")
 TEXT = ("dataset", "dataset.name", "dataset.path", "dataset.layout", "dataset.split")
 MACHINE = ("device", "threads", "jobs", "gpus", "results_dir", "data_dir")
-# What a race of `charcmp recommend` decides itself.
+# Of a race of `charcmp recommend`: the time that it has, and what it decides itself.
+RACE_MINUTES = 30.0
 RACE_DECIDES = (
     *("optimizer.lr", "epochs", "updates_per_epoch", "hidden_size"),
     *("experiment", "task", "patience"),
@@ -116,10 +118,15 @@ COMMANDS = {
                 ("charcmp recommend dataset=wp budget=50k", "on a corpus that charcmp knows"),
             ),
             own_keys=(
-                Key("minutes", "30", "the time it has; give more to go on with a race", POSITIVE),
+                Key(
+                    "minutes",
+                    f"{RACE_MINUTES:g}",
+                    "the time it has; give more to go on with a race",
+                    POSITIVE,
+                ),
                 Key("budget", "50k", "parameters; several budgets share the minutes"),
-                Key("cell", "lstm,gru,rnn", "the cells that race"),
-                Key("layers", "1,2,3", "their layers"),
+                Key("cell", ",".join(CELLS), "the cells that race"),
+                Key("layers", ",".join(map(str, DEPTHS)), "their layers"),
                 Key("seed", "0", "of the first run of each; further seeds count up from it"),
             ),
             key_patterns=(*TEXT, "dropout", *MACHINE),

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from charcmp.cli.commands import RACE_DECIDES
+from charcmp.cli.commands import RACE_DECIDES, RACE_MINUTES
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
 
-DEFAULT_MINUTES = 30.0
-
 
 def recommend(args: list[str]) -> None:
     """`charcmp recommend`."""
-    overrides, minutes = [], DEFAULT_MINUTES
+    overrides, minutes = [], RACE_MINUTES
     for arg in args:
         key, equals, value = arg.partition("=")
         if key == "minutes" and equals:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from charcmp.report.analysis.comparisons import Analysis, Difference
+from charcmp.report.analysis.speed import chars_per_second
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
     FEW_EPOCHS_CAUTION,
@@ -56,8 +57,7 @@ class Recommendation:
         if self.runner_up is None:
             return "nothing else was trained at this budget"
         if not self.num_compared:
-            has_one_seed = 1 in map(len, (self.runner_up.a.seeds, self.runner_up.b.seeds))
-            reason = "one seed" if has_one_seed else "its losses give no interval"
+            reason = "one seed" if _has_one_seed(self.runner_up) else "its losses give no interval"
             return f"how sure is not known ({reason})"
         num_others = sum(entry.is_done for entry in self.rivals)
         others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
@@ -99,8 +99,11 @@ class Recommendation:
         if next_one.both:
             by = f"{interval_text(next_one.nats, next_one.both)} test nats over seeds and text"
         else:
-            has_one_seed = 1 in map(len, (next_one.a.seeds, next_one.b.seeds))
-            why = "one of the two has one seed" if has_one_seed else "their losses give no interval"
+            why = (
+                "one of the two has one seed"
+                if _has_one_seed(next_one)
+                else "their losses give no interval"
+            )
             by = f"{next_one.nats:+.4f} test nats; not compared, as {why}"
         sentences = [f"Next by validation loss, {name(next_one.a)}: {by}."]
         if lower := [entry for entry in self.rivals
@@ -125,6 +128,10 @@ class Recommendation:
         return [f"Diverged: {'; '.join(named)}."] if named else []
 
 
+def _has_one_seed(difference: Difference) -> bool:
+    return 1 in map(len, (difference.a.seeds, difference.b.seeds))
+
+
 def diverged_text(entry: Entry) -> str:
     """`1 of 3 seeds diverged`"""
     if len(entry.dropout_candidates) > 1 or len(entry.rate_candidates) > 1:
@@ -144,7 +151,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
             sampling = [
                 run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
             ]
-            speed = sum(run.chars_per_second for run in best.runs) / len(best.runs)
+            speed = chars_per_second(best)
             compared = analysis.of("best", row)
             of_row = [table.entries.get((row, *column)) for column in table.columns]
             found.append(
