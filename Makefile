@@ -30,8 +30,8 @@ lint: $(VENV)/.installed  ## style, spelling, types, and which package may impor
 test: lint  ## lint, then all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-fast: $(VENV)/.installed  ## the tests that start no trainings in processes of their own
-	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not processes'
+test-fast: $(VENV)/.installed  ## the tests that start no processes and take no more than seconds
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not long'
 
 docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html
 	$(BIN)/python scripts/build_docs.py

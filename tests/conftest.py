@@ -12,6 +12,14 @@ from helpers.console import TINY, Charcmp, call, command, write_tiny_text
 from helpers.runs import losses, write_run
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _unsynced() -> Iterator[None]:
+    """What tests write in this process need not survive a loss of power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def own_home(tmp_path: Path) -> dict[str, str]:
     """Variables that name an empty home, beside the empty folder `work`."""

@@ -41,7 +41,7 @@ def checkout(tmp_path: Path) -> Path:
     return checkout
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_one_of_each_is_added_as_the_guide_says(tmp_path: Path, checkout: Path) -> None:
     write_tiny_text(tmp_path / "mine.txt")
     env = {**os.environ, "PYTHONPATH": str(checkout / "src"), "CHARCMP_DATA": str(tmp_path)}

@@ -113,6 +113,7 @@ def with_a_run(args: list[str]) -> list[str]:
     return [*args, f"results_dir={CHECKOUT / 'results' / 'weights'}"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("args", words_of("charcmp"), ids=" ".join)
 def test_the_command_is_understood(args: list[str], folder: Path) -> None:
     command, *rest = args
@@ -127,6 +128,7 @@ def test_the_command_is_understood(args: list[str], folder: Path) -> None:
     assert done.returncode == 0 or any(line in done.stderr for line in NOTHING_YET), done.stderr
 
 
+@pytest.mark.long
 def test_the_site_builds_and_every_link_leads_somewhere() -> None:
     script = CHECKOUT / "scripts" / "build_docs.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)

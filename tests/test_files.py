@@ -26,6 +26,7 @@ write_atomically(Path(sys.argv[1]), lambda file: [file.write(b"new " * 1000) for
 """
 
 
+@pytest.mark.long
 def test_killed_between_any_two_lines(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")

@@ -44,7 +44,7 @@ from charcmp.runs.result import CorruptFileError
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 0.3
 TINY = {"epochs": 2, "batch_size": 16, "lease_seconds": LEASE_SECONDS}
 SECONDS = 60  # that a case may take; a command that opens a pipe would wait for ever
 
@@ -212,6 +212,7 @@ def resumed(folders: Folders, results: Path) -> None:
     assert RunFolder(results / "runs" / result.run_id).read_result() == result
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_file_of_every_kind(
@@ -468,6 +469,7 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any]], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("change", CHECKPOINTS.values(), ids=list(CHECKPOINTS))
 def test_a_checkpoint_that_is_none_is_kept_and_the_run_redone(
     folders: Folders, tmp_path: Path, change: Any

@@ -6,9 +6,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
 from helpers.console import CHECKOUT
 
 
+@pytest.mark.long
 def test_the_wheel_works_in_any_folder(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "-w", str(tmp_path), str(CHECKOUT)], check=True)

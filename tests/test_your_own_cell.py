@@ -10,7 +10,7 @@ import pytest
 DOC = Path(__file__).parents[1] / "docs" / "your_own_cell.md"
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_the_document_does_what_it_says(charcmp, tmp_path: Path, tiny_text: Path) -> None:
     blocks = dict(re.findall(r"^```(\w+)\n(.*?)^```", DOC.read_text(), re.M | re.S))
     work = tmp_path / "work"

@@ -381,6 +381,7 @@ def test_other_launchers_and_folders_may_stand_on_any_line(
     assert [(row["cell"], row["layers"]) for row in rows] == [("rnn", 1), ("rnn", 2)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "args",
     [

@@ -62,7 +62,7 @@ def results_of(folder: Path) -> list[dict]:
     return [json.loads(file.read_text()) for file in folder.glob("results/runs/*/result.json")]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train", "sweep"])
 @pytest.mark.parametrize(
     "line",
@@ -91,7 +91,7 @@ def test_training_goes_on_when_nobody_listens(
     assert (told in done.stderr) == ("full" in line)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("wanted", [True, False])
 def test_progress_in_lines_where_there_is_no_terminal(
     charcmp: Charcmp, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
@@ -118,6 +118,7 @@ PRINTING = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("args", PRINTING.values(), ids=list(PRINTING))
 def test_a_reader_that_has_enough(tmp_path: Path, args: list[str]) -> None:
     done = shell('"$@" | head -1', tmp_path, *args)
@@ -126,6 +127,7 @@ def test_a_reader_that_has_enough(tmp_path: Path, args: list[str]) -> None:
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "args",
     [["--help"], ["params", "dataset=wp"], ["status"], ["report", "--format", "csv"], ["sample"]],
@@ -143,6 +145,7 @@ def test_a_full_disk_is_told_of_in_one_line(trained: Path, tmp_path: Path, args:
     assert done.returncode == 5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "env",
     [
@@ -187,6 +190,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_a_files_name_is_taken_as_typed(charcmp: Charcmp, tmp_path: Path, name: str) -> None:
     """By `params`, which reads the text: it has a vocabulary that no other text here has."""
@@ -201,7 +205,7 @@ def test_a_files_name_is_taken_as_typed(charcmp: Charcmp, tmp_path: Path, name: 
     assert "Traceback" not in missing.stderr
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("name", ['私,[x]=${y}\'~ "z"', "plain"])
 def test_from_training_to_report_in_folders_of_any_name(
     charcmp: Charcmp, tmp_path: Path, name: str

@@ -78,6 +78,7 @@ def outcome(compose: Callable[[], DictConfig]) -> tuple[str, ...]:
         return OmegaConf.to_yaml(cfg), str(nodes), str(error)
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(overrides=st.lists(st.sampled_from(LINES), max_size=5))
 @example(overrides=["cell=gru", "cell.forget_bias=1"])
@@ -103,6 +104,7 @@ GRIDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("line", GRIDS.values(), ids=list(GRIDS))
 def test_every_point_of_a_grid_is_composed_as_by_hydra(line: list[str]) -> None:
     composer = compose_line(line)

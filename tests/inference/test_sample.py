@@ -87,6 +87,7 @@ def test_no_control_character_is_harmless() -> None:
     assert harmless("\x1b[2J\x9b31m\r\n") == r"\x1b[2J\x9b31m" + "\n"
 
 
+@pytest.mark.long
 def test_a_terminal_gets_no_escape_sequence_and_a_pipe_exact_text(trained: Path) -> None:
     args = [f"results_dir={trained}", "run=mixed", "temperature=50", "length=400", "prime=\x1b[31m"]
     ours, theirs = pty.openpty()

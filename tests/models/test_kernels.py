@@ -89,6 +89,7 @@ def mode_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "mode", "auto")
 
 
+@pytest.mark.long
 @variants
 @shapes
 @pytest.mark.parametrize("other", ["reference", "torch"])
@@ -196,6 +197,7 @@ def test_replayed_as_a_graph(name: str, activation: str) -> None:
         torch.testing.assert_close(replayed, plain)
 
 
+@pytest.mark.long
 def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
     """To machine code, by the compiler and assembler that come with Triton; no GPU takes part."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
@@ -208,6 +210,7 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path: Path) -> None:
     assert len(done.stdout.splitlines()) == 2 + 3 * 2 + 2 + 2 * 2 + 2 * 4 * 2
 
 
+@pytest.mark.long
 def test_benchmark_runs_in_the_interpreter() -> None:
     script = CHECKOUT / "scripts" / "bench_kernels.py"
     small = "--cells gru --hidden-sizes 5 --steps 2 --batch 2 --rounds 1 --repeats 1 --device cpu"
@@ -235,6 +238,7 @@ def test_why_a_gpu_cannot_run_them(monkeypatch: pytest.MonkeyPatch) -> None:
     fused.why_not.cache_clear()
 
 
+@pytest.mark.long
 def test_charcmp_does_not_import_triton_on_a_cpu() -> None:
     code = (
         "import sys, torch; from charcmp.models.language_model import CharModel; "

@@ -155,6 +155,7 @@ def test_min_gru_is_its_equations() -> None:
     assert torch.equal(state_1BH[0], y_TBH[-1])
 
 
+@pytest.mark.long
 def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None:
     def origin(folder: str, helper: str, step: str = "") -> str:
         where = tmp_path / folder
@@ -224,7 +225,7 @@ def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:
         check(tiny_spec(tiny_text, cell=cell, init="xavier").config)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> None:
     work = tmp_path / "work"
     shutil.copy(FILE, work / "cells.py")

@@ -137,6 +137,7 @@ def test_the_files(small_grid: Path) -> None:
     assert not any(file.name.startswith(".") for file in report.iterdir())
 
 
+@pytest.mark.long
 def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
     code = (
         "import sys; from charcmp.report.make import make_report; "

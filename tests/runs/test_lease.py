@@ -88,6 +88,7 @@ def test_an_owner_that_died_on_this_host_is_followed_at_once(tmp_path: Path, own
     assert not lease.path.exists()
 
 
+@pytest.mark.long
 def test_an_owner_elsewhere_is_judged_by_its_heartbeat(tmp_path: Path, elsewhere) -> None:
     lease = Lease(tmp_path / "owner", SECONDS)
     with pytest.raises(BusyError, match="elsewhere:1"):
@@ -127,7 +128,7 @@ def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:
     assert folder.history.read_text() == "4\n"
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from helpers.console import TINY, Charcmp, wait_for
 from helpers.runs import write_run
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
     none = charcmp("status")
     assert none.returncode == 2
@@ -89,7 +89,7 @@ def test_the_width_of_the_terminal(
     assert "killed by SIGKILL" in " ".join(lines)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_watching_from_another_shell(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
@@ -107,7 +107,7 @@ def test_watching_from_another_shell(
         assert " done 20/20" in lines[-1]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]
     charcmp("sweep", *text, "cell=rnn,gru", "layers=1", "seed=0,1", "jobs=2")

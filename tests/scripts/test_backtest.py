@@ -102,6 +102,7 @@ def test_margins_keep_what_ends_near_the_best(backtest: ModuleType) -> None:
     assert 0.04 < backtest.fitted_margins([backtest.Stored("late", late)])[0] < 0.07
 
 
+@pytest.mark.long
 def test_a_text_of_its_own_is_trained_stored_and_replayed(
     backtest: ModuleType, tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

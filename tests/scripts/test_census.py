@@ -49,7 +49,7 @@ def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPa
     assert census.near_the_best(outcomes)[-1] == Arm(COSINE, 0.012)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_census_stops_goes_on_and_is_reported(
     census: ModuleType,
     tmp_path: Path,

@@ -87,7 +87,7 @@ hydra:
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_sweep_of_variants(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
     folder = tmp_path / "conf" / "experiment"
     folder.mkdir(parents=True)
@@ -124,6 +124,7 @@ def test_the_experiment_of_the_gate_variants(charcmp: Charcmp, tiny_text: Path) 
     assert done.stdout.count("cascaded gate, open ") == 6
 
 
+@pytest.mark.long
 def test_the_practice_table(
     tiny_text: Path,
     tmp_path: Path,

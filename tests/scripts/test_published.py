@@ -200,6 +200,7 @@ def comparable(name: str, contents: bytes) -> object:
     return re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
 
 
+@pytest.mark.long
 def test_a_fresh_clones_report_is_the_published_one(charcmp: Charcmp, tmp_path: Path) -> None:
     none_yet = charcmp("report")
     assert none_yet.returncode == 2

@@ -19,7 +19,7 @@ from charcmp.sweeping.sweep import queue
 from charcmp.training.session import Session
 from charcmp.training.train import train
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from helpers.sweeps import children_of, results, servers_of
 
 from charcmp.sweeping.processes import start, start_server
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 both = pytest.mark.parametrize("forked", [True, False], ids=["forked", "fresh"])
 
 

@@ -22,7 +22,7 @@ from helpers.console import (
 )
 from helpers.sweeps import children_of, results
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
 
 

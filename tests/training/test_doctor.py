@@ -143,6 +143,7 @@ def test_cpus_are_not_examined() -> None:
     assert examined(on_cpu, "float32") == on_cpu
 
 
+@pytest.mark.long
 def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Here on a CPU; where it cannot answer, its last word is told."""
     cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charcmp.errors import UserError
@@ -14,7 +14,7 @@ from charcmp.report.formats import FORMATS
 from charcmp.report.load import Loaded, load_runs
 from charcmp.report.tables import make_tables
 from charcmp.report.writing import fill_in
-from charcmp.report.writing.layout import MEASURES
+from charcmp.report.writing.layout import MEASURES, Measure
 from charcmp.report.writing.render import (
     baselines_csv,
     claims_csv,
@@ -77,7 +77,7 @@ def make_report(
     folder = RunFolder(path)
     folder.create()
     findings = find(tables, fill_tables, baselines_in(source))
-    files = text_files(findings)
+    files = text_files(findings, formats)
     shown = [terminal(findings, full) if tables else "", fill_in.terminal(fill_tables, full)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
@@ -158,21 +158,27 @@ def baselines_in(results_dir: Path) -> list[Baselines]:
     return found
 
 
-def text_files(findings: Findings) -> dict[str, bytes]:
-    """The report's tables and statistics: name -> contents."""
+def text_files(findings: Findings, formats: Sequence[str]) -> dict[str, bytes]:
+    """The report's tables and statistics in the formats that are text: name -> contents."""
     analyses = findings.analyses
     files = fill_in.files(findings.fill_tables)
     if analyses:
+        makers: dict[str, Callable[[Measure], str]] = {
+            "csv": lambda measure: wide_csv(analyses, measure),
+            "md": lambda measure: markdown(findings, measure),
+            "tex": lambda measure: latex(analyses, measure),
+        }
         for measure in MEASURES:
-            name = f"table_{measure.name}"
-            files[f"{name}.csv"] = wide_csv(analyses, measure)
-            files[f"{name}.md"] = markdown(findings, measure)
-            files[f"{name}.tex"] = latex(analyses, measure)
-        files["entries.csv"] = entries_csv(findings.tables)
-        files["differences.csv"] = differences_csv(analyses)
-        files["claims.csv"] = claims_csv(findings.claims)
-        files["against_paper.csv"] = comparison_csv(findings.comparisons)
-        if findings.baselines:
-            files["baselines.csv"] = baselines_csv(findings.baselines)
-        files["statistics.md"] = statistics_markdown(sections(findings))
+            for suffix, make in makers.items():
+                if suffix in formats:
+                    files[f"table_{measure.name}.{suffix}"] = make(measure)
+        if "csv" in formats:
+            files["entries.csv"] = entries_csv(findings.tables)
+            files["differences.csv"] = differences_csv(analyses)
+            files["claims.csv"] = claims_csv(findings.claims)
+            files["against_paper.csv"] = comparison_csv(findings.comparisons)
+            if findings.baselines:
+                files["baselines.csv"] = baselines_csv(findings.baselines)
+        if "md" in formats:
+            files["statistics.md"] = statistics_markdown(sections(findings))
     return {name: text.encode() for name, text in files.items()}

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from charcmp.data.corpus import Corpus
 from charcmp.training.device import device_name
 
 
+@cache
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that this code runs from, and whether its code differs from it."""
+    """Commit of the checkout that this code runs from, and whether its code differs from it.
+
+    As it is when a process first asks, before it trains: later edits are not what it runs.
+    """
     package = Path(__file__).resolve().parents[1]
     top = package.parents[1]
 

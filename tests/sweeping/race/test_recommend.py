@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.console import Charcmp, command, wait_for, write_tiny_text
 
-pytestmark = pytest.mark.processes
+pytestmark = pytest.mark.long
 SMALL = ["cell=rnn,gru", "layers=1", "budget=1500", "train_unroll_steps=10"]
 SMALL += ["device=cpu", "threads=1", "jobs=2"]
 MINUTES = "minutes=2.5"  # it needs half a minute on two quiet cores
