@@ -120,6 +120,50 @@ def test_models_that_are_alike_get_seeds_and_are_called_tied() -> None:
     assert len(finish.outcomes[finish.leader]) > 1
 
 
+def test_the_last_rung_leaves_those_that_are_near() -> None:
+    """The baseline has no privilege there."""
+    stored = Stored(levels(lstm1=1.30, lstm2=1.31, gru2=1.48))
+    finish = race(stored)
+    assert set(finish.arms) == {Model("50k", "lstm", 1), Model("50k", "lstm", 2)}
+    assert GRU_2 in stored.dropped
+    (challenge,) = finish.challenges
+    assert challenge.estimate is not None
+
+
+def test_the_nearest_get_their_seeds_first() -> None:
+    """Where the time does not allow one for all of them; what has one seed is not settled."""
+    stored = Stored(levels(gru1=1.4, lstm1=1.401, gru2=1.402), seconds=2000, noise=1e-5)
+    run = stored.run
+
+    def run_until_the_last_rung(entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        found = run(entries)
+        if len(stored.lengths) == 3 and entries and entries[0].seed == 0:
+            stored.left = 2.5 * stored.seconds(entries[0])
+        return found
+
+    stored.run = run_until_the_last_rung  # type: ignore[method-assign]
+    finish = race(stored)
+    seeds = {model: len(found) for model, found in finish.outcomes.items()}
+    assert seeds == {GRU_1: 2, Model("50k", "lstm", 1): 2, GRU_2: 1}
+    assert not finish.settled
+    assert GRU_2 in finish.tied
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int) -> None:
+    """All of its runs, or all further seeds of it."""
+
+    class Cliff(Stored):
+        def nats(self, entry: Entry) -> float:
+            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
+            return math.inf if is_last and entry.seed >= seed else super().nats(entry)
+
+    finish = race(Cliff(levels(gru1=1.4)))
+    assert finish.rung == 1
+    assert finish.leader == GRU_1
+    assert not finish.settled
+
+
 def test_every_run_fits_into_the_time() -> None:
     for seconds in (1000, 3000, 10_000):
         stored = Stored(levels(gru1=1.4), seconds)

@@ -55,21 +55,37 @@ def losses_by_rate(outcomes: Mapping[Arm, Outcome]) -> dict[Model, dict[float, f
     return losses
 
 
-def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
-    """The models of one budget that go on after a rung, the best first.
-
-    A model is dropped if it lies behind the best one by more than the rung's margin and the noise
-    of the text, or if there are more than the plan has room for. The baseline stays.
-    """
+def near_models(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
+    """The models that lie behind the best one by no more than the margin and the noise of the
+    text, the best first."""
     best = best_arms(outcomes)
     usable = [model for model, arm in best.items() if outcomes[arm].is_usable]
     if not usable:
         return []
     leader = outcomes[best[usable[0]]]
-    near = [model for model in usable if least_lead(outcomes[best[model]], leader) <= margin]
-    kept = near[:most]
-    baseline = [model for model in usable if (model.cell, model.layers) == BASELINE]
-    return kept + [model for model in baseline if model not in kept]
+    return [model for model in usable if least_lead(outcomes[best[model]], leader) <= margin]
+
+
+def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
+    """The models of one budget that go on after a rung, the best first.
+
+    Those that are near the best one, as many as the plan has room for. The baseline stays.
+    """
+    kept = near_models(outcomes, margin)[:most]
+    return kept + [
+        arm.model
+        for arm in best_arms(outcomes).values()
+        if (arm.model.cell, arm.model.layers) == BASELINE
+        and arm.model not in kept
+        and outcomes[arm].is_usable
+    ]
+
+
+def finalists(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
+    """The models of the last rung that get further seeds, the best first: those that are near it,
+    and at least the next one, so that there is something to tell a lead by."""
+    usable = [model for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable]
+    return usable[: max(2, len(near_models(outcomes, margin)))]
 
 
 def least_lead(behind: Outcome, leader: Outcome) -> float:
@@ -108,11 +124,16 @@ class Challenge:
 
 
 def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
-    """The finalist with the lowest mean loss over its seeds, and each of the others against it."""
+    """The finalist with the lowest mean loss over its seeds, and each of the others against it.
+
+    Where some have several seeds, one that has a single one does not lead: it may have been lucky.
+    """
     usable = {model: found for model, found in finalists.items()
               if found and all(one.is_usable for one in found)}  # fmt: skip
-    means = {model: float(np.mean([one.nats for one in runs])) for model, runs in usable.items()}
-    leader, *others = sorted(means, key=lambda model: (means[model], model))
+    means = {model: mean_nats(runs) for model, runs in usable.items()}
+    several = [model for model, runs in usable.items() if len(runs) > 1]
+    leader = min(several if len(several) > 1 else means, key=lambda model: (means[model], model))
+    others = sorted(means.keys() - {leader}, key=lambda model: (means[model], model))
     return leader, [
         Challenge(model, means[model] - means[leader], _judged(usable[model], usable[leader]))
         for model in others

@@ -1,12 +1,12 @@
 """The race itself: rungs of ever longer runs, fewer models on each, then seeds for the last.
 
 It reads validation losses alone, and it does not know whether its runs are trained now or were
-stored: scripts/replay_races.py replays thousands of races from stored ones.
+stored: scripts/backtest.py replays thousands of races from stored ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -21,6 +21,7 @@ from charcmp.sweeping.race.decide import (
     Outcome,
     best_arms,
     challenges,
+    finalists,
     is_settled,
     losses_by_rate,
     mean_nats,
@@ -183,7 +184,11 @@ class Race:
 
     def _survivors(self, rung: int) -> list[Model]:
         found = self._first_seeds(rung)
-        kept = survivors(found, self.margins[rung], MOST_MODELS[rung + 1])
+        return self._keep(rung, survivors(found, self.margins[rung], MOST_MODELS[rung + 1]))
+
+    def _keep(self, rung: int, kept: list[Model]) -> list[Model]:
+        """The other models of the rung are out."""
+        found = self._first_seeds(rung)
         lost = [model for model in best_arms(found) if model not in kept]
         if lost:
             self.out |= set(lost)
@@ -194,29 +199,38 @@ class Race:
         return kept
 
     def _finals(self) -> Finish:
-        """A second seed for all that are near, then looks: each settles it, or gives the leader and
-        its strongest challenger one seed more."""
-        found = self._first_seeds(LAST_RUNG)
-        near = survivors(found, self.margins[LAST_RUNG], MOST_MODELS[LAST_RUNG])
-        arms = {arm.model: arm for arm in self.outcomes[LAST_RUNG] if arm.model in near}
-        self._seeds([self._next_seed(arm) for arm in arms.values()])
+        """A second seed for all that are near, the nearest first, then looks: each settles it, or
+        gives the leader and its strongest challenger one seed more."""
+        best = best_arms(self._first_seeds(LAST_RUNG))
+        chosen = finalists(self._first_seeds(LAST_RUNG), self.margins[LAST_RUNG])
+        if not chosen:  # all diverged
+            return self._finish(LAST_RUNG, 1, False)
+        arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
+        self._seeds(arms.values())
         for _ in range(MOST_LOOKS):
-            leader, against = challenges(self._finalists(LAST_RUNG))
+            if not (left := self._finalists(LAST_RUNG)):
+                break
+            leader, against = challenges(left)
             if is_settled(against, self._alpha(len(against))):
                 return self._finish(LAST_RUNG, len(against), True)
             num_seeds = {model: len(self.outcomes[LAST_RUNG][arm]) for model, arm in arms.items()}
             chosen = next_for_a_seed(leader, against, num_seeds, SEEDS)
-            if not chosen or not self._seeds([self._next_seed(arms[model]) for model in chosen]):
+            if not chosen or not self._seeds([arms[model] for model in chosen]):
                 break
         return self._finish(LAST_RUNG, len(arms) - 1, False)
 
-    def _next_seed(self, arm: Arm) -> Entry:
-        seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
-        return Entry(arm, self.lengths[LAST_RUNG], seed)
-
-    def _seeds(self, entries: Sequence[Entry]) -> bool:
-        """Runs further seeds if there is time for them; whether any ended."""
-        found = self.runner.run(self._possible(entries))
+    def _seeds(self, arms: Iterable[Arm]) -> bool:
+        """The next seed for each of the arms, the first ones first, as far as there is time;
+        whether any ended."""
+        entries, left = [], self.runner.slot_seconds_left()
+        for arm in arms:
+            seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
+            entry = Entry(arm, self.lengths[LAST_RUNG], seed)
+            seconds = self.runner.seconds(entry)
+            if seconds == 0 or seconds <= left:
+                entries.append(entry)
+            left -= seconds
+        found = self.runner.run(entries)
         for entry, outcome in found.items():
             self.outcomes[LAST_RUNG][entry.arm].append(outcome)
         return bool(found)
@@ -233,18 +247,14 @@ class Race:
         return [entry for entry in entries if not self.runner.seconds(entry)]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
-        """The models of a rung by their best arm, without those of which a run diverged.
-
-        Where some have several seeds, without those that have one: it may have been lucky.
-        """
+        """The models of a rung that are not out by their best arm, without those of which a run
+        diverged."""
         best = best_arms(self._first_seeds(rung))
-        found = {
+        return {
             model: self.outcomes[rung][arm]
             for model, arm in best.items()
             if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
         }
-        several = {model: runs for model, runs in found.items() if len(runs) > 1}
-        return several or found
 
     def _alpha(self, num_challengers: int) -> float:
         return ALPHA / (MOST_LOOKS * max(1, num_challengers))
