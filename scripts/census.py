@@ -36,7 +36,9 @@ from charcmp.sweeping.race.decide import (
     survivors,
 )
 from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.recommend import length_settings
 from charcmp.sweeping.slots import make_slots
 
 UPDATES = 400  # of the first step
@@ -86,21 +88,21 @@ class Census:
                 "a census is of one text, one budget and one first seed")  # fmt: skip
         require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
         self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
-        self.lengths = Lengths(updates, self.config.epochs * specs[0].updates_per_epoch)
-        require(updates < self.lengths.full,
+        self.per_epoch = specs[0].updates_per_epoch
+        self.lengths = Lengths(
+            nearest_length(updates, self.per_epoch), self.config.epochs * self.per_epoch
+        )
+        require(self.lengths.short < self.lengths.full,
                 f"--updates {updates}: a training to the end has {self.lengths.full}")  # fmt: skip
 
     @cached_property
     def runner(self) -> LiveRunner:
         slots = make_slots(self.config)
-        per_epoch = self.lengths.full // self.config.epochs
-        return LiveRunner(self.make_job, slots, self.until, self.say, per_epoch)
+        return LiveRunner(self.make_job, slots, self.until, self.say, self.per_epoch)
 
     def make_job(self, entry: Entry) -> Job:
         (model, rate), updates, seed = entry
-        length = [f"epochs={self.config.epochs}"]
-        if updates == self.lengths.short:
-            length = ["epochs=1", f"updates_per_epoch={updates}"]
+        length = length_settings(updates, self.per_epoch)
         overrides = [*self.words[model], f"optimizer.lr={rate:g}", f"seed={seed}", *length]
         return make_job(overrides, self.composer.compose(overrides))
 

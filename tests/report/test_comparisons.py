@@ -105,7 +105,7 @@ def test_a_single_seed_is_judged_by_text_and_said_so(tmp_path: Path) -> None:
     assert "not compared, as one of the two has one seed" in text
     assert "significantly" not in text
     assert {verdict.verdict for verdict in verdicts([analysis])} == {UNDECIDED}
-    assert "2 more seeds of every cell (3 in all)" in verdicts([analysis])[0].decided_by
+    assert "2 more seeds of every model (3 in all)" in verdicts([analysis])[0].decided_by
 
 
 def test_bold_is_not_worse_than_the_best(tmp_path: Path) -> None:

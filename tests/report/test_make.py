@@ -54,7 +54,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
     text = " ".join(" ".join(lines).split())
     assert "Not there yet: LSTM 2 at 50k" in text
     assert "What to take, and what it costs wp, 50 epochs. At 50k take GRU, 1 layer" in text
-    assert "One seed per cell" in text
+    assert "One seed per model" in text
     assert "not re-read from the PDF" in text
     assert "as long as each series' dependence asks for" in text
 
@@ -71,7 +71,7 @@ def test_what_is_printed_unless_all_is_asked_for(
     for said in ("50k       test             1.450", "not re-read from the PDF", "50k = 44,823"):
         assert said in short
         assert said in full
-    for said in ("The paper's claims", "Against the paper", "One seed per cell", "At 50k take"):
+    for said in ("The paper's claims", "Against the paper", "One seed per model", "At 50k take"):
         assert said not in short
         assert said in full
     *_, where, more = short.splitlines()

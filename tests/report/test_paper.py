@@ -58,9 +58,9 @@ def test_summary_against_the_paper(tmp_path: Path) -> None:
     write_run(tmp_path, 3.0, epochs=3)
     lines = {line.of: line for line in compare(tables_of(tmp_path))}
     wp, both = lines["wp, 50 epochs"], lines["both corpora, 50 epochs"]
-    assert (wp.num_cells, wp.num_cells_paper, wp.spearman) == (3, 33, 1.0)
+    assert (wp.num_models, wp.num_models_paper, wp.spearman) == (3, 33, 1.0)
     assert wp.mean_absolute_difference == pytest.approx(0.04 / 3)
     assert wp.mean_difference == pytest.approx(-0.02 / 3)
-    assert (both.num_cells, both.num_cells_paper) == (4, 66)
+    assert (both.num_models, both.num_models_paper) == (4, 66)
     assert both.mean_absolute_difference == pytest.approx(0.12 / 4)
-    assert lines["both corpora, 3 epochs"].num_cells == 1
+    assert lines["both corpora, 3 epochs"].num_models == 1

@@ -119,7 +119,7 @@ def test_the_results_show_the_agreement_with_the_paper() -> None:
     ]
     for row in rows:
         absolute, spearman = (float(row[key]) for key in ("mean_absolute_difference", "spearman"))
-        assert [row["num_cells"], f"{absolute:.3f}", f"{spearman:.2f}"] in shown
+        assert [row["num_models"], f"{absolute:.3f}", f"{spearman:.2f}"] in shown
 
 
 def test_the_results_show_the_differences_that_are_clear() -> None:

@@ -21,8 +21,8 @@ class Comparison:
     """Ours against the paper's, over the entries that both have."""
 
     of: str
-    num_cells: int
-    num_cells_paper: int
+    num_models: int
+    num_models_paper: int
     mean_difference: float  # ours - paper's, nats per character
     mean_absolute_difference: float
     spearman: float | None  # rank correlation; None for fewer than three entries
@@ -59,15 +59,15 @@ def _pairs(tables: Sequence[Table]) -> list[tuple[float, float]]:
     ]
 
 
-def _comparison(of: str, tables: Sequence[Table], num_cells_paper: int | None = None) -> Comparison:
+def _comparison(of: str, tables: Sequence[Table], num_models_paper: int | None = None) -> Comparison:
     pairs = pd.DataFrame(_pairs(tables), columns=["ours", "paper"])
     difference = pairs["ours"] - pairs["paper"]
-    if num_cells_paper is None:
-        num_cells_paper = sum(dataset == tables[0].dataset for dataset, *_ in table1())
+    if num_models_paper is None:
+        num_models_paper = sum(dataset == tables[0].dataset for dataset, *_ in table1())
     return Comparison(
         of=of,
-        num_cells=len(pairs),
-        num_cells_paper=num_cells_paper,
+        num_models=len(pairs),
+        num_models_paper=num_models_paper,
         mean_difference=float(difference.mean()),
         mean_absolute_difference=float(difference.abs().mean()),
         spearman=spearman(pairs["ours"], pairs["paper"]),

@@ -169,13 +169,13 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
     if tally.missing:
         parts.append(
             f"The {_comparisons(len(tally.missing))} of the grid that have not been run, with "
-            f"{ENOUGH_SEEDS} seeds of each cell."
+            f"{ENOUGH_SEEDS} seeds of each model."
         )
     if tally.unseeded:
         fewest = min(len(entry.seeds) for one in tally.unseeded for entry in (one.a, one.b))
         more = max(ENOUGH_SEEDS - fewest, 0)
         parts.append(
-            f"{more} more seeds of every cell ({ENOUGH_SEEDS} in all) to begin "
+            f"{more} more seeds of every model ({ENOUGH_SEEDS} in all) to begin "
             "with: nothing is known of how much a seed changes these losses."
         )
     for one in tally.open[:MOST_NAMED]:

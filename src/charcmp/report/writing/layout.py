@@ -254,7 +254,7 @@ def budgets_note(table: Table) -> str:
 def _seeds_note(table: Table) -> str:
     counts = sorted({len(entry.seeds) for entry in table.done()})
     if counts in ([], [1]):
-        return "One seed per cell: how much a seed moves a loss is not known from these runs."
+        return "One seed per model: how much a seed moves a loss is not known from these runs."
     if len(counts) == 1:
         note = f"Means over {counts[0]} seeds."
     else:

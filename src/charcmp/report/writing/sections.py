@@ -40,7 +40,7 @@ DISTANCE_NOTES = (
     "test positions (10,000, or all of a shorter text).",
     "The RNN is farther by: its mean distance from LSTM and GRU minus theirs, each distance of two "
     "cells less the mean distance of two seeds of one of them (half the energy distance). Needs "
-    "two seeds of each cell; without them distances are not corrected, and nothing is decided.",
+    "two seeds of each model; without them distances are not corrected, and nothing is decided.",
 )
 
 

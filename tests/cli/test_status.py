@@ -1,4 +1,4 @@
-"""Status: every state a run can be in, from real runs."""
+"""`charcmp status`: every state that a run can be in, from real runs."""
 
 import json
 from pathlib import Path
