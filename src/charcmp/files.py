@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -102,6 +103,20 @@ def read_text(path: Path, max_bytes: int) -> bytes:
     if (len(text), after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise UserError(f"{path} changed while it was read; try again when it is complete")
     return text
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder that files can be written to, if it is not there.
+
+    Raises:
+        UserError, StorageError: if it cannot be made or written.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise write_error(path, error) from None
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers.runs import NUM_TEST_CHARS, losses, report_texts, write_run
+from helpers.runs import NUM_TEST_CHARS, add_records, losses, report_texts, write_run
 
 from charcmp.errors import UserError
 from charcmp.report import make
+from charcmp.report.load import load_runs, num_train_chars_of
 from charcmp.report.losses import pack
 from charcmp.report.make import make_report
 
@@ -289,3 +290,19 @@ def test_runs_of_a_gpu_are_marked(tmp_path: Path) -> None:
     text = " ".join((tmp_path / "report" / "table_nats.md").read_text().split())
     assert "Verified runs of a GPU (docs/gpu.md): 1." in text
     assert f"Trained on a GPU and not verified: {unverified.name}." in text
+
+
+def test_a_report_that_cannot_be_written_where_it_is_asked_for(small_grid: Path) -> None:
+    (small_grid / "taken").touch()
+    with pytest.raises(UserError, match=r"taken/report: cannot be written \(Not a directory\)"):
+        make_report(small_grid, out=small_grid / "taken" / "report", formats=["csv"])
+
+
+def test_the_characters_that_an_epoch_reads(tmp_path: Path) -> None:
+    """All of the training text that fills updates, or the beginning that was asked for."""
+    parts = [{}, {"updates_per_epoch": 7}, {"updates_per_epoch": 7, "train_batch_size": 50},
+             {"updates_per_epoch": 999}]  # fmt: skip
+    for seed, extra in enumerate(parts):
+        add_records(write_run(tmp_path, 1.4, seed=seed, extra=extra))
+    runs = sorted(load_runs(tmp_path / "runs").runs, key=lambda run: run.seed)
+    assert [num_train_chars_of(run) for run in runs] == [160_000, 70_000, 35_000, 160_000]

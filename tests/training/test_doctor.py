@@ -158,3 +158,20 @@ def test_this_gpu(charcmp: Charcmp) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     found = {verdict["check"]: verdict["passed"] for verdict in json.loads(done.stdout)}
     assert found == {"torch": True, "kernels": True, "graph": True, "lanes": True}
+
+
+def test_what_is_recorded_is_told_without_another_examination(
+    charcmp: Charcmp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a GPU: of a CPU nothing is recorded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    record = Record({"device": "made up"})
+    record.write([Verdict("torch", True, "1e-7"), Verdict("graph", False, "0.1")])
+    monkeypatch.setattr(verdicts, "record_of", lambda device, precision: record)
+    done = charcmp("doctor", "device=cpu", "--cached")
+    assert done.returncode == 1
+    assert "torch    passed   1e-7\n" in done.stdout
+    assert f"graph    FAILED   0.1; {FALLBACKS['graph']}\n" in done.stdout
+    record.file.write_bytes(b'{"verdicts": [{"check": 1}]}')
+    assert record.read() == []
+    assert len(json.loads(charcmp("doctor", "device=cpu", "--cached", "--json").stdout)) == 2

@@ -42,7 +42,7 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     from charcmp.training import device as devices
     from charcmp.training.doctor import examine
     from charcmp.training.environment import optional_version
-    from charcmp.training.verdicts import Verdict, record_of
+    from charcmp.training.verdicts import record_of
 
     device = devices.resolve_device(device_name)
     torch.set_num_threads(1)  # tensors are small here: several threads wait for one another
@@ -53,11 +53,12 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
         triton = optional_version("triton")
         cuda = torch.version.cuda or "none"
         print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
-    verdicts: list[Verdict] = []
     record = record_of(device, precision)
-    if record is not None and cached:
-        verdicts = record.read()
-    if not verdicts:
+    verdicts = record.read() if record is not None and cached else []
+    if verdicts:
+        if not as_json:
+            print("\n".join(verdict.line for verdict in verdicts))
+    else:
         begun = time.perf_counter()
         for verdict in examine(device, precision):
             verdicts.append(verdict)

@@ -102,7 +102,9 @@ class TrainedRun:
         return _corpus(self.folder, self.result, self.config, data_dir)
 
     def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
-        """The train, val or test text, on the CPU, in the streams and chunks that the run read.
+        """The train, val or test text, on the CPU, in the streams and chunks of an evaluation.
+
+        All of it, whatever sizes the training's updates had and however much an epoch read.
 
         Raises:
             UserError: if the corpus is not here or has changed.

@@ -162,7 +162,14 @@ def largest_state(run: Run) -> float:
 
 
 def num_train_chars_of(run: Run) -> int | None:
-    """Characters that the run was trained on; None where its environment.json does not tell."""
+    """Characters that an epoch of the run reads; None where its environment.json does not tell."""
     if (num_chars := run.environment.corpus.num_chars) is None:
         return None
-    return num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)
+    found = num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)
+    updates = run.identity.get("updates_per_epoch")
+    if not isinstance(updates, int):
+        return found
+    batch, steps = (run.identity.get(f"train_{key}") for key in ("batch_size", "unroll_steps"))
+    batch = batch if isinstance(batch, int) else run.batch_size
+    steps = steps if isinstance(steps, int) else run.unroll_steps
+    return min(found, updates * batch * steps)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charcmp.errors import UserError
-from charcmp.files import write_bytes
+from charcmp.files import make_folder, write_bytes
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
@@ -29,7 +29,7 @@ from charcmp.report.writing.render import (
 from charcmp.report.writing.sections import sections
 from charcmp.report.writing.terminal import terminal
 from charcmp.runs.baselines import Baselines, load_baselines
-from charcmp.runs.folder import RunFolder, runs_dir
+from charcmp.runs.folder import runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
@@ -74,20 +74,19 @@ def make_report(
     fill_tables = make_tables(loaded.runs, filters, "fill")
     if not (tables or fill_tables):
         raise UserError(f"no finished run matches {filters}; there are {len(loaded.runs)}")
-    folder = RunFolder(path)
-    folder.create()
+    make_folder(path)
     findings = find(tables, fill_tables, baselines_in(source))
     files = text_files(findings, formats)
     shown = [terminal(findings, full) if tables else "", fill_in.terminal(fill_tables, full)]
     print("\n\n".join(filter(None, shown)) + "\n", flush=True)
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings, with_png="png" in formats)
-    written = _write(folder.path, files, formats)
+    written = _write(path, files, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
         print(f"corrupt files, each named on stderr: {len(loaded.complaints)}")
-    print(_where(folder.path, written, full))
+    print(_where(path, written, full))
 
 
 def _where(folder: Path, written: Sequence[str], full: bool) -> str:
@@ -102,7 +101,7 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     """Writes the files whose suffix is one of the formats; returns their names."""
     wanted = [name for name in files if Path(name).suffix[1:] in formats]
     for name in wanted:
-        RunFolder((folder / name).parent).create()
+        make_folder((folder / name).parent)
         write_bytes(folder / name, files[name])
     return wanted
 

@@ -189,18 +189,19 @@ class RunFolder:
         failure = self.read_failure() or Failure("no result and no reason recorded")
         return f"{failure.line} (log: {self.log})"
 
-    def write_failure(self, reason: str, detail: str = "", retry: bool = False) -> None:
+    def write_failure(
+        self, reason: str, detail: str = "", retry: bool = False, is_users: bool = False
+    ) -> None:
         """Records why there is no result.
 
         Args:
             reason: one line.
             detail: a traceback or the end of a log.
             retry: whether the next sweep may try again unasked: what failed cost nothing.
+            is_users: whether it is a mistake of the user's, which every run like it would meet.
         """
-        self.write_json(
-            self.failure,
-            {"reason": reason, "detail": detail, "retry": retry, "time": time.time()},
-        )
+        failure = {"reason": reason, "detail": detail, "retry": retry, "is_users": is_users}
+        self.write_json(self.failure, failure | {"time": time.time()})
 
     def record_death(self, reason: str, detail: str = "") -> None:
         """Records, from outside, why a run ended that could not do so itself; not if it could,

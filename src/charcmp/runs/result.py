@@ -228,6 +228,7 @@ class Failure(Struct, frozen=True):
 
     reason: str
     retry: bool = False  # whether the next sweep may try again unasked
+    is_users: bool = False  # a mistake of the user's, which every run like it would meet
 
     @property
     def line(self) -> str:

@@ -9,6 +9,7 @@ that breaks too, with each run in a process of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
@@ -51,22 +52,21 @@ def work(connection: Connection) -> None:
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
     lanes: set[threading.Thread] = set()
-    is_open = True
-    while is_open or lanes:
-        try:
-            if connection.poll(POLL_SECONDS) and is_open:
+    with contextlib.suppress(EOFError, OSError):  # the sweep is gone
+        while not should_stop():
+            if connection.poll(POLL_SECONDS):
                 order = connection.recv()
                 lane = threading.Thread(target=_run, args=(order, should_stop, endings))
                 lane.start()
                 lanes.add(lane)
             while not endings.empty():
                 connection.send(endings.get())
-        except (EOFError, OSError):  # the sweep is gone
-            is_open = False
-        lanes = {lane for lane in lanes if lane.is_alive()}
-        is_open = is_open and not should_stop()
-    while not endings.empty():
-        connection.send(endings.get())
+            lanes = {lane for lane in lanes if lane.is_alive()}
+    for lane in lanes:
+        lane.join()
+    with contextlib.suppress(OSError):
+        while not endings.empty():
+            connection.send(endings.get())
 
 
 def _run(

@@ -118,8 +118,10 @@ class Pool:
         self.begun = self.last_line = time.monotonic()
 
     def run(self) -> None:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
+        handlers = {
+            signum: signal.signal(signum, self._on_signal)
+            for signum in (signal.SIGINT, signal.SIGTERM)
+        }
         try:
             while (self.waiting or self.running) and not self.stop:
                 while self.free and (job := self._next_job()) is not None:
@@ -136,6 +138,8 @@ class Pool:
             self.bar.close()
             lanes = [lanes.process for lanes in self.lanes.values()]
             _stop_all([child.process for child in self.running] + lanes)
+            for signum, handler in handlers.items():
+                signal.signal(signum, handler)
         if self.stop_reason is not None:
             raise self.stop_reason
 
@@ -158,6 +162,8 @@ class Pool:
         if job.folder.result.exists():  # by another sweep, meanwhile
             self.done += self.estimates[job].seconds
             self.num_done += 1
+            if self.on_end is not None:
+                self.on_end(job)
             return
         job.folder.create()
         slot = self.free[0]

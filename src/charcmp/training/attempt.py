@@ -68,7 +68,7 @@ def train_one(
             except (Interrupted, BusyError, StorageError):
                 raise
             except UserError as error:
-                folder.write_failure(str(error), retry=True)
+                folder.write_failure(str(error), retry=True, is_users=True)
                 raise
             except Exception as error:
                 folder.write_failure(

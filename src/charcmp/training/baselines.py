@@ -14,6 +14,7 @@ from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.corpus import Splits, Streams, Symbols
 from charcmp.data.dataset import safe_name
 from charcmp.errors import require
+from charcmp.files import make_folder
 from charcmp.models.compressors import COMPRESSORS, nats_given
 from charcmp.models.ngram import Floats, Grams, Order, by_context, grams_of, nats_under, prune
 from charcmp.runs.baselines import (
@@ -26,7 +27,6 @@ from charcmp.runs.baselines import (
     read_baselines,
     write_baselines,
 )
-from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError
 
 MAX_CONTEXT = 20  # characters: the paper's longest
@@ -74,7 +74,7 @@ def baselines_of(spec: RunSpec, budgets: Iterable[int]) -> Baselines:
         if wanted <= set(stored.budgets):
             return stored
         wanted |= set(stored.budgets)
-    RunFolder(baselines_dir(config.results_dir)).create()
+    make_folder(baselines_dir(config.results_dir))
     found = Baselines(
         version=VERSION,
         dataset=corpus.name,

@@ -6,7 +6,6 @@ Without torch: a sweep reads verdicts and does not import it.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ import msgspec
 from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
 from charcmp.files import canonical_json, write_json
+from charcmp.runs.result import CorruptFileError, read_json
 from charcmp.training.nvidia import driver_version
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ class Verdict:
         text = f"{self.check:8} {'passed' if self.passed else 'FAILED'}   {self.measured}"
         fallback = "" if self.passed else FALLBACKS.get(self.check, "")
         return f"{text}; {fallback}" if fallback else text
+
+
+class _File(msgspec.Struct):
+    verdicts: list[Verdict]
+
+
+_FILE = msgspec.json.Decoder(_File)
 
 
 @cache
@@ -83,10 +90,10 @@ class Record:
     def read(self) -> list[Verdict]:
         """[] where there are none, or none that can be read: the checks are then made again."""
         try:
-            found = json.loads(self.file.read_bytes()[:MAX_BYTES])
-            return [msgspec.convert(verdict, Verdict) for verdict in found["verdicts"]]
-        except (OSError, ValueError, KeyError, TypeError):
+            found = read_json(self.file, _FILE, MAX_BYTES)
+        except CorruptFileError:
             return []
+        return found.verdicts if found else []
 
     def write(self, verdicts: list[Verdict]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,9 @@ def _pairs(tables: Sequence[Table]) -> list[tuple[float, float]]:
     ]
 
 
-def _comparison(of: str, tables: Sequence[Table], num_models_paper: int | None = None) -> Comparison:
+def _comparison(
+    of: str, tables: Sequence[Table], num_models_paper: int | None = None
+) -> Comparison:
     pairs = pd.DataFrame(_pairs(tables), columns=["ours", "paper"])
     difference = pairs["ours"] - pairs["paper"]
     if num_models_paper is None:

@@ -67,12 +67,19 @@ class LiveRunner:
         return max(0.0, self.until - time.monotonic()) * len(self.slots)
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        """See race.Runner.
+
+        Raises:
+            UserError: if a run fails by a mistake of the user's, such as a text that has changed.
+        """
         jobs = {entry: self.make_job(entry) for entry in entries}
         entry_of = {job: entry for entry, job in jobs.items()}
 
         def ended(job: Job) -> None:
             if (outcome := outcome_of(job)) is not None:
                 self.on_end(entry_of[job], outcome)
+            elif (failure := job.folder.read_failure()) is not None and failure.is_users:
+                raise UserError(failure.line)
 
         to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
         for job in jobs.values():
@@ -99,19 +106,13 @@ class LiveRunner:
 
 
 def outcome_of(job: Job) -> Outcome | None:
-    """How a run came out, infinite if it failed; None if it is not over.
-
-    Raises:
-        UserError: if it failed by a mistake of the user's, such as a text that has changed.
-    """
+    """How a run came out, infinite if it failed; None if it is not over, or failed by a mistake of
+    the user's alone."""
     folder = job.folder
     result = folder.read_result()
     if result is None:
-        if (failure := folder.read_failure()) is None:
-            return None
-        if failure.retry:
-            raise UserError(failure.line)
-        return Outcome(math.inf)
+        failure = folder.read_failure()
+        return None if failure is None or failure.is_users else Outcome(math.inf)
     if result.val_nats_per_char is None:
         return Outcome(math.inf)
     try:
