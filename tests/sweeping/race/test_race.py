@@ -10,6 +10,7 @@ import pytest
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.decide import (
+    FEWEST_SEEDS,
     MARGINS,
     Outcome,
     challenges,
@@ -25,7 +26,7 @@ from charcmp.sweeping.race.plan import (
     longest_run,
     nearest_length,
 )
-from charcmp.sweeping.race.race import Entry, Finish, Race
+from charcmp.sweeping.race.race import MOST_LOOKS, Entry, Finish, Race
 from charcmp.sweeping.race.recommend import length_settings
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
@@ -159,9 +160,31 @@ def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int) -> None:
             return math.inf if is_last and entry.seed >= seed else super().nats(entry)
 
     finish = race(Cliff(levels(gru1=1.4)))
-    assert finish.rung == 1
-    assert finish.leader == GRU_1
-    assert not finish.settled
+    assert (finish.rung, finish.leader, finish.end) == (1, GRU_1, "worse")
+
+
+@pytest.mark.parametrize(("worse", "rung"), [(0.002, 2), (0.05, 1)])
+def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
+    """By more than is worth knowing; less may be a seed's luck."""
+
+    class Overfit(Stored):
+        def nats(self, entry: Entry) -> float:
+            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
+            gained = 100 / entry.updates
+            return super().nats(entry) - gained + (worse if is_last else 0.0)
+
+    finish = race(Overfit(levels(gru1=1.4)))
+    assert finish.rung == rung
+    assert (finish.end == "worse") == (rung == 1)
+
+
+def test_looks_that_are_spent_end_a_race() -> None:
+    """Models that are as good, of seeds that differ much: no time would settle it."""
+    finish = race(Stored(levels(gru1=1.4, gru2=1.4, lstm1=1.4), seconds=1e6, noise=0.02))
+    assert finish.end == "seeds"
+    seeds = [len(found) for found in finish.outcomes.values()]
+    assert min(seeds) >= FEWEST_SEEDS
+    assert max(seeds) == FEWEST_SEEDS + MOST_LOOKS - 1
 
 
 def test_every_run_fits_into_the_time() -> None:
@@ -255,9 +278,13 @@ def test_a_look_at_the_finalists() -> None:
     assert [one.model for one in found] == [GRU_2, third]
     assert tied(found, 0.05) == [GRU_2]
     assert is_settled(found, 0.05)
-    assert next_for_a_seed(leader, found, {GRU_1: 3, GRU_2: 2, third: 1}, most=5) == [GRU_2]
-    assert next_for_a_seed(leader, found, {GRU_1: 3, GRU_2: 3}, most=5) == [GRU_1, GRU_2]
-    assert next_for_a_seed(leader, found, {GRU_1: 5, GRU_2: 5}, most=5) == []
+    for num_seeds, chosen in (
+        ({GRU_1: 1, GRU_2: 1, third: 1}, [GRU_1, GRU_2, third]),
+        ({GRU_1: 3, GRU_2: 2, third: 2}, [GRU_2, third]),
+        ({GRU_1: 3, GRU_2: 3, third: 3}, [GRU_1, GRU_2]),
+        ({GRU_1: 4, GRU_2: 3, third: 4}, [GRU_2]),
+    ):
+        assert next_for_a_seed(leader, found, num_seeds, 0.05) == chosen
     one_seed = challenges({GRU_1: a[:1], GRU_2: b[:1]})[1]
     assert not is_settled(one_seed, 0.05)
     assert tied(one_seed, 0.05) == [GRU_2]

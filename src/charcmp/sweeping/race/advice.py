@@ -111,7 +111,9 @@ class Advice:
         if rival is None:
             return ["Nothing else is left to compare it with."]
         (against,) = [one for one in self.finish.challenges if one.model == rival.model]
-        said = f"Next by validation loss: {label(rival.model)}, {against.difference:.4f} behind"
+        distance = f"{abs(against.difference):.4f} "
+        distance += "behind" if against.difference >= 0 else "ahead of it, but by one seed"
+        said = f"Next by validation loss: {label(rival.model)}, {distance}"
         if against.estimate is not None:
             low, high = against.estimate.interval()
             said += f" ({PERCENT} % interval over seeds and text {low:+.4f} to {high:+.4f})"
@@ -147,7 +149,13 @@ class Advice:
         return [f"Ahead of it on the same test text, without a network: {named}."]
 
     def _certainty(self) -> list[str]:
-        if self.finish.rung < LAST_RUNG:
+        finish = self.finish
+        if finish.end == "worse":
+            return [
+                "Longer training was worse on this text, so this is what a shorter one came to, "
+                "with one seed: another may change it."
+            ]
+        if finish.rung < LAST_RUNG:
             return [
                 "The time was over before the longest trainings were done, and short ones favour "
                 "models that learn fast: more minutes= go on from here."
@@ -157,15 +165,24 @@ class Advice:
                 "One seed tells nothing of how much another would change this: more minutes= give "
                 "it more."
             ]
-        if not self.finish.settled:
+        if finish.end == "time":
             return [
                 f"The time was over before it was sure that no finalist is better by more than "
                 f"{WORTH_KNOWING:g} nats; more minutes= go on from here."
             ]
+        if finish.end == "seeds":
+            return [
+                f"After {len(self.take.results)} seeds it is not sure that no finalist is better "
+                f"by more than {WORTH_KNOWING:g} nats: they are that close, or their seeds differ "
+                "that much."
+            ]
+        if not finish.challenges:
+            return []
         return [
-            f"With {PERCENT} % confidence no finalist is better by more than {WORTH_KNOWING:g} "
-            "nats at this length of training, on text like the validation text. Of the models that "
-            "were out before, only the back-test speaks (docs/recommend.md)."
+            f"With {PERCENT} % confidence no finalist, at the learning rate that it raced at, is "
+            f"better by more than {WORTH_KNOWING:g} nats at this length of training, on text like "
+            "the validation text. Of the models that were out before, only the back-test speaks "
+            "(docs/recommend.md)."
         ]
 
     def record(self) -> dict[str, Any]:
@@ -199,6 +216,7 @@ class Advice:
                 for one in self.baselines
             ],
             "settled": self.finish.settled,
+            "end": self.finish.end,
             "minutes": round(self.minutes, 2),
             "num_runs": self.num_runs,
             "seconds_train": take.seconds_train,

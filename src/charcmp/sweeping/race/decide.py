@@ -20,6 +20,9 @@ MARGINS = (0.06, 0.02, 0.015)
 TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
 WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
 ALPHA = 0.05
+# Of every finalist before the first look: an interval from two seeds is wide, and too narrow where
+# the models' variances over seeds differ.
+FEWEST_SEEDS = 3
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,8 @@ class Challenge:
 def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
     """The finalist with the lowest mean loss over its seeds, and each of the others against it.
 
-    Where some have several seeds, one that has a single one does not lead: it may have been lucky.
+    Where two or more have several seeds, one that has a single one does not lead: it may have been
+    lucky.
     """
     usable = {model: found for model, found in finalists.items()
               if found and all(one.is_usable for one in found)}  # fmt: skip
@@ -170,14 +174,20 @@ def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
 
 
 def next_for_a_seed(
-    leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], most: int
+    leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], alpha: float
 ) -> list[Model]:
-    """Who gets the next seed: the leader and its strongest challenger.
+    """Who gets the next seed: those that have fewest, the nearest first; where all have as many,
+    the leader and the challenger that may be ahead of it by most.
 
-    Only the one with fewer, where their numbers differ; nobody, once they have all.
+    Args:
+        leader, found: from `challenges`.
+        num_seeds: of the leader and all challengers.
+        alpha: of the interval that a look reads.
     """
-    strongest = [one.model for one in sorted(found, key=lambda one: one.difference)][:1]
-    fewest = min(num_seeds[model] for model in (leader, *strongest))
-    if fewest >= most:
-        return []
-    return [model for model in (leader, *strongest) if num_seeds[model] == fewest]
+    fewest = min(num_seeds.values())
+    nearest = [leader, *(one.model for one in sorted(found, key=lambda one: one.difference))]
+    if fewest < FEWEST_SEEDS:
+        return [model for model in nearest if num_seeds[model] == fewest]
+    strongest = min(found, key=lambda one: one.interval(alpha)[0])
+    behind = min(num_seeds[leader], num_seeds[strongest.model])
+    return [model for model in (leader, strongest.model) if num_seeds[model] == behind]

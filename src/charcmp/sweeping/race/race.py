@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import cell_info
 from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.decide import (
     ALPHA,
+    FEWEST_SEEDS,
     MARGINS,
+    WORTH_KNOWING,
     Challenge,
     Outcome,
     best_arms,
@@ -24,7 +26,6 @@ from charcmp.sweeping.race.decide import (
     finalists,
     is_settled,
     losses_by_rate,
-    mean_nats,
     next_for_a_seed,
     survivors,
     tied,
@@ -32,9 +33,14 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
-SEEDS = 5  # of the leader and its challenger at most
-# Planned looks at the finalists, from the second seed on; each spends its part of alpha.
-MOST_LOOKS = SEEDS - 1
+# Planned looks at the finalists, each with a part of alpha: one when all of them have FEWEST_SEEDS,
+# then one after each further seed of the leader and its challenger.
+MOST_LOOKS = 3
+
+
+# Why a race ended: no finalist can be better by more than is worth knowing; the time was over; the
+# looks were spent and it is still not sure; the longest training was worse than a shorter one.
+End = Literal["settled", "time", "seeds", "worse"]
 
 
 class Entry(NamedTuple):
@@ -87,9 +93,13 @@ class Finish:
     arms: dict[Model, Arm]  # of the finalists, the leader's among them
     outcomes: dict[Model, list[Outcome]]  # by seed
     challenges: list[Challenge]
-    alpha: float  # of each challenge at the last look
+    alpha: float  # of the two-sided interval of each challenge at a look
     num_runs: int  # of the whole race
-    settled: bool  # no challenger can be better by more than is worth knowing
+    end: End
+
+    @property
+    def settled(self) -> bool:
+        return self.end == "settled"
 
     @property
     def tied(self) -> list[Model]:
@@ -140,7 +150,7 @@ class Race:
             arms = [best[model] for model in models]
             if self._rung(2, arms):
                 return self._finals()
-        return self._finish(max(rung for rung, found in self.outcomes.items() if found), 1, False)
+        return self._finish("time")
 
     def _first_rung(self) -> None:
         arms = first_arms(self.models)
@@ -199,25 +209,27 @@ class Race:
         return kept
 
     def _finals(self) -> Finish:
-        """A second seed for all that are near, the nearest first, then looks: each settles it, or
-        gives the leader and its strongest challenger one seed more."""
+        """Seeds for all that are near, until there are enough for a first look; then looks: each
+        settles it, or gives the leader and its strongest challenger one seed more."""
         best = best_arms(self._first_seeds(LAST_RUNG))
         chosen = finalists(self._first_seeds(LAST_RUNG), self.margins[LAST_RUNG])
         if not chosen:  # all diverged
-            return self._finish(LAST_RUNG, 1, False)
+            return self._finish("time")
         arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
-        self._seeds(arms.values())
-        for _ in range(MOST_LOOKS):
-            if not (left := self._finalists(LAST_RUNG)):
-                break
+        looks = 0
+        while left := self._finalists(LAST_RUNG):
             leader, against = challenges(left)
-            if is_settled(against, self._alpha(len(against))):
-                return self._finish(LAST_RUNG, len(against), True)
-            num_seeds = {model: len(self.outcomes[LAST_RUNG][arm]) for model, arm in arms.items()}
-            chosen = next_for_a_seed(leader, against, num_seeds, SEEDS)
-            if not chosen or not self._seeds([arms[model] for model in chosen]):
+            num_seeds = {model: len(runs) for model, runs in left.items()}
+            if min(num_seeds.values()) >= FEWEST_SEEDS:
+                looks += 1
+                if is_settled(against, self._alpha(len(against))):
+                    return self._finish("settled")
+                if looks == MOST_LOOKS:
+                    return self._finish("seeds")
+            chosen = next_for_a_seed(leader, against, num_seeds, self._alpha(len(against)))
+            if not self._seeds([arms[model] for model in chosen]):
                 break
-        return self._finish(LAST_RUNG, len(arms) - 1, False)
+        return self._finish("time")
 
     def _seeds(self, arms: Iterable[Arm]) -> bool:
         """The next seed for each of the arms, the first ones first, as far as there is time;
@@ -257,17 +269,20 @@ class Race:
         }
 
     def _alpha(self, num_challengers: int) -> float:
-        return ALPHA / (MOST_LOOKS * max(1, num_challengers))
+        """Of the two-sided interval that a look reads: twice what it may spend on a challenger, as
+        it goes wrong on one side only."""
+        return 2 * ALPHA / (MOST_LOOKS * max(1, num_challengers))
 
-    def _finish(self, rung: int, num_challengers: int, settled: bool) -> Finish:
-        """At this rung, or at a shorter one if longer training made things worse (short texts)."""
-        usable = {r: found for r in self.outcomes if r <= rung and (found := self._finalists(r))}
+    def _finish(self, end: End) -> Finish:
+        """At the longest rung there is, or at a shorter one if longer training made things worse by
+        more than is worth knowing (short texts): by first seeds, as shorter rungs have no others.
+        """
+        usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:
             raise UserError("every run diverged at the longer training; minutes= less may do")
-        best_of = {
-            r: min(mean_nats(runs) for runs in found.values()) for r, found in usable.items()
-        }
-        chosen = min(best_of, key=lambda r: (best_of[r], -r))
+        longest = max(r for r, found in self.outcomes.items() if found)
+        best_of = {r: min(runs[0].nats for runs in found.values()) for r, found in usable.items()}
+        chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))
         leader, against = challenges(usable[chosen])
         best = best_arms(self._first_seeds(chosen))
         return Finish(
@@ -277,9 +292,9 @@ class Race:
             arms={model: best[model] for model in usable[chosen]},
             outcomes=usable[chosen],
             challenges=against,
-            alpha=self._alpha(num_challengers),
+            alpha=self._alpha(len(against)),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
-            settled=settled and chosen == rung,
+            end=end if chosen == longest else "worse",
         )
 
 
