@@ -179,10 +179,11 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     assert "LSTM 1 at 50k: 0.006" in text
     assert "GRU 1 at 50k: 0.002" in text
     assert (
-        "1 runs diverged, over all dropouts and learning rates tried"
+        "1 run diverged, over all dropouts and learning rates tried"
         in (tmp_path / "report" / "statistics.md").read_text()
     )
     assert "lies at an end of what was tried" in text
+    assert "flatters a mean of three seeds" in text
     entries = pd.read_csv(tmp_path / "report" / "entries.csv")
     assert set(entries["learning_rate"]) == {0.002, 0.006}
 
@@ -214,6 +215,7 @@ def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert "Rates tried at 50k: 0.003, 0.006, 0.012." in text
     assert "trained at all of them, at some for a shorter time alone." in text
+    assert "flatters" not in text  # one seed each
 
 
 def test_many_models_have_their_speed_beside_their_loss(tmp_path: Path) -> None:
@@ -249,7 +251,7 @@ def test_diverged_shows_only_where_nothing_is_done(
     assert next(line for line in out.splitlines() if line.startswith("50k")).split()[2:] == (
         ["1.500", "—", "—", "diverged", "—", "—"]
     )
-    assert "Diverged runs: LSTM 1 at 50k: 1; RNN 1 at 50k: 1." in out
+    assert "Diverged runs: LSTM 1 at 50k: 1, not in its mean; RNN 1 at 50k: 1." in out
     entries = pd.read_csv(tmp_path / "report" / "entries.csv")
     assert list(entries["status"]) == ["done", "diverged"]
 

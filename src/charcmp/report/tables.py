@@ -51,6 +51,7 @@ class Entry:
     status: str  # done | diverged: every run of it
     runs: list[Run]  # that the figures are of, by seed
     num_diverged: int  # of all its runs, at whatever dropout and learning rate
+    num_left_out: int  # seeds at what was chosen that diverged: the means are over the others
     dropout: float
     dropout_candidates: list[float]
     rate: float  # learning rate; NaN for the default of an optimiser other than RMSProp
@@ -449,6 +450,7 @@ def make_entry(
         status="done" if done else "diverged",
         runs=shown,
         num_diverged=sum(run.status == "diverged" for run in runs),
+        num_left_out=len(candidates[chosen]) - len(shown),
         dropout=chosen[1],
         dropout_candidates=sorted({dropout for _, dropout in candidates}),
         rate=chosen[0],

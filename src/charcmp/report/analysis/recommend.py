@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from charcmp.output import counted
 from charcmp.report.analysis.comparisons import Analysis, Difference
 from charcmp.report.analysis.speed import chars_per_second
 from charcmp.report.analysis.wording import (
@@ -135,7 +136,8 @@ def _has_one_seed(difference: Difference) -> bool:
 def diverged_text(entry: Entry) -> str:
     """`1 of 3 seeds diverged`"""
     if len(entry.dropout_candidates) > 1 or len(entry.rate_candidates) > 1:
-        return f"{entry.num_diverged} runs diverged, over all dropouts and learning rates tried"
+        runs = counted(entry.num_diverged, "run")
+        return f"{runs} diverged, over all dropouts and learning rates tried"
     total = entry.num_diverged + (len(entry.seeds) if entry.is_done else 0)
     return f"{entry.num_diverged} of {total} seeds diverged"
 
