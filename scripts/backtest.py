@@ -34,7 +34,14 @@ from charcmp.cli.line import read_line, run_composed
 from charcmp.errors import UserError
 from charcmp.files import write_atomically, write_bytes
 from charcmp.sweeping.cost import run_seconds
-from charcmp.sweeping.race.arms import BASELINE, Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.arms import (
+    SAFE_CHOICE,
+    Arm,
+    Model,
+    best_neighbours,
+    first_arms,
+    next_rate,
+)
 from charcmp.sweeping.race.decide import (
     MARGINS,
     Outcome,
@@ -321,7 +328,7 @@ def replay_text(
     rng = np.random.default_rng(minutes)
     regrets: dict[str, list[float]] = defaultdict(list)
     held = []
-    constant = next(model for model in stored.models if (model.cell, model.layers) == BASELINE)
+    constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
     for _ in range(races):
         replay = Replay(stored, rng, 60 * minutes * slots)
         try:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from charcmp.report.analysis.intervals import Estimate, estimate
 from charcmp.report.text_variance import Component, text_variance
-from charcmp.sweeping.race.arms import BASELINE, Arm, Model
+from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 
 # How far behind, beyond what its text explains, a model may be after a rung and stay: so much have
 # models made up later in the races that were replayed (LOG.md). Nats per character.
@@ -69,13 +69,14 @@ def near_models(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
 def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
     """The models of one budget that go on after a rung, the best first.
 
-    Those that are near the best one, as many as the plan has room for. The baseline stays.
+    Those that are near the best one, as many as the plan has room for. The safe choice
+    stays.
     """
     kept = near_models(outcomes, margin)[:most]
     return kept + [
         arm.model
         for arm in best_arms(outcomes).values()
-        if (arm.model.cell, arm.model.layers) == BASELINE
+        if (arm.model.cell, arm.model.layers) == SAFE_CHOICE
         and arm.model not in kept
         and outcomes[arm].is_usable
     ]
