@@ -219,8 +219,8 @@ def measure_speed(
         device: where; None: where its configuration says.
         ready: met when all that is prepared once is done, before the clock starts.
     """
+    from charcmp.training.cuda_streams import at_work_on
     from charcmp.training.device import prepare
-    from charcmp.training.streams import at_work_on
 
     try:
         where = prepare(replace(spec.config, device=device or spec.config.device), threads)

@@ -26,13 +26,13 @@ from charcmp.runs.result import Result
 from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.cuda_graph import Late, wait_for
+from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import learning_rate
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, remarks
-from charcmp.training.streams import at_work_on
 from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
