@@ -173,7 +173,9 @@ def false_findings(runs: list[Run]) -> dict[str, bool]:
     analysis = analyse(table, num_resamples=10)
     (row,) = table.rows
     found = {
-        family: any(one.both.significant for one in analysis.of(family) if one.both is not None)
+        family: any(
+            one.both.significant for one in analysis.differences_of(family) if one.both is not None
+        )
         for family in PLANNED
     }
     bold = analysis.not_worse(row)

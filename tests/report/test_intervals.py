@@ -277,7 +277,7 @@ def test_seeds_of_one_cell_under_two_names(simulation: ModuleType) -> None:
         ]  # fmt: skip
         (table,) = make_tables(renamed, Filters())
         analysis = analyse(table, num_resamples=10)
-        (one,) = analysis.of("lstm_gru")
+        (one,) = analysis.differences_of("lstm_gru")
         plain += one.both.plain_sign != 0
         significant += one.both.significant or len(analysis.not_worse("50k")) < 2
         over_text += one.text.significant

@@ -127,7 +127,7 @@ class Table:
         return [entry for entry in self.entries.values() if entry.is_done]
 
     def paper_nats(self, row: str, cell: str, layers: int) -> float | None:
-        return paper.figure(self.dataset, self.layout, row, cell, layers)
+        return paper.test_nats(self.dataset, self.layout, row, cell, layers)
 
 
 def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
@@ -384,7 +384,7 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
 
     def paper_nats(row: str, cell: str, layers: int) -> float | None:
         layout = common["dataset.layout"]
-        return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
+        return paper.test_nats(common["dataset"], layout, row, cell, layers) if is_lm else None
 
     entries = {
         place: make_entry(

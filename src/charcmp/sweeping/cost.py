@@ -75,8 +75,9 @@ class Speeds:
         self.measured: dict[str, float] = _read_speeds(self.file)
         speeds: dict[str, list[float]] = {}
         for path in (Path(results_dir) / "runs").glob("*/result.json"):
-            if (told := _told_by(path)) is not None:
-                speeds.setdefault(told[0], []).append(told[1])
+            if (found := _finished_speed(path)) is not None:
+                key, chars_per_second = found
+                speeds.setdefault(key, []).append(chars_per_second)
         self.finished = {key: statistics.median(values) for key, values in speeds.items()}
 
     def find(self, key: str) -> tuple[float, str] | None:
@@ -99,7 +100,7 @@ def _read_speeds(file: Path) -> dict[str, float]:
         return {}  # an estimate's cache: without it, shapes are measured again
 
 
-def _told_by(result_file: Path) -> tuple[str, float] | None:
+def _finished_speed(result_file: Path) -> tuple[str, float] | None:
     """Shape and speed of a finished run; None if its files do not tell."""
     try:
         result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)

@@ -32,7 +32,7 @@ from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import learning_rate
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
-from charcmp.training.step import Step, cut_corpus, remarks
+from charcmp.training.step import Step, cut_corpus, notes
 from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
@@ -121,7 +121,7 @@ class Training:
         """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
         step, place, config = self.step, self.place, self.spec.config
         self.last_tick = time.monotonic()
-        told = self.loss_sum.read(place.chunk)
+        read = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
             wait_for(step.loss_sum.device)
@@ -132,9 +132,9 @@ class Training:
             raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
         self.note_progress()
         self.clock = time.perf_counter()
-        if told is None:
+        if read is None:
             return None
-        loss_sum, num_chunks = told
+        loss_sum, num_chunks = read
         so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
         self._say_progress(so_far)
@@ -279,8 +279,8 @@ def run_protocol(
 ) -> Result:
     """`train`, on a device that is set up, with the text on it."""
     config, say = spec.config, session.say
-    for remark in remarks(step, device):
-        say(f"note: {remark}")
+    for note in notes(step, device):
+        say(f"note: {note}")
     training = Training(spec, folder, step, session)
     place = training.place
     describe_run(spec, folder, device, session)

@@ -14,7 +14,7 @@ both    would models of other seeds keep it on other text? Needs two seeds of ea
 from __future__ import annotations
 
 import itertools
-import statistics as pystatistics
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +99,7 @@ class Difference:
         """Of one run, mean over the two models; None where one of them has a single seed."""
         parts = [_seed_variance(entry) for entry in (self.a, self.b)]
         known = [part for part in parts if part is not None]
-        return pystatistics.fmean(known) if len(known) == 2 else None
+        return statistics.fmean(known) if len(known) == 2 else None
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Analysis:
     power: list[Power] = field(default_factory=list)
     distances: list[Distances] = field(default_factory=list)
 
-    def of(self, family: str, row: str | None = None) -> list[Difference]:
+    def differences_of(self, family: str, row: str | None = None) -> list[Difference]:
         return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
     def family_size(self, family: str) -> int:
@@ -148,7 +148,7 @@ class Analysis:
 
     def missing(self, family: str) -> list[Pair]:
         """The pairs of the grid that have not been run, or have diverged."""
-        run = {(one.row, one.a.column, one.b.column) for one in self.of(family)}
+        run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
 
@@ -165,7 +165,7 @@ class Analysis:
         Only models with two or more seeds are compared; [] where no comparison with the best is
         over seeds and text.
         """
-        compared = [one for one in self.of("best", row) if one.both is not None]
+        compared = [one for one in self.differences_of("best", row) if one.both is not None]
         if not compared:
             return []
         tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
