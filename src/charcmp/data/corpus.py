@@ -180,11 +180,15 @@ def num_train_chars(
     num_chars: int, layout: str, percent: list[float], batch_size: int, unroll_steps: int
 ) -> int:
     """Characters that `split_corpus` gives to training, of a corpus of `num_chars`."""
-    share = Fraction(str(percent[0])) / 100
     chunk = batch_size * unroll_steps
     if layout == "columns":
-        return int(num_chars // chunk * share) * chunk
-    return int(num_chars * share) // chunk * chunk
+        return training_part(num_chars // chunk, percent) * chunk
+    return training_part(num_chars, percent) // chunk * chunk
+
+
+def training_part(whole: int, percent: list[float]) -> int:
+    """Of so many characters or chunks, those for training."""
+    return int(whole * Fraction(str(percent[0])) / 100)
 
 
 def _columns(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Estimate, estimate
+from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
 from charcmp.report.text_variance import Component, text_variance
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 
@@ -19,7 +19,6 @@ from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 MARGINS = (0.06, 0.02, 0.015)
 TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
 WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
-ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -145,14 +144,8 @@ def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
     if min(len(a), len(b)) < 2:
         return None
     difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
-    seeds = [
-        Component(
-            float(np.var([one.nats for one in runs], ddof=1)) / len(runs), len(runs) - 1, True
-        )
-        for runs in (a, b)
-    ]
-    text = text_component(a, b)
-    return estimate(difference, [*seeds, *([text] if text else [])])
+    seeds = [seed_component([one.nats for one in runs]) for runs in (a, b)]
+    return estimate(difference, [part for part in (*seeds, text_component(a, b)) if part])
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
