@@ -151,7 +151,7 @@ def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
     """For each row of the tables, the model with the lowest validation loss so far."""
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for run in runs:
-        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier versions have none
+        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier commits have none
         row = (str(run["dataset"]), str(run["budget"]), what)
         val = run["val_nats_per_char"]
         if val is not None and run["dataset"] is not None:

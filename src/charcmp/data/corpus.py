@@ -25,7 +25,7 @@ PAPER_SIZE = 100  # of the batch, and of an unrolled chunk
 MIN_UPDATES = 20  # an epoch; where the paper's sizes would leave fewer, they shrink
 MIN_CHARS = 1000  # of a contiguous text; a tenth of it is the test text
 # Read before what is scored. Without a context a model's loss is far above its level for some 80
-# characters (LOG.md, "Every seed of GRU 1 at 130k forgets its zero state").
+# characters (LOG.md, "War and Peace, 130k, seed 0").
 WARM_UP_CHARS = 200
 
 

@@ -226,8 +226,9 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
         summary = replace(summary, rest=rest)
     if summary.num_chars != num_test_chars:
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
-    if len(summary.positions_S) != len(summary.nll_S):
-        raise CorruptFileError(f"{file}: not of {num_series} equal rows")
+    num_positions, num_losses = len(summary.positions_S), len(summary.nll_S)
+    if num_positions != num_losses:
+        raise CorruptFileError(f"{file}: {num_losses:,} losses at {num_positions:,} positions")
     _check_rows(file, num_test_chars, num_series, summary.block_length)
     if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
         raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")

@@ -46,7 +46,7 @@ from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
 RUNAWAY = 1000.0
-VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
+VOCABULARY_KEY = "vocabulary"  # runs of earlier commits have none: see trained.py
 
 
 class RunFolder:

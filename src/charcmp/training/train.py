@@ -36,7 +36,7 @@ from charcmp.training.step import Step, cut_corpus, notes
 from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 1.0  # between two notes of the progress
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
@@ -84,7 +84,7 @@ class Training:
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
-        WrongResult: if the step's graph computes something else than the same step by calls.
+            WrongResult: if the step's graph computes something else than the same step by calls.
         """
         step, place, config = self.step, self.place, self.spec.config
         if config.reset_state == "epoch" and place.chunk == 0:
@@ -196,6 +196,8 @@ class Training:
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         self.note_progress()
+        # What is evaluated is kept at once, whatever checkpoint_seconds says; of short epochs not
+        # each, but one a second.
         since = time.monotonic() - self.last_checkpoint
         if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
             self.save()
