@@ -148,10 +148,10 @@ class Collection:
 
 def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
     """At most MAX_BLOCKS means of neighbouring blocks; what fills no whole one is left out."""
-    num_rows, length = blocks_RJ.shape
+    num_series, length = blocks_RJ.shape
     together = min(length, -(-blocks_RJ.size // MAX_BLOCKS))
     whole = length // together * together
-    means = blocks_RJ[:, :whole].reshape(num_rows, -1, together).mean(axis=2)
+    means = blocks_RJ[:, :whole].reshape(num_series, -1, together).mean(axis=2)
     return np.asarray(means, dtype=np.float32)
 
 

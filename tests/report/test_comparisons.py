@@ -444,7 +444,7 @@ def test_distances_of_one_seed_are_not_corrected() -> None:
 
 def test_segments_stay_within_a_row() -> None:
     positions = np.arange(0, 12_000, 7, dtype=np.uint32)
-    segments = segment_of(positions, num_chars=12_000, num_rows=3)
+    segments = segment_of(positions, num_chars=12_000, num_series=3)
     assert len(set(segments)) == 21  # at least 20, as many in each row
     rows = positions // 4000
     for segment in set(segments):

@@ -23,7 +23,7 @@ from charcmp.report.tables import ANY_RATE, Entry, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
 
 MISSING = "—"
-# Nats a character by which a row's first block lies above the others. Without a context a trained
+# Nats a character by which a series' first block lies above the others. Without a context a trained
 # model loses 0.05 to 0.35 there.
 MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12

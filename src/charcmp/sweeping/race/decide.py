@@ -97,10 +97,10 @@ def least_lead(behind: Outcome, leader: Outcome) -> float:
 
 def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | None:
     """The variance over text of the difference of two models' means over their seeds."""
-    series = [_mean_blocks(a), _mean_blocks(b)]
-    if series[0] is None or series[1] is None:
+    blocks = [_mean_blocks(a), _mean_blocks(b)]
+    if blocks[0] is None or blocks[1] is None:
         return None
-    found = text_variance(series[0] - series[1])
+    found = text_variance(blocks[0] - blocks[1])
     return found.component if found else None
 
 
