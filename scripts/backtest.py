@@ -34,7 +34,14 @@ from charcmp.cli.line import read_line, run_composed
 from charcmp.errors import UserError
 from charcmp.files import write_atomically, write_bytes
 from charcmp.sweeping.cost import run_seconds
-from charcmp.sweeping.race.arms import BASELINE, Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.arms import (
+    SAFE_CHOICE,
+    Arm,
+    Model,
+    best_neighbours,
+    first_arms,
+    next_rate,
+)
 from charcmp.sweeping.race.decide import (
     MARGINS,
     Outcome,
@@ -141,10 +148,10 @@ class Collection:
 
 def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
     """At most MAX_BLOCKS means of neighbouring blocks; what fills no whole one is left out."""
-    num_rows, length = blocks_RJ.shape
+    num_series, length = blocks_RJ.shape
     together = min(length, -(-blocks_RJ.size // MAX_BLOCKS))
     whole = length // together * together
-    means = blocks_RJ[:, :whole].reshape(num_rows, -1, together).mean(axis=2)
+    means = blocks_RJ[:, :whole].reshape(num_series, -1, together).mean(axis=2)
     return np.asarray(means, dtype=np.float32)
 
 
@@ -321,7 +328,7 @@ def replay_text(
     rng = np.random.default_rng(minutes)
     regrets: dict[str, list[float]] = defaultdict(list)
     held = []
-    constant = next(model for model in stored.models if (model.cell, model.layers) == BASELINE)
+    constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
     for _ in range(races):
         replay = Replay(stored, rng, 60 * minutes * slots)
         try:

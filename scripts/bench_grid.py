@@ -46,9 +46,9 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
 from charcmp.sweeping.slots import available_cores, make_slots
+from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import device_name, keep_freed_memory, set_up
 from charcmp.training.step import Step
-from charcmp.training.streams import at_work_on
 
 CELLS, LAYERS = ("lstm", "rnn", "gru"), (1, 2, 3)
 BUDGETS = ("50k", "130k", "400k", "1300k")

@@ -16,11 +16,10 @@ from itertools import islice
 
 from tabulate import tabulate
 
-from charcmp.config.spec import DEFAULT_BUDGET
 from charcmp.data.corpus import PAPER_SIZE, split_corpus
 from charcmp.data.dataset import builtin_datasets
 from charcmp.data.sources import load_corpus
-from charcmp.models.budget import target_params
+from charcmp.models.budget import DEFAULT_BUDGET, target_params
 from charcmp.models.ngram import by_context, grams_of, nats_under, prune
 from charcmp.report.paper import SPLITS
 from charcmp.training.baselines import mean_nats, text_of

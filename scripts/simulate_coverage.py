@@ -100,16 +100,16 @@ def simulate(
     dependence: tuple[float, float],
 ) -> tuple[Estimate, Estimate, float, TextVariance]:
     """Both estimates of one simulated comparison, and what is true of these very models."""
-    means, series, true_means = [], [], []
+    means, blocks, true_means = [], [], []
     for level, seed_sd in zip((1.4 + TRUTH, 1.4), seed_sds, strict=True):
         of_cell = text_effect(rng, *dependence)
         levels = level + seed_sd * rng.standard_normal(num_seeds)
         of_seeds = 0.02 * skewed(rng, (num_seeds, ROWS, BLOCKS))
         losses = levels[:, np.newaxis, np.newaxis] + of_cell + of_seeds
         means.append(losses.mean(axis=(1, 2)))
-        series.append(losses.mean(axis=0))
+        blocks.append(losses.mean(axis=0))
         true_means.append(levels.mean())
-    text = text_variance(series[0] - series[1])
+    text = text_variance(blocks[0] - blocks[1])
     assert text is not None
     difference = float(means[0].mean() - means[1].mean())
     parts = [part for of_cell in means if (part := seed_component(of_cell.tolist())) is not None]
@@ -139,7 +139,7 @@ def made_up_runs(
 def made_up_run(
     cell: str, layers: int, seed: int, losses: NDArray[np.float64], val_nats: float
 ) -> Run:
-    """A finished run with these losses, each of a row of its test text."""
+    """A finished run with these losses, each of a series of its test text."""
     num_symbols = 80
     target = target_params("50k", num_symbols)
     shape = solve(Shape(cell_config(cell), layers, 1, num_symbols), target)
@@ -148,7 +148,7 @@ def made_up_run(
         block_sums_K=losses.astype(np.float32),
         sum_of_squares=float(np.square(losses).sum()),
         block_length=1,
-        num_rows=size,
+        num_series=size,
         positions_S=np.arange(size, dtype=np.uint32),
         nll_S=losses.astype(np.float16),
     )
@@ -173,7 +173,9 @@ def false_findings(runs: list[Run]) -> dict[str, bool]:
     analysis = analyse(table, num_resamples=10)
     (row,) = table.rows
     found = {
-        family: any(one.both.significant for one in analysis.of(family) if one.both is not None)
+        family: any(
+            one.both.significant for one in analysis.differences_of(family) if one.both is not None
+        )
         for family in PLANNED
     }
     bold = analysis.not_worse(row)

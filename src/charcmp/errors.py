@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+EXIT_FAILED = 1  # runs of a sweep have failed, or checks of the doctor
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 EXIT_ALONE = 6  # the GPU failed a run beside others: retry this run in a process of its own
 EXIT_AGAIN = 7  # the process that runs shared has failed: retry them, once more together

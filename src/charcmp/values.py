@@ -46,9 +46,9 @@ def rules_of(schema: Any) -> dict[str, Rule]:
     return {f.name: f.metadata["rule"] for f in fields(schema) if "rule" in f.metadata}
 
 
-def one_of(choices: Iterable[str], remark: str = "") -> Rule:
+def one_of(choices: Iterable[str], note: str = "") -> Rule:
     choices = tuple(choices)
-    return Rule(lambda value: value in choices, f"one of {', '.join(choices)}{remark}", choices)
+    return Rule(lambda value: value in choices, f"one of {', '.join(choices)}{note}", choices)
 
 
 def matching(pattern: str, wanted: str) -> Rule:

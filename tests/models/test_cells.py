@@ -81,7 +81,7 @@ def test_backward_against_finite_differences(name: str, activation: str) -> None
 def test_activations(name: str) -> None:
     activation = ACTIVATIONS[name]
     s = torch.linspace(-30, 30, 6001, dtype=torch.float64, requires_grad=True)
-    y = activation.of(s)
+    y = activation.function(s)
     (slope,) = torch.autograd.grad(y.sum(), s)
     s, y = s.detach(), y.detach()
     torch.testing.assert_close(activation.slope(y), slope, rtol=0, atol=1e-12)

@@ -27,7 +27,7 @@ from charcmp.models.budget import budget_label, solve, target_params
 from charcmp.models.cells.registry import CELLS
 from charcmp.models.fill_in import NOTHING, FillModel
 from charcmp.runs.folder import RunFolder
-from charcmp.sweeping.cost import measure_speed, shape_key
+from charcmp.sweeping.cost import measure_speed, speed_key
 from charcmp.training.evaluate import losses
 from charcmp.training.session import Session
 from charcmp.training.step import Step
@@ -370,7 +370,7 @@ def test_its_speed_can_be_measured(tiny_text: Path) -> None:
     """Of text predicted, not of text read; a shape of its own."""
     lm, fill = tiny_spec(tiny_text), tiny_spec(tiny_text, task="fill")
     assert measure_speed(fill, threads=1) > 0
-    assert len({shape_key(spec.identity(), 14, "here") for spec in (lm, fill)}) == 2
+    assert len({speed_key(spec.identity(), 14, "here") for spec in (lm, fill)}) == 2
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_activations_to_a_few_ulp(
     size = torch.cat((torch.zeros(1), torch.logspace(-30, 2, 2047), torch.linspace(0.5, 20, 2048)))
     s = torch.cat((-size, size)).to(device, dtype)
     exact = s.double().requires_grad_()
-    expected = ACTIVATIONS[activation].of(exact)
+    expected = ACTIVATIONS[activation].function(exact)
     (expected_slope,) = torch.autograd.grad(expected.sum(), exact)
 
     s = s.view(1, 64, 128).requires_grad_()  # one step of an RNN without recurrence: h' = φ(s)
@@ -228,13 +228,13 @@ def test_benchmark_runs_in_the_interpreter() -> None:
 
 def test_why_a_gpu_cannot_run_them(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda", 99)
-    assert fused.remark(device, in_cudnn=True) is None
-    assert fused.remark(torch.device("cpu"), in_cudnn=False) is None
+    assert fused.note(device, in_cudnn=True) is None
+    assert fused.note(torch.device("cpu"), in_cudnn=False) is None
     fused.why_not.cache_clear()
-    assert "Triton does not work here (" in fused.remark(device, in_cudnn=False)
+    assert "Triton does not work here (" in fused.note(device, in_cudnn=False)
     fused.why_not.cache_clear()
     monkeypatch.setitem(sys.modules, "triton", None)  # as where it is not installed
-    assert "pip install 'charcmp[triton]'" in fused.remark(device, in_cudnn=False)
+    assert "pip install 'charcmp[triton]'" in fused.note(device, in_cudnn=False)
     fused.why_not.cache_clear()
 
 

@@ -39,7 +39,7 @@ def analysis_of(results_dir: Path) -> Analysis:
 
 
 def columns(analysis: Analysis, family: str) -> set[tuple[Any, Any]]:
-    return {(one.a.column, one.b.column) for one in analysis.of(family)}
+    return {(one.a.column, one.b.column) for one in analysis.differences_of(family)}
 
 
 def test_families_are_fixed_beforehand(tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_families_are_fixed_beforehand(tmp_path: Path) -> None:
         (("lstm(forget_bias=1.0)", 1), ("lstm", 1)),
         (("gru(open=2)", 1), ("gru", 1)),
     }
-    assert len(analysis.of("best", "50k")) == 12
-    assert not analysis.of("best", "130k")  # nothing to compare with in that row
+    assert len(analysis.differences_of("best", "50k")) == 12
+    assert not analysis.differences_of("best", "130k")  # nothing to compare with in that row
 
 
 def test_text_and_seeds_are_kept_apart(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_text_and_seeds_are_kept_apart(tmp_path: Path) -> None:
             write_run(tmp_path, nats, cell=cell, seed=seed, nll=nlls[seed])
         blocks = [nll.astype(float).reshape(100, -1, 100).mean(axis=2) for nll in nlls]
         series[cell] = np.mean(blocks, axis=0)
-    (one,) = analysis_of(tmp_path).of("lstm_gru")
+    (one,) = analysis_of(tmp_path).differences_of("lstm_gru")
     assert one.nats == pytest.approx(1.41333 - 1.375, abs=1e-4)
     seeds = sum(np.var(of_cell, ddof=1) / 3 for of_cell in levels.values())
     assert one.seeds.se == pytest.approx(np.sqrt(seeds))
@@ -206,11 +206,11 @@ def test_the_grid_of_other_blocks_is_what_was_run(tmp_path: Path) -> None:
 
 def test_seeds_of_one_pair_change_no_multiplicity_of_another(tmp_path: Path) -> None:
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.43}, sd=0.004)
-    (before,) = analysis_of(tmp_path).of("lstm_gru")
+    (before,) = analysis_of(tmp_path).differences_of("lstm_gru")
     # Of two pairs as alike as can be no p-value is smaller than that of the first.
     write_grid(tmp_path, {("lstm", 2): 1.40, ("gru", 2): 1.4001}, sd=0.004)
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.4001}, sd=0.004, budget="130k")
-    after = analysis_of(tmp_path).of("lstm_gru")[0]
+    after = analysis_of(tmp_path).differences_of("lstm_gru")[0]
     assert after.both.p_holm == before.both.p_holm
     assert before.both.p_holm == pytest.approx(12 * before.both.estimate.p_value)
 
@@ -230,7 +230,7 @@ def test_a_claim_holds_by_plain_intervals_of_every_pair(tmp_path: Path) -> None:
     nats = {("lstm", 1): 1.4, ("gru", 1): 1.4, ("rnn", 1): 1.42}
     write_grid(tmp_path, nats, sd=0.008, dataset="mine")
     analysis = analysis_of(tmp_path)
-    p_values = [one.both.estimate.p_value for one in analysis.of("rnn")]
+    p_values = [one.both.estimate.p_value for one in analysis.differences_of("rnn")]
     assert max(p_values) < 0.05 < 2 * min(p_values)
     assert verdict_on("1", verdicts([analysis])).verdict == HOLDS
 
@@ -250,7 +250,7 @@ def short_text(tmp_path: Path, num_chars: int, unroll_steps: int, seeds: int = 2
 
 def test_a_text_of_one_block_gives_no_interval_and_says_so(tmp_path: Path) -> None:
     short_text(tmp_path, 100, 100)
-    (one,) = analysis_of(tmp_path).of("lstm_gru")
+    (one,) = analysis_of(tmp_path).differences_of("lstm_gru")
     assert (one.text_variance, one.text, one.both) == (None, None, None)
     report_texts(tmp_path)
     table = (tmp_path / "report" / "table_nats.md").read_text()
@@ -263,7 +263,7 @@ def test_a_text_of_one_block_gives_no_interval_and_says_so(tmp_path: Path) -> No
 
 def test_few_blocks_are_said(tmp_path: Path) -> None:
     short_text(tmp_path, 1000, 100)
-    (one,) = analysis_of(tmp_path).of("lstm_gru")
+    (one,) = analysis_of(tmp_path).differences_of("lstm_gru")
     assert one.both is not None
     report_texts(tmp_path)
     assert "; below 20, standard errors" in (tmp_path / "report" / "table_nats.md").read_text()
@@ -444,7 +444,7 @@ def test_distances_of_one_seed_are_not_corrected() -> None:
 
 def test_segments_stay_within_a_row() -> None:
     positions = np.arange(0, 12_000, 7, dtype=np.uint32)
-    segments = segment_of(positions, num_chars=12_000, num_rows=3)
+    segments = segment_of(positions, num_chars=12_000, num_series=3)
     assert len(set(segments)) == 21  # at least 20, as many in each row
     rows = positions // 4000
     for segment in set(segments):

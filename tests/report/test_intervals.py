@@ -53,35 +53,35 @@ def autoregressive(rho: float, shape: tuple[int, int], seed: int = 0) -> Floats:
 
 @pytest.mark.parametrize("rho", [0.0, 0.2, 0.5, 0.8, 0.95])
 @pytest.mark.parametrize("length", [1000, 5000])
-def test_the_block_length_of_one_row_is_archs(rho: float, length: int) -> None:
-    series = autoregressive(rho, (1, length))
-    wanted = float(optimal_block_length(series[0])["circular"].iloc[0])
-    assert automatic_block_length(series) == pytest.approx(max(1.0, wanted), rel=0.02)
+def test_the_block_length_of_one_series_is_archs(rho: float, length: int) -> None:
+    means = autoregressive(rho, (1, length))
+    wanted = float(optimal_block_length(means[0])["circular"].iloc[0])
+    assert automatic_block_length(means) == pytest.approx(max(1.0, wanted), rel=0.02)
 
 
-def test_blocks_wrap_round_in_their_row() -> None:
-    series = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
-    np.testing.assert_allclose(block_means(series, 2), [[1.5, 2.5, 2.0], [15, 25, 20]])
-    np.testing.assert_allclose(block_means(series, 3), [[2, 2, 2], [20, 20, 20]])
+def test_blocks_wrap_round_in_their_series() -> None:
+    means = np.array([[1.0, 2.0, 3.0], [10.0, 20.0, 30.0]])
+    np.testing.assert_allclose(block_means(means, 2), [[1.5, 2.5, 2.0], [15, 25, 20]])
+    np.testing.assert_allclose(block_means(means, 3), [[2, 2, 2], [20, 20, 20]])
 
 
 def test_closed_forms() -> None:
-    series = np.random.default_rng(0).standard_normal((20, 33))
-    assert block_variance(series, 1) == pytest.approx(series.var(ddof=1) / series.size)
-    rows = series.mean(axis=1)
-    assert block_variance(series, 33) == pytest.approx(rows.var(ddof=1) / len(rows))
+    means = np.random.default_rng(0).standard_normal((20, 33))
+    assert block_variance(means, 1) == pytest.approx(means.var(ddof=1) / means.size)
+    of_series = means.mean(axis=1)
+    assert block_variance(means, 33) == pytest.approx(of_series.var(ddof=1) / len(of_series))
 
 
 @pytest.mark.parametrize("length", [1, 3, 8, 33])
 def test_resampling_is_the_closed_form(length: int) -> None:
-    series = [autoregressive(0.6, (50, 33), seed) for seed in (0, 1)]
-    drawn = resample(series, length)
+    blocks = [autoregressive(0.6, (50, 33), seed) for seed in (0, 1)]
+    drawn = resample(blocks, length)
     num_blocks = round(50 * 33 / length)
-    for one, means in zip(series, drawn, strict=True):
+    for one, means in zip(blocks, drawn, strict=True):
         assert means.mean() == pytest.approx(one.mean(), abs=0.002)
         limit = block_variance(one, length) * (num_blocks - 1) / num_blocks
         assert means.std() == pytest.approx(math.sqrt(limit), rel=0.03)  # 10,000 draws: to 0.7 %
-    assert (resample(series, length, 200) == resample(series, length, 200)).all()
+    assert (resample(blocks, length, 200) == resample(blocks, length, 200)).all()
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.7])
@@ -95,16 +95,16 @@ def test_standard_errors_of_a_dependent_series(rho: float) -> None:
 
 
 def test_the_check_sees_what_short_blocks_do_not() -> None:
-    """Independent blocks on levels that differ by row: only whole rows show the real spread."""
+    """Independent blocks on levels that differ by series: only these as wholes show the spread."""
     rng = np.random.default_rng(0)
-    series = rng.standard_normal((100, 33)) + 0.25 * rng.standard_normal((100, 1))
-    text = text_variance(series)
+    means = rng.standard_normal((100, 33)) + 0.25 * rng.standard_normal((100, 1))
+    text = text_variance(means)
     assert text.block_length == 33
     assert text.se_of_length[33] > 1.3 * text.se_of_length[1]
     plain = text_variance(rng.standard_normal((100, 33)))
     assert (plain.block_length, plain.num_blocks) == (1, 3300)
-    few_rows = text_variance(series[:5])  # too few rows to take them as blocks
-    assert few_rows.block_length == few_rows.rule_length
+    few = text_variance(means[:5])  # too few series to take them as blocks
+    assert few.block_length == few.rule_length
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 10, 49, 200, 3000, 20_000])
@@ -277,7 +277,7 @@ def test_seeds_of_one_cell_under_two_names(simulation: ModuleType) -> None:
         ]  # fmt: skip
         (table,) = make_tables(renamed, Filters())
         analysis = analyse(table, num_resamples=10)
-        (one,) = analysis.of("lstm_gru")
+        (one,) = analysis.differences_of("lstm_gru")
         plain += one.both.plain_sign != 0
         significant += one.both.significant or len(analysis.not_worse("50k")) < 2
         over_text += one.text.significant

@@ -35,17 +35,17 @@ def test_bootstrap_sds_are_the_limit_of_resampling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "row_length", "unroll_steps", "block_length"),
+    ("batch_size", "series_length", "unroll_steps", "block_length"),
     [(4, 300, 50, 100), (4, 250, 50, 50), (3, 140, 20, 20), (2, 100, 100, 100)],
 )
-def test_blocks_stay_within_a_row(
-    batch_size: int, row_length: int, unroll_steps: int, block_length: int
+def test_blocks_stay_within_a_series(
+    batch_size: int, series_length: int, unroll_steps: int, block_length: int
 ) -> None:
-    rows = np.repeat(np.arange(1.0, batch_size + 1), row_length).astype(np.float32)
-    summary = summarize(rows, batch_size, unroll_steps)
+    nll = np.repeat(np.arange(1.0, batch_size + 1), series_length).astype(np.float32)
+    summary = summarize(nll, batch_size, unroll_steps)
     assert summary.block_length == block_length
     assert set(summary.block_sums_K / block_length) == set(range(1, batch_size + 1))
-    assert summary.num_chars == batch_size * row_length
+    assert summary.num_chars == batch_size * series_length
 
 
 @pytest.mark.parametrize("num_chars", [1, 99, 100, 150, 15_001])
@@ -142,12 +142,12 @@ def test_losses_of_another_mean_than_the_result_says(tmp_path: Path) -> None:
     assert {run.cell: run.losses is None for run in loaded.runs} == {"gru": False, "lstm": True}
 
 
-@pytest.mark.parametrize(("layout", "num_rows"), [("contiguous", 1), ("columns", 4)])
-def test_a_contiguous_text_is_one_series(tmp_path: Path, layout: str, num_rows: int) -> None:
+@pytest.mark.parametrize(("layout", "num_series"), [("contiguous", 1), ("columns", 4)])
+def test_a_contiguous_text_is_one_series(tmp_path: Path, layout: str, num_series: int) -> None:
     nll = losses(num_chars=2000)
     write_run(tmp_path, layout=layout, batch_size=4, num_test_chars=2000, nll=nll)
     (run,) = load_runs(tmp_path / "runs").runs
     assert run.losses is not None
     means_RJ = run.losses.block_means_RJ
-    assert means_RJ.shape == (num_rows, 20 // num_rows)
+    assert means_RJ.shape == (num_series, 20 // num_series)
     np.testing.assert_allclose(means_RJ.ravel(), nll.reshape(20, 100).mean(1), rtol=1e-5)

@@ -56,7 +56,7 @@ def test_summary_against_the_paper(tmp_path: Path) -> None:
     write_run(tmp_path, 0.9, budget="1300k", cell="rnn")  # the paper has none
     write_run(tmp_path, 1.355 + 0.08, dataset="lk")
     write_run(tmp_path, 3.0, epochs=3)
-    lines = {line.of: line for line in compare(tables_of(tmp_path))}
+    lines = {line.heading: line for line in compare(tables_of(tmp_path))}
     wp, both = lines["wp, 50 epochs"], lines["both corpora, 50 epochs"]
     assert (wp.num_models, wp.num_models_paper, wp.spearman) == (3, 33, 1.0)
     assert wp.mean_absolute_difference == pytest.approx(0.04 / 3)

@@ -9,7 +9,7 @@ from helpers.runs import write_run
 from helpers.training import tiny_spec
 
 from charcmp.errors import UserError
-from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, measure_in_lanes, shape_key
+from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, measure_in_lanes, speed_key
 from charcmp.sweeping.slots import machine_key
 
 IDENTITY = {"cell.name": "gru", "layers": 2, "hidden_size": 53, "seed": 0, "corpus_sha256": "ab"}
@@ -30,13 +30,13 @@ MACHINE = machine_key("CPU", 1, 1)
     ],
 )
 def test_what_makes_a_shape(change: dict, same: bool) -> None:
-    key = shape_key(IDENTITY, 87, MACHINE)
-    assert (shape_key(IDENTITY | change, 87, MACHINE) == key) is same
+    key = speed_key(IDENTITY, 87, MACHINE)
+    assert (speed_key(IDENTITY | change, 87, MACHINE) == key) is same
 
 
 def test_machines_and_vocabularies_tell_shapes_apart() -> None:
     keys = {
-        shape_key(IDENTITY, symbols, machine)
+        speed_key(IDENTITY, symbols, machine)
         for symbols in (87, 101)
         for machine in (MACHINE, machine_key("CPU", 2, 1), machine_key("H200", None, 8))
     }
@@ -44,7 +44,7 @@ def test_machines_and_vocabularies_tell_shapes_apart() -> None:
 
 
 def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
-    key = shape_key(IDENTITY, 87, MACHINE)
+    key = speed_key(IDENTITY, 87, MACHINE)
     speeds = Speeds(tmp_path)
     assert speeds.find(key) is None
     speeds.add(key, 50.0)

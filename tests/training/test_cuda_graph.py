@@ -14,10 +14,10 @@ from charcmp.data.chunks import Chunks
 from charcmp.errors import Interrupted
 from charcmp.models.cells.registry import CELLS
 from charcmp.training.cuda_graph import Late, Replayed
+from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.evaluate import Evaluation
 from charcmp.training.session import Session
 from charcmp.training.step import Step
-from charcmp.training.streams import at_work_on
 from charcmp.training.train import train
 
 

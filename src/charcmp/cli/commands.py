@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 
 from charcmp.cli.options import SampleOptions, ScoreOptions
 from charcmp.config.keys import Key, all_keys, keys_of
+from charcmp.models.budget import DEFAULT_BUDGET
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
 from charcmp.sweeping.race.arms import CELLS, DEPTHS
@@ -25,6 +26,7 @@ SELECT = {
     "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
     "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
 }
+GROUPS = ("cell", "dataset", "optimizer", "experiment")  # whose options are files of conf/
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ COMMANDS = {
                     "the time it has; give more to go on with a race",
                     POSITIVE,
                 ),
-                Key("budget", "50k", "parameters; several budgets share the minutes"),
+                Key("budget", DEFAULT_BUDGET, "parameters; several budgets share the minutes"),
                 Key("cell", ",".join(CELLS), "the cells that race"),
                 Key("layers", ",".join(map(str, DEPTHS)), "their layers"),
                 Key("seed", "0", "of the first run of each; further seeds count up from it"),

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from charcmp.cli.commands import COMMANDS, SELECT, Command, Flag, config_folders
+from charcmp.cli.commands import COMMANDS, GROUPS, SELECT, Command, Flag, config_folders
 from charcmp.config.keys import Key, all_keys, choices_of
 from charcmp.config.literal import PATH_KEYS
 from charcmp.data.dataset import builtin_datasets, is_fetched
@@ -46,7 +46,6 @@ FISH = """\
 complete -c charcmp -f -a '(charcmp completion query fish (commandline -cp | string collect))'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-GROUPS = ("cell", "dataset", "optimizer", "experiment")
 
 
 def completion(args: list[str]) -> None:

@@ -9,10 +9,8 @@ import time
 
 from charcmp.cli.commands import COMMANDS
 from charcmp.cli.one_line import one_line_errors
-from charcmp.errors import UserError, require
+from charcmp.errors import EXIT_FAILED, UserError, require
 from charcmp.values import did_you_mean
-
-EXIT_FAILED = 1
 
 
 def doctor(args: list[str]) -> None:

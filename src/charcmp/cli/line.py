@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from charcmp.cli.commands import COMMANDS, SELECT, Flag, config_folders
+from charcmp.cli.commands import COMMANDS, GROUPS, SELECT, Flag, config_folders
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
@@ -16,7 +16,6 @@ from charcmp.files import config_dir
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
-GROUPS = ("cell", "dataset", "optimizer", "experiment")
 # Hydra's flags that make sense here. Of the others it is said that there are none such: they would
 # print what Hydra's plugins are, or run what is no command of ours.
 HYDRA_FLAGS = (

@@ -9,6 +9,7 @@ import sys
 from charcmp import __version__
 from charcmp.cli.commands import COMMANDS, Command
 from charcmp.cli.help import command_help, overview
+from charcmp.errors import EXIT_INTERRUPTED
 from charcmp.output import fail, make_lasting
 from charcmp.values import did_you_mean
 
@@ -19,7 +20,7 @@ def main() -> None:
     try:
         dispatch()
     except KeyboardInterrupt:  # before a run or a sweep answers it by itself
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     finally:
         sys.stdout.flush()  # a full disk is told of now: see charcmp.output
 

@@ -98,8 +98,8 @@ def watch_status(
             print("\033[H\033[2J" + overview(runs), flush=True)
         for run in runs:
             if not is_table and shown.get(run["run_id"]) != run["state"]:
-                told = [*_printed(run).values(), (run["reason"] or "")[:MAX_REASON]]
-                words = " ".join(filter(None, told))
+                parts = [*_printed(run).values(), (run["reason"] or "")[:MAX_REASON]]
+                words = " ".join(filter(None, parts))
                 line = json.dumps(run) if as_json else f"{time.strftime('%H:%M:%S')} {words}"
                 print(line, flush=True)
             shown[run["run_id"]] = run["state"]
@@ -141,8 +141,8 @@ def _table(runs: Sequence[dict[str, Any]], width: int) -> str:
     lines = []
     for row in rows:
         lines.append(row.pop("run"))
-        told = [row.pop("state"), *(f"{key} {value}" for key, value in row.items() if value)]
-        lines.append(textwrap.fill(", ".join(told), width, initial_indent="  ",
+        parts = [row.pop("state"), *(f"{key} {value}" for key, value in row.items() if value)]
+        lines.append(textwrap.fill(", ".join(parts), width, initial_indent="  ",
                                    subsequent_indent="  "))  # fmt: skip
     return "\n".join(lines)
 
@@ -151,7 +151,7 @@ def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
     """For each row of the tables, the model with the lowest validation loss so far."""
     best: dict[tuple[str, ...], dict[str, Any]] = {}
     for run in runs:
-        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier versions have none
+        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier commits have none
         row = (str(run["dataset"]), str(run["budget"]), what)
         val = run["val_nats_per_char"]
         if val is not None and run["dataset"] is not None:

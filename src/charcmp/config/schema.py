@@ -156,7 +156,9 @@ class Config:
         None, "folder of wp.txt and lk.txt; null: $CHARCMP_DATA, or the cache"
     )
     checkpoint_seconds: float = option(
-        30.0, "seconds between two checkpoints of a run", NOT_NEGATIVE
+        30.0,
+        "seconds between two checkpoints within an epoch; its end writes one besides",
+        NOT_NEGATIVE,
     )
     hang_seconds: float = option(
         900.0, "seconds without progress after which a sweep ends a run", POSITIVE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -24,15 +23,22 @@ from charcmp.data.corpus import (
     fitting_sizes,
     num_train_chars,
     split_corpus,
+    training_part,
 )
 from charcmp.data.dataset import safe_name
 from charcmp.data.sources import load_corpus
 from charcmp.files import canonical_json
-from charcmp.models.budget import Shape, budget_label, canonical_budget, solve, target_params
+from charcmp.models.budget import (
+    DEFAULT_BUDGET,
+    Shape,
+    budget_label,
+    canonical_budget,
+    solve,
+    target_params,
+)
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import cell_identity
 
-DEFAULT_BUDGET = "50k"
 WARN_DEVIATION_PERCENT = 2.0
 
 
@@ -100,6 +106,11 @@ class RunSpec:
         return None if config.task == "lm" else config.fill_context or self.unroll_steps
 
     @property
+    def text_name(self) -> str:
+        """What files and folders call the text."""
+        return self.config.dataset.name or safe_name(self.corpus.name)
+
+    @property
     def run_id(self) -> str:
         """`wp-lstm-2x84-130k-s0-1f3a9c2e`: a readable prefix and a hash of the identity.
 
@@ -107,7 +118,7 @@ class RunSpec:
         """
         config = self.config
         parts = (
-            config.dataset.name or safe_name(self.corpus.name),
+            self.text_name,
             *([] if config.task == "lm" else [config.task]),
             self.cell_name,
             f"{config.layers}x{self.hidden_size}",
@@ -202,7 +213,7 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
         if config.train_unroll_steps == steps:
             config = replace(config, train_unroll_steps=None)
         return config, None
-    num_chars = int(corpus.num_chars * Fraction(str(config.dataset.split[0])) / 100)
+    num_chars = training_part(corpus.num_chars, config.dataset.split)
     most = config.train_batch_size or PAPER_SIZE, config.train_unroll_steps or PAPER_SIZE
     batch, steps = fitting_sizes(num_chars, *given, *most)
     config = replace(config, batch_size=batch, unroll_steps=steps)
@@ -279,7 +290,7 @@ def _how_called(spec: RunSpec) -> str | None:
 def _left_out(spec: RunSpec) -> str | None:
     """A note where more than one percent of the training text fills no whole chunk."""
     dataset, num_chars = spec.config.dataset, spec.corpus.num_chars
-    share = int(num_chars * Fraction(str(dataset.split[0])) / 100)
+    share = training_part(num_chars, dataset.split)
     used = num_train_chars(
         num_chars, dataset.layout, dataset.split, spec.batch_size, spec.unroll_steps
     )

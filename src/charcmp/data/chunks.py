@@ -21,7 +21,7 @@ class Chunks:
 
     x_KTB: Tensor
     y_KTB: Tensor
-    warm_up: int = 0  # as of Stream
+    warm_up: int = 0  # as those of Streams
     num_scored: int | None = None
 
     def __len__(self) -> int:

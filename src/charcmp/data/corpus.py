@@ -25,7 +25,7 @@ PAPER_SIZE = 100  # of the batch, and of an unrolled chunk
 MIN_UPDATES = 20  # an epoch; where the paper's sizes would leave fewer, they shrink
 MIN_CHARS = 1000  # of a contiguous text; a tenth of it is the test text
 # Read before what is scored. Without a context a model's loss is far above its level for some 80
-# characters (LOG.md, "Every seed of GRU 1 at 130k forgets its zero state").
+# characters (LOG.md, "War and Peace, 130k, seed 0").
 WARM_UP_CHARS = 200
 
 
@@ -180,11 +180,15 @@ def num_train_chars(
     num_chars: int, layout: str, percent: list[float], batch_size: int, unroll_steps: int
 ) -> int:
     """Characters that `split_corpus` gives to training, of a corpus of `num_chars`."""
-    share = Fraction(str(percent[0])) / 100
     chunk = batch_size * unroll_steps
     if layout == "columns":
-        return int(num_chars // chunk * share) * chunk
-    return int(num_chars * share) // chunk * chunk
+        return training_part(num_chars // chunk, percent) * chunk
+    return training_part(num_chars, percent) // chunk * chunk
+
+
+def training_part(whole: int, percent: list[float]) -> int:
+    """Of so many characters or chunks, those for training."""
+    return int(whole * Fraction(str(percent[0])) / 100)
 
 
 def _columns(

@@ -19,7 +19,7 @@ SPLIT = Rule(
     "three positive percentages that sum to 100",
 )
 MAX_NAME = 80  # characters
-EARLIER_SOURCES = {"paper": "download"}  # as configurations of earlier versions have them
+EARLIER_SOURCES = {"paper": "download"}  # as configurations of earlier commits have them
 
 
 @dataclass

@@ -19,6 +19,7 @@ from charcmp.models.cells.registry import cell_config, cell_title, layer_params
 # Names of the paper's rows (names, not numbers: 50k on War and Peace is 44,823 parameters) and the
 # hidden size of the 1-layer LSTM whose count each one is.
 BUDGETS = {"50k": 64, "130k": 128, "400k": 256, "1300k": 512}
+DEFAULT_BUDGET = "50k"
 
 # What a model can be trained to do, and how many stacks of layers it has for it: a language model
 # reads forward only, a fill-in model both ways.

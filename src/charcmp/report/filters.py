@@ -120,7 +120,7 @@ class Filters:
 
     def _admits_dataset(self, name: str) -> bool:
         paths = self.axes.get("dataset.path", set())
-        # Runs of earlier versions are named by the form that a run id has.
+        # Runs of earlier commits are named by the form that a run id has.
         named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named

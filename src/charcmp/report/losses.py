@@ -3,7 +3,8 @@
 A run keeps all of them (test_nll.npy, 1.3 MB on War and Peace); a published run keeps sums, in
 test_blocks.npz. Both lead to the same `LossSummary`, hence to the same figures.
 
-Shape suffixes: N test characters, B rows of the split, K blocks, S sampled positions.
+Shape suffixes: N test characters, R series, J base blocks of a series, K = R·J blocks, S sampled
+positions.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ MEAN_TOLERANCE = 1e-3  # nats; kept as float32, in sums, a mean is good to 1e-5
 class LossSummary:
     """What the standard errors of a mean loss need."""
 
-    block_sums_K: NDArray[np.float32]  # nats, each of `block_length` characters of one row
+    block_sums_K: NDArray[np.float32]  # nats, each of `block_length` characters of one series
     sum_of_squares: float  # of the nats of single characters
     block_length: int
-    num_rows: int  # of the split
+    num_series: int  # see the function of this name
     positions_S: NDArray[np.uint32]  # ascending
     nll_S: NDArray[np.float16]  # nats of the characters there
     rest: int = 0  # characters that the last block has more than the others
@@ -59,16 +60,16 @@ class LossSummary:
 
     @property
     def block_means_RJ(self) -> NDArray[np.float64]:
-        """Mean nats of each base block, row by row of the split."""
+        """Mean nats of each base block, series by series."""
         means_K = self.block_sums_K.astype(np.float64) / self.block_length
         means_K[-1] *= self.block_length / (self.block_length + self.rest)
-        return means_K.reshape(self.num_rows, -1)
+        return means_K.reshape(self.num_series, -1)
 
     @property
     def rise_at_start(self) -> float:
-        """Mean nats a character of the rows' first blocks, less that of the others; 0 if none.
+        """Mean nats a character of the series' first blocks, less that of the others; 0 if none.
 
-        Evaluation begins each row from a zero state, training only its very first step.
+        Evaluation begins each series from a zero state, training only its very first step.
         """
         means_RJ = self.block_means_RJ
         if means_RJ.shape[1] == 1:
@@ -98,14 +99,14 @@ class LossSummary:
 
 
 def num_series(result: Result) -> int:
-    """Stretches of text that a run's test losses are of: the rows of `columns` lie far apart in the
-    text, while the streams of `contiguous` follow each other and are one series."""
+    """Stretches of text that a run's test losses are of: the streams of `columns` lie far apart in
+    the text, while those of `contiguous` follow each other and are one series."""
     return 1 if result.layout == "contiguous" else result.batch_size
 
 
 def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) -> LossSummary:
-    """Sums of blocks that never cross a row; see `_block_length`. What a single row has beyond its
-    last whole block counts in that."""
+    """Sums of blocks that stay within a series; see `_block_length`. What a single one has beyond
+    its last whole block counts in that."""
     block_length = _block_length(len(nll_N), num_series, unroll_steps)
     exact_N = nll_N.astype(np.float64)
     rest = len(nll_N) % block_length if num_series == 1 else 0
@@ -116,7 +117,7 @@ def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) ->
         # Not exact_N @ exact_N, which waits for BLAS's threads: 70 times as long.
         sum_of_squares=float(np.square(exact_N).sum()),
         block_length=block_length,
-        num_rows=num_series,
+        num_series=num_series,
         positions_S=positions_S,
         nll_S=nll_N[positions_S].astype(np.float16),
         rest=rest,
@@ -124,11 +125,11 @@ def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) ->
 
 
 def _block_length(num_chars: int, num_series: int, unroll_steps: int) -> int:
-    """100 characters; of several rows that these do not divide, the steps of a chunk."""
-    row_length = num_chars // num_series
+    """100 characters; of several series that these do not divide, the steps of a chunk."""
+    series_length = num_chars // num_series
     if num_series == 1:
-        return min(BLOCK_CHARS, row_length)
-    return BLOCK_CHARS if row_length % BLOCK_CHARS == 0 else unroll_steps
+        return min(BLOCK_CHARS, series_length)
+    return BLOCK_CHARS if series_length % BLOCK_CHARS == 0 else unroll_steps
 
 
 def read_losses(
@@ -142,7 +143,7 @@ def read_losses(
     if os.path.lexists(file := folder / "test_nll.npy"):
         nll_N = read_nll(file, num_test_chars)
         length = _block_length(num_test_chars, num_series, unroll_steps)
-        _check_rows(file, num_test_chars, num_series, length)
+        _check_series(file, num_test_chars, num_series, length)
         return summarize(nll_N, num_series, unroll_steps)
     if os.path.lexists(file := folder / BLOCKS_FILE):
         return read_blocks(file, num_test_chars, num_series)
@@ -217,7 +218,7 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
         block_sums_K=arrays["block_sums"],
         sum_of_squares=float(arrays["sum_of_squares"]),
         block_length=int(arrays["block_length"]),
-        num_rows=num_series,
+        num_series=num_series,
         positions_S=arrays["positions"],
         nll_S=arrays["nll_at_positions"],
     )
@@ -226,9 +227,10 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
         summary = replace(summary, rest=rest)
     if summary.num_chars != num_test_chars:
         raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
-    if len(summary.positions_S) != len(summary.nll_S):
-        raise CorruptFileError(f"{file}: not of {num_series} equal rows")
-    _check_rows(file, num_test_chars, num_series, summary.block_length)
+    num_positions, num_losses = len(summary.positions_S), len(summary.nll_S)
+    if num_positions != num_losses:
+        raise CorruptFileError(f"{file}: {num_losses:,} losses at {num_positions:,} positions")
+    _check_series(file, num_test_chars, num_series, summary.block_length)
     if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
         raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
     for losses in (summary.block_sums_K, summary.nll_S, arrays["sum_of_squares"]):
@@ -244,11 +246,11 @@ def _member(packed: ZipFile, key: str, file: Path, dtype: str) -> NDArray[Any]:
     return read_array(packed.read(entry), file, dtype)
 
 
-def _check_rows(file: Path, num_test_chars: int, num_series: int, block_length: int) -> None:
+def _check_series(file: Path, num_test_chars: int, num_series: int, block_length: int) -> None:
     if num_series == 1:
-        return  # a row of any length has a last block
+        return  # one of any length has a last block
     if num_test_chars % num_series or num_test_chars // num_series % block_length:
-        raise CorruptFileError(f"{file}: not of {num_series} equal rows")
+        raise CorruptFileError(f"{file}: not of {num_series} equal series")
 
 
 def _check_losses(file: Path, losses: NDArray[Any]) -> None:

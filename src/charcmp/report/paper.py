@@ -1,4 +1,4 @@
-"""The figures of Karpathy, Johnson & Fei-Fei 2015 (arXiv 1506.02078), and ours against them."""
+"""The figures of Karpathy, Johnson & Fei-Fei 2015 (arXiv 1506.02078)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EPOCHS = 50
 LEARNING_RATE = 0.002
 SPLITS = {"wp": [80.0, 10.0, 10.0], "lk": [90.0, 5.0, 5.0]}  # percent
 REFERENCE = Path(__file__).parent / "reference"
-REMARK = (
+SOURCE_NOTE = (
     "Figures of the paper (Karpathy, Johnson & Fei-Fei 2015, Table 1): written down from memory "
     "twice, independently, not re-read from the PDF."
 )
 
 
 def _reference(name: str) -> list[dict[str, str]]:
-    """The lines of one of the paper's tables; those with # are remarks."""
+    """The lines of one of the paper's tables; those with # are comments."""
     text = (REFERENCE / name).read_text()
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
@@ -38,7 +38,7 @@ def table1() -> dict[tuple[str, str, str, int], float]:
     }
 
 
-def figure(dataset: str, layout: str, row: str, cell: str, layers: int) -> float | None:
+def test_nats(dataset: str, layout: str, row: str, cell: str, layers: int) -> float | None:
     """The paper's test nats per character for a model; None where it has none."""
     return table1().get((dataset, row, cell, layers)) if layout == "columns" else None
 

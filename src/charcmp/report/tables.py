@@ -128,7 +128,7 @@ class Table:
         return [entry for entry in self.entries.values() if entry.is_done]
 
     def paper_nats(self, row: str, cell: str, layers: int) -> float | None:
-        return paper.figure(self.dataset, self.layout, row, cell, layers)
+        return _paper_nats(self.settings, row, cell, layers)
 
 
 def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
@@ -381,24 +381,18 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
             if filters.admits_row(row):
                 used[row] = target
                 runs_of_entry[row, run.variant, run.layers].append(run)
-    is_lm = "task" not in common  # the paper has language models alone
-
-    def paper_nats(row: str, cell: str, layers: int) -> float | None:
-        layout = common["dataset.layout"]
-        return paper.figure(common["dataset"], layout, row, cell, layers) if is_lm else None
-
     entries = {
         place: make_entry(
             place[0],
             used[place[0]],
             same_place,
-            paper_nats(*place),
+            _paper_nats(common, *place),
             block.tried_shorter.get(model_of(same_place[0]), set()),
         )
         for place, same_place in runs_of_entry.items()
     }
     columns = {(cell, layers) for _, cell, layers in entries}
-    if is_lm and common["dataset"] in paper.SPLITS:
+    if _is_lm(common) and common["dataset"] in paper.SPLITS:
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
     return Table(
         heading,
@@ -408,6 +402,18 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         sorted(columns, key=_column_order),
         entries,
     )
+
+
+def _is_lm(settings: dict[str, Any]) -> bool:
+    """Whether a block is of language models: the paper has no others."""
+    return "task" not in settings
+
+
+def _paper_nats(settings: dict[str, Any], row: str, cell: str, layers: int) -> float | None:
+    if not _is_lm(settings):
+        return None
+    layout = settings["dataset.layout"]
+    return paper.test_nats(settings["dataset"], layout, row, cell, layers)
 
 
 def base_cell(cell: str) -> str:

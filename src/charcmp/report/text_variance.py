@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-# Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a whole row.
+# Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a series.
 LENGTHS = (1, *(factor * 2**power for power in range(20) for factor in (2, 3)))
 MIN_BLOCKS = 2  # fewer have no variance
-MIN_ROWS = 10  # fewer whole rows are too few blocks to estimate a variance from
+MIN_SERIES = 10  # fewer whole series are too few blocks to estimate a variance from
 
 
 @dataclass(frozen=True)
@@ -44,70 +44,70 @@ class TextVariance:
         return Component(self.variance, self.num_blocks - 1)
 
 
-def text_variance(series_RJ: Floats) -> TextVariance | None:
-    """The variance of the mean of a series, by blocks as long as its dependence asks for.
+def text_variance(means_RJ: Floats) -> TextVariance | None:
+    """The variance of the mean of base blocks, by blocks as long as its dependence asks for.
 
-    None for a series of a single base block, which has no variance. Otherwise at least two blocks
-    are left, however strong the dependence.
+    None for a single base block, which has no variance. Otherwise at least two blocks are left,
+    however strong the dependence.
 
-    The length is the automatic one. The check: where whole rows give a standard error that is
+    The length is the automatic one. The check: where whole series give a standard error that is
     larger by more than chance explains (one-sided, 5 %), there is dependence that short blocks do
-    not see, and whole rows are the blocks.
+    not see, and whole series are the blocks.
     """
-    num_rows, row_length = series_RJ.shape
-    longest = series_RJ.size / MIN_BLOCKS
+    num_series, series_length = means_RJ.shape
+    longest = means_RJ.size / MIN_BLOCKS
     if longest < 1:
         return None
-    wanted = automatic_block_length(series_RJ)
-    possible = [length for length in LENGTHS if length < row_length and length <= longest]
-    if row_length <= longest:
-        possible.append(row_length)
+    wanted = automatic_block_length(means_RJ)
+    possible = [length for length in LENGTHS if length < series_length and length <= longest]
+    if series_length <= longest:
+        possible.append(series_length)
     long_enough = [length for length in possible if length >= wanted]
     rule_length = chosen = min(long_enough, default=max(possible))
-    lengths = {1, rule_length, min(2 * rule_length, row_length), row_length}
+    lengths = {1, rule_length, min(2 * rule_length, series_length), series_length}
     se = {
-        length: math.sqrt(block_variance(series_RJ, length))
+        length: math.sqrt(block_variance(means_RJ, length))
         for length in sorted(lengths) if length <= longest
     }  # fmt: skip
-    if num_rows >= MIN_ROWS:
-        tolerance = 1 + stats.norm.isf(0.05) / math.sqrt(2 * (num_rows - 1))
-        if se[row_length] > tolerance * se[chosen]:
-            chosen = row_length
+    if num_series >= MIN_SERIES:
+        tolerance = 1 + stats.norm.isf(0.05) / math.sqrt(2 * (num_series - 1))
+        if se[series_length] > tolerance * se[chosen]:
+            chosen = series_length
     return TextVariance(
         variance=se[chosen] ** 2,
         block_length=chosen,
         rule_length=rule_length,
-        num_blocks=series_RJ.size / chosen,
+        num_blocks=means_RJ.size / chosen,
         se_of_length=se,
     )
 
 
-def block_variance(series_RJ: Floats, length: int) -> float:
+def block_variance(means_RJ: Floats, length: int) -> float:
     """Variance of the mean when circular blocks of `length` base blocks are resampled.
 
     In closed form, with the divisor of an unbiased estimate: m blocks count as m - 1.
     """
-    num_blocks = series_RJ.size / length
+    num_blocks = means_RJ.size / length
     if num_blocks <= 1:
         return math.nan
-    return float(block_means(series_RJ, length).var()) / (num_blocks - 1)
+    return float(block_means(means_RJ, length).var()) / (num_blocks - 1)
 
 
-def block_means(series_RJ: Floats, length: int) -> Floats:
+def block_means(means_RJ: Floats, length: int) -> Floats:
     """Means of the blocks that start at each base block, (R, J)."""
-    wrapped = np.concatenate([series_RJ, series_RJ[:, : length - 1]], axis=1)
+    wrapped = np.concatenate([means_RJ, means_RJ[:, : length - 1]], axis=1)
     sums = np.cumsum(np.pad(wrapped, ((0, 0), (1, 0))), axis=1)
     return (sums[:, length:] - sums[:, :-length]) / length
 
 
-def automatic_block_length(series_RJ: Floats) -> float:
+def automatic_block_length(means_RJ: Floats) -> float:
     """The length that minimises the error of the variance (Politis & White 2004, Patton 2009).
 
-    As arch.bootstrap.optimal_block_length for the circular bootstrap, but over several rows, whose
-    autocovariances are pooled; a single long row gives arch's answer.
+    As arch.bootstrap.optimal_block_length for the circular bootstrap, but over several series,
+    whose autocovariances are pooled; a single long one gives arch's answer.
     """
-    size = series_RJ.size
-    covariance = _pooled_autocovariances(series_RJ)
+    size = means_RJ.size
+    covariance = _pooled_autocovariances(means_RJ)
     if covariance[0] <= 0 or len(covariance) == 1:
         return 1.0
     run = max(5, int(math.log10(size)))  # so many small autocorrelations in a row end the search
@@ -125,11 +125,11 @@ def automatic_block_length(series_RJ: Floats) -> float:
     return max(1.0, min(length, math.ceil(min(3 * math.sqrt(size), size / 3))))
 
 
-def _pooled_autocovariances(series_RJ: Floats) -> Floats:
-    """By lag, up to J - 1; only pairs of the same row count."""
-    num_rows, row_length = series_RJ.shape
-    centred = series_RJ - series_RJ.mean()
-    power = np.abs(np.fft.rfft(centred, 2 * row_length, axis=1)) ** 2
-    sums = np.fft.irfft(power.sum(axis=0))[:row_length]
-    covariances: Floats = sums / (num_rows * np.arange(row_length, 0, -1))
+def _pooled_autocovariances(means_RJ: Floats) -> Floats:
+    """By lag, up to J - 1; only pairs within a series count."""
+    num_series, series_length = means_RJ.shape
+    centred = means_RJ - means_RJ.mean()
+    power = np.abs(np.fft.rfft(centred, 2 * series_length, axis=1)) ** 2
+    sums = np.fft.irfft(power.sum(axis=0))[:series_length]
+    covariances: Floats = sums / (num_series * np.arange(series_length, 0, -1))
     return covariances

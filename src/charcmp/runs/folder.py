@@ -8,7 +8,7 @@
         history.json          losses of every epoch
         best.safetensors      the weights that the test loss is of; in its metadata `vocabulary`,
                               the bytes that symbols 0, 1, ... stand for, in hexadecimal
-        test_nll.npy          nats of every test character, float32, row by row
+        test_nll.npy          nats of every test character, float32, stream after stream
         val_nll.npy           the same of the validation text, of the same weights
         result.json           written last: the run is finished
         failure.json          why the last attempt ended without a result
@@ -46,7 +46,7 @@ from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
 RUNAWAY = 1000.0
-VOCABULARY_KEY = "vocabulary"  # runs of earlier versions have none: see trained.py
+VOCABULARY_KEY = "vocabulary"  # runs of earlier commits have none: see trained.py
 
 
 class RunFolder:

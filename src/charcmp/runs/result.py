@@ -89,7 +89,7 @@ class Result(Struct, frozen=True, kw_only=True):
     target_params: Params
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     dropout: Annotated[float, Meta(ge=0, lt=1)]
-    precision: Literal["float32", "tf32", "bf16"]  # bf16: of runs by version 0.1, no longer trained
+    precision: Literal["float32", "tf32", "bf16"]  # bf16: of earlier commits, not trained now
     epochs: Count
     patience: Count | None = None
     epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
@@ -239,7 +239,7 @@ class Failure(Struct, frozen=True):
 class StoredDataset(Struct, frozen=True):
     """What a config.yaml says of the corpus, as far as it is needed to find it again."""
 
-    # "paper": what earlier versions called a download.
+    # "paper": what earlier commits called a download.
     source: Literal["download", "paper", "file", "pydocs", "pysrc"]
     name: DatasetName | None = None
     path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None

@@ -35,10 +35,10 @@ def run_status(folder: RunFolder) -> dict[str, Any]:
     except CorruptFileError as error:
         return status | {"state": "corrupt", "reason": str(error)}
     if result is not None:
-        told = (*ROW_KEYS, "epochs", "val_nats_per_char", "test_nats_per_char")
+        keys = (*ROW_KEYS, "epochs", "val_nats_per_char", "test_nats_per_char")
         trained = result.epochs_trained  # fewer with patience
         return status | {
-            **{key: getattr(result, key) for key in told},
+            **{key: getattr(result, key) for key in keys},
             "chars_per_second": _whole(result.chars_per_second),
             "state": result.status,
             "epoch": result.epochs if trained is None else trained,

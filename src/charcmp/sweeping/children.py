@@ -19,7 +19,7 @@ from charcmp.config.schema import Config
 from charcmp.errors import EXIT_AGAIN, EXIT_BUSY
 from charcmp.files import write_error
 from charcmp.sweeping.grid import Job
-from charcmp.sweeping.lanes import Ending, Order
+from charcmp.sweeping.lanes import Ending, LaneOrder
 from charcmp.sweeping.lanes import work as work_in_lanes
 from charcmp.sweeping.processes import EXIT_UNKNOWN, start
 from charcmp.sweeping.slots import Slot
@@ -112,7 +112,7 @@ class InLane(Child):
     def __init__(self, job: Job, slot: Slot, lanes: LaneProcess, extra_args: Sequence[str]) -> None:
         super().__init__(job, slot)
         self.lanes, self.process = lanes, lanes.process
-        self.order = Order(
+        self.order = LaneOrder(
             replace(self.config, device="cpu" if slot.threads else "cuda"),  # the GPU that it sees
             job.folder.log.resolve(),
             shlex.join(["charcmp", "train", *extra_args, *job.overrides]),
@@ -150,7 +150,7 @@ class LaneProcess:
                 train_in_lanes, (there,), Path(self.said.name), environment, forked=False
             )
 
-    def give(self, order: Order) -> None:
+    def give(self, order: LaneOrder) -> None:
         try:
             self.here.send(order)
         except OSError:

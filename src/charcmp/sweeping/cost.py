@@ -44,14 +44,14 @@ ASSUMED_GPU_FLOPS = 5e12
 ASSUMED_GPU_STEP_SECONDS = 20e-6
 FLOPS_PER_PARAM = 6  # forward and backward, per character
 # What a step's time depends on, beside sizes and machine.
-SHAPE_KEYS = (
+SPEED_KEYS = (
     *("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name"),
     *("train_batch_size", "train_unroll_steps"),
 )
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """Time that a run takes in one slot, and how that is known."""
 
     seconds: float  # of the whole run
@@ -59,11 +59,11 @@ class Estimate:
     source: str  # past runs | measured | assumed
 
 
-def shape_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
-    """What runs of equal speed have in common: sizes, cell and machine; a run id's first half."""
+def speed_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
+    """What runs of equal speed have in common, in JSON: cell, sizes, machine and SPEED_KEYS."""
     keys = {key: value for key, value in identity.items() if key.startswith("cell.")}
     keys |= {key: identity[key] for key in ("layers", "hidden_size")}
-    keys |= {key: identity[key] for key in SHAPE_KEYS if key in identity}
+    keys |= {key: identity[key] for key in SPEED_KEYS if key in identity}
     return canonical_json(keys | {"num_symbols": num_symbols, "machine": machine})
 
 
@@ -75,8 +75,9 @@ class Speeds:
         self.measured: dict[str, float] = _read_speeds(self.file)
         speeds: dict[str, list[float]] = {}
         for path in (Path(results_dir) / "runs").glob("*/result.json"):
-            if (told := _told_by(path)) is not None:
-                speeds.setdefault(told[0], []).append(told[1])
+            if (found := _finished_speed(path)) is not None:
+                key, chars_per_second = found
+                speeds.setdefault(key, []).append(chars_per_second)
         self.finished = {key: statistics.median(values) for key, values in speeds.items()}
 
     def find(self, key: str) -> tuple[float, str] | None:
@@ -99,7 +100,7 @@ def _read_speeds(file: Path) -> dict[str, float]:
         return {}  # an estimate's cache: without it, shapes are measured again
 
 
-def _told_by(result_file: Path) -> tuple[str, float] | None:
+def _finished_speed(result_file: Path) -> tuple[str, float] | None:
     """Shape and speed of a finished run; None if its files do not tell."""
     try:
         result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
@@ -110,7 +111,7 @@ def _told_by(result_file: Path) -> tuple[str, float] | None:
         return None  # a run that diverged in its first epoch has no speed
     threads = environment.threads if environment.device == "cpu" else None
     machine = machine_key(environment.device_name, threads, environment.lanes)
-    return shape_key(result.identity, result.num_symbols, machine), result.chars_per_second
+    return speed_key(result.identity, result.num_symbols, machine), result.chars_per_second
 
 
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
@@ -123,9 +124,9 @@ def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
     return (config.epochs * train + EVALUATION_SHARE * evaluated) / chars_per_second
 
 
-def estimate(
+def estimate_times(
     jobs: Sequence[Job], slots: Sequence[Slot], measure: bool = False
-) -> dict[Job, Estimate]:
+) -> dict[Job, TimeEstimate]:
     """The time that each job takes in a slot.
 
     Args:
@@ -136,7 +137,7 @@ def estimate(
     machine = slots[0].key
     speeds = Speeds(jobs[0].spec.config.results_dir)
     keys = {
-        job: shape_key(job.spec.identity(), job.spec.corpus.num_symbols, machine) for job in jobs
+        job: speed_key(job.spec.identity(), job.spec.corpus.num_symbols, machine) for job in jobs
     }
     if measure:
         unknown = {keys[job]: job.spec for job in jobs if speeds.find(keys[job]) is None}
@@ -146,7 +147,7 @@ def estimate(
         assumed = assumed_speed(job.spec, on_gpu=slots[0].threads is None), "assumed"
         chars_per_second, source = speeds.find(keys[job]) or assumed
         seconds = run_seconds(job.spec, chars_per_second)
-        estimates[job] = Estimate(seconds, seconds * (1 - job.fraction_done()), source)
+        estimates[job] = TimeEstimate(seconds, seconds * (1 - job.fraction_done()), source)
     return estimates
 
 
@@ -161,7 +162,7 @@ def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
     return chars / (chars * flops / ASSUMED_GPU_FLOPS + waiting)
 
 
-def longest_first(jobs: Sequence[Job], estimates: dict[Job, Estimate]) -> list[Job]:
+def longest_first(jobs: Sequence[Job], estimates: dict[Job, TimeEstimate]) -> list[Job]:
     """The order of launch: the last runs to end are then short ones, and no slot idles for long."""
     return sorted(jobs, key=lambda job: -estimates[job].seconds_left)
 
@@ -219,8 +220,8 @@ def measure_speed(
         device: where; None: where its configuration says.
         ready: met when all that is prepared once is done, before the clock starts.
     """
+    from charcmp.training.cuda_streams import at_work_on
     from charcmp.training.device import prepare
-    from charcmp.training.streams import at_work_on
 
     try:
         where = prepare(replace(spec.config, device=device or spec.config.device), threads)

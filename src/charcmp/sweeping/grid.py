@@ -1,4 +1,4 @@
-"""A grid of runs, expanded from overrides: one job for each of its cells."""
+"""A grid of runs, expanded from overrides: one job for each of its points."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from charcmp.runs.folder import RunFolder, runs_dir
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One cell of the grid: the overrides that name it, what they resolve to, where it lives."""
+    """One point of the grid: the overrides that name it, what they resolve to, where it lives."""
 
     overrides: list[str]
     spec: RunSpec
@@ -57,7 +57,7 @@ class Grid:
         self.variants = variants or {"": []}
 
     def points(self) -> list[tuple[str, list[str]]]:
-        """The variant and the overrides of every cell."""
+        """The variant and the overrides of every point."""
         points = []
         for name, overrides in self.variants.items():
             variant = _without(overrides, self.given)
@@ -72,7 +72,7 @@ class Grid:
         return [typed(self.compose(overrides)) for _, overrides in self.points()]
 
     def jobs(self) -> list[Job]:
-        """The runs of the grid, each once, however many of its cells lead to it."""
+        """The runs of the grid, each once, however many of its points lead to it."""
         jobs: dict[str, Job] = {}
         for variant, overrides in self.points():
             job = make_job(overrides, self.compose(overrides), variant)

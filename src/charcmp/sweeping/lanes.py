@@ -30,7 +30,7 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Order:
+class LaneOrder:
     """One run for a lane."""
 
     config: Config
@@ -70,7 +70,7 @@ def work(connection: Connection) -> None:
 
 
 def _run(
-    order: Order,
+    order: LaneOrder,
     should_stop: Callable[[], bool],
     endings: queue.SimpleQueue[Ending],
 ) -> None:

@@ -10,7 +10,7 @@ from charcmp.config.schema import NOT_SCIENTIFIC, flatten
 from charcmp.config.spec import split_of, warnings
 from charcmp.output import counted
 from charcmp.runs.status import duration, run_status
-from charcmp.sweeping.cost import Estimate, estimate, longest_first, makespan
+from charcmp.sweeping.cost import TimeEstimate, estimate_times, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.slots import Slot, make_slots
 
@@ -26,10 +26,10 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
     states = {job: _plan_state(job) for job in jobs}
     left = [job for job in jobs if states[job] not in ("done", "diverged")]
     look_ahead(left)
-    estimates: dict[Job, Estimate] = {}
+    estimates: dict[Job, TimeEstimate] = {}
     if left:
         slots = make_slots(left[0].spec.config)
-        estimates = estimate(left, slots, measure=with_cost)
+        estimates = estimate_times(left, slots, measure=with_cost)
         left = longest_first(left, estimates)
     ordered = [*left, *(job for job in jobs if job not in estimates)]
     keys = differing_keys(jobs)
@@ -88,7 +88,7 @@ def _plan_row(job: Job, state: str, keys: Sequence[str]) -> dict[str, str]:
     }
 
 
-def print_costs(left: list[Job], estimates: dict[Job, Estimate], slots: list[Slot]) -> None:
+def print_costs(left: list[Job], estimates: dict[Job, TimeEstimate], slots: list[Slot]) -> None:
     """Time by row of the tables, and in all for these slots."""
     by_row: dict[str, list[float]] = {}
     for job in left:

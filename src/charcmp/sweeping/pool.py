@@ -30,7 +30,7 @@ from charcmp.output import PROGRESS_SECONDS, counted, say
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.status import duration
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
-from charcmp.sweeping.cost import estimate, longest_first
+from charcmp.sweeping.cost import estimate_times, longest_first
 from charcmp.sweeping.examine import examined
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import start_server
@@ -86,7 +86,7 @@ class Pool:
         self.until = math.inf if until is None else until
         self.on_end = on_end
         self.config = jobs[0].spec.config
-        self.estimates = estimate(jobs, slots)
+        self.estimates = estimate_times(jobs, slots)
         self.free = deque(slots)
         self.num_jobs = len(jobs)
         self.waiting = deque(longest_first(jobs, self.estimates))

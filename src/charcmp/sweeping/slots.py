@@ -13,7 +13,7 @@ from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
 # Multiprocessors that one small model keeps busy. A guess, not measured.
 MULTIPROCESSORS_PER_LANE = 16
-MAX_LANES = 32  # of one GPU: each has a stream of its own, and torch has so many (streams.py)
+MAX_LANES = 32  # of one GPU: each has a CUDA stream, and torch has so many (cuda_streams.py)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 from hydra.plugins.launcher import Launcher
 
+from charcmp.errors import EXIT_FAILED
 from charcmp.output import counted
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.plan import look_ahead
 
-EXIT_FAILED = 1
 WATCH_SECONDS = 2.0  # between two looks at runs that may have died silently
 
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.corpus import Splits, Streams, Symbols
-from charcmp.data.dataset import safe_name
 from charcmp.errors import require
 from charcmp.files import make_folder
 from charcmp.models.compressors import COMPRESSORS, nats_given
@@ -62,8 +61,7 @@ def baselines_of(spec: RunSpec, budgets: Iterable[int]) -> Baselines:
         batch_size=spec.batch_size,
         unroll_steps=spec.unroll_steps,
     )
-    name = config.dataset.name or safe_name(corpus.name)
-    file = baselines_file(config.results_dir, name, test_text)
+    file = baselines_file(config.results_dir, spec.text_name, test_text)
     wanted = set(budgets)
     try:
         stored = read_baselines(file)

@@ -33,9 +33,9 @@ from charcmp.errors import Interrupted
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
+from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.session import Session
 from charcmp.training.step import Step
-from charcmp.training.streams import at_work_on
 from charcmp.training.train import train
 from charcmp.training.verdicts import Verdict
 from charcmp.training.verify import relative_difference

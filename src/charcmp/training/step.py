@@ -121,9 +121,9 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
     return [chunks.first(spec.updates_per_epoch), *evaluated]
 
 
-def remarks(step: Step, device: torch.device) -> Iterator[str]:
+def notes(step: Step, device: torch.device) -> Iterator[str]:
     """What of the step is slower on this device than it could be."""
     if device.type == "cuda" and not step.is_capturable:
         yield f"{type(step.optimizer).__name__} works outside the CUDA graph, launch by launch"
-    if remark := fused.remark(device, step.model.in_cudnn):
-        yield remark
+    if note := fused.note(device, step.model.in_cudnn):
+        yield note

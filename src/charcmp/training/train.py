@@ -26,17 +26,17 @@ from charcmp.runs.result import Result
 from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.cuda_graph import Late, wait_for
+from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import learning_rate
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
-from charcmp.training.step import Step, cut_corpus, remarks
-from charcmp.training.streams import at_work_on
+from charcmp.training.step import Step, cut_corpus, notes
 from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
-TICK_SECONDS = 1.0
+TICK_SECONDS = 1.0  # between two notes of the progress
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
@@ -84,7 +84,7 @@ class Training:
 
         Raises:
             Interrupted: if `should_stop` said so, with a checkpoint written.
-        WrongResult: if the step's graph computes something else than the same step by calls.
+            WrongResult: if the step's graph computes something else than the same step by calls.
         """
         step, place, config = self.step, self.place, self.spec.config
         if config.reset_state == "epoch" and place.chunk == 0:
@@ -121,7 +121,7 @@ class Training:
         """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
         step, place, config = self.step, self.place, self.spec.config
         self.last_tick = time.monotonic()
-        told = self.loss_sum.read(place.chunk)
+        read = self.loss_sum.read(place.chunk)
         is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
             wait_for(step.loss_sum.device)
@@ -132,9 +132,9 @@ class Training:
             raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
         self.note_progress()
         self.clock = time.perf_counter()
-        if told is None:
+        if read is None:
             return None
-        loss_sum, num_chunks = told
+        loss_sum, num_chunks = read
         so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
         self._say_progress(so_far)
@@ -196,6 +196,8 @@ class Training:
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         self.note_progress()
+        # What is evaluated is kept at once, whatever checkpoint_seconds says; of short epochs not
+        # each, but one a second.
         since = time.monotonic() - self.last_checkpoint
         if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
             self.save()
@@ -279,8 +281,8 @@ def run_protocol(
 ) -> Result:
     """`train`, on a device that is set up, with the text on it."""
     config, say = spec.config, session.say
-    for remark in remarks(step, device):
-        say(f"note: {remark}")
+    for note in notes(step, device):
+        say(f"note: {note}")
     training = Training(spec, folder, step, session)
     place = training.place
     describe_run(spec, folder, device, session)

@@ -93,7 +93,7 @@ def race(stored: Stored, models: Sequence[Model] = MODELS) -> Finish:
     return Race(models, stored, stored).run()
 
 
-def test_the_best_wins_at_its_best_rate_and_the_baseline_stays() -> None:
+def test_the_best_wins_at_its_best_rate_and_the_safe_choice_stays() -> None:
     stored = Stored(levels(lstm1=1.30, gru2=1.48))
     finish = race(stored)
     assert finish.leader == Model("50k", "lstm", 1)
@@ -122,7 +122,7 @@ def test_models_that_are_alike_get_seeds_and_are_called_tied() -> None:
 
 
 def test_the_last_rung_leaves_those_that_are_near() -> None:
-    """The baseline has no privilege there."""
+    """The safe choice has no privilege there."""
     stored = Stored(levels(lstm1=1.30, lstm2=1.31, gru2=1.48))
     finish = race(stored)
     assert set(finish.arms) == {Model("50k", "lstm", 1), Model("50k", "lstm", 2)}

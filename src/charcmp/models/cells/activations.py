@@ -22,7 +22,7 @@ from torch import Tensor
 class Activation:
     """One activation, in the three forms in which cells use it."""
 
-    of: Callable[[Tensor], Tensor]  # differentiable, for the references
+    function: Callable[[Tensor], Tensor]  # differentiable, for the references
     into: Callable[[Tensor, Tensor], object]  # (s, out): writes y to out, which may be s itself
     slope: Callable[[Tensor], Tensor]  # dy/ds from y
 
@@ -38,17 +38,17 @@ def _tanh_into(s: Tensor, out: Tensor) -> None:
 
 ACTIVATIONS = {
     "tanh": Activation(
-        of=torch.tanh,
+        function=torch.tanh,
         into=_tanh_into,
         slope=lambda y: torch.addcmul(y.new_ones(()), y, y, value=-1),
     ),
     "softsign": Activation(
-        of=F.softsign,
+        function=F.softsign,
         into=lambda s, out: torch.div(s, s.abs().add_(1), out=out),
         slope=lambda y: torch.sub(1, y.abs()).square_(),
     ),
     "relu": Activation(
-        of=torch.relu,
+        function=torch.relu,
         into=lambda s, out: torch.clamp(s, min=0, out=out),
         slope=lambda y: (y > 0).to(y.dtype),
     ),

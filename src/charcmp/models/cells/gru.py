@@ -55,7 +55,7 @@ class GRU(Cell):
         for x in x_TBI:
             r = torch.sigmoid(x @ W_r.t() + b_r + h @ U_r.t() + c_r)
             z = torch.sigmoid(x @ W_z.t() + b_z + h @ U_z.t() + c_z)
-            n = self.activation.of(x @ W_n.t() + b_n + (r * h) @ U_n.t() + c_n)
+            n = self.activation.function(x @ W_n.t() + b_n + (r * h) @ U_n.t() + c_n)
             h = z * n + (1 - z) * h
             steps.append((h, r, z))
         h_TBH, r_TBH, z_TBH = map(torch.stack, zip(*steps, strict=True))

@@ -115,10 +115,10 @@ class LSTM(LSTMLayer):
         for x in x_TBI:
             i = torch.sigmoid(x @ W_i.t() + b_i + h @ U_i.t() + c_i)
             f = torch.sigmoid(x @ W_f.t() + b_f + h @ U_f.t() + c_f)
-            g = self.activation.of(x @ W_g.t() + b_g + h @ U_g.t() + c_g)
+            g = self.activation.function(x @ W_g.t() + b_g + h @ U_g.t() + c_g)
             o = torch.sigmoid(x @ W_o.t() + b_o + h @ U_o.t() + c_o)
             c = f * c + i * g
-            h = o * self.activation.of(c)
+            h = o * self.activation.function(c)
             steps.append((h, i, f, o))
         return lstm_trace(steps, c)
 

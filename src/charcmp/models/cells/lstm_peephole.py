@@ -60,10 +60,10 @@ class PeepholeCell(LSTMLayer):
         for x in x_TBI:
             i = self.gate(x @ W_i.t() + b_i, h @ U_i.t() + c_i, w_i * c)
             f = self.gate(x @ W_f.t() + b_f, h @ U_f.t() + c_f, w_f * c)
-            g = self.activation.of(x @ W_g.t() + b_g + h @ U_g.t() + c_g)
+            g = self.activation.function(x @ W_g.t() + b_g + h @ U_g.t() + c_g)
             c = f * c + i * g
             o = self.gate(x @ W_o.t() + b_o, h @ U_o.t() + c_o, w_o * c)
-            h = o * self.activation.of(c)
+            h = o * self.activation.function(c)
             steps.append((h, i, f, o))
         return lstm_trace(steps, c)
 

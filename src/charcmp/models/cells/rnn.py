@@ -50,7 +50,7 @@ class RNN(Cell):
         (h,) = state_SBH
         outputs = []
         for x in x_TBI:
-            h = self.activation.of(x @ W.t() + b + h @ U.t() + b_)
+            h = self.activation.function(x @ W.t() + b + h @ U.t() + b_)
             outputs.append(h)
         return Trace(torch.stack(outputs), h.unsqueeze(0), {})
 

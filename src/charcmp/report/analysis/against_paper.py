@@ -20,7 +20,7 @@ MIN_FOR_CORRELATION = 3  # the ranks of two numbers always agree or disagree who
 class Comparison:
     """Ours against the paper's, over the entries that both have."""
 
-    of: str
+    heading: str
     num_models: int
     num_models_paper: int
     mean_difference: float  # ours - paper's, nats per character
@@ -60,14 +60,14 @@ def _pairs(tables: Sequence[Table]) -> list[tuple[float, float]]:
 
 
 def _comparison(
-    of: str, tables: Sequence[Table], num_models_paper: int | None = None
+    heading: str, tables: Sequence[Table], num_models_paper: int | None = None
 ) -> Comparison:
     pairs = pd.DataFrame(_pairs(tables), columns=["ours", "paper"])
     difference = pairs["ours"] - pairs["paper"]
     if num_models_paper is None:
         num_models_paper = sum(dataset == tables[0].dataset for dataset, *_ in table1())
     return Comparison(
-        of=of,
+        heading=heading,
         num_models=len(pairs),
         num_models_paper=num_models_paper,
         mean_difference=float(difference.mean()),

@@ -14,7 +14,7 @@ both    would models of other seeds keep it on other text? Needs two seeds of ea
 from __future__ import annotations
 
 import itertools
-import statistics as pystatistics
+import statistics
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -99,7 +99,7 @@ class Difference:
         """Of one run, mean over the two models; None where one of them has a single seed."""
         parts = [_seed_variance(entry) for entry in (self.a, self.b)]
         known = [part for part in parts if part is not None]
-        return pystatistics.fmean(known) if len(known) == 2 else None
+        return statistics.fmean(known) if len(known) == 2 else None
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Analysis:
     power: list[Power] = field(default_factory=list)
     distances: list[Distances] = field(default_factory=list)
 
-    def of(self, family: str, row: str | None = None) -> list[Difference]:
+    def differences_of(self, family: str, row: str | None = None) -> list[Difference]:
         return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
     def family_size(self, family: str) -> int:
@@ -148,7 +148,7 @@ class Analysis:
 
     def missing(self, family: str) -> list[Pair]:
         """The pairs of the grid that have not been run, or have diverged."""
-        run = {(one.row, one.a.column, one.b.column) for one in self.of(family)}
+        run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
 
@@ -165,7 +165,7 @@ class Analysis:
         Only models with two or more seeds are compared; [] where no comparison with the best is
         over seeds and text.
         """
-        compared = [one for one in self.of("best", row) if one.both is not None]
+        compared = [one for one in self.differences_of("best", row) if one.both is not None]
         if not compared:
             return []
         tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
@@ -299,13 +299,13 @@ def _differences(
 
     A planned family has all rows of the block; the comparisons with the best are judged by row.
     """
-    series = _series(pairs)
+    blocks = _block_differences(pairs)
     texts = {
         key: variance
-        for key, means in series.items()
+        for key, means in blocks.items()
         if (variance := text_variance(means)) is not None
     }
-    resampled = _resampled(series, texts, num_resamples)
+    resampled = _resampled(blocks, texts, num_resamples)
     families = defaultdict(list)
     for number, (family, row, a, b) in enumerate(pairs):
         estimates = _estimates(a, b, texts.get((id(a), id(b))))
@@ -333,17 +333,17 @@ def _differences(
     ]
 
 
-def _series(
+def _block_differences(
     pairs: Sequence[tuple[str, str, Entry, Entry]],
 ) -> dict[tuple[int, int], Floats]:
     """Block means of a minus those of b, by the ids of both; none where losses are not kept."""
     means = {id(entry): block_means(entry) for _, _, *both in pairs for entry in both}
-    series = {}
+    blocks = {}
     for _, _, a, b in pairs:
         mean_a, mean_b = means[id(a)], means[id(b)]
         if mean_a is not None and mean_b is not None:
-            series[id(a), id(b)] = mean_a - mean_b
-    return series
+            blocks[id(a), id(b)] = mean_a - mean_b
+    return blocks
 
 
 class _Estimates(NamedTuple):
@@ -376,7 +376,7 @@ def _judged(estimates: Mapping[int, Estimate | None], family_size: int) -> dict[
 
 
 def _resampled(
-    series: dict[tuple[int, int], Floats],
+    blocks: dict[tuple[int, int], Floats],
     texts: dict[tuple[int, int], TextVariance],
     num_resamples: int,
 ) -> dict[tuple[int, int], Resampled]:
@@ -384,7 +384,7 @@ def _resampled(
     found = {}
     for length in sorted({text.block_length for text in texts.values()}):
         keys = [key for key, text in texts.items() if text.block_length == length]
-        means_CN = resample([series[key] for key in keys], length, num_resamples)
+        means_CN = resample([blocks[key] for key in keys], length, num_resamples)
         lows, highs = np.percentile(means_CN, [100 * ALPHA / 2, 100 * (1 - ALPHA / 2)], axis=1)
         for key, sd, low, high in zip(keys, means_CN.std(axis=1), lows, highs, strict=True):
             found[key] = Resampled(float(sd), (float(low), float(high)))

@@ -78,7 +78,7 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
             by_cell = [probabilities(entry) for entry in done]
             if len(by_cell) == 3 and all(by_cell):
                 first = next(run.losses for run in done[0].runs if run.losses)
-                segments = segment_of(first.positions_S, first.num_chars, first.num_rows)
+                segments = segment_of(first.positions_S, first.num_chars, first.num_series)
                 if len(np.unique(segments)) > 1:
                     places.append((row, layers, _Measured(by_cell, segments)))
     texts = judge([measured.text() for *_, measured in places], family_size)
@@ -106,10 +106,14 @@ def probabilities(entry: Entry) -> list[Floats]:
     return [run.losses.probabilities_S for run in entry.runs if run.losses is not None]
 
 
-def segment_of(positions_S: NDArray[np.uint32], num_chars: int, num_rows: int) -> NDArray[np.int64]:
-    """The stretch of text, within one row of the split, that each position lies in."""
-    per_row = -(-MIN_SEGMENTS // num_rows)
-    segments_S: NDArray[np.int64] = positions_S.astype(np.int64) * (num_rows * per_row) // num_chars
+def segment_of(
+    positions_S: NDArray[np.uint32], num_chars: int, num_series: int
+) -> NDArray[np.int64]:
+    """The stretch of text, within one series, that each position lies in."""
+    per_series = -(-MIN_SEGMENTS // num_series)
+    segments_S: NDArray[np.int64] = (
+        positions_S.astype(np.int64) * (num_series * per_series) // num_chars
+    )
     return segments_S
 
 

@@ -1,12 +1,12 @@
 """How sure a difference of two mean losses is: over test text, over seeds, over both.
 
 Text: paired circular block bootstrap (Politis & Romano 1992) over the differences of the base
-blocks that a run keeps (losses.py). Blocks stay within a row of the split, wrapping round in it.
+blocks that a run keeps (losses.py). Blocks stay within a series, wrapping round in it.
 The resampled mean averages independent draws, so its variance has a closed form; `resample` draws
 all the same, and a test holds one against the other. Seeds: Welch's t. Both: the variances add,
 degrees of freedom by Satterthwaite, but never more than the seeds have.
 
-Shape suffixes: R rows of the split, J base blocks of a row, K = R·J base blocks, C comparisons.
+Shape suffixes: R series, J base blocks of a series, K = R·J base blocks, C comparisons.
 """
 
 from __future__ import annotations
@@ -32,23 +32,24 @@ MAX_SEEDS = 1000
 
 
 def resample(
-    series: Sequence[Floats], length: int, num_resamples: int = NUM_RESAMPLES
+    blocks: Sequence[Floats], length: int, num_resamples: int = NUM_RESAMPLES
 ) -> NDArray[np.float64]:
-    """Bootstrap means of several series (each (R, J)) with the same blocks drawn, (C, resamples).
+    """Bootstrap means of several arrays of base blocks, each (R, J), with the same blocks drawn:
+    (C, resamples).
 
     The draws are the same at every call, so a report made twice is the same report.
     """
-    step = length if length == series[0].shape[1] else 1  # rotations of a row have one mean
-    means_KC = np.stack([block_means(one, length)[:, ::step].ravel() for one in series], axis=1)
-    num_starts, num_blocks = len(means_KC), round(series[0].size / length)
+    step = length if length == blocks[0].shape[1] else 1  # rotations of a series have one mean
+    means_KC = np.stack([block_means(one, length)[:, ::step].ravel() for one in blocks], axis=1)
+    num_starts, num_blocks = len(means_KC), round(blocks[0].size / length)
     rng = np.random.default_rng(RESAMPLE_SEED)
     parts = []
     for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
-        rows = min(RESAMPLES_AT_ONCE, num_resamples - start)
-        drawn = rng.integers(num_starts, size=(rows, num_blocks))
-        drawn += num_starts * np.arange(rows)[:, np.newaxis]
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_starts)
-        parts.append(counts.reshape(rows, num_starts).astype(np.float64) @ means_KC / num_blocks)
+        draws = min(RESAMPLES_AT_ONCE, num_resamples - start)
+        drawn = rng.integers(num_starts, size=(draws, num_blocks))
+        drawn += num_starts * np.arange(draws)[:, np.newaxis]
+        counts = np.bincount(drawn.ravel(), minlength=draws * num_starts)
+        parts.append(counts.reshape(draws, num_starts).astype(np.float64) @ means_KC / num_blocks)
     return np.concatenate(parts).T
 
 

@@ -11,7 +11,7 @@ from charcmp.report.analysis.comparisons import Analysis, Difference
 from charcmp.report.analysis.speed import chars_per_second
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
-    FEW_EPOCHS_CAUTION,
+    FEW_EPOCHS_NOTE,
     cell_label,
     interval_text,
     name,
@@ -85,7 +85,7 @@ class Recommendation:
         if self.microseconds_to_sample is not None:
             sentences.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
         if take.runs[0].epochs < FEW_EPOCHS:
-            sentences.append(FEW_EPOCHS_CAUTION)
+            sentences.append(FEW_EPOCHS_NOTE)
         if len(take.seeds) == 1:
             sentences.append(
                 "It has one seed, so nothing is known of how much another seed would change its "
@@ -154,7 +154,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                 run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
             ]
             speed = chars_per_second(best)
-            compared = analysis.of("best", row)
+            compared = analysis.differences_of("best", row)
             of_row = [table.entries.get((row, *column)) for column in table.columns]
             found.append(
                 Recommendation(

@@ -21,7 +21,7 @@ from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.intervals import ALPHA, seeds_needed
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
-    FEW_EPOCHS_CAUTION,
+    FEW_EPOCHS_NOTE,
     cell_label,
     interval_text,
     name,
@@ -50,19 +50,19 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
     for analysis in analyses:
         for judge_claim in (_beats_rnn, _two_layers, _three_layers, _predict_alike):
             if (verdict := judge_claim(analysis)) is not None:
-                found.append(_cautioned(verdict, analysis))
+                found.append(_undecided_if_short(verdict, analysis))
     found += _depends_on_corpus(analyses)
     return sorted(found, key=lambda verdict: verdict.claim)
 
 
-def _cautioned(verdict: Verdict, analysis: Analysis) -> Verdict:
+def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
     """The claims are of models trained to the end: short trainings decide none of them."""
     if analysis.table.epochs >= FEW_EPOCHS:
         return verdict
     return replace(
         verdict,
         verdict=UNDECIDED,
-        evidence=f"{verdict.evidence} {FEW_EPOCHS_CAUTION}",
+        evidence=f"{verdict.evidence} {FEW_EPOCHS_NOTE}",
         decided_by="Runs of more epochs; the paper's have 50.",
     )
 
@@ -212,7 +212,7 @@ def _scope(analysis: Analysis) -> str:
 
 
 def _beats_rnn(analysis: Analysis) -> Verdict | None:
-    if not (differences := analysis.of("rnn")):
+    if not (differences := analysis.differences_of("rnn")):
         return None
     claim = "1. LSTM and GRU beat the RNN at equal parameters"
     return _verdict(claim, analysis, _tally(differences, analysis.missing("rnn")), "rnn")
@@ -221,7 +221,9 @@ def _beats_rnn(analysis: Analysis) -> Verdict | None:
 def _depths(analysis: Analysis, deeper: int, shallower: int) -> _Tally | None:
     """The pairs of two depths, None if no such pair has been run."""
     depths = (deeper, shallower)
-    run = [one for one in analysis.of("layers") if (one.a.layers, one.b.layers) == depths]
+    run = [
+        one for one in analysis.differences_of("layers") if (one.a.layers, one.b.layers) == depths
+    ]
     missing = [one for one in analysis.missing("layers") if (one.a[1], one.b[1]) == depths]
     return _tally(run, missing) if run else None
 
@@ -259,10 +261,10 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
 def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
     by_protocol = defaultdict(list)
     for analysis in analyses:
-        if analysis.of("lstm_gru"):
+        if analysis.differences_of("lstm_gru"):
             by_protocol[analysis.table.protocol].append(analysis)
     return [
-        _cautioned(_corpora_verdict(protocol, group), group[0])
+        _undecided_if_short(_corpora_verdict(protocol, group), group[0])
         for protocol, group in by_protocol.items()
     ]
 
@@ -273,11 +275,11 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
     Holds where it is so, both after Holm; does not hold where one of the two wins every pair of
     every grid by its plain interval.
     """
-    tallies = [_tally(one.of("lstm_gru"), one.missing("lstm_gru")) for one in analyses]
+    tallies = [_tally(one.differences_of("lstm_gru"), one.missing("lstm_gru")) for one in analyses]
     seeded = [
         (one.row, one.a.layers, one.both)
         for analysis in analyses
-        for one in analysis.of("lstm_gru")
+        for one in analysis.differences_of("lstm_gru")
         if one.both is not None
     ]
     signs: dict[tuple[str, int], set[int]] = defaultdict(set)
@@ -321,7 +323,7 @@ def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> 
 def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
     """`wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`"""
     counted = []
-    both = [one.both.sign for one in analysis.of("lstm_gru") if one.both is not None]
+    both = [one.both.sign for one in analysis.differences_of("lstm_gru") if one.both is not None]
     text = [one.text.sign for one in tally.unseeded if one.text is not None]
     for over, signs in (
         ("over seeds and text", both),

@@ -7,7 +7,7 @@ from charcmp.report.analysis.intervals import Judged
 from charcmp.report.tables import Entry, Table, base_cell, is_the_papers
 
 FEW_EPOCHS = 10
-FEW_EPOCHS_CAUTION = "So few epochs rank how fast the models learn, not how well they end."
+FEW_EPOCHS_NOTE = "So few epochs rank how fast the models learn, not how well they end."
 
 
 def name(entry: Entry) -> str:

@@ -16,7 +16,7 @@ from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
 def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """One for each planned family of comparisons."""
     for family in PLANNED:
-        if differences := analysis.of(family):
+        if differences := analysis.differences_of(family):
             yield _family_figure(family, differences)
 
 

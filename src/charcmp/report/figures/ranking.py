@@ -42,7 +42,9 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     """
     best = analysis.best(row)
     assert best is not None  # there are many
-    from_best = {difference.a.column: difference for difference in analysis.of("best", row)}
+    from_best = {
+        difference.a.column: difference for difference in analysis.differences_of("best", row)
+    }
     tiers = _tiers(analysis, row, entries, from_best)
     figure = Figure(figsize=(5.6, 1.7 + LINE_INCHES * len(entries)), layout="constrained")
     losses, speeds = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
@@ -69,7 +71,7 @@ def _tiers(
     """For each model its place in TIERS: by seeds and text where it has seeds, else by text."""
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # less or more than LSTM
     for family in ("lstm_gru", "rnn", "variants"):
-        for difference in analysis.of(family, row):
+        for difference in analysis.differences_of(family, row):
             if difference.judged is not None and "lstm" in (difference.a.cell, difference.b.cell):
                 is_first = difference.a.cell == "lstm"
                 column = difference.b.column if is_first else difference.a.column

@@ -15,9 +15,9 @@ from charcmp.report.writing.layout import (
     NO_RUN_NOTE,
     Line,
     budgets_note,
-    remarks,
     short_notes,
     size_notes,
+    unusual_notes,
 )
 from charcmp.report.writing.render import (
     entries_csv,
@@ -77,7 +77,7 @@ def notes(table: Table) -> list[str]:
         f"one starts {context:,} characters beyond the chunk's edge, at the end of a row at the "
         "edge itself.",
         *size_notes(table),
-        *remarks(table),
+        *unusual_notes(table),
         NO_RUN_NOTE,
     ]
 

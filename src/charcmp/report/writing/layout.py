@@ -13,7 +13,7 @@ from charcmp.report.analysis.comparisons import Analysis, Power
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
-    FEW_EPOCHS_CAUTION,
+    FEW_EPOCHS_NOTE,
     cell_label,
     name,
     training,
@@ -23,7 +23,7 @@ from charcmp.report.tables import ANY_RATE, Entry, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
 
 MISSING = "—"
-# Nats a character by which a row's first block lies above the others. Without a context a trained
+# Nats a character by which a series' first block lies above the others. Without a context a trained
 # model loses 0.05 to 0.35 there.
 MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12
@@ -139,7 +139,7 @@ def caption(analysis: Analysis, measure: Measure, bold: str) -> str:
 
 def _bold_rule(analysis: Analysis, bold: str) -> str:
     """What is bold, or why nothing is."""
-    compared = analysis.of("best")
+    compared = analysis.differences_of("best")
     if not compared:
         return "nothing to compare with"
     if any(difference.both is not None for difference in compared):
@@ -166,7 +166,7 @@ def notes(analysis: Analysis) -> list[str]:
         *_power_notes(analysis),
         *_few_blocks_notes(analysis),
         *_speed_notes(table),
-        *remarks(table),
+        *unusual_notes(table),
     ]
 
 
@@ -175,7 +175,7 @@ def size_notes(table: Table) -> list[str]:
     return [budgets_note(table), _seeds_note(table)]
 
 
-def remarks(table: Table) -> list[str]:
+def unusual_notes(table: Table) -> list[str]:
     """What is missing, and what is unusual about text, cells or training."""
     found = [*_missing_notes(table), *short_notes(table)]
     if table.task == "lm":
@@ -234,7 +234,7 @@ def short_notes(table: Table) -> list[str]:
     if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
         lines.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
     if table.epochs < FEW_EPOCHS:
-        lines.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_CAUTION}")
+        lines.append(f"Only {table.epochs} epoch{'s' * (table.epochs > 1)}. {FEW_EPOCHS_NOTE}")
     return lines
 
 
@@ -476,5 +476,5 @@ def general_notes(tables: Sequence[Table]) -> list[str]:
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns
     ):  # fmt: skip
-        lines.append(paper.REMARK)
+        lines.append(paper.SOURCE_NOTE)
     return lines

@@ -198,7 +198,7 @@ def _differences(analysis: Analysis) -> list[dict[str, Any]]:
     groups = []
     for family, title in FAMILIES.items():
         rows = []
-        for difference in analysis.of(family):
+        for difference in analysis.differences_of(family):
             texts = difference_row(analysis, difference)
             values: dict[str, float | None] = {
                 "nats per character (95 % interval)": difference.nats

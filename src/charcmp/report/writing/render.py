@@ -39,7 +39,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """The summary against the paper, as text."""
     return [
         {
-            "": line.of,
+            "": line.heading,
             "models": f"{line.num_models} of {line.num_models_paper}",
             "mean difference": f"{line.mean_difference:+.3f}",
             "mean |difference|": f"{line.mean_absolute_difference:.3f}",
@@ -245,7 +245,8 @@ def statistics_markdown(sections: Sequence[Section]) -> str:
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
     """The summary against the paper; only its header where there is nothing to compare."""
     columns = list(Comparison.__dataclass_fields__)
-    return _csv(pd.DataFrame([asdict(line) for line in comparisons], columns=columns))
+    frame = pd.DataFrame([asdict(line) for line in comparisons], columns=columns)
+    return _csv(frame.rename(columns={"heading": "of"}))
 
 
 def _csv(frame: pd.DataFrame) -> str:

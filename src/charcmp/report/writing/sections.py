@@ -90,7 +90,7 @@ def sections(findings: Findings) -> list[Section]:
             title = f"{analysis.table.heading}: baselines"
             found.append(Section(title, baseline_rows(placed), baseline_notes(placed)))
         for family, title in FAMILIES.items():
-            if of_family := analysis.of(family):
+            if of_family := analysis.differences_of(family):
                 rows = [difference_row(analysis, one) for one in of_family]
                 found.append(Section(f"{analysis.table.heading}: {title}", rows))
         if distances := analysis.distances:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from charcmp.models.cells.registry import cell_info
-from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_CAUTION
+from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
 from charcmp.runs.status import duration
@@ -99,7 +99,7 @@ class Advice:
         ]
         sentences += [*self._rivals(), *self._certainty(), *self._baselines()]
         if self.epochs < FEW_EPOCHS:
-            sentences.append(FEW_EPOCHS_CAUTION)
+            sentences.append(FEW_EPOCHS_NOTE)
         cost = f"A training takes {duration(take.seconds_train)}"
         if (micros := take.microseconds_per_sampled_char) is not None:
             cost += f", and a character takes {micros:.0f} µs to draw"

@@ -15,6 +15,7 @@ from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
 from charcmp.sweeping.race.race import Entry, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
+Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side
 COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
 
 
@@ -157,5 +158,5 @@ def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
     if not math.isfinite(difference):
         return "diverged"
     text = text_component(a, b)
-    margin = f" ± {1.96 * math.sqrt(text.variance):.4f}" if text else ""
+    margin = f" ± {Z_95 * math.sqrt(text.variance):.4f}" if text else ""
     return f"{difference:+.4f}{margin}"

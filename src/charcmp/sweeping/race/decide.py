@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Estimate, estimate
+from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
 from charcmp.report.text_variance import Component, text_variance
-from charcmp.sweeping.race.arms import BASELINE, Arm, Model
+from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 
 # How far behind, beyond what its text explains, a model may be after a rung and stay: so much have
 # models made up later in the races that were replayed (LOG.md). Nats per character.
 MARGINS = (0.06, 0.02, 0.015)
 TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
 WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
-ALPHA = 0.05
 # Of every finalist before the first look: an interval from two seeds is wide, and too narrow where
 # the models' variances over seeds differ.
 FEWEST_SEEDS = 3
@@ -72,13 +71,14 @@ def near_models(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
 def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
     """The models of one budget that go on after a rung, the best first.
 
-    Those that are near the best one, as many as the plan has room for. The baseline stays.
+    Those that are near the best one, as many as the plan has room for. The safe choice
+    stays.
     """
     kept = near_models(outcomes, margin)[:most]
     return kept + [
         arm.model
         for arm in best_arms(outcomes).values()
-        if (arm.model.cell, arm.model.layers) == BASELINE
+        if (arm.model.cell, arm.model.layers) == SAFE_CHOICE
         and arm.model not in kept
         and outcomes[arm].is_usable
     ]
@@ -100,10 +100,10 @@ def least_lead(behind: Outcome, leader: Outcome) -> float:
 
 def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | None:
     """The variance over text of the difference of two models' means over their seeds."""
-    series = [_mean_blocks(a), _mean_blocks(b)]
-    if series[0] is None or series[1] is None:
+    blocks = [_mean_blocks(a), _mean_blocks(b)]
+    if blocks[0] is None or blocks[1] is None:
         return None
-    found = text_variance(series[0] - series[1])
+    found = text_variance(blocks[0] - blocks[1])
     return found.component if found else None
 
 
@@ -148,14 +148,8 @@ def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
     if min(len(a), len(b)) < 2:
         return None
     difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
-    seeds = [
-        Component(
-            float(np.var([one.nats for one in runs], ddof=1)) / len(runs), len(runs) - 1, True
-        )
-        for runs in (a, b)
-    ]
-    text = text_component(a, b)
-    return estimate(difference, [*seeds, *([text] if text else [])])
+    seeds = [seed_component([one.nats for one in runs]) for runs in (a, b)]
+    return estimate(difference, [part for part in (*seeds, text_component(a, b)) if part])
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:

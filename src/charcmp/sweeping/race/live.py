@@ -10,7 +10,7 @@ from charcmp.config.spec import split_of
 from charcmp.errors import UserError
 from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.runs.result import CorruptFileError
-from charcmp.sweeping.cost import estimate, run_seconds
+from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
@@ -48,7 +48,7 @@ class LiveRunner:
         """Learns how long the models' updates take, evaluations included."""
         updates = 10 * self.updates_per_epoch  # the share of evaluations is that of longer runs
         jobs = {model: self.make_job(Entry(Arm(model, 0.003), updates, 0)) for model in models}
-        estimates = estimate([*jobs.values()], self.slots, measure=True)
+        estimates = estimate_times([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
             self.speeds[model] = estimates[job].seconds / updates
 

@@ -14,7 +14,7 @@ from charcmp.errors import UserError
 # Of the last rung's updates. Losses in the middle of a schedule are never compared: every rung is
 # annealed to zero.
 RUNG_SHARES = (1 / 8, 1 / 3, 1.0)
-MOST_MODELS = (9, 5, 3)  # that a rung has room for; the baseline may be one more
+MOST_MODELS = (9, 5, 3)  # that a rung has room for; the safe choice may be one more
 ARMS_PER_MODEL = (3.5, 2.0, 1.0)  # the first rung tries three rates, at times a fourth
 SEEDS_PLANNED = 3  # of the leader and its challenger: what the plan keeps time for
 MIN_UPDATES = 100  # of the first rung: fewer tell models apart no better than a coin

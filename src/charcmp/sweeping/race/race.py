@@ -13,9 +13,9 @@ from typing import Literal, NamedTuple, Protocol
 
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import cell_info
+from charcmp.report.analysis.intervals import ALPHA
 from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.decide import (
-    ALPHA,
     FEWEST_SEEDS,
     MARGINS,
     WORTH_KNOWING,

@@ -16,9 +16,9 @@ from hydra.core.override_parser.types import Override
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
-from charcmp.data.dataset import safe_name
 from charcmp.errors import Interrupted
 from charcmp.files import canonical_json, write_bytes, write_json
+from charcmp.models.budget import DEFAULT_BUDGET
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job, make_job, single_values
@@ -159,13 +159,12 @@ def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
 def race_folder(probe: RunSpec, settings: dict[str, Any]) -> RunFolder:
     """Where a race keeps its files: `races/<text>-<budget>-<what makes it this one>`."""
     config = probe.config
-    name = config.dataset.name or safe_name(probe.corpus.name)
     number = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
-    path = Path(config.results_dir) / RACES / f"{name}-{probe.budget}-{number}"
+    path = Path(config.results_dir) / RACES / f"{probe.text_name}-{probe.budget}-{number}"
     return RunFolder(path, config.lease_seconds)
 
 
-AXES = {"budget": ("50k",), "cell": CELLS, "layers": DEPTHS}
+AXES = {"budget": (DEFAULT_BUDGET,), "cell": CELLS, "layers": DEPTHS}
 
 
 def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Slot]]:

@@ -60,7 +60,7 @@ def why_not(device: torch.device) -> str | None:
     return None
 
 
-def remark(device: torch.device, in_cudnn: bool) -> str | None:
+def note(device: torch.device, in_cudnn: bool) -> str | None:
     """A note for the user if this cell runs slowly on this device, else None."""
     if device.type == "cuda" and not in_cudnn and (reason := why_not(device)):
         return f"{reason}: this cell runs by separate torch calls, each a kernel"

@@ -1,4 +1,4 @@
-"""Streams that are lent: nobody's but the borrower's, and used again."""
+"""CUDA streams that are lent: nobody's but the borrower's, and used again."""
 
 import threading
 from itertools import count
@@ -6,14 +6,14 @@ from itertools import count
 import pytest
 import torch
 
+from charcmp.training.cuda_streams import CudaStreamPool, at_work_on
 from charcmp.training.gate import GATE
-from charcmp.training.streams import StreamPool, at_work_on
 
 
-def pool(size: int) -> StreamPool[list[int]]:
+def pool(size: int) -> CudaStreamPool[list[int]]:
     """Streams as torch hands them out: after `size` of them the first one again."""
     numbers = count()
-    return StreamPool(lambda: [next(numbers) % size], lambda stream: stream[0])
+    return CudaStreamPool(lambda: [next(numbers) % size], lambda stream: stream[0])
 
 
 def test_each_has_its_own_and_the_next_has_it_again() -> None:

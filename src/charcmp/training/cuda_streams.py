@@ -2,7 +2,7 @@
 
 torch.cuda.Stream() hands out 32 streams in turn: the thirty-third is the first again. Two runs on
 one stream would capture each other's work, and their graphs would share one cuBLAS workspace. So
-streams are made once and kept.
+CUDA streams are made once and kept.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import torch
 
 from charcmp.training.gate import GATE
 
-MAX_STREAMS = 32  # in torch's pool for each device
 Stream = TypeVar("Stream")
 
 
-class StreamPool(Generic[Stream]):
+class CudaStreamPool(Generic[Stream]):
     """CUDA streams that are lent, one to a run, and lent again when they come back.
 
     Args:
@@ -36,7 +35,7 @@ class StreamPool(Generic[Stream]):
 
     @contextmanager
     def lent(self) -> Iterator[Stream]:
-        """A stream that nobody else has; it comes back however the block ends."""
+        """A CUDA stream that nobody else has; it comes back however the block ends."""
         with self._lock:
             stream = self._idle.pop() if self._idle else self._new()
         try:
@@ -54,13 +53,13 @@ class StreamPool(Generic[Stream]):
         return stream
 
 
-_streams: dict[int, StreamPool[torch.cuda.Stream]] = {}  # of each GPU
+_streams: dict[int, CudaStreamPool[torch.cuda.Stream]] = {}  # of each GPU
 _streams_lock = threading.Lock()
 
 
 @contextmanager
 def at_work_on(device: torch.device) -> Iterator[None]:
-    """For all that a run does on a GPU: a stream of its own and a share of the gate.
+    """For all that a run does on a GPU: a CUDA stream of its own and a share of the gate.
 
     On a CPU it does nothing. The GPU is this thread's current device: device.set_up.
     """
@@ -71,7 +70,7 @@ def at_work_on(device: torch.device) -> Iterator[None]:
     with _streams_lock:
         streams = _streams.setdefault(
             index,
-            StreamPool(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
+            CudaStreamPool(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
         )
     with GATE.shared(), streams.lent() as stream, torch.cuda.stream(stream):
         yield
