@@ -13,7 +13,7 @@ from charcmp.errors import UserError
 from charcmp.models.cells import rnn
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS
-from charcmp.sweeping.examine import ask_doctor, examined, gpu_of, usable
+from charcmp.sweeping.examine import ask_doctor, examined, usable
 from charcmp.sweeping.slots import Slot
 from charcmp.training import verdicts
 from charcmp.training.doctor import Poison, form_error, forms, resume
@@ -128,14 +128,14 @@ def gpu(number: int, lanes: int) -> list[Slot]:
 def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = Verdict("lanes", True, "equal"), Verdict("lanes", False, "differ by 0.1")
     slots = [*gpu(0, 3), *gpu(1, 3)]
-    left = usable(slots, {gpu_of(slots[0]): [bad], gpu_of(slots[-1]): [good]})
+    left = usable(slots, {slots[0].gpu: [bad], slots[-1].gpu: [good]})
     assert left == [replace(slots[0], lanes=1), *slots[3:]]
     assert capsys.readouterr().out.startswith(
         "note: H100: lanes    FAILED   differ by 0.1; one run"
     )
     wrong = [good, Verdict("torch", False, "error 0.1")]
     with pytest.raises(UserError, match="H100: this GPU or its libraries compute something else"):
-        usable(slots, {gpu_of(slots[0]): wrong, gpu_of(slots[-1]): [good]})
+        usable(slots, {slots[0].gpu: wrong, slots[-1].gpu: [good]})
 
 
 def test_cpus_are_not_examined() -> None:

@@ -18,13 +18,8 @@ from charcmp.training.verdicts import FALLBACKS, Verdict
 
 def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:
     """The slots that a sweep can use of these; see `usable`. CPUs are not examined."""
-    gpus = {gpu_of(slot): slot for slot in slots if slot.threads is None}
+    gpus = {slot.gpu: slot for slot in slots if slot.on_gpu}
     return usable(slots, {gpu: ask_doctor(slot, precision) for gpu, slot in gpus.items()})
-
-
-def gpu_of(slot: Slot) -> str:
-    """What tells a GPU from others: how its slots' processes see it."""
-    return str(slot.environment)
 
 
 def usable(slots: Sequence[Slot], verdicts: Mapping[str, Sequence[Verdict]]) -> list[Slot]:
@@ -38,15 +33,15 @@ def usable(slots: Sequence[Slot], verdicts: Mapping[str, Sequence[Verdict]]) -> 
     left: list[Slot] = []
     alone: set[str] = set()
     for slot in slots:
-        failed = {v.check: v for v in verdicts.get(gpu_of(slot), ()) if not v.passed}
+        failed = {v.check: v for v in verdicts.get(slot.gpu, ()) if not v.passed}
         if "torch" in failed:
             raise UserError(f"{slot.machine}: {FALLBACKS['torch']}")
         if "lanes" not in failed:
             left.append(slot)
-        elif gpu_of(slot) not in alone:
+        elif slot.gpu not in alone:
             left.append(replace(slot, lanes=1))
-            alone.add(gpu_of(slot))
-    machines = {gpu_of(slot): slot.machine for slot in slots}
+            alone.add(slot.gpu)
+    machines = {slot.gpu: slot.machine for slot in slots}
     for gpu, found in verdicts.items():
         for verdict in found:
             if not verdict.passed:
@@ -62,7 +57,7 @@ def ask_doctor(slot: Slot, precision: str) -> list[Verdict]:
     Raises:
         UserError: if the doctor ends without a verdict.
     """
-    device = "cuda" if slot.threads is None else "cpu"
+    device = "cuda" if slot.on_gpu else "cpu"
     command = ["doctor", "--json", "--cached", f"precision={precision}", f"device={device}"]
     asked = subprocess.run(
         [sys.executable, "-m", "charcmp", *command],
