@@ -38,9 +38,9 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     import torch
 
     from charcmp.training import device as devices
+    from charcmp.training.checks import CheckResult, record_of
     from charcmp.training.doctor import examine
     from charcmp.training.environment import optional_version
-    from charcmp.training.verdicts import Verdict, record_of
 
     device = devices.resolve_device(device_name)
     torch.set_num_threads(1)  # tensors are small here: several threads wait for one another
@@ -51,7 +51,7 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
         triton = optional_version("triton")
         cuda = torch.version.cuda or "none"
         print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
-    verdicts: list[Verdict] = []
+    verdicts: list[CheckResult] = []
     record = record_of(device, precision)
     if record is not None and cached:
         verdicts = record.read()
