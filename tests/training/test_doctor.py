@@ -13,11 +13,11 @@ from charcmp.errors import UserError
 from charcmp.models.cells import rnn
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS
-from charcmp.sweeping.examine import ask_doctor, examined, gpu_of, usable
+from charcmp.sweeping.examine import ask_doctor, examined, usable
 from charcmp.sweeping.slots import Slot
-from charcmp.training import verdicts
+from charcmp.training import checks
+from charcmp.training.checks import FALLBACKS, CheckResult, Record, failed_checks, heed
 from charcmp.training.doctor import Poison, form_error, forms, resume
-from charcmp.training.verdicts import FALLBACKS, Record, Verdict, failed_checks, heed
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -88,13 +88,13 @@ def test_resume() -> None:
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
-    monkeypatch.setattr(verdicts, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setattr(checks, "cache_dir", lambda: tmp_path / "cache")
     return Record({"device": "H100", "driver": "580.1"})
 
 
-def test_verdicts_are_kept_for_one_machine_and_software(record: Record) -> None:
+def test_results_are_kept_for_one_machine_and_software(record: Record) -> None:
     assert record.read() == []
-    found = [Verdict("torch", True, "3e-7"), Verdict("lanes", False, "differ by 0.1")]
+    found = [CheckResult("torch", True, "3e-7"), CheckResult("lanes", False, "differ by 0.1")]
     record.write(found)
     assert record.read() == found
     assert Record({"device": "H100", "driver": "580.1"}).read() == found
@@ -117,7 +117,7 @@ def test_runs_do_without_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fused.mode == "never"
     with pytest.raises(UserError, match="no run on it; device=cpu trains without it"):
         heed({"torch"})
-    line = Verdict("kernels", False, "error 0.1").line
+    line = CheckResult("kernels", False, "error 0.1").line
     assert line == f"kernels  FAILED   error 0.1; {FALLBACKS['kernels']}"
 
 
@@ -126,16 +126,16 @@ def gpu(number: int, lanes: int) -> list[Slot]:
 
 
 def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
-    good, bad = Verdict("lanes", True, "equal"), Verdict("lanes", False, "differ by 0.1")
+    good, bad = CheckResult("lanes", True, "equal"), CheckResult("lanes", False, "differ by 0.1")
     slots = [*gpu(0, 3), *gpu(1, 3)]
-    left = usable(slots, {gpu_of(slots[0]): [bad], gpu_of(slots[-1]): [good]})
+    left = usable(slots, {slots[0].gpu: [bad], slots[-1].gpu: [good]})
     assert left == [replace(slots[0], lanes=1), *slots[3:]]
     assert capsys.readouterr().out.startswith(
         "note: H100: lanes    FAILED   differ by 0.1; one run"
     )
-    wrong = [good, Verdict("torch", False, "error 0.1")]
+    wrong = [good, CheckResult("torch", False, "error 0.1")]
     with pytest.raises(UserError, match="H100: this GPU or its libraries compute something else"):
-        usable(slots, {gpu_of(slots[0]): wrong, gpu_of(slots[-1]): [good]})
+        usable(slots, {slots[0].gpu: wrong, slots[-1].gpu: [good]})
 
 
 def test_cpus_are_not_examined() -> None:
@@ -147,7 +147,7 @@ def test_cpus_are_not_examined() -> None:
 def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Here on a CPU; where it cannot answer, its last word is told."""
     cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})
-    assert [verdict.check for verdict in ask_doctor(cpu, "float32")] == ["torch", "resume"]
+    assert [one.check for one in ask_doctor(cpu, "float32")] == ["torch", "resume"]
     with pytest.raises(UserError, match=r"CPU: charcmp doctor ends with .*only GPUs have it"):
         ask_doctor(cpu, "tf32")
 
@@ -156,7 +156,7 @@ def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
 def test_this_gpu(charcmp: Charcmp) -> None:
     done = charcmp("doctor", "device=cuda", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    found = {verdict["check"]: verdict["passed"] for verdict in json.loads(done.stdout)}
+    found = {one["check"]: one["passed"] for one in json.loads(done.stdout)}
     assert found == {"torch": True, "kernels": True, "graph": True, "lanes": True}
 
 
@@ -166,8 +166,8 @@ def test_what_is_recorded_is_told_without_another_examination(
     """As of a GPU: of a CPU nothing is recorded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     record = Record({"device": "made up"})
-    record.write([Verdict("torch", True, "1e-7"), Verdict("graph", False, "0.1")])
-    monkeypatch.setattr(verdicts, "record_of", lambda device, precision: record)
+    record.write([CheckResult("torch", True, "1e-7"), CheckResult("graph", False, "0.1")])
+    monkeypatch.setattr(checks, "record_of", lambda device, precision: record)
     done = charcmp("doctor", "device=cpu", "--cached")
     assert done.returncode == 1
     assert "torch    passed   1e-7\n" in done.stdout

@@ -38,9 +38,9 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     import torch
 
     from charcmp.training import device as devices
+    from charcmp.training.checks import record_of
     from charcmp.training.doctor import examine
     from charcmp.training.environment import optional_version
-    from charcmp.training.verdicts import record_of
 
     device = devices.resolve_device(device_name)
     torch.set_num_threads(1)  # tensors are small here: several threads wait for one another
@@ -52,19 +52,19 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
         cuda = torch.version.cuda or "none"
         print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
     record = record_of(device, precision)
-    verdicts = record.read() if record is not None and cached else []
-    if verdicts:
+    results = record.read() if record is not None and cached else []
+    if results:
         if not as_json:
-            print("\n".join(verdict.line for verdict in verdicts))
+            print("\n".join(result.line for result in results))
     else:
         begun = time.perf_counter()
-        for verdict in examine(device, precision):
-            verdicts.append(verdict)
+        for result in examine(device, precision):
+            results.append(result)
             if not as_json:
                 seconds, begun = time.perf_counter() - begun, time.perf_counter()
-                print(f"{verdict.line} ({seconds:.1f} s)", flush=True)
+                print(f"{result.line} ({seconds:.1f} s)", flush=True)
         if record is not None:
-            record.write(verdicts)
+            record.write(results)
     if as_json:
-        print(json.dumps([vars(verdict) for verdict in verdicts]))
-    return all(verdict.passed for verdict in verdicts)
+        print(json.dumps([vars(result) for result in results]))
+    return all(result.passed for result in results)

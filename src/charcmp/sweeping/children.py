@@ -76,8 +76,7 @@ class OwnProcess(Child):
         given = {override.split("=", 1)[0] for override in job.overrides} - {"device"}
         share = [f"{key}={value}" for key, value in slot.overrides.items() if key not in given]
         command = ["charcmp", "train", *extra_args, *job.overrides, *share, "progress=false"]
-        on_cpu = slot.threads is not None
-        config = self.config if on_cpu else replace(self.config, device="cuda")
+        config = replace(self.config, device="cuda") if slot.on_gpu else self.config
         try:
             job.folder.log.open("ab").close()
         except OSError as error:
@@ -87,7 +86,8 @@ class OwnProcess(Child):
             (config, shlex.join(command)),
             job.folder.log,
             slot.environment,
-            forked=on_cpu,  # a process that uses CUDA is fresh: nobody has tried the other on a GPU
+            # A process that uses CUDA is fresh: nobody has tried the other on a GPU.
+            forked=not slot.on_gpu,
         )
 
     @property

@@ -144,7 +144,7 @@ def estimate_times(
         measure_shapes(unknown, speeds, slots)
     estimates = {}
     for job in jobs:
-        assumed = assumed_speed(job.spec, on_gpu=slots[0].threads is None), "assumed"
+        assumed = assumed_speed(job.spec, on_gpu=slots[0].on_gpu), "assumed"
         chars_per_second, source = speeds.find(keys[job]) or assumed
         seconds = run_seconds(job.spec, chars_per_second)
         estimates[job] = TimeEstimate(seconds, seconds * (1 - job.fraction_done()), source)
@@ -172,19 +172,19 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
     the GPUs, in a process of its own that sees no other, in lanes."""
     if not specs:
         return
-    on_cpu = slots[0].threads is not None
+    on_gpu = slots[0].on_gpu
     with ProcessPoolExecutor(
-        len(slots) if on_cpu else 1,
+        1 if on_gpu else len(slots),
         mp_context=get_context("spawn"),
         initializer=_set_environment,
         initargs=(slots[0].environment,),
     ) as pool:
-        if on_cpu:
-            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
-        else:
+        if on_gpu:
             measured = iter(
                 pool.submit(measure_in_lanes, [*specs.values()], slots[0].lanes).result()
             )
+        else:
+            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
         shown = tqdm(measured, total=len(specs), desc="measuring shapes", disable=None, leave=False)
         for key, chars_per_second in zip(specs, shown, strict=True):
             speeds.add(key, chars_per_second)

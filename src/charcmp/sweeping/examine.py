@@ -13,24 +13,19 @@ import msgspec
 
 from charcmp.errors import UserError
 from charcmp.sweeping.slots import Slot
-from charcmp.training.verdicts import FALLBACKS, Verdict
+from charcmp.training.checks import FALLBACKS, CheckResult
 
 
 def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:
     """The slots that a sweep can use of these; see `usable`. CPUs are not examined."""
-    gpus = {gpu_of(slot): slot for slot in slots if slot.threads is None}
+    gpus = {slot.gpu: slot for slot in slots if slot.on_gpu}
     return usable(slots, {gpu: ask_doctor(slot, precision) for gpu, slot in gpus.items()})
 
 
-def gpu_of(slot: Slot) -> str:
-    """What tells a GPU from others: how its slots' processes see it."""
-    return str(slot.environment)
-
-
-def usable(slots: Sequence[Slot], verdicts: Mapping[str, Sequence[Verdict]]) -> list[Slot]:
+def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) -> list[Slot]:
     """All slots, but only one of a GPU whose lanes failed their check.
 
-    A run heeds the other checks itself (training/verdicts.py). What failed is noted.
+    A run heeds the other checks itself (training/checks.py). What failed is noted.
 
     Raises:
         UserError: if a GPU, or its libraries, cannot be relied on.
@@ -38,31 +33,31 @@ def usable(slots: Sequence[Slot], verdicts: Mapping[str, Sequence[Verdict]]) -> 
     left: list[Slot] = []
     alone: set[str] = set()
     for slot in slots:
-        failed = {v.check: v for v in verdicts.get(gpu_of(slot), ()) if not v.passed}
+        failed = {one.check: one for one in results.get(slot.gpu, ()) if not one.passed}
         if "torch" in failed:
             raise UserError(f"{slot.machine}: {FALLBACKS['torch']}")
         if "lanes" not in failed:
             left.append(slot)
-        elif gpu_of(slot) not in alone:
+        elif slot.gpu not in alone:
             left.append(replace(slot, lanes=1))
-            alone.add(gpu_of(slot))
-    machines = {gpu_of(slot): slot.machine for slot in slots}
-    for gpu, found in verdicts.items():
-        for verdict in found:
-            if not verdict.passed:
-                print(f"note: {machines[gpu]}: {verdict.line}")
+            alone.add(slot.gpu)
+    machines = {slot.gpu: slot.machine for slot in slots}
+    for gpu, found in results.items():
+        for result in found:
+            if not result.passed:
+                print(f"note: {machines[gpu]}: {result.line}")
     return left
 
 
-def ask_doctor(slot: Slot, precision: str) -> list[Verdict]:
+def ask_doctor(slot: Slot, precision: str) -> list[CheckResult]:
     """What the doctor finds of a slot's device, or has found before.
 
     In a process of its own: the sweep itself holds nothing of a GPU.
 
     Raises:
-        UserError: if the doctor ends without a verdict.
+        UserError: if the doctor ends without a result.
     """
-    device = "cuda" if slot.threads is None else "cpu"
+    device = "cuda" if slot.on_gpu else "cpu"
     command = ["doctor", "--json", "--cached", f"precision={precision}", f"device={device}"]
     asked = subprocess.run(
         [sys.executable, "-m", "charcmp", *command],
@@ -71,7 +66,7 @@ def ask_doctor(slot: Slot, precision: str) -> list[Verdict]:
         text=True,
     )
     try:
-        return msgspec.convert(json.loads(asked.stdout), list[Verdict])
+        return msgspec.convert(json.loads(asked.stdout), list[CheckResult])
     except ValueError:
         said = (asked.stderr.strip() or f"exit status {asked.returncode}").splitlines()[-1]
         raise UserError(

@@ -179,10 +179,9 @@ class Pool:
 
     def _lanes(self, slot: Slot) -> LaneProcess:
         """The process of a slot's lanes: one for all slots of a GPU."""
-        gpu = str(slot.environment)
-        lanes = self.lanes.get(gpu)
+        lanes = self.lanes.get(slot.gpu)
         if lanes is None or not lanes.process.is_alive():
-            lanes = self.lanes[gpu] = LaneProcess(slot)
+            lanes = self.lanes[slot.gpu] = LaneProcess(slot)
         return lanes
 
     def _reap(self, child: Child, code: int) -> None:

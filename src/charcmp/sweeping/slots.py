@@ -26,6 +26,15 @@ class Slot:
     lanes: int = 1  # runs at once in the process that is shared by slots of one environment
 
     @property
+    def on_gpu(self) -> bool:
+        return self.threads is None
+
+    @property
+    def gpu(self) -> str:
+        """What tells its GPU from others: how the processes of its slots see it."""
+        return str(self.environment)
+
+    @property
     def key(self) -> str:
         """What runs of equal speed have in common of the machine."""
         return machine_key(self.machine, self.threads, self.lanes)
@@ -34,7 +43,7 @@ class Slot:
     def overrides(self) -> dict[str, str]:
         """By key, what tells a run of its share."""
         # The one GPU that a child sees is its cuda:0.
-        return {"device": "cuda"} if self.threads is None else {"threads": str(self.threads)}
+        return {"device": "cuda"} if self.on_gpu else {"threads": str(self.threads)}
 
 
 def machine_key(device_name: str, threads: int | None, lanes: int) -> str:

@@ -33,11 +33,11 @@ from charcmp.errors import Interrupted
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
+from charcmp.training.checks import CheckResult
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
-from charcmp.training.verdicts import Verdict
 from charcmp.training.verify import relative_difference
 
 MAX_ERROR = {"float32": 1e-5, "tf32": 3e-3}
@@ -61,7 +61,7 @@ class Poison(TorchDispatchMode):
         return result
 
 
-def examine(device: torch.device, precision: str = "float32") -> Iterator[Verdict]:
+def examine(device: torch.device, precision: str = "float32") -> Iterator[CheckResult]:
     """The checks that make sense on this device, which is set up; the quick ones first."""
     on_gpu = device.type == "cuda"
     with at_work_on(device):
@@ -73,7 +73,7 @@ def examine(device: torch.device, precision: str = "float32") -> Iterator[Verdic
     yield lanes(device) if on_gpu else resume()
 
 
-def forms(device: torch.device, precision: str, form: str) -> Verdict:
+def forms(device: torch.device, precision: str, form: str) -> CheckResult:
     """Every cell in a form, torch or kernels, against its equations in float64 on the CPU."""
     worst, where, number = 0.0, "", 0
     for name, info in CELLS.items():
@@ -89,7 +89,7 @@ def forms(device: torch.device, precision: str, form: str) -> Verdict:
                         worst, where = error, f"{name}, {activation}, H = {size[2]}, {reads}"
     limit = MAX_ERROR[precision]
     measured = f"{number} forms, largest error {worst:.1e} ({where}), limit {limit:.0e}"
-    return Verdict(form, worst < limit, measured)
+    return CheckResult(form, worst < limit, measured)
 
 
 def form_error(
@@ -176,7 +176,7 @@ def after_steps(cell: str, device: torch.device, capture: bool, steps: int) -> l
         return [tensor.detach().cpu() for tensor in step.replay.changes()]
 
 
-def graph(device: torch.device) -> Verdict:
+def graph(device: torch.device) -> CheckResult:
     """Steps by a graph against steps by calls, with cuDNN and with our kernels: bit for bit."""
     differences = {
         cell: relative_difference(
@@ -186,10 +186,10 @@ def graph(device: torch.device) -> Verdict:
     }
     found = ", ".join(f"{cell} {value:.1e}" for cell, value in differences.items())
     measured = f"{NUM_STEPS} steps, graph against calls: largest difference {found}, limit 0"
-    return Verdict("graph", not any(differences.values()), measured)
+    return CheckResult("graph", not any(differences.values()), measured)
 
 
-def lanes(device: torch.device) -> Verdict:
+def lanes(device: torch.device) -> CheckResult:
     """Two runs side by side, while others capture and free their graphs, against each alone."""
     cells = ("lstm", "gru")
     alone: dict[str, list[Tensor]] = {}
@@ -229,13 +229,15 @@ def lanes(device: torch.device) -> Verdict:
     is_over.set()
     other.join()
     if errors:
-        return Verdict("lanes", False, f"{type(errors[0]).__name__}: {errors[0]}".splitlines()[0])
+        return CheckResult(
+            "lanes", False, f"{type(errors[0]).__name__}: {errors[0]}".splitlines()[0]
+        )
     worst = max(relative_difference(beside[cell], alone[cell]) for cell in cells)
     measured = f"two runs of {LANE_STEPS} steps beside others: differ by {worst:.1e}, limit 0"
-    return Verdict("lanes", worst == 0, measured)
+    return CheckResult("lanes", worst == 0, measured)
 
 
-def resume() -> Verdict:
+def resume() -> CheckResult:
     """A run that is interrupted five times, against one that is not: the same bytes."""
     spec = tiny_spec("gru", device="cpu", hidden_size=8)
     weights = []
@@ -251,7 +253,7 @@ def resume() -> Verdict:
             weights.append(folder.best.read_bytes() + folder.test_nll.read_bytes())
     is_same = weights[0] == weights[1]
     measured = f"{'the same bytes' if is_same else 'other bytes'} after five interruptions"
-    return Verdict("resume", is_same, measured)
+    return CheckResult("resume", is_same, measured)
 
 
 def _silent(line: str) -> None:

@@ -25,6 +25,7 @@ from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import Result
 from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
+from charcmp.training.checks import failed_checks, heed
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import prepare
@@ -33,7 +34,6 @@ from charcmp.training.optim import learning_rate
 from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, notes
-from charcmp.training.verdicts import failed_checks, heed
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
 TICK_SECONDS = 1.0  # between two notes of the progress

@@ -1,6 +1,6 @@
 """What `charcmp doctor` has found of a device, and where that is kept for the runs to come.
 
-Without torch: a sweep reads verdicts and does not import it.
+Without torch: a sweep reads results and does not import it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FALLBACKS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """One check: whether a device passed it, and what was measured."""
 
     check: str
@@ -49,7 +49,7 @@ class Verdict:
 
 
 class _File(msgspec.Struct):
-    verdicts: list[Verdict]
+    verdicts: list[CheckResult]  # the key that earlier records have
 
 
 _FILE = msgspec.json.Decoder(_File)
@@ -57,7 +57,7 @@ _FILE = msgspec.json.Decoder(_File)
 
 @cache
 def machine_and_software(device: torch.device) -> dict[str, str | None]:
-    """All that a verdict depends on: the device itself, its driver, the versions, our source."""
+    """All that a result depends on: the device itself, its driver, the versions, our source."""
     import torch
 
     from charcmp.training.environment import optional_version
@@ -80,14 +80,14 @@ def machine_and_software(device: torch.device) -> dict[str, str | None]:
 
 
 class Record:
-    """The verdicts on one device with one set of software, in a file of the cache folder."""
+    """What the checks of a device with one set of software gave, in a file of the cache folder."""
 
     def __init__(self, about: dict[str, str | None]) -> None:
         key = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
         self.file = cache_dir() / f"doctor-{key}.json"
         self.about = about
 
-    def read(self) -> list[Verdict]:
+    def read(self) -> list[CheckResult]:
         """[] where there are none, or none that can be read: the checks are then made again."""
         try:
             found = read_json(self.file, _FILE, MAX_BYTES)
@@ -95,9 +95,9 @@ class Record:
             return []
         return found.verdicts if found else []
 
-    def write(self, verdicts: list[Verdict]) -> None:
+    def write(self, results: list[CheckResult]) -> None:
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        contents = {"about": self.about, "verdicts": [vars(verdict) for verdict in verdicts]}
+        contents = {"about": self.about, "verdicts": [vars(result) for result in results]}
         write_json(self.file, contents)
 
 
@@ -111,8 +111,8 @@ def record_of(device: torch.device, precision: str) -> Record | None:
 def failed_checks(device: torch.device, precision: str) -> set[str]:
     """What the device is known to have failed; nothing where nobody has examined it."""
     record = record_of(device, precision)
-    verdicts = [] if record is None else record.read()
-    return {verdict.check for verdict in verdicts if not verdict.passed}
+    results = [] if record is None else record.read()
+    return {result.check for result in results if not result.passed}
 
 
 def heed(failed: set[str]) -> bool:
