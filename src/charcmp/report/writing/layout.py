@@ -406,9 +406,9 @@ def _start_notes(table: Table) -> list[str]:
     if not costs:
         return []
     return [
-        "Evaluation starts each row of the text from a zero state, which training leaves at its "
-        f"first step for good. Models whose first characters of a row lie {MUCH_AT_START:g} nats "
-        f"or more above the rest, and what that adds to their test loss: {'; '.join(costs)}."
+        "Evaluation starts each series of the text from a zero state, which training leaves at its "
+        f"first step for good. Models whose first characters of a series lie {MUCH_AT_START:g} "
+        f"nats or more above the rest, and what that adds to their test loss: {'; '.join(costs)}."
     ]
 
 
@@ -455,7 +455,7 @@ def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     lines = [
         "SD: bootstrap standard deviation of the test loss of one trained model, resampling "
         f"single characters (the paper's way) or blocks of {length} characters, as long as each "
-        "series' dependence asks for, that never cross a row of the split (entries.csv has the "
+        "series' dependence asks for, that never leave it (entries.csv has the "
         "lengths); in closed form, the limit of infinitely many resamples. "
         "It says how exactly this text measures one model, not how far another seed moves it, and "
         "not how exactly it measures a difference: all models meet the same text."

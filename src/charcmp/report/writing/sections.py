@@ -18,9 +18,10 @@ from charcmp.report.analysis.wording import interval_text, name
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "
-    "circular block bootstrap over the same test characters; blocks stay within a row of the "
-    "split. Their length is the automatic one (Politis & White 2004, Patton 2009), or a whole row "
-    "where whole rows give a standard error larger by more than chance explains: the check.",
+    "circular block bootstrap over the same test characters; blocks stay within a series "
+    "(a stream of `columns`, the whole test text of `contiguous`). Their length is the automatic "
+    "one (Politis & White 2004, Patton 2009), or a whole series where whole series give a standard "
+    "error larger by more than chance explains: the check.",
     "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
     "seeds and text: would models of other seeds keep it on other text? The two variances added, "
     "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
