@@ -9,7 +9,7 @@ import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
 
 from tabulate import tabulate
 
@@ -20,7 +20,7 @@ from charcmp.errors import UserError
 from charcmp.output import counted
 from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, runs_dir
-from charcmp.runs.status import STATES, duration, run_status
+from charcmp.runs.status import STATES, RunStatus, duration, run_status
 
 WATCH_SECONDS = 2.0
 MAX_REASON = 80  # characters
@@ -57,7 +57,7 @@ class Runs:
         self.lease_seconds = lease_seconds
         self.folders: dict[str, RunFolder] = {}  # kept: a lease shows its age to who keeps looking
 
-    def look(self) -> list[dict[str, Any]]:
+    def look(self) -> list[RunStatus]:
         """The state of every run, the unfinished first."""
         for path in sorted(path for path in self.path.glob("*") if path.is_dir()):
             self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
@@ -68,7 +68,7 @@ class Runs:
             runs = [run for run in runs if self.filters.admits_status(run)]
             if not runs:
                 raise UserError(f"no run matches {self.filters}; there are {len(self.folders)}")
-        return sorted(runs, key=lambda run: (STATES.index(run["state"]), run["run_id"]))
+        return sorted(runs, key=lambda run: (STATES.index(run.state), run.run_id))
 
 
 def print_status(
@@ -76,7 +76,7 @@ def print_status(
 ) -> None:
     """Prints a line per run that is admitted, the best of each row, and how much is left."""
     runs = Runs(results_dir, lease_seconds, filters).look()
-    print(json.dumps(runs, indent=2) if as_json else overview(runs))
+    print(json.dumps([asdict(run) for run in runs], indent=2) if as_json else overview(runs))
 
 
 def watch_status(
@@ -97,31 +97,32 @@ def watch_status(
         if is_table:
             print("\033[H\033[2J" + overview(runs), flush=True)
         for run in runs:
-            if not is_table and shown.get(run["run_id"]) != run["state"]:
-                parts = [*_printed(run).values(), (run["reason"] or "")[:MAX_REASON]]
+            if not is_table and shown.get(run.run_id) != run.state:
+                parts = [*_printed(run).values(), (run.reason or "")[:MAX_REASON]]
                 words = " ".join(filter(None, parts))
-                line = json.dumps(run) if as_json else f"{time.strftime('%H:%M:%S')} {words}"
-                print(line, flush=True)
-            shown[run["run_id"]] = run["state"]
-        if any(run["state"] == "running" for run in runs):
+                line = f"{time.strftime('%H:%M:%S')} {words}"
+                print(json.dumps(asdict(run)) if as_json else line, flush=True)
+            shown[run.run_id] = run.state
+        if any(run.state == "running" for run in runs):
             last_running = time.monotonic()
-        is_left = any(run["state"] in ("running", "waiting") for run in runs)
+        is_left = any(run.state in ("running", "waiting") for run in runs)
         quiet = QUIET_SECONDS if is_left else QUIET_SECONDS_AT_THE_END
         time.sleep(WATCH_SECONDS)
 
 
-def overview(runs: Sequence[dict[str, Any]]) -> str:
+def overview(runs: Sequence[RunStatus]) -> str:
     """The whole status as text."""
-    counts = Counter(run["state"] for run in runs)
+    counts = Counter(run.state for run in runs)
     lines = [
-        *(f"{run['run_id']}: {run['reason'][:MAX_REASON]}" for run in runs if run["reason"]),
+        *(f"{run.run_id}: {run.reason[:MAX_REASON]}" for run in runs if run.reason),
         *_best_of_rows(runs),
         f"{counted(len(runs), 'run')}: "
         + ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s]),
     ]
-    left = [run["seconds_left"] for run in runs if run["state"] in ("running", "waiting")]
-    if counts["running"] and None not in left:
-        seconds = sum(left) / counts["running"]
+    left = [run.seconds_left for run in runs if run.state in ("running", "waiting")]
+    known = [seconds for seconds in left if seconds is not None]
+    if counts["running"] and len(known) == len(left):
+        seconds = sum(known) / counts["running"]
         lines.append(f"about {duration(seconds)} left, {counts['running']} at once")
     # A pipe has no width: what reads it wants a line for each run.
     width = shutil.get_terminal_size((UNLIMITED, 0)).columns
@@ -129,7 +130,7 @@ def overview(runs: Sequence[dict[str, Any]]) -> str:
     return "\n".join([_table(runs, width), *wrapped])
 
 
-def _table(runs: Sequence[dict[str, Any]], width: int) -> str:
+def _table(runs: Sequence[RunStatus], width: int) -> str:
     """A line for each run, without columns that would be empty; two where it has no room."""
     rows = [_printed(run) for run in runs]
     for column in [key for key in rows[0] if not any(row[key] for row in rows)]:
@@ -147,35 +148,33 @@ def _table(runs: Sequence[dict[str, Any]], width: int) -> str:
     return "\n".join(lines)
 
 
-def _best_of_rows(runs: Sequence[dict[str, Any]]) -> list[str]:
+def _best_of_rows(runs: Sequence[RunStatus]) -> list[str]:
     """For each row of the tables, the model with the lowest validation loss so far."""
-    best: dict[tuple[str, ...], dict[str, Any]] = {}
+    best: dict[tuple[str, ...], tuple[float, RunStatus]] = {}
     for run in runs:
-        what = "fill-in" if run["task"] == "fill" else ""  # notes of earlier commits have none
-        row = (str(run["dataset"]), str(run["budget"]), what)
-        val = run["val_nats_per_char"]
-        if val is not None and run["dataset"] is not None:
-            best[row] = min(best.get(row, run), run, key=lambda run: run["val_nats_per_char"])
+        what = "fill-in" if run.task == "fill" else ""  # notes of earlier commits have none
+        row = (str(run.dataset), str(run.budget), what)
+        val = run.val_nats_per_char
+        if val is not None and run.dataset is not None:
+            best[row] = min(best.get(row, (val, run)), (val, run), key=lambda pair: pair[0])
     return [
-        f"best so far, {' '.join(filter(None, row))}: {run['cell']} x {run['layers']}, validation "
-        f"{run['val_nats_per_char']:.3f}"
-        + (f" after epoch {run['epoch']}" if run["state"] == "running" else "")
-        for row, run in sorted(best.items())
+        f"best so far, {' '.join(filter(None, row))}: {run.cell} x {run.layers}, validation "
+        f"{val:.3f}" + (f" after epoch {run.epoch}" if run.state == "running" else "")
+        for row, (val, run) in sorted(best.items(), key=lambda item: item[0])
     ]
 
 
-def _printed(run: dict[str, Any]) -> dict[str, str]:
-    def number(key: str, form: str) -> str:
-        value = run[key]
-        return format(value, form) if isinstance(value, int | float) else ""
+def _printed(run: RunStatus) -> dict[str, str]:
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else format(value, form)
 
-    going = run["state"] == "running" and run["seconds_left"] is not None
+    left = run.seconds_left if run.state == "running" else None
     return {
-        "run": run["run_id"],
-        "state": run["state"],
-        "epoch": f"{run['epoch']}/{run['epochs']}" if run["epoch"] is not None else "",
-        "chars/s": number("chars_per_second", ","),
-        "left": duration(run["seconds_left"]) if going else "",
-        "val": number("val_nats_per_char", ".3f"),
-        "test": number("test_nats_per_char", ".3f"),
+        "run": run.run_id,
+        "state": run.state,
+        "epoch": f"{run.epoch}/{run.epochs}" if run.epoch is not None else "",
+        "chars/s": number(run.chars_per_second, ","),
+        "left": "" if left is None else duration(left),
+        "val": number(run.val_nats_per_char, ".3f"),
+        "test": number(run.test_nats_per_char, ".3f"),
     }

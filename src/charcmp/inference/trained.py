@@ -188,10 +188,10 @@ def load_trained(
         if not (folder.config.exists() or folder.failure.exists()):
             raise UserError(f"run={name}: {folder.path} is not a run's folder")
         status = run_status(folder)
-        if status["state"] == "failed":
-            raise UserError(f"run={name}: failed, and so has no weights: {status['reason']}")
+        if status.state == "failed":
+            raise UserError(f"run={name}: failed, and so has no weights: {status.reason}")
         raise UserError(
-            f"run={name}: {status['state']}, not finished; charcmp status shows how far it is"
+            f"run={name}: {status.state}, not finished; charcmp status shows how far it is"
         )
     if result.status == "diverged":
         raise UserError(f"run={name}: diverged, and so has no weights")
@@ -274,7 +274,7 @@ def find_run(name: str, results_dir: str) -> Path:
     ids = sorted(path.name for path in folder.glob("*") if path.is_dir()) if is_folder else []
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
     if len(matches) > 1:
-        states = {run_id: run_status(RunFolder(folder / run_id))["state"] for run_id in matches}
+        states = {run_id: run_status(RunFolder(folder / run_id)).state for run_id in matches}
         done = [run_id for run_id in matches if states[run_id] == "done"]
         if len(done) != 1:
             shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]

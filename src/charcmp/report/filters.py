@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Set
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from charcmp.data.dataset import builtin_datasets, file_title, safe_name
 from charcmp.errors import UserError
 from charcmp.models.budget import canonical_budget
 from charcmp.models.cells.registry import CELLS, MODULE
+from charcmp.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
@@ -92,13 +93,13 @@ class Filters:
             }.items()
         )
 
-    def admits_status(self, run: Mapping[str, Any]) -> bool:
-        """The same of a run that need not be finished, by what charcmp.runs.status says of it."""
-        admitted = self._admits_dataset(str(run["dataset"])) and self._admits_cell(str(run["cell"]))
+    def admits_status(self, run: RunStatus) -> bool:
+        """The same of a run that need not be finished."""
+        admitted = self._admits_dataset(str(run.dataset)) and self._admits_cell(str(run.cell))
         return admitted and all(
-            self._on(axis, str(run[axis]))
+            self._on(axis, str(getattr(run, axis)))
             for axis in self.AXES
-            if axis in run and not axis.startswith(("dataset", "cell"))
+            if hasattr(run, axis) and not axis.startswith(("dataset", "cell"))
         )
 
     def admits_row(self, name: str) -> bool:

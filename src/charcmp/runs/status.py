@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from charcmp.runs.folder import RunFolder
@@ -12,54 +13,76 @@ STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", 
 ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "hidden_size", "seed")
 
 
-def run_status(folder: RunFolder) -> dict[str, Any]:
-    """State of one run and, as far as it got, epoch, speed, time left and losses (nats/char)."""
+@dataclass(frozen=True)
+class RunStatus:
+    """A run and, as far as it got, its epoch, speed, time left and losses (nats per character).
+
+    What is not known is None. The fields are those of `charcmp status --json`.
+    """
+
+    run_id: str
+    state: str  # one of STATES
+    dataset: str | None = None
+    task: str | None = None
+    budget: str | None = None
+    cell: str | None = None
+    layers: int | None = None
+    hidden_size: int | None = None
+    seed: int | None = None
+    epoch: int | None = None  # that it is in, or of which it had so many
+    epochs: int | None = None
+    chars_per_second: int | None = None
+    seconds_left: int | None = None
+    val_nats_per_char: float | None = None  # the best so far
+    test_nats_per_char: float | None = None
+    owner: str | None = None  # `host:process`
+    reason: str | None = None  # of a state that went wrong
+
+
+def run_status(folder: RunFolder) -> RunStatus:
+    """What a run is doing."""
     note = folder.read_progress()
-    status: dict[str, Any] = {
-        "run_id": printable(folder.path.name),
-        "state": "waiting",
+    status = RunStatus(
+        run_id=printable(folder.path.name),
+        state="waiting",
         **{key: _shown(getattr(note, key)) for key in ROW_KEYS},
-        "epoch": None,
-        "epochs": note.epochs,
-        "chars_per_second": None,
-        "seconds_left": _whole(note.seconds_left),
-        "val_nats_per_char": note.best_val_nats_per_char,
-        "test_nats_per_char": None,
-        "owner": None,
-        "reason": None,
-    }
+        epochs=note.epochs,
+        seconds_left=_whole(note.seconds_left),
+        val_nats_per_char=note.best_val_nats_per_char,
+    )
     if note.epoch is not None and note.epochs is not None:
-        status["epoch"] = min(note.epoch, note.epochs)
+        status = replace(status, epoch=min(note.epoch, note.epochs))
     try:
         result = folder.read_result()
     except CorruptFileError as error:
-        return status | {"state": "corrupt", "reason": str(error)}
+        return replace(status, state="corrupt", reason=str(error))
     if result is not None:
         keys = (*ROW_KEYS, "epochs", "val_nats_per_char", "test_nats_per_char")
         trained = result.epochs_trained  # fewer with patience
-        return status | {
+        return replace(
+            status,
             **{key: getattr(result, key) for key in keys},
-            "chars_per_second": _whole(result.chars_per_second),
-            "state": result.status,
-            "epoch": result.epochs if trained is None else trained,
-            "seconds_left": 0,
-        }
+            chars_per_second=_whole(result.chars_per_second),
+            state=result.status,
+            epoch=result.epochs if trained is None else trained,
+            seconds_left=0,
+        )
     if not folder.lease.is_free():
         owner = folder.lease.owner()
         silent = folder.lease.seconds_since_heartbeat() or 0.0
         if silent > folder.lease.seconds:
             reason = f"its owner {owner} has been silent for {silent:.0f} s"
-            return status | {"state": "interrupted", "owner": owner, "reason": reason}
+            return replace(status, state="interrupted", owner=owner, reason=reason)
         speed = _whole(note.chars_per_second)
-        return status | {"state": "running", "owner": owner, "chars_per_second": speed}
+        return replace(status, state="running", owner=owner, chars_per_second=speed)
     if (failure := folder.read_failure()) is not None:
-        return status | {"state": "failed", "reason": failure.line}
+        return replace(status, state="failed", reason=failure.line)
     if folder.checkpoint.exists():
-        return status | {"state": "interrupted"}
+        return replace(status, state="interrupted")
     return status
 
 
-def _shown(value: str | int | None) -> str | int | None:
+def _shown(value: Any) -> Any:
     return printable(value) if isinstance(value, str) else value
 
 

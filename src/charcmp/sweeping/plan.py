@@ -57,7 +57,7 @@ def look_ahead(jobs: Sequence[Job]) -> None:
 
 
 def _plan_state(job: Job) -> str:
-    state = str(run_status(job.folder)["state"])
+    state = run_status(job.folder).state
     return "new" if state == "waiting" else state
 
 

@@ -105,7 +105,7 @@ def print_outcome(jobs: Sequence[Job]) -> None:
     """How a sweep ended; exit status 1 if a run has no result."""
     counts: Counter[str] = Counter()
     for job in jobs:
-        state = run_status(job.folder)["state"]
+        state = run_status(job.folder).state
         counts[state] += 1
         if state == "failed":
             print(f"failed: {job.spec.run_id}: {job.folder.failure_reason()}")
