@@ -1,6 +1,6 @@
 """The back-test of `charcmp recommend`: thousands of races replayed from stored runs.
 
-    python scripts/backtest.py train TEXT... [--minutes M] [--check] results_dir=DIR [jobs=1 ...]
+    python scripts/backtest.py train [--minutes M] [--check] TEXT... results_dir=DIR [jobs=1 ...]
     python scripts/backtest.py replay [--races 1000]
 
 `train` runs what a race could ask for (scripts/backtest_needs.py) and stores what a replay needs in
@@ -231,8 +231,10 @@ gets and how many further seeds it has.
 All losses are of test text, in nats per character, by a seed that the race did not see. Each
 model's best rate and the best model, by which a race is scored, come from the other seeds. ± is the
 95 % interval of the mean over texts, each of which counts once. Models that end more than {near:g}
-nats behind the best one have one run of each rate at the last rung; it serves for every seed. A run
-that diverged counts as {worst:g} nat worse than the best run."""
+nats behind the best one have one run of each rate at the last rung, unless they are second best or
+GRU 2; it serves for every seed. Of the others a race sees two seeds there, of those close to the
+best four (live up to five): one that wants a further one is not settled. A run that diverged counts
+as {worst:g} nat worse than the best run."""
 
 
 def report(texts: Sequence[Stored], scores: Sequence[Score], races: int) -> str:

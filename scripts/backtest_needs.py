@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.arms import BASELINE, Arm, Model, best_neighbours, first_arms, next_rate
 from charcmp.sweeping.race.race import Entry
 
 SEEDS = (0, 1, 2)  # of which a race has all its rungs
@@ -24,7 +24,7 @@ class Needs:
     Seeds 0 to 2: at the first two lengths all that a race with that seed may ask for. At the third
     one every rate that one of these races may go on with, whatever the seed: seed 0 of all models
     and, beside those, the rates around its best one; seeds 1 and 2 of the models near the best,
-    seeds 3 and 4 of those close to it.
+    seeds 3 and 4 of those close to it (`within`).
 
     Args:
         models: that race.
@@ -83,10 +83,8 @@ class Needs:
     def _close_ones(self) -> list[Entry]:
         """At their best rate and at those that a race may come with: without seeds there, no race
         with such a rate could be settled."""
-        tuned = self._tuned()
-        goal = min(nats for nats, _ in tuned.values()) + CLOSE
-        return [entry for model, (nats, _) in tuned.items() if nats <= goal
-                for seed in FURTHER_SEEDS
+        close = within(CLOSE, {model: nats for model, (nats, _) in self._tuned().items()})
+        return [entry for model in close for seed in FURTHER_SEEDS
                 for entry in _entries(model, self.long, seed, self._rates(model))]  # fmt: skip
 
     def _longest_ones(self) -> list[Entry]:
@@ -123,8 +121,8 @@ class Needs:
         return {*self._asked(model), lowest(self.losses[model, self.long, 0])}
 
     def _near(self) -> list[Model]:
-        best = {model: min(self.losses[model, self.long, 0].values()) for model in self.models}
-        return [model for model in self.models if best[model] <= min(best.values()) + NEAR]
+        return within(NEAR, {model: min(self.losses[model, self.long, 0].values())
+                             for model in self.models})  # fmt: skip
 
     def _tuned(self) -> dict[Model, tuple[float, float]]:
         """The loss and the rate of each near model at its best rate, by the mean over seeds."""
@@ -142,6 +140,15 @@ def _entries(model: Model, updates: int, seed: int, rates: Iterable[float]) -> l
 
 def first_rates(model: Model) -> set[float]:
     return {arm.rate for arm in first_arms([model])}
+
+
+def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
+    """The models that are so near the best one; the second best and the baseline however far they
+    are: one of them gets seeds in a race with a clear winner, or it would never be settled."""
+    order = sorted(losses, key=lambda model: (losses[model], model))
+    goal = losses[order[0]] + nats
+    return [model for model in order if losses[model] <= goal or model in order[:2]
+            or (model.cell, model.layers) == BASELINE]  # fmt: skip
 
 
 def lowest(losses: Mapping[float, float]) -> float:

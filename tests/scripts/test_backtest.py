@@ -103,17 +103,25 @@ def test_no_race_asks_for_what_is_not_trained(seed: int) -> None:
 
 
 def test_far_models_have_one_seed_of_each_rate_close_ones_five() -> None:
-    stored = trained(0.0, 0, gru1=1.40, lstm1=1.435)
-    num_seeds = {
-        model: {len(seeds) for (arm, updates), seeds in stored.seeds.items()
-                if arm.model == model and updates == LENGTHS[-1]}
-        for model in MODELS
-    }  # fmt: skip
-    assert 5 in num_seeds[GRU_1]
-    assert 3 in num_seeds[Model("50k", "lstm", 1)]
-    assert num_seeds[Model("50k", "rnn", 1)] == {1}
+    stored = trained(0.0, 0, gru1=1.40, lstm1=1.41, lstm2=1.43, gru3=1.44, gru2=1.47)
+    num_seeds = {f"{model.cell}{model.layers}": n for model, n in stored.num_seeds.items()}
+    assert num_seeds == {
+        **dict.fromkeys(("gru1", "lstm1", "gru2"), 5),  # GRU 2 as the baseline
+        **dict.fromkeys(("gru3", "lstm2"), 3),
+        **dict.fromkeys(("lstm3", "rnn1", "rnn2", "rnn3"), 1),
+    }
     for model in MODELS:
         assert stored.seeds[Arm(model, BEST_RATE[model.cell]), 400] == [*SEEDS]
+
+
+def test_a_clear_winner_is_settled() -> None:
+    """The second best and the baseline have all seeds, however far behind."""
+    stored = trained(0.0, 0, gru1=1.20, lstm1=1.40)
+    assert {model for model, n in stored.num_seeds.items() if n == 5} == {
+        *(GRU_1, GRU_2, Model("50k", "lstm", 1))
+    }
+    replay = Replay(draw(stored), SPEEDS, PLENTY)
+    assert Race(MODELS, replay, replay).run().settled
 
 
 def test_the_check_trains_the_best_models_longer() -> None:
