@@ -1,122 +1,378 @@
-"""scripts/backtest.py: races over stored runs, and what they are compared with."""
+"""scripts/backtest.py: what is trained for races, the races, and what they are compared with."""
 
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
-from helpers.console import load_script
+from helpers.console import CHECKOUT
 
-from charcmp.sweeping.race.arms import LADDER, Arm, Model
-from charcmp.sweeping.race.decide import Outcome
+from charcmp.errors import UserError
+from charcmp.sweeping.race.arms import LADDER, Arm, Model, first_arms
+from charcmp.sweeping.race.decide import MARGINS, Outcome
+from charcmp.sweeping.race.plan import MOST_MODELS
+from charcmp.sweeping.race.race import Entry, Race
+
+sys.path.insert(0, str(CHECKOUT / "scripts"))
+import backtest
+from backtest_needs import FURTHER_SEEDS, SEEDS, Needs, expected
+from backtest_replay import (
+    TIMES,
+    Draw,
+    Halving,
+    Replay,
+    Run,
+    Stored,
+    fitted_margins,
+    fitted_to_others,
+    lost_by,
+    play,
+    replay_all,
+    replay_text,
+)
 
 LEVELS = {"lstm": 1.50, "gru": 1.45, "rnn": 1.52}
 BEST_RATE = {"lstm": 0.024, "gru": 0.012, "rnn": 0.006}
+MODELS = sorted(Model("50k", cell, layers) for cell in LEVELS for layers in (1, 2, 3))
+GRU_1, GRU_2, GRU_3 = (Model("50k", "gru", layers) for layers in (1, 2, 3))
+LENGTHS = (400, 1200, 3600)
+SPEEDS = dict.fromkeys(MODELS, 0.02)
+PLENTY = 1e6  # slot seconds
 
 
-@pytest.fixture(scope="module")
-def backtest() -> ModuleType:
-    return load_script("backtest")
+def nats_of(entry: Entry, levels: dict[str, float], noise: float = 0.002) -> float:
+    """Each model does best at its cell's rate."""
+    (model, rate), updates, seed = entry
+    off = abs(math.log2(rate / BEST_RATE[model.cell]))
+    level = levels.get(f"{model.cell}{model.layers}", LEVELS[model.cell])
+    number = [model.layers, len(model.cell), ord(model.cell[0]), round(1e4 * rate), updates, seed]
+    drawn = np.random.default_rng(number).standard_normal()
+    return level + 0.03 * off + 40 / updates + noise * drawn
 
 
-def made_up(backtest: ModuleType, seed: int = 0, **levels: float):
-    """A text on which each model does best at its cell's rate; with `gru1=1.40` and the like."""
-    rng = np.random.default_rng(seed)
-    text = 0.1 * rng.standard_normal((1, 300))
+def made_up(number: int = 0, **levels: float) -> Stored:
+    """A text of which everything is stored; levels with `gru1=1.40` and the like."""
+    text = 0.1 * np.random.default_rng(number).standard_normal((1, 300))
     runs = {}
-    for cell, layers in [(cell, layers) for cell in LEVELS for layers in (1, 2, 3)]:
+    for model in MODELS:
         for rate in LADDER:
-            for updates in (400, 1200, 3600):
-                off = abs(math.log2(rate / BEST_RATE[cell]))
-                nats = levels.get(f"{cell}{layers}", LEVELS[cell]) + 0.03 * off + 40 / updates
-                key = backtest.Key(Arm(Model("50k", cell, layers), rate), updates)
-                runs[key] = [
-                    backtest.Run(Outcome(nats + d, text + nats + d), nats + d, 0.02 * updates)
-                    for d in 0.002 * rng.standard_normal(3)
+            for updates in LENGTHS:
+                seeds = (*SEEDS, *FURTHER_SEEDS) if updates == LENGTHS[-1] else SEEDS
+                for seed in seeds:
+                    entry = Entry(Arm(model, rate), updates, seed)
+                    nats = nats_of(entry, levels)
+                    runs[entry] = Run(Outcome(nats, text + nats), nats, 0.02 * updates)
+    return Stored(f"text{number}", runs)
+
+
+def changed(stored: Stored, change: Callable[[Entry, Run], Run | None]) -> Stored:
+    """Other runs, or none, in place of those that are stored."""
+    runs = {entry: change(entry, run) for entry, run in stored.runs.items()}
+    return Stored(stored.name, {entry: run for entry, run in runs.items() if run is not None})
+
+
+def trained(noise: float, seed: int, **levels: float) -> Stored:
+    """A text of which just that is stored which races need."""
+    rng = np.random.default_rng(seed)
+    nats: dict[Entry, float] = {}
+    while missing := Needs(MODELS, LENGTHS, nats).missing():
+        nats |= {one: nats_of(one, levels) + noise * rng.standard_normal() for one in missing}
+    runs = {entry: Run(Outcome(loss), loss, 0.02 * entry.updates) for entry, loss in nats.items()}
+    return Stored(f"trained{seed}", runs)
+
+
+def draw(stored: Stored, number: int = 0) -> Draw:
+    return Draw(stored, np.random.default_rng(number))
+
+
+# ---- what is trained
+
+
+@pytest.mark.parametrize("seed", [0, 1, 25])
+def test_no_race_asks_for_what_is_not_trained(seed: int) -> None:
+    """Whatever its seeds and its time: losses so noisy that seeds disagree about rates."""
+    stored = trained(0.05, seed, gru1=1.44)
+    assert stored.num_missing == 0
+    rng = np.random.default_rng(seed)
+    # About where the first rates have been tried, and there may be time for further ones or not.
+    ladder = np.linspace(217, 300, 40)
+    for seconds in [*np.geomspace(100, PLENTY, 10), *ladder]:
+        play(Draw(stored, rng), SPEEDS, seconds, MARGINS, rng)
+
+
+def test_far_models_have_one_seed_of_each_rate_close_ones_five() -> None:
+    stored = trained(0.0, 0, gru1=1.40, lstm1=1.41, lstm2=1.43, gru3=1.44, gru2=1.47)
+    num_seeds = {f"{model.cell}{model.layers}": n for model, n in stored.num_seeds.items()}
+    assert num_seeds == {
+        **dict.fromkeys(("gru1", "lstm1", "gru2"), 5),  # GRU 2 as the baseline
+        **dict.fromkeys(("gru3", "lstm2"), 3),
+        **dict.fromkeys(("lstm3", "rnn1", "rnn2", "rnn3"), 1),
+    }
+    for model in MODELS:
+        assert stored.seeds[Arm(model, BEST_RATE[model.cell]), 400] == [*SEEDS]
+
+
+def test_a_clear_winner_is_settled() -> None:
+    """The second best and the baseline have all seeds, however far behind."""
+    stored = trained(0.0, 0, gru1=1.20, lstm1=1.40)
+    assert {model for model, n in stored.num_seeds.items() if n == 5} == {
+        *(GRU_1, GRU_2, Model("50k", "lstm", 1))
+    }
+    replay = Replay(draw(stored), SPEEDS, PLENTY)
+    assert Race(MODELS, replay, replay).run().settled
+
+
+def test_the_check_trains_the_best_models_longer() -> None:
+    nats: dict[Entry, float] = {}
+    lengths = (*LENGTHS, 10_800)
+    while missing := Needs(MODELS, lengths, nats).missing():
+        last = missing
+        nats |= {entry: nats_of(entry, {"gru1": 1.40}, noise=0) for entry in missing}
+    assert {(entry.updates, entry.seed) for entry in last} == {(10_800, 0)}
+    assert GRU_1 in {entry.arm.model for entry in last}
+    runs = {entry: Run(Outcome(loss), loss, 1.0) for entry, loss in nats.items()}
+    assert Stored("text", runs).num_missing == 0
+    assert backtest.trained_longer(Stored("text", runs), GRU_1) == "10,800 updates: the same"
+    runs[last[-1]] = Run(Outcome(1.0), 1.0, 1.0)
+    assert ", by 0.4" in backtest.trained_longer(Stored("text", runs), GRU_1)
+
+
+def test_what_is_expected_ends_with_what_there_is() -> None:
+    to_come = expected(MODELS, LENGTHS, {})
+    assert len(to_come) == len({*to_come}) > 150
+    stored = trained(0.002, 0)
+    nats = {entry: run.outcome.nats for entry, run in stored.runs.items()}
+    assert expected(MODELS, LENGTHS, nats) == []
+    some = {entry: loss for entry, loss in nats.items() if entry.updates < 3600}
+    assert {entry.updates for entry in expected(MODELS, LENGTHS, some)} == {3600}
+
+
+# ---- a race's seeds
+
+
+def test_a_model_has_one_order_of_seeds_and_its_last_is_never_seen() -> None:
+    """Over all rates and rungs; the first is one that has all rungs."""
+    stored = made_up(gru1=1.45)
+    firsts = set()
+    for number in range(20):
+        drawn = draw(stored, number)
+        replay = Replay(drawn, SPEEDS, PLENTY)
+        order, unseen = drawn.order[GRU_2], drawn.unseen[GRU_2]
+        assert sorted(order) == [*SEEDS, *FURTHER_SEEDS]
+        firsts.add(order[0])
+        for rate in LADDER:
+            for updates in LENGTHS:
+                asked = [Entry(Arm(GRU_2, rate), updates, seed) for seed in range(6)]
+                found = replay.run(asked)
+                there = [seed for seed in order[:-1] if updates == 3600 or seed in SEEDS]
+                assert [outcome.nats for outcome in found.values()] == [
+                    stored.runs[Entry(Arm(GRU_2, rate), updates, seed)].outcome.nats
+                    for seed in there
                 ]
-    return backtest.Stored(f"text{seed}", runs)
+                assert unseen not in there
+    assert firsts == {*SEEDS}
 
 
-def test_a_race_beats_chance_and_the_constant(backtest: ModuleType) -> None:
-    texts = [made_up(backtest, 0, gru1=1.40), made_up(backtest, 1, lstm2=1.40)]
-    scores = backtest.replay_all(texts, races=20, slots=2)
-    assert {(score.text, score.minutes) for score in scores} == {
-        (text, minutes) for text in ("text0", "text1") for minutes in backtest.MINUTES
+def test_a_first_seed_that_is_not_stored_is_an_error_and_a_further_one_is_told() -> None:
+    stored = made_up()
+    arm = Arm(GRU_2, 0.012)
+    drawn = draw(stored)
+    first = Entry(arm, 1200, drawn.order[GRU_2][0])
+    lacking = changed(stored, lambda entry, run: None if entry == first else run)
+    replay = Replay(draw(lacking), SPEEDS, PLENTY)
+    with pytest.raises(LookupError, match=r"GRU 2 at 0.012, 1200 updates, seed \d is asked for"):
+        replay.run([Entry(arm, 1200, 0)])
+    replay.left = 0
+    assert replay.run([Entry(arm, 1200, 0)]) == {}
+    replay = Replay(drawn, SPEEDS, PLENTY)
+    assert len(replay.run([Entry(arm, 3600, seed) for seed in range(4)])) == 4
+    assert not replay.lacked_seed
+    assert replay.run([Entry(arm, 3600, 4)]) == {}
+    assert replay.lacked_seed
+
+
+def test_the_truth_does_not_know_the_seed_that_scores() -> None:
+    """A lucky run makes neither a rate nor a model the best one where it scores, and else does."""
+    stored = made_up(gru1=1.40)
+    lucky = Entry(Arm(GRU_3, 0.048), 3600, 2)
+    stored = changed(
+        stored, lambda entry, run: Run(Outcome(0.5), 0.5, run.seconds) if entry == lucky else run
+    )
+    draws = [draw(stored, number) for number in range(30)]
+    assert {one.unseen[GRU_3] == 2 for one in draws} == {True, False}
+    for one in draws:
+        hidden = one.unseen[GRU_3] == 2
+        assert one.tuned[GRU_3] == Arm(GRU_3, 0.012 if hidden else 0.048)
+        assert one.best == (GRU_1 if hidden else GRU_3)
+    fewer = changed(stored, lambda entry, run: None if entry == lucky else run)
+    assert fewer.tuned(GRU_3) == Arm(GRU_3, 0.012)
+    assert Arm(GRU_3, 0.048) not in fewer.eligible[GRU_3]
+
+
+def test_an_arm_is_scored_by_the_unseen_seed_at_its_own_rate_and_length() -> None:
+    drawn = draw(made_up(gru1=1.40))
+    stored = drawn.stored
+    arm, best = Arm(GRU_3, 0.048), Arm(GRU_1, 0.012)
+
+    def test_nats(arm: Arm, updates: int) -> float:
+        return stored.runs[Entry(arm, updates, drawn.unseen[arm.model])].test_nats
+
+    assert drawn.regret(arm, 3600) == test_nats(arm, 3600) - test_nats(best, 3600)
+    # Of a shorter rung a race sees one seed alone.
+    others = [seed for seed in SEEDS if seed != drawn.order[GRU_3][0]]
+    mean = np.mean([stored.runs[Entry(arm, 400, seed)].test_nats for seed in others])
+    assert drawn.regret(arm, 400) == pytest.approx(mean - test_nats(best, 3600))
+    assert drawn.regret(best, 3600) == 0
+
+
+# ---- races
+
+
+def test_a_race_beats_chance_and_the_constant() -> None:
+    texts = [made_up(0, gru1=1.40), made_up(1, lstm2=1.40)]
+    scores = replay_all(texts, races=10)
+    assert {(score.text, score.times) for score in scores} == {
+        (text, times) for text in ("text0", "text1") for times in TIMES
     }
     for score in scores:
-        if score.minutes < 30:
-            continue
-        mean = {adviser: np.mean(regrets) for adviser, regrets in score.regrets.items()}
+        mean = score.means
         assert mean["race"] < 0.005
         assert mean["random"] > 0.02
         assert mean["GRU 2"] > 0.04
-        assert np.mean(score.held_best) == 1
-    said = backtest.report(texts, scores, 20, 2)
-    assert "| text1  |" in said
-    assert "best model picked or tied" in said
+        assert mean["GRU 2 alone, handed over"] > 0.04
+        assert mean["picked or tied"] == 1
+        assert mean["failed"] == mean["lost by margin"] == mean["lost by cap"] == 0
+        assert mean["race, handed over"] == pytest.approx(mean["race"], abs=0.01)
+    assert [score.means["settled"] for score in scores if score.times == 4] == [1, 1]
+    said = backtest.report(texts, scores, 10)
+    assert "| text1  | text1  |" in said
+    assert "race minus GRU 2" in said
+    assert "400 / 1,200 / 3,600" in said
 
 
-def test_too_little_time_is_said(backtest: ModuleType) -> None:
-    stored = made_up(backtest)
-    slow = {
-        key: [backtest.Run(run.outcome, run.test_nats, 100 * run.seconds) for run in runs]
-        for key, runs in stored.runs.items()
-    }
-    score = backtest.replay_text(
-        backtest.Stored("slow", slow), 3, backtest.MARGINS, races=2, slots=1
-    )
-    assert score.too_short
-    assert "too short" in backtest.by_text([backtest.Stored("slow", slow)], [score])
+def test_a_race_that_fails_counts_as_the_constant_advice() -> None:
+    stored = made_up(gru1=1.40)
+    rng = np.random.default_rng(0)
+    drawn = Draw(stored, rng)
+    found = play(drawn, SPEEDS, 0.0, MARGINS, rng)
+    assert found["failed"] == 1
+    assert found["race"] == found["race, handed over"] == found["halving"] == found["GRU 2"] > 0
+    assert not found["picked or tied"]
 
 
-def test_regret_is_told_by_seeds_that_no_race_saw(backtest: ModuleType) -> None:
-    """The last seed in a race's order: a race never gets it, and its loss alone counts."""
-    stored = made_up(backtest, gru1=1.40)
-    replay = backtest.Replay(stored, np.random.default_rng(0), math.inf)
-    key = next(iter(stored.runs))
-    entries = [backtest.Entry(key.arm, key.updates, seed) for seed in range(3)]
-    assert [*replay.run(entries)] == entries[:2]
-    gru_3 = Model("50k", "gru", 3)
-    unseen = [
-        stored.runs[key][replay.order[key][-1]].test_nats
-        for key in (stored.tuned[gru_3], stored.tuned[Model("50k", "gru", 1)])
-    ]
-    assert replay.regret(gru_3) == unseen[0] - unseen[1]
-    assert replay.regret(stored.best) == 0
+def test_halving_has_the_time_of_the_race_and_no_more() -> None:
+    drawn = draw(made_up(gru1=1.40))
+    for seconds, updates in ((10.0, 400), (300.0, 1200), (PLENTY, 3600)):
+        replay = Replay(drawn, SPEEDS, seconds)
+        finish = Halving(MODELS, replay, replay).run()
+        assert replay.left > -0.02 * updates  # no run begins after the end
+        assert finish.updates == updates
+    assert finish.leader == GRU_1
+    assert finish.arms[GRU_1].rate == 0.012
+    assert len(finish.arms) == 3
 
 
-def test_margins_keep_what_ends_near_the_best(backtest: ModuleType) -> None:
-    """A model that begins 0.1 behind and ends first: only so wide a margin keeps it."""
-    stored = made_up(backtest, gru1=1.40)
-    late = {
-        key: [
-            backtest.Run(Outcome(run.outcome.nats + 0.1), run.test_nats, run.seconds)
-            if key.updates == 400 and (key.arm.model.cell, key.arm.model.layers) == ("gru", 1)
-            else run
-            for run in runs
-        ]
-        for key, runs in stored.runs.items()
-    }
-    assert backtest.fitted_margins([stored])[0] == backtest.MARGINS[-1]
-    assert 0.04 < backtest.fitted_margins([backtest.Stored("late", late)])[0] < 0.07
+def test_halving_looks_beyond_the_first_rates() -> None:
+    def better_above(entry: Entry, run: Run) -> Run:
+        nats = run.outcome.nats - 0.2 * (entry.arm == Arm(GRU_1, LADDER[-1]))
+        nats -= 0.1 * (entry.arm == Arm(GRU_1, 0.024))
+        return Run(Outcome(nats), nats, run.seconds)
+
+    assert Arm(GRU_1, LADDER[-1]) not in first_arms(MODELS)
+    replay = Replay(draw(changed(made_up(), better_above)), SPEEDS, PLENTY)
+    finish = Halving(MODELS, replay, replay).run()
+    assert finish.arms[GRU_1].rate in LADDER[LADDER.index(0.024) + 1 :]
+
+
+def test_what_put_the_best_model_out() -> None:
+    def race(stored: Stored) -> str | None:
+        replay = Replay(draw(stored), SPEEDS, PLENTY)
+        one = Race(MODELS, replay, replay)
+        one.run()
+        return lost_by(one, replay, GRU_1)
+
+    def late(by: float) -> Stored:
+        return changed(
+            made_up(gru1=1.30, **dict.fromkeys(alike, 1.45)),
+            lambda entry, run: Run(Outcome(1.45 + 0.1 + by), 1.45, run.seconds)
+            if entry.arm.model == GRU_1 and entry.updates == 400 else run,
+        )  # fmt: skip
+
+    alike = [f"{cell}{layers}" for cell in LEVELS for layers in (2, 3)]
+    assert len(alike) > MOST_MODELS[1]
+    assert race(late(-0.02)) is None
+    assert race(late(0.02)) == "cap"
+    assert race(late(0.5)) == "margin"
+
+
+# ---- margins
+
+
+def late_gru_1(stored: Stored, seeds: tuple[int, ...] = SEEDS) -> Stored:
+    """GRU 1 begins 0.1 behind and ends first: only so wide a margin keeps it."""
+    return changed(
+        stored,
+        lambda entry, run: Run(Outcome(run.outcome.nats + 0.1), run.test_nats, run.seconds)
+        if entry.updates == 400 and entry.seed in seeds and entry.arm.model == GRU_1 else run,
+    )  # fmt: skip
+
+
+def test_margins_keep_what_ends_near_the_best_by_any_seed() -> None:
+    stored = made_up(gru1=1.40)
+    assert fitted_margins([stored])[0] == MARGINS[-1]
+    assert 0.04 < fitted_margins([late_gru_1(stored)])[0] < 0.07
+    assert 0.04 < fitted_margins([late_gru_1(stored, seeds=(2,))])[0] < 0.07
+
+
+def test_margins_are_not_fitted_to_the_kind_that_they_judge() -> None:
+    late = late_gru_1(made_up(gru1=1.40))
+    german = Stored("fortunes_de-50k", late.runs)
+    polish = Stored("fortunes_pl-130k", made_up(1, gru1=1.40).runs)
+    perl = Stored("perl_doc-50k", made_up(2, gru1=1.40).runs)
+    assert german.kind == polish.kind == "fortunes"
+    assert perl.kind == "perl_doc"
+    texts = [german, polish, perl]
+    assert fitted_to_others(texts, polish.kind)[0] == MARGINS[-1]
+    assert fitted_to_others(texts, perl.kind)[0] > 0.04
+    assert fitted_to_others([german, polish], polish.kind) == [*MARGINS]
+
+
+# ---- all of it
 
 
 @pytest.mark.long
 def test_a_text_of_its_own_is_trained_stored_and_replayed(
-    backtest: ModuleType, tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tiny_text: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(backtest, "STORE", tmp_path / "store")
-    monkeypatch.setattr(backtest, "LENGTHS", (5, 40))
+    monkeypatch.setattr(backtest, "LENGTHS", (2, 5, 40))
+    monkeypatch.setattr(backtest, "CHECK", 80)
     overrides = ["cell=rnn,gru", "layers=2", "budget=1500", "train_unroll_steps=10", "device=cpu"]
     overrides += ["threads=1", "jobs=2", f"results_dir={tmp_path / 'results'}"]
-    backtest.train([str(tiny_text)], [0, 1], overrides)
-    stored = backtest.read_stored(tmp_path / "store" / "tiny-1500.csv")
+    backtest.train([str(tiny_text)], overrides, minutes=0)
+    assert "tiny, 1500: 0 runs are there; about" in capsys.readouterr().out
+    assert not (tmp_path / "store").exists()
+    backtest.train([str(tiny_text)], overrides, minutes=0.1)
+    with pytest.raises(UserError, match="no complete text"):
+        backtest.complete_texts()
+    backtest.train([str(tiny_text)], overrides, check=True)
+    (stored,) = backtest.complete_texts()
+    assert stored.name == "tiny-1500"
     assert [model.cell for model in stored.models] == ["gru", "rnn"]
-    assert stored.lengths[0] == 5
-    runs = next(iter(stored.runs.values()))
-    assert len(runs) == 2
+    assert len(stored.lengths) == 4
+    runs = stored.of(Arm(stored.models[0], 0.012), stored.lengths[0])
+    assert len(runs) == len(SEEDS)
     assert runs[0].outcome.blocks_RJ is not None
     assert runs[0].outcome.nats == pytest.approx(runs[0].outcome.blocks_RJ.mean(), abs=0.05)
-    (score,) = [backtest.replay_text(stored, 10, backtest.MARGINS, races=3, slots=2)]
-    assert len(score.regrets["race"]) == 3
+    capsys.readouterr()
+    backtest.train([str(tiny_text)], overrides, minutes=0, check=True)
+    assert "about 0 are to come, 0 updates, 0.0 core hours" in capsys.readouterr().out
+    scores = [replay_text(stored, times, MARGINS, races=3) for times in TIMES]
+    assert [score.means["failed"] for score in scores] == [0] * len(TIMES)
+    rungs = " / ".join(map(str, stored.lengths[:-1]))
+    assert f"| {rungs} |" in backtest.report([stored], scores, races=3)

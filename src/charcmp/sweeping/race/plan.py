@@ -25,6 +25,15 @@ USABLE = 0.9  # of the slots' time: waiting for the last run of a rung takes the
 SECONDS_PER_RUN = 0.5  # to start it and to write what it leaves
 
 
+def planned_runs(rung: int, num_models: int) -> list[float]:
+    """How many runs this rung and each of those after it have, further seeds among the last."""
+    runs = [num_models * ARMS_PER_MODEL[rung]]
+    for later in range(rung + 1, len(RUNG_SHARES)):
+        runs.append(min(MOST_MODELS[later], num_models) * ARMS_PER_MODEL[later])
+    runs[-1] += (SEEDS_PLANNED - 1) * min(2, num_models)
+    return runs
+
+
 def longest_run(
     rung: int, slot_seconds: float, seconds_per_update: Sequence[float], num_models: int
 ) -> float:
@@ -41,10 +50,7 @@ def longest_run(
             of a slot they take.
     """
     mean = sum(seconds_per_update) / len(seconds_per_update)
-    runs = [num_models * ARMS_PER_MODEL[rung]]
-    for later in range(rung + 1, len(RUNG_SHARES)):
-        runs.append(min(MOST_MODELS[later], num_models) * ARMS_PER_MODEL[later])
-    runs[-1] += (SEEDS_PLANNED - 1) * min(2, num_models)
+    runs = planned_runs(rung, num_models)
     per_update = mean * sum(n * share for n, share in zip(runs, RUNG_SHARES[rung:], strict=True))
     overhead = SECONDS_PER_RUN * sum(runs)
     longest = (USABLE * slot_seconds - overhead) / per_update

@@ -1,0 +1,389 @@
+"""Races over stored runs, their rivals, and what came of both: `scripts/backtest.py replay`."""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from backtest_needs import Needs
+
+from charcmp.errors import UserError
+from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
+from charcmp.sweeping.race.decide import (
+    MARGINS,
+    WORTH_KNOWING,
+    Outcome,
+    best_arms,
+    least_lead,
+    mean_nats,
+    near_models,
+)
+from charcmp.sweeping.race.plan import planned_runs
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race, label
+
+TIMES = (1, 2, 4)  # that races have, times what is planned for the stored lengths
+NEAR_BEST = 0.005  # nats: a model that ends so near the best one should not be lost on the way
+WORST = 1.0  # nats behind the best run: what a run that diverged counts as
+# A text is of its own kind, but for these: margins are never fitted to the kind that they judge.
+KINDS = {f"fortunes_{language}": "fortunes" for language in ("bg", "de", "es", "it", "pl", "ru")}
+NUMBERS = ("rate", "val_nats", "test_nats", "chars_per_second", "seconds")
+COLUMNS = ("budget", "cell", "layers", "updates", "seed", *NUMBERS, "run_id", "git_commit")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Nats per character, infinite if it diverged."""
+
+    outcome: Outcome
+    test_nats: float
+    seconds: float  # evaluations included; nan if it failed
+
+
+class Stored:
+    """All runs of a text at one budget."""
+
+    def __init__(self, name: str, runs: Mapping[Entry, Run]) -> None:
+        self.name, self.runs = name, runs
+        text = name.rpartition("-")[0] or name  # without the budget
+        self.kind = KINDS.get(text, text)
+        self.lengths = sorted({entry.updates for entry in runs})
+        self.last = self.lengths[: LAST_RUNG + 1][-1]
+        self.models = sorted({entry.arm.model for entry in runs})
+        self.worst = min(run.test_nats for run in runs.values()) + WORST
+        self.seeds: dict[tuple[Arm, int], list[int]] = defaultdict(list)  # by arm and updates
+        self.seeds_of: dict[tuple[Model, int], set[int]] = defaultdict(set)
+        for arm, updates, seed in sorted(runs):
+            self.seeds[arm, updates].append(seed)
+            self.seeds_of[arm.model, updates].add(seed)
+        at_last: dict[Model, dict[Arm, int]] = defaultdict(dict)
+        for (arm, updates), seeds in self.seeds.items():
+            if updates == self.last:
+                at_last[arm.model][arm] = len(seeds)
+        self.num_seeds = {model: max(of.values()) for model, of in at_last.items()}
+        # Of the last rung, those that may be a model's best: a rate with fewer seeds than another
+        # could be the lucky one.
+        self.eligible = {model: [arm for arm, n in of.items() if n == self.num_seeds[model]]
+                         for model, of in at_last.items()}  # fmt: skip
+
+    @property
+    def num_missing(self) -> int | None:
+        """Of what races may ask for; None if not even all lengths are there."""
+        if len(self.lengths) <= LAST_RUNG:
+            return None
+        nats = {entry: run.outcome.nats for entry, run in self.runs.items()}
+        return len(Needs(self.models, self.lengths[: LAST_RUNG + 1], nats).missing())
+
+    def is_single(self, model: Model) -> bool:
+        """Whether each of its rates has one run at the last rung, which serves for every seed."""
+        return self.num_seeds[model] == 1
+
+    def of(self, arm: Arm, updates: int, unseen: int | None = None) -> list[Run]:
+        """The runs of an arm, without that of a seed if there are others."""
+        seeds = self.seeds[arm, updates]
+        kept = [seed for seed in seeds if seed != unseen] or seeds
+        return [self.runs[Entry(arm, updates, seed)] for seed in kept]
+
+    def test_nats(self, runs: Iterable[Run]) -> float:
+        """Their mean."""
+        return float(np.mean([min(run.test_nats, self.worst) for run in runs]))
+
+    def tuned(self, model: Model, unseen: int | None = None) -> Arm:
+        """The model at its best rate at the last rung, by validation losses."""
+
+        def val_nats(arm: Arm) -> float:
+            return mean_nats([run.outcome for run in self.of(arm, self.last, unseen)])
+
+        return min(self.eligible[model], key=lambda arm: (val_nats(arm), arm))
+
+    def best(self, tuned: Mapping[Model, Arm], unseen: Mapping[Model, int]) -> Model:
+        """The model with the lowest mean test loss, each without its unseen seed."""
+        return min(tuned, key=lambda model: self.test_nats(
+            self.of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
+
+    def seconds_per_update(self, model: Model) -> float:
+        return float(
+            np.nanmedian([
+                run.seconds / entry.updates
+                for entry, run in self.runs.items() if entry.arm.model == model
+            ])
+        )  # fmt: skip
+
+    def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
+        """What the plan of a race sets aside for rungs of the stored lengths, in one slot."""
+        runs = planned_runs(0, len(self.models))
+        rungs = self.lengths[: LAST_RUNG + 1]
+        updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
+        return updates * float(np.mean([*speeds.values()]))
+
+
+def read_stored(csv_file: Path) -> Stored:
+    with csv_file.open() as file:
+        rows = [*csv.DictReader(file)]
+    runs: dict[Entry, Run] = {}
+    with np.load(csv_file.with_suffix(".npz"), allow_pickle=False) as packed:
+        blocks = dict(zip(packed["run_ids"], packed["blocks"].astype(float), strict=True))
+    for row in rows:
+        model = Model(row["budget"], row["cell"], int(row["layers"]))
+        entry = Entry(Arm(model, float(row["rate"])), int(row["updates"]), int(row["seed"]))
+        outcome = Outcome(float(row["val_nats"]), blocks.get(row["run_id"]))
+        runs[entry] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
+    return Stored(csv_file.stem, runs)
+
+
+class Draw:
+    """In which order a race sees each model's seeds, and what the last one, unseen, says."""
+
+    def __init__(self, stored: Stored, rng: np.random.Generator) -> None:
+        self.stored = stored
+        self.order = {model: self._order(model, rng) for model in stored.models}
+        self.unseen = {model: order[-1] for model, order in self.order.items()}
+        self.tuned = {model: stored.tuned(model, unseen) for model, unseen in self.unseen.items()}
+        self.best = stored.best(self.tuned, self.unseen)
+
+    def _order(self, model: Model, rng: np.random.Generator) -> list[int]:
+        """One of the seeds that have all rungs, then the others."""
+        of_first = self.stored.seeds_of[model, self.stored.lengths[0]]
+        of_last = self.stored.seeds_of[model, self.stored.last]
+        first, *others = rng.permutation(sorted(of_first)).tolist()
+        return [first, *rng.permutation([*others, *sorted(of_last - of_first)]).tolist()]
+
+    def unseen_of(self, arm: Arm, updates: int) -> list[int]:
+        """The stored seeds of an arm that a race did not see; of a shorter rung it saw the first
+        one alone."""
+        order = self.order[arm.model]
+        seen = order[:-1] if updates == self.stored.last else order[:1]
+        if updates == self.stored.last and self.stored.is_single(arm.model):
+            return []
+        return [seed for seed in self.stored.seeds[arm, updates] if seed not in seen]
+
+    def test_nats(self, arm: Arm, updates: int) -> float:
+        """On the unseen seed; of the one run of a model far behind, whoever saw it."""
+        seeds = self.unseen_of(arm, updates) or self.stored.seeds[arm, updates]
+        return self.stored.test_nats(self.stored.runs[Entry(arm, updates, one)] for one in seeds)
+
+    def regret(self, arm: Arm, updates: int) -> float:
+        """How far an arm lies behind the best model at its best rate and the last rung."""
+        best = self.test_nats(self.tuned[self.best], self.stored.last)
+        return self.test_nats(arm, updates) - best
+
+
+class Replay:
+    """A race's runner and track over stored runs.
+
+    Args:
+        draw: of the race.
+        speeds: seconds per update.
+        slot_seconds: that the race has.
+    """
+
+    def __init__(self, draw: Draw, speeds: Mapping[Model, float], slot_seconds: float) -> None:
+        self.draw, self.stored = draw, draw.stored
+        self.speeds, self.left = speeds, slot_seconds
+        self.lacked_seed = False  # whether a further seed was asked for that is not stored
+        self.out_after: dict[Model, int] = {}  # rungs of those that were eliminated
+
+    def seconds_per_update(self, model: Model) -> float:
+        return self.speeds[model]
+
+    def seconds(self, entry: Entry) -> float:
+        return self.speeds[entry.arm.model] * entry.updates
+
+    def nearest_length(self, updates: float) -> int:
+        return round(updates)  # nobody asks: rungs have the stored lengths
+
+    def slot_seconds_left(self) -> float:
+        return max(0.0, self.left)
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        """See race.Runner.
+
+        Raises:
+            LookupError: if a first seed is not stored: the trainings were the wrong ones.
+        """
+        found = {}
+        for entry in entries:
+            if self.left <= 0:
+                break
+            seeds = self._seeds(entry.arm, entry.updates)
+            if entry.seed == 0 and not seeds:
+                raise LookupError(
+                    f"{self.stored.name}: {label(entry.arm.model)} at {entry.arm.rate:g}, "
+                    f"{entry.updates} updates, seed {self.draw.order[entry.arm.model][0]} "
+                    "is asked for but not stored"
+                )
+            if entry.seed < len(seeds):
+                self.left -= self.seconds(entry)
+                run = self.stored.runs[Entry(entry.arm, entry.updates, seeds[entry.seed])]
+                found[entry] = run.outcome
+            else:
+                self.lacked_seed = True
+        return found
+
+    def _seeds(self, arm: Arm, updates: int) -> list[int]:
+        """Those that the race has of an arm, in its order; none without the first."""
+        stored = self.stored.seeds.get((arm, updates), [])
+        if updates == self.stored.last and self.stored.is_single(arm.model):
+            return stored
+        first, *others = self.draw.order[arm.model][:-1]
+        return [first, *(seed for seed in others if seed in stored)] if first in stored else []
+
+    def drop(self, entries: Sequence[Entry]) -> None:
+        """Nothing is kept for them."""
+
+    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+        return self.stored.lengths[rung]
+
+    def out(self, models: Sequence[Model], updates: int) -> None:
+        self.out_after |= dict.fromkeys(models, self.stored.lengths.index(updates))
+
+
+class Halving(Race):
+    """A race by plain halving: after every rung the better half of the models, and no further
+    seeds. It looks for rates as a race does."""
+
+    def _survivors(self, rung: int) -> list[Model]:
+        best = [*best_arms(self._first_seeds(rung))]
+        return self._keep(rung, best[: -(-len(best) // 2)])
+
+    def _finals(self) -> Finish:
+        return self._finish("time")
+
+
+def fitted_margins(texts: Sequence[Stored]) -> list[float]:
+    """How far behind, beyond what the text explains, the models that end near the best were after
+    each rung at most, by any seed; at least as much as the judgement of the last rung."""
+    margins = []
+    for rung in range(len(MARGINS)):
+        behind = [MARGINS[-1]]
+        for stored in texts:
+            tuned = {model: stored.tuned(model) for model in stored.models}
+            ends = {model: stored.test_nats(stored.of(arm, stored.last))
+                    for model, arm in tuned.items()}  # fmt: skip
+            near = {model for model, nats in ends.items() if nats <= min(ends.values()) + NEAR_BEST}
+            by_seed: dict[int, dict[Arm, Outcome]] = defaultdict(dict)
+            for entry, run in stored.runs.items():
+                if entry.updates == stored.lengths[rung]:
+                    by_seed[entry.seed][entry.arm] = run.outcome
+            for outcomes in by_seed.values():
+                best = best_arms(outcomes)
+                leader = outcomes[next(iter(best.values()))]
+                behind += [least_lead(outcomes[best[model]], leader) for model in near & best.keys()
+                           if outcomes[best[model]].is_usable]  # fmt: skip
+        margins.append(max(behind))
+    return margins
+
+
+def fitted_to_others(texts: Sequence[Stored], kind: str) -> list[float]:
+    """Margins for a text: fitted to those that are of another kind than it."""
+    others = [stored for stored in texts if stored.kind != kind]
+    return fitted_margins(others) if others else list(MARGINS)
+
+
+def lost_by(race: Race, replay: Replay, model: Model) -> str | None:
+    """What put a model out: the margin, or the cap on how many models a rung has room for."""
+    rung = replay.out_after.get(model)
+    if rung is None:
+        return None
+    outcomes = {arm: runs[0] for arm, runs in race.outcomes[rung].items()}
+    return "cap" if model in near_models(outcomes, race.margins[rung]) else "margin"
+
+
+RACERS = ("race", "halving", "GRU 2 alone")
+
+
+def play(
+    draw: Draw,
+    speeds: Mapping[Model, float],
+    slot_seconds: float,
+    margins: Sequence[float],
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """What came of a race and of its rivals: regrets in nats per character, and 0 or 1 for what
+    happened or did not."""
+    stored = draw.stored
+    constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
+    found: dict[str, float] = {}
+    makes: tuple[Callable[[Replay], Race], ...] = (
+        lambda replay: Race(stored.models, replay, replay, margins=margins),
+        lambda replay: Halving(stored.models, replay, replay),
+        # What GRU 2 costs without a race: it must find its rate like anyone.
+        lambda replay: Race([constant], replay, replay),
+    )
+    for name, make in zip(RACERS, makes, strict=True):
+        replay = Replay(draw, speeds, slot_seconds)
+        race = make(replay)
+        try:
+            finish: Finish | None = race.run()
+        except UserError:  # no advice: one takes GRU 2
+            finish = None
+        if finish:
+            leader, arm, updates = finish.leader, finish.arms[finish.leader], finish.updates
+        else:
+            leader, arm, updates = constant, draw.tuned[constant], stored.last
+        found[name] = draw.regret(draw.tuned[leader], stored.last)
+        found[f"{name}, handed over"] = draw.regret(arm, updates)
+        if name == "race":
+            found |= told(draw, finish) | {
+                "picked or tied": draw.best in (leader, *(finish.tied if finish else [])),
+                "scored by what was seen": not draw.unseen_of(arm, updates),
+                "lacked a seed": replay.lacked_seed,
+            }
+            by = lost_by(race, replay, draw.best)
+            found |= {"lost by margin": by == "margin", "lost by cap": by == "cap"}
+    for name, model in (
+        ("GRU 2", constant),
+        ("random", stored.models[rng.integers(len(stored.models))]),
+    ):
+        found[name] = draw.regret(draw.tuned[model], stored.last)
+    return found
+
+
+def told(draw: Draw, finish: Finish | None) -> dict[str, float]:
+    """What a race said of itself, and whether it was wrong when it said that it was sure."""
+    if finish is None:
+        return {"failed": 1, "settled": 0, "tied": 1, "wrong": 0, "wrong, unseen": 0}
+    means, unseen = {}, {}
+    for model, arm in finish.arms.items():
+        means[model] = draw.stored.test_nats(draw.stored.of(arm, finish.updates))
+        unseen[model] = draw.test_nats(arm, finish.updates)
+    wrong, wrong_unseen = (
+        finish.settled and nats[finish.leader] - min(nats.values()) > WORTH_KNOWING
+        for nats in (means, unseen)
+    )
+    return {
+        "failed": 0,
+        "settled": finish.settled,
+        "tied": 1 + len(finish.tied),
+        "wrong": wrong,
+        "wrong, unseen": wrong_unseen,
+    }
+
+
+class Score(NamedTuple):
+    """What came of the races on a text, in the mean over them; the keys are those of `play`."""
+
+    text: str
+    times: int  # what the plan sets aside
+    means: dict[str, float]
+
+
+def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int) -> Score:
+    rng = np.random.default_rng(times)
+    speeds = {model: stored.seconds_per_update(model) for model in stored.models}
+    seconds = times * stored.planned_seconds(speeds)
+    played = [play(Draw(stored, rng), speeds, seconds, margins, rng) for _ in range(races)]
+    means = {key: float(np.mean([one[key] for one in played])) for key in played[0]}
+    return Score(stored.name, times, means)
+
+
+def replay_all(texts: Sequence[Stored], races: int) -> list[Score]:
+    scores = []
+    for stored in texts:
+        margins = fitted_to_others(texts, stored.kind)
+        scores += [replay_text(stored, times, margins, races) for times in TIMES]
+    return scores
