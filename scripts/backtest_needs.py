@@ -150,8 +150,8 @@ def first_rates(model: Model) -> set[float]:
 
 
 def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
-    """The models that are so near the best one; the second best and the safe choice however far they
-    are: one of them gets seeds in a race with a clear winner, or it would never be settled."""
+    """The models that are so near the best one; the second best and the safe choice however far
+    they are: one of them gets seeds in a race with a clear winner, or it would never be settled."""
     order = sorted(losses, key=lambda model: (losses[model], model))
     goal = losses[order[0]] + nats
     return [model for model in order if losses[model] <= goal or model in order[:2]
