@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 CELLS = ("lstm", "gru", "rnn")
 DEPTHS = (1, 2, 3)
-# Every rate is twice the one before. A cell's search begins with the three rates among which its best
-# one lay in short trainings, and goes on from there: in ten epochs of War and Peace the LSTMs' best
-# is 0.048, and 0.096 is worse (LOG.md).
+# Every rate is twice the one before. A cell's search begins with the three rates among which its
+# best one lay in short trainings, and goes on from there: in ten epochs of War and Peace the LSTMs'
+# best is 0.048, and 0.096 is worse (LOG.md).
 LADDER = (0.0015, 0.003, 0.006, 0.012, 0.024, 0.048)
 FIRST_RATES = {"rnn": (0.003, 0.006, 0.012)}
 OTHER_FIRST_RATES = (0.006, 0.012, 0.024)
