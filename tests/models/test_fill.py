@@ -347,7 +347,7 @@ def test_a_foreign_context_is_refused(filled: Path, tmp_path: Path) -> None:
 
 def test_status_and_plan_keep_it_apart(filled: Path, charcmp: Charcmp) -> None:
     runs = Runs(str(filled), lease_seconds=60).look()
-    assert sorted(run["task"] for run in runs) == ["fill", "fill", "lm"]
+    assert sorted(str(run.task) for run in runs) == ["fill", "fill", "lm"]
     best = [line for line in overview(runs).splitlines() if line.startswith("best so far")]
     assert [" fill-in: gru x 1" in line for line in best] == [True, False, True]  # one, tiny, tiny
     sizes = json.loads(

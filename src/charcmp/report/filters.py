@@ -10,10 +10,10 @@ from charcmp.data.dataset import builtin_datasets, file_title, safe_name
 from charcmp.errors import UserError
 from charcmp.models.budget import canonical_budget
 from charcmp.models.cells.registry import CELLS, MODULE
-from charcmp.runs.status import RunStatus
 
 if TYPE_CHECKING:
     from charcmp.report.load import Run
+    from charcmp.runs.status import RunStatus
 
 MAX_SLUG = 100  # characters of a folder's name
 
