@@ -20,7 +20,8 @@ from charcmp.models.cells.registry import cell_config
 from charcmp.report.writing.sections import p_text
 
 PAPER = CHECKOUT / "results" / "paper"
-OTHERS = [CHECKOUT / "results" / name for name in ("example", "variants")]
+FAST = CHECKOUT / "results" / "fast"
+OTHERS = [*(CHECKOUT / "results" / name for name in ("example", "variants")), FAST]
 PUBLISHED = [PAPER, *OTHERS]
 PRACTICE = CHECKOUT / "results" / "practice"  # a table, no report
 README, RESULTS = CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md"
@@ -120,6 +121,27 @@ def test_the_results_show_the_agreement_with_the_paper() -> None:
     for row in rows:
         absolute, spearman = (float(row[key]) for key in ("mean_absolute_difference", "spearman"))
         assert [row["num_models"], f"{absolute:.3f}", f"{spearman:.2f}"] in shown
+
+
+def test_the_results_show_each_model_at_its_own_rate() -> None:
+    """War and Peace at 50k by experiment=fast, beside the protocol's 50 epochs."""
+    own, protocol = (
+        {(row["cell"], row["layers"]): row for row in published_rows(folder)
+         if (row["dataset"], row["budget"], row["epochs"]) == ("wp", "50k", epochs)}
+        for folder, epochs in ((FAST, "10"), (PAPER, "50"))
+    )  # fmt: skip
+    lines = section(RESULTS, "### Each model at its own learning rate", "### ")
+    shown = [[entry.strip() for entry in line.split("|")[1:-1]] for line in lines]
+    assert len(own) == 9
+    for (cell, layers), row in own.items():
+        nats, sd, at_50 = (
+            f"{float(value):.3f}"
+            for value in (row["test_nats_per_char"], row["sd_over_seeds"],
+                          protocol[cell, layers]["test_nats_per_char"])
+        )  # fmt: skip
+        assert row["num_seeds"] == "3"
+        assert nats <= at_50  # what the document says of all nine
+        assert [f"{cell.upper()} {layers}", row["learning_rate"], nats, sd, at_50] in shown
 
 
 def test_the_results_show_the_differences_that_are_clear() -> None:
