@@ -188,6 +188,32 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     assert set(entries["learning_rate"]) == {0.002, 0.006}
 
 
+@pytest.mark.parametrize(
+    ("nats_by_rate", "chosen"),
+    [
+        # The best two by seed 0 are compared again by three seeds.
+        ({0.003: [1.5], 0.006: [1.32, 1.33, 1.31], 0.012: [1.30, 1.40, 1.41]}, 0.006),
+        # A rate that was worse has further seeds, a better one has not: seed 0 decides.
+        ({0.003: [1.4, 1.2, 1.2], 0.006: [1.32], 0.012: [1.30, 1.40, 1.41]}, 0.012),
+        # They share no further seed.
+        ({0.003: [1.5], 0.006: [1.32, 1.2], 0.012: [1.30, None, 1.41]}, 0.012),
+        # The best one alone has more: it stays the best.
+        ({0.003: [1.5], 0.006: [1.32], 0.012: [1.30, 1.40, 1.41]}, 0.012),
+    ],
+)
+def test_the_best_rates_are_compared_again_by_further_seeds(
+    tmp_path: Path, nats_by_rate: dict[float, list[float | None]], chosen: float
+) -> None:
+    for rate, by_seed in nats_by_rate.items():
+        for seed, nats in enumerate(by_seed):
+            if nats is not None:
+                extra = {"optimizer.lr": rate}
+                write_run(tmp_path, nats, seed=seed, extra=extra)
+                write_run(tmp_path, nats, seed=seed, extra=extra, cell="gru")
+    (own,) = tables_of(tmp_path)
+    assert own.entries["50k", "lstm", 1].rate == chosen
+
+
 def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     """It counts as tried; the training that gave it up has a block of its own."""
 

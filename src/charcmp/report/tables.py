@@ -495,15 +495,25 @@ def _spread_over_text(runs: Sequence[Run]) -> _SpreadOverText:
 def chosen_by_validation(candidates: dict[Candidate, list[Run]]) -> Candidate:
     """The candidate with the lowest mean validation loss over the seeds that all of them have.
 
-    So none is chosen for its luck with more seeds. A candidate of which such a seed diverged comes
-    last. Where no seed is common to all, each has the mean of its own.
+    So none is chosen for its luck with more seeds. Where exactly the best ones share further seeds,
+    as after a first look at all with one seed, these are compared again by all that they share. A
+    candidate of which a compared seed diverged comes last. Where no seed is common to all, each has
+    the mean of its own.
     """
-    common = set.intersection(*({run.seed for run in runs} for runs in candidates.values()))
+    seeds = {candidate: {run.seed for run in runs} for candidate, runs in candidates.items()}
+    common = set.intersection(*seeds.values())
 
-    def mean_loss(runs: Sequence[Run]) -> float:
+    def mean_loss(candidate: Candidate) -> float:
+        runs = candidates[candidate]
         compared = [run for run in runs if run.seed in common] or runs
         if any(run.status != "done" for run in compared):
             return math.inf
         return statistics.fmean(run.val_nats_per_char for run in compared)
 
-    return min(sorted(candidates), key=lambda candidate: mean_loss(candidates[candidate]))
+    ranked = sorted(candidates, key=lambda candidate: (mean_loss(candidate), candidate))
+    further = [candidate for candidate in ranked if seeds[candidate] > common]
+    if common and further == ranked[: len(further)] and len(further) > 1:
+        shared = set.intersection(*(seeds[candidate] for candidate in further))
+        if shared > common:
+            return chosen_by_validation({candidate: candidates[candidate] for candidate in further})
+    return ranked[0]

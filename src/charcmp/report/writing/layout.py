@@ -335,7 +335,8 @@ def _rate_notes(table: Table) -> list[str]:
     shorter = any(entry.rates_given_up for entry in entries)
     notes = [
         "Each model at the learning rate with the lowest mean validation loss over the seeds that "
-        f"all its rates share. Rates tried at {'; '.join(tried)}. A model is here only if it was "
+        "all its rates share; the best of them compared again where they share further seeds. "
+        f"Rates tried at {'; '.join(tried)}. A model is here only if it was "
         "trained at all of them"
         + (", at some for a shorter time alone" if shorter else "")
         + ". Chosen: "
