@@ -12,6 +12,7 @@ from charcmp.sweeping.race.arms import (
     Model,
     best_neighbours,
     first_arms,
+    lower_rate,
     next_rate,
 )
 from charcmp.sweeping.race.race import Entry
@@ -69,13 +70,13 @@ class Needs:
         return [
             entry for seed in SEEDS for model in self.models
             for entry in self._climb(
-                model, self.middle, seed, set().union(*self._pairs(model, seed))
+                model, self.middle, seed, set().union(*self._second(model, seed))
             )
         ]  # fmt: skip
 
     def _third_rungs(self) -> list[Entry]:
         rates = {
-            model: {*self._asked(model), *best_neighbours(self.losses[model, self.middle, 0])}
+            model: {*self._asked(model, 0), *best_neighbours(self.losses[model, self.middle, 0])}
             for model in self.models
         }
         return [
@@ -84,8 +85,12 @@ class Needs:
         ]  # fmt: skip
 
     def _near_ones(self) -> list[Entry]:
-        return [entry for model in self._near() for seed in SEEDS[1:]
-                for entry in _entries(model, self.long, seed, self._rates(model))]  # fmt: skip
+        return [
+            entry for model in self._near() for seed in SEEDS[1:]
+            for entry in _entries(
+                model, self.long, seed, self._rates(model) | self._asked(model, seed)
+            )
+        ]  # fmt: skip
 
     def _close_ones(self) -> list[Entry]:
         """At their best rate and at those that a race may come with: without seeds there, no race
@@ -106,26 +111,51 @@ class Needs:
         further = next_rate(tried) if rates <= tried.keys() else None
         return _entries(model, updates, seed, rates if further is None else {*rates, further})
 
-    def _pairs(self, model: Model, seed: int) -> Iterator[list[float]]:
-        """What a race may take to its second rung: a model's best rate and a neighbour, by the
-        first rates alone or, as far as it has time, by further ones."""
+    def _second(self, model: Model, seed: int) -> Iterator[set[float]]:
+        """What a race may try in its second rung: a model's best rate and a neighbour, by the
+        first rates alone or, as far as it has time, by further ones; then lower ones."""
         losses = self.losses[model, self.short, seed]
         tried = {rate: losses[rate] for rate in first_rates(model)}
-        yield best_neighbours(tried)
-        while (further := next_rate(tried)) is not None:
+        while True:
+            pair = best_neighbours(tried)
+            yield from self._lowered(pair, self.losses[model, self.middle, seed], tried)
+            if (further := next_rate(tried)) is None:
+                return
             tried[further] = losses[further]
-            yield best_neighbours(tried)
 
-    def _asked(self, model: Model) -> set[float]:
-        """The rates that a race may take to its last rung, whatever its seed."""
-        return {
-            lowest({rate: self.losses[model, self.middle, seed][rate] for rate in pair})
-            for seed in SEEDS for pair in self._pairs(model, seed)
-        }  # fmt: skip
+    def _lowered(
+        self, rates: Iterable[float], losses: Mapping[float, float], shorter: dict[float, float]
+    ) -> Iterator[set[float]]:
+        """A rung's rates, and those with lower ones if it came out worse than the one before; as
+        far as it has been trained."""
+        tried = {*rates}
+        yield set(tried)
+        while tried <= losses.keys():
+            lower = lower_rate({rate: losses[rate] for rate in tried}, shorter)
+            if lower is None:
+                return
+            tried.add(lower)
+            yield set(tried)
+
+    def _asked(self, model: Model, seed_at_last: int) -> set[float]:
+        """The rates that a race may try in its last rung, whatever its seed.
+
+        Args:
+            model: in question.
+            seed_at_last: whose losses there say whether a lower rate is tried.
+        """
+        at_last = self.losses[model, self.long, seed_at_last]
+        asked: set[float] = set()
+        for seed in SEEDS:
+            middle = self.losses[model, self.middle, seed]
+            for rates in self._second(model, seed):
+                before = {rate: middle[rate] for rate in rates}
+                asked = asked.union(*self._lowered([lowest(before)], at_last, before))
+        return asked
 
     def _rates(self, model: Model) -> set[float]:
         """Of the last rung, for all seeds."""
-        return {*self._asked(model), lowest(self.losses[model, self.long, 0])}
+        return {*self._asked(model, 0), lowest(self.losses[model, self.long, 0])}
 
     def _near(self) -> list[Model]:
         return within(NEAR, {model: min(self.losses[model, self.long, 0].values())

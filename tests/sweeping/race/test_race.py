@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from charcmp.errors import UserError
-from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.arms import (
+    Arm,
+    Model,
+    best_neighbours,
+    first_arms,
+    lower_rate,
+    next_rate,
+)
 from charcmp.sweeping.race.decide import (
     FEWEST_SEEDS,
     MARGINS,
@@ -244,6 +251,24 @@ def test_rates_are_followed_to_the_end_of_the_ladder() -> None:
     assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) is None
     assert best_neighbours({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) == [0.012, 0.024]
     assert {arm.rate for arm in first_arms([Model("50k", "rnn", 1)])} == {0.003, 0.006, 0.012}
+
+
+def test_a_rate_that_throws_a_longer_training_off_is_lowered() -> None:
+    """The GRU's best rate of the short rungs fails in the last one, as on War and Peace."""
+
+    class LateCliff(Stored):
+        def nats(self, entry: Entry) -> float:
+            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
+            is_off = is_last and entry.arm.model.cell == "gru" and entry.arm.rate >= 0.012
+            return super().nats(entry) - 0.1 * is_last + 0.3 * is_off
+
+    finish = race(LateCliff(levels(gru1=1.4)))
+    assert (finish.leader, finish.rung) == (GRU_1, 2)
+    assert finish.arms[GRU_1].rate == 0.006
+    assert lower_rate({0.012: 1.5, 0.024: 1.6}, {0.012: 1.4}) == 0.006
+    assert lower_rate({0.012: 1.5, 0.006: 1.6}, {0.012: 1.4}) is None  # lower was no better
+    assert lower_rate({0.012: 1.3}, {0.012: 1.4}) is None
+    assert lower_rate({0.0015: math.inf}, {0.0015: 1.4}) is None
 
 
 def outcome(nats: float, series: np.ndarray | None = None) -> Outcome:

@@ -57,11 +57,25 @@ def next_rate(losses: dict[float, float]) -> float | None:
     return LADDER[place]
 
 
-def best_neighbours(losses: dict[float, float]) -> list[float]:
-    """A model's best rate and the better of its neighbours, the best first.
+def lower_rate(losses: dict[float, float], shorter: dict[float, float]) -> float | None:
+    """The rate to try next where a longer training came out worse than a shorter one.
 
-    The best rate moves up as training gets longer, by less than a step of the ladder a rung.
+    A rate that is best in short trainings can throw a model off in a long one, late and all of a
+    sudden (LOG.md). None where longer was better, or a lower rate has been tried and is no better.
+
+    Args:
+        losses: of one model by rate, infinite where it diverged; nats per character.
+        shorter: the same of the shorter training.
     """
+    best = min(losses, key=lambda rate: (losses[rate], rate))
+    if losses[best] <= min(shorter.values()) or best > min(losses):
+        return None
+    place = LADDER.index(best) - 1
+    return LADDER[place] if place >= 0 else None
+
+
+def best_neighbours(losses: dict[float, float]) -> list[float]:
+    """A model's best rate and the better of its neighbours, the best first."""
     best = min(losses, key=lambda rate: (losses[rate], rate))
     place = LADDER.index(best)
     beside = [rate for rate in LADDER[max(0, place - 1) : place + 2] if rate != best]

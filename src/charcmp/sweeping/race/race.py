@@ -14,7 +14,14 @@ from typing import Literal, NamedTuple, Protocol
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import cell_info
 from charcmp.report.analysis.intervals import ALPHA
-from charcmp.sweeping.race.arms import Arm, Model, best_neighbours, first_arms, next_rate
+from charcmp.sweeping.race.arms import (
+    Arm,
+    Model,
+    best_neighbours,
+    first_arms,
+    lower_rate,
+    next_rate,
+)
 from charcmp.sweeping.race.decide import (
     FEWEST_SEEDS,
     MARGINS,
@@ -144,11 +151,11 @@ class Race:
         arms = [
             Arm(model, rate) for model in models for rate in best_neighbours(self._losses(0, model))
         ]
-        if arms and self._rung(1, arms):
+        if arms and self._longer_rung(1, arms):
             models = self._survivors(1)
             best = best_arms(self._first_seeds(1))
             arms = [best[model] for model in models]
-            if self._rung(2, arms):
+            if self._longer_rung(2, arms):
                 return self._finals()
         return self._finish("time")
 
@@ -168,6 +175,19 @@ class Race:
                 "every run diverged, at every learning rate that was tried: the text may be too "
                 "short, or clip=1 may help"
             )
+
+    def _longer_rung(self, rung: int, arms: Sequence[Arm]) -> bool:
+        """`_rung`; and what came out worse than in the rung before, again at lower rates."""
+        if not self._rung(rung, arms):
+            return False
+        while arms:
+            lower = [(model, lower_rate(losses, self._losses(rung - 1, model)))
+                     for model in self.models if (losses := self._losses(rung, model))]  # fmt: skip
+            arms = [Arm(model, rate) for model, rate in lower if rate is not None]
+            possible = self._possible(self._entries(rung, arms))
+            if not self._rung(rung, [entry.arm for entry in possible]):
+                break
+        return True
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; whether any ended in time."""
