@@ -105,6 +105,13 @@ def read_text(path: Path, max_bytes: int) -> bytes:
     return text
 
 
+def try_folder(path: Path) -> None:
+    """Makes a folder, if it is not there, and writes to it; OSError if either fails."""
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+
+
 def make_folder(path: Path) -> None:
     """Makes a folder that files can be written to, if it is not there.
 
@@ -112,9 +119,7 @@ def make_folder(path: Path) -> None:
         UserError, StorageError: if it cannot be made or written.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        try_folder(path)
     except OSError as error:
         raise write_error(path, error) from None
 

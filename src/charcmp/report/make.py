@@ -100,8 +100,9 @@ def _where(folder: Path, written: Sequence[str], full: bool) -> str:
 def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> list[str]:
     """Writes the files whose suffix is one of the formats; returns their names."""
     wanted = [name for name in files if Path(name).suffix[1:] in formats]
+    for parent in {(folder / name).parent for name in wanted}:
+        make_folder(parent)
     for name in wanted:
-        make_folder((folder / name).parent)
         write_bytes(folder / name, files[name])
     return wanted
 

@@ -26,7 +26,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.errors import BusyError, UserError
-from charcmp.files import remove_leftovers, write_atomically, write_error
+from charcmp.files import remove_leftovers, try_folder, write_atomically, write_error
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
 from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
@@ -75,9 +74,7 @@ class RunFolder:
     def create(self) -> None:
         """Makes the folder; UserError if the results folder cannot be written."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            try_folder(self.path)
         except OSError as error:
             raise UserError(
                 f"{self.path}: cannot be written ({error.strerror}); results_dir=... chooses "

@@ -160,16 +160,9 @@ class Race:
         return self._finish("time")
 
     def _first_rung(self) -> None:
-        arms = first_arms(self.models)
-        if not self._rung(0, arms):
+        if not self._rung(0, first_arms(self.models)):
             raise UserError("the time was over before a single run was")
-        while arms:
-            further = [(model, next_rate(self._losses(0, model))) for model in self.models
-                       if self._losses(0, model)]  # fmt: skip
-            arms = [Arm(model, rate) for model, rate in further if rate is not None]
-            possible = self._possible(self._entries(0, arms))
-            if not self._rung(0, [entry.arm for entry in possible]):
-                break
+        self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
             raise UserError(
                 "every run diverged, at every learning rate that was tried: the text may be too "
@@ -180,14 +173,20 @@ class Race:
         """`_rung`; and what came out worse than in the rung before, again at lower rates."""
         if not self._rung(rung, arms):
             return False
-        while arms:
-            lower = [(model, lower_rate(losses, self._losses(rung - 1, model)))
-                     for model in self.models if (losses := self._losses(rung, model))]  # fmt: skip
-            arms = [Arm(model, rate) for model, rate in lower if rate is not None]
+        self._further_rates(
+            rung, lambda model: lower_rate(self._losses(rung, model), self._losses(rung - 1, model))
+        )
+        return True
+
+    def _further_rates(self, rung: int, further: Callable[[Model], float | None]) -> None:
+        """Tries one more rate of each model that asks for one, as long as one does and the time
+        allows it for all that do."""
+        while True:
+            rates = {model: further(model) for model in self.models if self._losses(rung, model)}
+            arms = [Arm(model, rate) for model, rate in rates.items() if rate is not None]
             possible = self._possible(self._entries(rung, arms))
             if not self._rung(rung, [entry.arm for entry in possible]):
                 break
-        return True
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; whether any ended in time."""
