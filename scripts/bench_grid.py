@@ -46,6 +46,7 @@ from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
 from charcmp.sweeping.slots import available_cores, make_slots
+from charcmp.training.cuda_graph import wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import device_name, keep_freed_memory, set_up
 from charcmp.training.step import Step
@@ -55,7 +56,6 @@ BUDGETS = ("50k", "130k", "400k", "1300k")
 WP_CHARS, WP_SYMBOLS = 3_258_246, 87
 WARM_UP_STEPS = 3
 FLOPS_PER_PARAM = 6  # forward and backward, per character
-LANES_SECONDS = 40.0  # of the measurement of one number of lanes, were lanes no gain
 
 
 def shapes(budgets: list[str], device: str) -> list[RunSpec]:
@@ -110,21 +110,16 @@ class PlainStep:
         self.state = tuple(s.detach() for s in state) if is_pair else state.detach()
 
 
-def wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()
-
-
 def speed(step: Any, chars_per_step: int, device: torch.device, seconds: float) -> float:
     """Characters per second of a step that is called for some seconds."""
     for _ in range(WARM_UP_STEPS):
         step()
-    wait(device)
+    wait_for(device)
     num_steps, begun = 0, time.perf_counter()
     while num_steps < 3 or time.perf_counter() - begun < seconds:
         for _ in range(3):
             step()
-        wait(device)
+        wait_for(device)
         num_steps += 3
     return num_steps * chars_per_step / (time.perf_counter() - begun)
 
@@ -175,18 +170,18 @@ def in_lanes(
 
     def train(spec: RunSpec) -> None:
         if device.type == "cuda":
-            torch.cuda.set_device(device)
+            torch.cuda.set_device(device.index or 0)
         begun = time.perf_counter()
         with at_work_on(device), closing(Step(spec, device, drawn(spec, device))) as step:
             step()
-            wait(device)
+            wait_for(device)
             set_up_seconds.append(time.perf_counter() - begun)
             chunks_per_epoch = 0.8 * WP_CHARS / (spec.batch_size * spec.unroll_steps)
             for number in range(max(3, round(share * spec.config.epochs * chunks_per_epoch))):
                 step()
                 if number % 100 == 99:
-                    wait(device)  # as the trainer, which is never far ahead
-            wait(device)
+                    wait_for(device)  # as the trainer, which is never far ahead
+            wait_for(device)
 
     longest_first = sorted(specs, key=lambda spec: -seconds[name(spec)])
     with Utilization() as utilization:
@@ -232,7 +227,7 @@ def product_flops(device: torch.device) -> float:
     for _ in range(5):
         begun = time.perf_counter()
         a @ a
-        wait(device)
+        wait_for(device)
         times.append(time.perf_counter() - begun)
     return 2 * size**3 / min(times)
 
@@ -243,8 +238,15 @@ def main() -> None:
     parser.add_argument("--budgets", default=",".join(BUDGETS))
     parser.add_argument("--lanes", default="1,8,16,24", help="on a GPU: numbers, or auto")
     parser.add_argument("--seconds", type=float, default=1.5, help="of each measurement")
+    parser.add_argument(
+        "--lanes-seconds",
+        type=float,
+        default=40.0,
+        help="of the measurement of one number of lanes, were lanes no gain",
+    )
     args = parser.parse_args()
     on_gpu = args.device.startswith("cuda")
+    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"  # as a sweep's lanes have it: children.py
     specs = shapes(args.budgets.split(","), args.device)
     cores = available_cores()
 
@@ -258,6 +260,8 @@ def main() -> None:
         with fresh() as pool:
             measure = pool.submit(one_after_another, specs, kind, cores, args.seconds)
             speeds[kind] = measure.result()
+        total = sum(map(run_seconds, specs, speeds[kind])) / 60
+        print(f"{kind}: the grid in {total:,.1f} min", flush=True)
     runs = {kind: [*map(run_seconds, specs, values)] for kind, values in speeds.items()}
     grid = {kind: sum(values) for kind, values in runs.items()}
     if on_gpu:
@@ -265,7 +269,7 @@ def main() -> None:
         config = replace(specs[0].config, device=args.device)
         auto = len(make_slots(config))
         for lanes in [auto] if args.lanes == "auto" else map(int, args.lanes.split(",")):
-            share = LANES_SECONDS / grid["charcmp"]  # so long, were lanes no gain
+            share = args.lanes_seconds / grid["charcmp"]
             with fresh() as pool:
                 measured = pool.submit(in_lanes, specs, lanes, by_name, share).result()
             training = (measured.seconds - measured.set_up_seconds) / share
@@ -273,6 +277,7 @@ def main() -> None:
             whole = measured.set_up_seconds + training * (1 + (10 / 80 + 10 / 80 / 50) / 3)
             used = "" if measured.utilization is None else f", {measured.utilization:.0f} % busy"
             grid[f"{lanes} lanes{used}"] = whole
+            print(f"{lanes} lanes{used}: the grid in {whole / 60:,.1f} min", flush=True)
     else:
         with fresh(cores) as pool:
             speeds["sweep"] = list(pool.map(partial(side_by_side, seconds=args.seconds), specs))

@@ -230,12 +230,12 @@ def test_why_a_gpu_cannot_run_them(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("cuda", 99)
     assert fused.note(device, in_cudnn=True) is None
     assert fused.note(torch.device("cpu"), in_cudnn=False) is None
-    fused.why_not.cache_clear()
+    fused._tried.cache_clear()
     assert "Triton does not work here (" in fused.note(device, in_cudnn=False)
-    fused.why_not.cache_clear()
+    fused._tried.cache_clear()
     monkeypatch.setitem(sys.modules, "triton", None)  # as where it is not installed
     assert "pip install 'charcmp[triton]'" in fused.note(device, in_cudnn=False)
-    fused.why_not.cache_clear()
+    fused._tried.cache_clear()
 
 
 @pytest.mark.long

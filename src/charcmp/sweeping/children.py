@@ -143,6 +143,7 @@ class LaneProcess:
         environment = {
             # By default the work of more than eight streams waits in line on the host's side.
             "CUDA_DEVICE_MAX_CONNECTIONS": "32",
+            "OMP_NUM_THREADS": "2",  # of each lane, for what it does on the CPU
             **slot.environment,
         }
         with there:

@@ -191,7 +191,8 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
 
 
 def _set_environment(environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # itself it cannot be sent to another process
+    """As children.LaneProcess sets it. os.environ itself cannot be sent to another process."""
+    os.environ.update({"CUDA_DEVICE_MAX_CONNECTIONS": "32", **environment})
 
 
 def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:

@@ -49,6 +49,8 @@ class Ending:
 
 def work(connection: Connection) -> None:
     """What the process does: orders in, endings out, until the pipe is closed or a signal comes."""
+    import charcmp.training.train  # noqa: F401  here, not in several threads at once
+
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
     lanes: set[threading.Thread] = set()

@@ -7,6 +7,7 @@ launches thousands of them at once.
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import zip_longest
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from charcmp.training.gate import GATE
 
+MOST_AHEAD = 8  # graphs that wait on the device for one run
+ENOUGH_FREE = 0.25  # of a GPU's memory, for a capture
 WARM_UP_CALLS = 3  # before a capture: libraries set up, kernels compiled, optimiser's state made
 Tag = TypeVar("Tag")
 
@@ -52,6 +55,7 @@ class Replayed:
         self.device = device
         self.capture = capture and device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
+        self.ahead: deque[torch.cuda.Event] = deque()  # each behind a replay
 
     def __call__(self) -> None:
         if not self.capture:
@@ -62,6 +66,17 @@ class Replayed:
             self.graph = self._captured()
         GATE.let_others()
         self.graph.replay()
+        self._keep_near()
+
+    def _keep_near(self) -> None:
+        """Waits where the host is too far ahead of the device: a launch into a full queue would
+        wait inside the driver, and other runs' launches with it."""
+        event = torch.cuda.Event(blocking=True)
+        if len(self.ahead) == MOST_AHEAD:
+            event = self.ahead.popleft()
+            event.synchronize()
+        event.record()
+        self.ahead.append(event)
 
     def by_graph_and_by_calls(
         self, read: Callable[[], Sequence[Tensor]]
@@ -91,6 +106,7 @@ class Replayed:
                 wait_for(self.device)
                 self.graph.reset()
             self.graph = None
+        self.ahead.clear()
         self.work = _closed
         self.changes = list
 
@@ -105,13 +121,16 @@ class Replayed:
             register(self.generator)
         wait_for(self.device)
         with GATE.alone(), _no_garbage_collection():
+            free, total = torch.cuda.mem_get_info(self.device)
+            if free < ENOUGH_FREE * total:  # graphs that are gone have left theirs to the allocator
+                torch.cuda.empty_cache()
             # thread_local: the backward pass runs in a thread of autograd's, on the same stream.
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self.work()
             except BaseException:
-                with suppress(RuntimeError):  # an unfinished capture; the first error says why
-                    graph.capture_end()
+                # Where this fails, the process is past mending, and its AcceleratorError says so.
+                graph.capture_end()
                 raise
             graph.capture_end()
         return graph

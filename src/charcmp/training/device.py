@@ -85,6 +85,9 @@ def set_up(device: torch.device, precision: str) -> None:
     """
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
+        # By default cuBLAS, within cuDNN's recurrent layers too, may compute the same product in
+        # another order when other streams are at work: so says torch.nn.LSTM.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
     elif precision == "tf32":
         raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
     # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.

@@ -143,7 +143,11 @@ def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str,
     if importlib.util.find_spec("tensorboard") is None:
         yield lambda entry: None
         return
-    from torch.utils.tensorboard import SummaryWriter
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception:  # one that does not go with this numpy or protobuf: the run can do without
+        yield lambda entry: None
+        return
 
     with SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch) as board:
 

@@ -17,6 +17,7 @@ test or benchmark has set `mode`.
 from __future__ import annotations
 
 import importlib.util
+import threading
 from functools import cache
 from typing import Literal
 
@@ -40,20 +41,31 @@ def fused_on(x: Tensor, in_cudnn: bool = False) -> bool:
     return x.is_cuda and not in_cudnn and why_not(x.device) is None
 
 
-@cache
 def why_not(device: torch.device) -> str | None:
     """Why the kernels do not run on this CUDA device, in one line; None if they do.
 
-    The first call on a device compiles and runs one: Triton also needs a C compiler and a GPU that
-    it supports.
+    The first call on a device compiles and runs those of the paper's grid, one thread at a time:
+    Triton also needs a C compiler and a GPU that it supports, and a kernel's first launch is not
+    safe beside another thread's.
     """
+    with _one_at_a_time:
+        return _tried(torch.device(device.type, device.index or 0))
+
+
+_one_at_a_time = threading.Lock()
+
+
+@cache
+def _tried(device: torch.device) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed (pip install 'charcmp[triton]')"
     try:
+        from charcmp.models.cells.fused.gru import FusedGRU
         from charcmp.models.cells.fused.rnn import FusedRNN
 
         one = torch.ones(1, 1, 1, device=device)
         float(FusedRNN.apply(one, one[0], one[0], "tanh"))
+        float(FusedGRU.apply(one.expand(1, 1, 3), one[0], one[0].expand(3, 1), "tanh"))
     except Exception as error:  # whatever it is, the run can do without
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"Triton does not work here ({reason})"
