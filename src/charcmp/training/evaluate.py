@@ -24,7 +24,7 @@ class Evaluation:
         self.model, self.chunks = model, chunks
         self.state_LSBH = model.zero_state(B)
         device = self.state_LSBH.device
-        self.nll_KTB = torch.empty(K, T, B, device=device)
+        self.nll_KTB = self.state_LSBH.new_empty(K, T, B)
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.state_LSBH, self.nll_KTB, self.chunk]
         self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)

@@ -9,6 +9,7 @@ of some test text by the graph, by calls and on the CPU.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import replace
 
 from torch import Tensor
@@ -23,6 +24,9 @@ from charcmp.training.step import Step
 MAX_GRAPH_DIFFERENCE = 1e-4
 # Nats per character between GPU and CPU, by precision.
 MAX_NATS = {"float32": 1e-4, "tf32": 1e-2}
+# A model that trained badly can be chaotic, and rounding then grows. So many times the difference
+# of its losses in float32 and in float64, both on the CPU, is allowed as well.
+TIMES_ROUNDING = 30.0
 TEST_CHUNKS = 2
 
 
@@ -84,9 +88,11 @@ def check_test(test: Evaluation, precision: str) -> None:
     nll = {"its graph": test.nll_KTB[:TEST_CHUNKS].cpu(), "calls": nll_of(model, few)}
     on_cpu = replace(few, x_KTB=few.x_KTB.cpu(), y_KTB=few.y_KTB.cpu())
     expected = nll_of(model.cpu(), on_cpu)
+    rounding = float((expected - nll_of(deepcopy(model).double(), on_cpu)).abs().mean())
+    limit = max(MAX_NATS[precision], TIMES_ROUNDING * rounding)
     for how, found in nll.items():
         nats = float((found - expected).abs().mean())
-        if not nats < MAX_NATS[precision]:
+        if not nats < limit:
             raise WrongResult(
                 f"test losses by {how} on the GPU and on the CPU differ by {nats:.1e} nats per "
                 "character"
