@@ -39,8 +39,8 @@ class Graph:
         pass
 
 
-def make_step(text: Path, **changes) -> Step:
-    spec = tiny_spec(text, "gru", layers=2, dropout=0.2, **changes)
+def make_step(text: Path, cell: str = "gru", **changes) -> Step:
+    spec = tiny_spec(text, cell, layers=2, dropout=0.2, **changes)
     torch.manual_seed(0)
     drawn_KTB = torch.randint(spec.corpus.num_symbols, (5, 10, 4), dtype=torch.uint8)
     step = Step(spec, torch.device("cpu"), Chunks(drawn_KTB, drawn_KTB))
@@ -89,6 +89,20 @@ def test_test_losses_are_those_of_the_cpu(tiny_text: Path) -> None:
     with pytest.raises(WrongResult, match=r"by its graph on the GPU .* differ by 5\.0e-04"):
         check_test(test, "float32")
     check_test(test, "tf32")
+
+
+def test_rounding_that_a_chaotic_model_amplifies_is_no_fault_of_the_gpu(tiny_text: Path) -> None:
+    step = make_step(tiny_text, "rnn")
+    with torch.no_grad():
+        for parameter in step.parameters:
+            parameter.mul_(50)
+    test = Evaluation(step.model, step.chunks)
+    test()
+    test.nll_KTB[1, 3] += 0.01
+    check_test(test, "float32")
+    test.nll_KTB[1, 3] += 1e3
+    with pytest.raises(WrongResult):
+        check_test(test, "float32")
 
 
 def test_it_is_asked_ever_more_rarely() -> None:

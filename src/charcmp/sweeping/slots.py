@@ -11,7 +11,8 @@ from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
-# Multiprocessors that one small model keeps busy. A guess, not measured.
+# Multiprocessors that one model keeps busy: on an H200 (132) eight lanes of the largest models did
+# more in a second than 23 of several sizes (LOG.md). What small models want is not measured.
 MULTIPROCESSORS_PER_LANE = 16
 MAX_LANES = 32  # of one GPU: each has a CUDA stream, and torch has so many (cuda_streams.py)
 

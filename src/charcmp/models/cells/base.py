@@ -66,6 +66,10 @@ class Cell(Layer):
     """
 
     cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
+    # Up to this width cuDNN is faster than our kernels; wider, an H200 takes 1.2 to 1.6 times as
+    # long by cuDNN (LOG.md).
+    widest_in_cudnn: ClassVar[int] = 0
+    has_kernels: ClassVar[bool] = True  # of ours, in fused/
     weights: nn.RNNBase
 
     def __init__(self, weights: nn.RNNBase, activation: str = "tanh") -> None:
@@ -73,7 +77,8 @@ class Cell(Layer):
         self.weights = weights
         self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
-        self.in_cudnn = activation in self.cudnn_activations  # a GPU then runs `weights`
+        self.in_cudnn = activation in self.cudnn_activations  # a GPU can then run `weights`
+        self.best_in_cudnn = self.in_cudnn and self.hidden_size <= self.widest_in_cudnn
 
     def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
         """The equations, a step at a time, as slowly as they read; autograd differentiates them."""

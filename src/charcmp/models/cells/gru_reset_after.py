@@ -22,6 +22,7 @@ class GRUResetAfter(Cell):
     """One layer of torch.nn.GRU."""
 
     cudnn_activations = ("tanh",)
+    has_kernels = False
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         super().__init__(nn.GRU(input_size, hidden_size), activation)

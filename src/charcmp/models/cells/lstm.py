@@ -59,7 +59,7 @@ class LSTMLayer(Cell):
         self.register_parameter("peepholes_PH", None)
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
-        if not fused_on(x, self.in_cudnn):
+        if not fused_on(x, self.best_in_cudnn):
             return self.torch_form(x, state_SBH)
         from charcmp.models.cells.fused.lstm import FusedLSTM
 
@@ -88,6 +88,7 @@ class LSTM(LSTMLayer):
     """One layer: torch.nn.LSTM, but for softsign and for narrow first layers on a CPU."""
 
     cudnn_activations = ("tanh",)
+    widest_in_cudnn = 128
     fused_gates = "sum"
 
     def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:

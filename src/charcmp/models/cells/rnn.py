@@ -28,6 +28,7 @@ class RNN(Cell):
     """
 
     cudnn_activations = ("tanh", "relu")
+    widest_in_cudnn = 256
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         nonlinearity = "relu" if activation == "relu" else "tanh"
@@ -35,7 +36,7 @@ class RNN(Cell):
 
     def forward(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
         U_HH = self.weights.get_parameter("weight_hh_l0")
-        if fused_on(x, self.in_cudnn):
+        if fused_on(x, self.best_in_cudnn):
             from charcmp.models.cells.fused.rnn import FusedRNN
 
             h_TBH = FusedRNN.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation_name)

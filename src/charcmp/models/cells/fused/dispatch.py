@@ -24,21 +24,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# auto: on a CUDA device where Triton works, for what cuDNN does not have. always (also on a CPU,
-# for Triton's interpreter) and never are for tests and benchmarks.
+# auto: on a CUDA device where Triton works, for what cuDNN lacks or is slow at. always (also
+# on a CPU, for Triton's interpreter) and never are for tests and benchmarks.
 mode: Literal["auto", "always", "never"] = "auto"
 
 
-def fused_on(x: Tensor, in_cudnn: bool = False) -> bool:
+def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:
     """Whether a layer with input x is to run by its fused form.
 
     Args:
         x: the input, for its device.
-        in_cudnn: whether cuDNN has the layer's equations.
+        best_in_cudnn: whether cuDNN has the layer's equations, and is faster at its width.
     """
     if mode != "auto":
         return mode == "always"
-    return x.is_cuda and not in_cudnn and why_not(x.device) is None
+    return x.is_cuda and not best_in_cudnn and why_not(x.device) is None
 
 
 def why_not(device: torch.device) -> str | None:
