@@ -7,8 +7,9 @@
 # are skipped. Corpora are downloaded, or found in CHARCMP_DATA. Needs a clean checkout (published runs
 # name their commit).
 #
-# What the published runs cost on a CPU, measured on two cores of a shared AMD EPYC, one thread a run,
-# is told by each line below. The rest of the grid has not been measured, nor has any of it on a GPU.
+# What the published runs cost is told by each line below: on a CPU, measured on two cores of a shared AMD
+# EPYC, one thread a run; at 1300k on an H200, where eight such runs went on at once. The rest of the grid has
+# not been measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin
@@ -17,6 +18,9 @@ published=(
     "dataset=wp budget=130k"                    # 9 runs, 4.2 core hours (21 to 49 minutes a run)
     "dataset=wp budget=130k layers=1 seed=1,2"  # 6 runs, 2.2 core hours (20 to 26 minutes a run)
     "dataset=lk budget=50k"                     # 9 runs, 6.6 core hours (22 to 72 minutes a run)
+    "dataset=wp budget=1300k cell=lstm"             # 3 runs, 5 to 7 minutes a run
+    "dataset=wp budget=1300k cell=gru layers=1"     # 7 minutes
+    "dataset=wp budget=1300k cell=rnn layers=1,2"   # 2 runs, 8 minutes; the second one diverges
 )
 flags=()
 if [ "${1:-}" = --dry-run ]; then

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.pretended_gpu import GPU, Watched, pretended_gpu
 from helpers.training import folder_of, quiet, tiny_spec
+from torch.utils._pytree import tree_map_only
 
 from charcmp.config.optimizers import OPTIMIZERS
 from charcmp.config.spec import RunSpec, resolve
@@ -89,10 +90,12 @@ def test_a_cpus_checkpoint_goes_on_on_a_gpu(tiny_text: Path, tmp_path: Path, nam
     stops = iter([False] * 20 + [True])
     with pytest.raises(Interrupted):
         train(spec, folder, Session(lambda: next(stops), quiet))
+    loaded = torch.load(folder.checkpoint, weights_only=True)
     with pretended_gpu(kernels=True):
+        # Without values: what torch.load makes of a file in here crashes now and then.
+        checkpoint = tree_map_only(torch.Tensor, torch.empty_like, loaded)
         step = make_step(spec)
         lr = step.optimizer.param_groups[0]["lr"]
-        checkpoint = torch.load(folder.checkpoint, weights_only=True)
         restore(step, checkpoint)
         (group,) = step.optimizer.param_groups
         assert group["capturable"] and group["foreach"] and group["lr"] is lr  # noqa: PT018
