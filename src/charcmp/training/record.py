@@ -118,19 +118,31 @@ def describe_run(
 
 
 def note_progress(
-    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_chunk: int
+    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_second: float
 ) -> None:
-    """For whoever watches from outside: how far the run is."""
+    """For whoever watches from outside: how far the run is.
+
+    Args:
+        spec: the run.
+        folder: where it lives.
+        place: where it is.
+        num_chunks: of an epoch.
+        chars_per_second: as it trains now; 0 if it has just gone on from a checkpoint.
+    """
     chunks_done = (place.epoch - 1) * num_chunks + place.chunk
     chunks_left = spec.config.epochs * num_chunks - chunks_done
+    chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
+    pace = {}
+    if chars_per_second:
+        seconds_left = chunks_left * chars_per_chunk / chars_per_second
+        pace = {"chars_per_second": chars_per_second, "seconds_left": seconds_left}
     folder.write_progress(
         spec.row()
+        | pace
         | {
             "epoch": place.epoch,
             "epochs": spec.config.epochs,
             "fraction": chunks_done / (spec.config.epochs * num_chunks),
-            "chars_per_second": chunks_done * chars_per_chunk / max(place.seconds_train, 1e-9),
-            "seconds_left": place.seconds_train * chunks_left / max(chunks_done, 1),
             "best_val_nats_per_char": place.best_val if place.best_epoch else None,
             "time": time.time(),
         }

@@ -40,6 +40,7 @@ TICK_SECONDS = 1.0  # between two notes of the progress
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
+ENOUGH_CHUNKS = 100  # of a resumed run, to know its speed by
 
 
 class Training:
@@ -66,10 +67,10 @@ class Training:
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
         self.chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
-        chunks_done = (self.place.epoch - 1) * len(step.chunks) + self.place.chunk
+        self.chunks_before, self.seconds_before = self.chunks_done(), self.place.seconds_train
         self.bar = tqdm(
             total=config.epochs * len(step.chunks) * self.chars_per_chunk,
-            initial=chunks_done * self.chars_per_chunk,
+            initial=self.chunks_before * self.chars_per_chunk,
             unit="char",
             unit_scale=True,
             desc=spec.run_id,
@@ -78,6 +79,22 @@ class Training:
         self.loss_sum: Late[int] = Late(step.loss_sum)
         self.clock = time.perf_counter()
         self.last_tick = self.last_checkpoint = self.last_line = time.monotonic()
+
+    def chunks_done(self) -> int:
+        return (self.place.epoch - 1) * len(self.step.chunks) + self.place.chunk
+
+    def chars_per_second(self) -> float:
+        """Of this start, as an earlier one may have been on another machine; 0 if it has trained
+        nothing yet."""
+        chunks = self.chunks_done() - self.chunks_before
+        seconds = self.place.seconds_train - self.seconds_before
+        return chunks * self.chars_per_chunk / max(seconds, 1e-9)
+
+    def recorded_speed(self) -> int:
+        """`chars_per_second` for the result; 0 if a last start has trained too little to tell."""
+        chunks = self.chunks_done() - self.chunks_before
+        is_told = self.chunks_before == 0 or chunks >= ENOUGH_CHUNKS
+        return round(self.chars_per_second()) if is_told else 0
 
     def train_epoch(self) -> float:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.
@@ -147,8 +164,10 @@ class Training:
         if not (self.bar.disable and config.progress and is_due):
             return
         self.last_line = self.last_tick
-        done = (place.epoch - 1 + place.chunk / len(self.step.chunks)) / config.epochs
-        left = duration(place.seconds_train * (1 - done) / done)
+        num_chunks = config.epochs * len(self.step.chunks)
+        done = self.chunks_done() / num_chunks
+        chars_left = (1 - done) * num_chunks * self.chars_per_chunk
+        left = duration(chars_left / self.chars_per_second())
         self.say(
             f"epoch {place.epoch}/{config.epochs}  loss {so_far:.4f} nats/char so far, "
             f"{100 * done:.0f} % of the run, {left} left"
@@ -225,9 +244,8 @@ class Training:
         self.last_checkpoint = time.monotonic()
 
     def note_progress(self) -> None:
-        note_progress(
-            self.spec, self.folder, self.place, len(self.step.chunks), self.chars_per_chunk
-        )
+        speed = self.chars_per_second()
+        note_progress(self.spec, self.folder, self.place, len(self.step.chunks), speed)
 
 
 def train(
@@ -311,7 +329,6 @@ def run_protocol(
         check_test(test, config.precision)  # and the graphs have been checked on the way
         verified = True
     folder.write_json(folder.history, place.history)
-    chars_trained = len(place.history) * len(step.chunks) * training.chars_per_chunk
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
@@ -324,7 +341,7 @@ def run_protocol(
         device,
         test_nats=test_nats,
         num_test_chars=test.chunks.num_chars,
-        chars_per_second=round(chars_trained / max(place.seconds_train, 1e-9)),
+        chars_per_second=training.recorded_speed(),
         verified=verified,
         seconds_per_sampled_char=seconds_per_sampled_char,
     )

@@ -39,7 +39,7 @@ class Recommendation:
     rivals: list[Entry]  # all others of the row, diverged ones too
     num_compared: int  # of the rivals, over seeds and text
     seconds_train: float  # of one run, mean over seeds
-    microseconds_per_char: float  # in training
+    microseconds_per_char: float | None  # in training
     microseconds_to_sample: float | None  # a character; None where no run recorded it
     devices: list[str]
 
@@ -78,9 +78,10 @@ class Recommendation:
         ]
         sentences += self._rivals_text()
         sentences += self._diverged_text()
+        a_char = self.microseconds_per_char
+        each = "" if a_char is None else f", {a_char:.1f} µs a character"
         sentences.append(
-            f"Training took {self.seconds_train:,.0f} s a run, {self.microseconds_per_char:.1f} µs "
-            f"a character ({', '.join(self.devices)})."
+            f"Training took {self.seconds_train:,.0f} s a run{each} ({', '.join(self.devices)})."
         )
         if self.microseconds_to_sample is not None:
             sentences.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
@@ -167,7 +168,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     num_compared=sum(one.both is not None for one in compared),
                     rivals=[entry for entry in of_row if entry is not None and entry is not best],
                     seconds_train=seconds_train(best),
-                    microseconds_per_char=1e6 / speed if speed else float("nan"),
+                    microseconds_per_char=1e6 / speed if speed else None,
                     microseconds_to_sample=1e6 * statistics.mean(sampling) if sampling else None,
                     devices=sorted({run.device for run in best.runs}),
                 )

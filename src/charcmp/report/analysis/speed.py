@@ -9,8 +9,12 @@ from charcmp.report.tables import MANY_MODELS, Entry, Table
 
 
 def chars_per_second(entry: Entry) -> float:
-    """Characters that its training read in a second, mean over the seeds; evaluations apart."""
-    return statistics.fmean(run.chars_per_second for run in entry.runs)
+    """Characters that its training read in a second, mean over the seeds; evaluations apart.
+
+    0 where no run tells: see Result.chars_per_second.
+    """
+    told = [run.chars_per_second for run in entry.runs if run.chars_per_second]
+    return statistics.fmean(told) if told else 0.0
 
 
 def trained_on(entries: Iterable[Entry]) -> str:
