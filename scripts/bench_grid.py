@@ -45,7 +45,7 @@ from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
-from charcmp.sweeping.slots import available_cores, make_slots
+from charcmp.sweeping.slots import LANE_ENVIRONMENT, available_cores, make_slots
 from charcmp.training.cuda_graph import wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import device_name, keep_freed_memory, set_up
@@ -246,7 +246,7 @@ def main() -> None:
     )
     args = parser.parse_args()
     on_gpu = args.device.startswith("cuda")
-    os.environ["CUDA_DEVICE_MAX_CONNECTIONS"] = "32"  # as a sweep's lanes have it: children.py
+    os.environ.update(LANE_ENVIRONMENT)
     specs = shapes(args.budgets.split(","), args.device)
     cores = available_cores()
 

@@ -7,9 +7,9 @@
 # are skipped. Corpora are downloaded, or found in CHARCMP_DATA. Needs a clean checkout (published runs
 # name their commit).
 #
-# What the published runs cost is told by each line below: on a CPU, measured on two cores of a shared AMD
-# EPYC, one thread a run; at 1300k on an H200, where eight such runs went on at once. The rest of the grid has
-# not been measured.
+# What the published runs cost is told by each line below: up to 130k on a CPU, measured on two cores of a
+# shared AMD EPYC, one thread a run; at 1300k on an H200, beside 3 to 26 other runs. On a CPU a run at 1300k
+# takes three to seven hours of a core. The rest of the grid has not been measured.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin

@@ -14,6 +14,7 @@ from helpers.pages import GRID, NASTY
 from helpers.runs import add_records, paired_losses, report_files, tables_of, write_grid, write_run
 
 from charcmp.report.analysis.comparisons import Analysis, analyse
+from charcmp.report.analysis.recommend import recommendations
 from charcmp.report.figures.gap import gap_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
@@ -99,6 +100,20 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
     assert dots[order.index("Mine4 1")].get_markerfacecolor() == "white"
     assert {round(bar.get_width(), 3) for bar in speeds.patches} == {0.5, 1.0}
     assert "LSTM 1 read 50,000 characters a second." in drawn.caption
+
+
+def test_a_speed_that_is_not_known(tmp_path: Path) -> None:
+    """Of runs whose last start did little; nothing is measured by it."""
+    for number in range(10):
+        extra = {"cell.forget_bias": float(number)}
+        write_run(tmp_path, 1.5, extra=extra, chars_per_second=1000 * number)
+    (table,) = tables_of(tmp_path)
+    analysis = analyse(table, 10)
+    (drawn,) = ranking_figures(analysis, print)
+    widths = sorted(round(bar.get_width(), 3) for bar in drawn.figure.axes[1].patches)
+    assert widths[0] == 0
+    assert 1.0 in widths
+    assert all("nan" not in found.text() for found in recommendations([analysis]))
 
 
 def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:

@@ -71,8 +71,18 @@ def test_every_cell(tiny_text: Path, cell: str, activation: str, task: str, kern
         with torch.no_grad(), Watched() as watched:
             scored._score_chunk()
         assert not watched.wrong
-    assert bool(launched) == (kernels and not step.model.in_cudnn)
+    assert bool(launched) == (kernels and not step.model.in_cudnn)  # it is narrow
     assert all(name.startswith(cell.split("_")[0]) for name in launched)
+
+
+@pytest.mark.parametrize("kernels", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn"])
+def test_a_wide_one_leaves_cudnn_where_there_are_kernels(
+    tiny_text: Path, cell: str, kernels: bool
+) -> None:
+    with pretended_gpu(kernels) as launched:
+        check_step(make_step(of(tiny_text, cell, "tanh", hidden_size=400)))
+    assert bool(launched) == kernels
 
 
 @pytest.mark.parametrize("clip_mode", ["value", "norm"])
@@ -92,7 +102,8 @@ def test_a_cpus_checkpoint_goes_on_on_a_gpu(tiny_text: Path, tmp_path: Path, nam
         train(spec, folder, Session(lambda: next(stops), quiet))
     loaded = torch.load(folder.checkpoint, weights_only=True)
     with pretended_gpu(kernels=True):
-        # Without values: what torch.load makes of a file in here crashes now and then.
+        # Of the same shapes, with nothing behind them: torch may crash on what torch.load makes of
+        # a file in here, and cannot copy a real tensor to this device.
         checkpoint = tree_map_only(torch.Tensor, torch.empty_like, loaded)
         step = make_step(spec)
         lr = step.optimizer.param_groups[0]["lr"]

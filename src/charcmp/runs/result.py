@@ -106,7 +106,7 @@ class Result(Struct, frozen=True, kw_only=True):
     test_bits_per_char: NonNegative | None
     num_test_chars: Count
     seconds_train: NonNegative
-    chars_per_second: NonNegative  # of the last start; 0: it trained too little to tell
+    chars_per_second: NonNegative  # of the last start; 0: not known
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
     device_name: Text | None = None

@@ -22,7 +22,7 @@ from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import Ending, LaneOrder
 from charcmp.sweeping.lanes import work as work_in_lanes
 from charcmp.sweeping.processes import EXIT_UNKNOWN, start
-from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.slots import LANE_ENVIRONMENT, Slot
 from charcmp.training.attempt import attempt
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
@@ -140,12 +140,7 @@ class LaneProcess:
         self.here, there = Pipe()
         self.endings: dict[Path, int] = {}
         self.said = tempfile.NamedTemporaryFile()  # noqa: SIM115
-        environment = {
-            # By default the work of more than eight streams waits in line on the host's side.
-            "CUDA_DEVICE_MAX_CONNECTIONS": "32",
-            "OMP_NUM_THREADS": "2",  # of each lane, for what it does on the CPU
-            **slot.environment,
-        }
+        environment = LANE_ENVIRONMENT | slot.environment
         with there:
             self.process = start(
                 train_in_lanes, (there,), Path(self.said.name), environment, forked=False

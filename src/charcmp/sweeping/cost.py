@@ -23,7 +23,7 @@ from charcmp.data.corpus import Streams
 from charcmp.files import canonical_json, write_json
 from charcmp.runs import result as records
 from charcmp.runs.result import CorruptFileError
-from charcmp.sweeping.slots import machine_key
+from charcmp.sweeping.slots import LANE_ENVIRONMENT, machine_key
 from charcmp.training.gate import GATE
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _finished_speed(result_file: Path) -> tuple[str, float] | None:
     except CorruptFileError:
         return None
     if result is None or environment.device_name is None or not result.chars_per_second:
-        return None  # a run that diverged in its first epoch has no speed
+        return None
     threads = environment.threads if environment.device == "cpu" else None
     machine = machine_key(environment.device_name, threads, environment.lanes)
     return speed_key(result.identity, result.num_symbols, machine), result.chars_per_second
@@ -177,7 +177,7 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
         1 if on_gpu else len(slots),
         mp_context=get_context("spawn"),
         initializer=_set_environment,
-        initargs=(slots[0].environment,),
+        initargs=(LANE_ENVIRONMENT | slots[0].environment,),
     ) as pool:
         if on_gpu:
             measured = iter(
@@ -191,8 +191,7 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
 
 
 def _set_environment(environment: dict[str, str]) -> None:
-    """As children.LaneProcess sets it. os.environ itself cannot be sent to another process."""
-    os.environ.update({"CUDA_DEVICE_MAX_CONNECTIONS": "32", **environment})
+    os.environ.update(environment)  # itself it cannot be sent to another process
 
 
 def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:

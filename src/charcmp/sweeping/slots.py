@@ -11,9 +11,16 @@ from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
-# Multiprocessors that one model keeps busy: on an H200 (132) eight lanes of the largest models did
-# more in a second than 23 of several sizes (LOG.md). What small models want is not measured.
+# Multiprocessors that one model keeps busy, a guess: on an H200 (132) eight lanes of the largest
+# models did more in a second than 23 of several sizes (LOG.md). Fewer were not tried.
 MULTIPROCESSORS_PER_LANE = 16
+# Of the process that lanes share, for CUDA and the pools of threads that libraries start.
+LANE_ENVIRONMENT = {
+    # By default the work of more than eight streams waits in line on the host's side.
+    "CUDA_DEVICE_MAX_CONNECTIONS": "32",
+    # What a lane does on the CPU is little; by default each would have a thread for every core.
+    "OMP_NUM_THREADS": "2",
+}
 MAX_LANES = 32  # of one GPU: each has a CUDA stream, and torch has so many (cuda_streams.py)
 
 

@@ -18,8 +18,10 @@ from torch import Tensor
 
 from charcmp.training.gate import GATE
 
-MOST_AHEAD = 8  # graphs that wait on the device for one run
-ENOUGH_FREE = 0.25  # of a GPU's memory, for a capture
+MOST_AHEAD = 8  # replays of one graph that wait on the device
+# A capture cannot make the allocator give back what it keeps: below this share of a GPU's memory it
+# does so beforehand.
+ENOUGH_FREE = 0.25
 WARM_UP_CALLS = 3  # before a capture: libraries set up, kernels compiled, optimiser's state made
 Tag = TypeVar("Tag")
 

@@ -40,7 +40,7 @@ TICK_SECONDS = 1.0  # between two notes of the progress
 # A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
 # The paper's code gives up at three times its first loss, which is about ln V. [code]
 EXPLODED = 3.0
-ENOUGH_CHUNKS = 100  # of a resumed run, to know its speed by
+ENOUGH_SECONDS = 30.0  # of a resumed run, to know its speed by: on a GPU it begins with captures
 
 
 class Training:
@@ -92,9 +92,9 @@ class Training:
 
     def recorded_speed(self) -> int:
         """`chars_per_second` for the result; 0 if a last start has trained too little to tell."""
-        chunks = self.chunks_done() - self.chunks_before
-        is_told = self.chunks_before == 0 or chunks >= ENOUGH_CHUNKS
-        return round(self.chars_per_second()) if is_told else 0
+        seconds = self.place.seconds_train - self.seconds_before
+        is_known = self.chunks_before == 0 or seconds >= ENOUGH_SECONDS
+        return round(self.chars_per_second()) if is_known else 0
 
     def train_epoch(self) -> float:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.

@@ -85,10 +85,11 @@ class LSTMLayer(Cell):
 
 
 class LSTM(LSTMLayer):
-    """One layer: torch.nn.LSTM, but for softsign and for narrow first layers on a CPU."""
+    """One layer: torch.nn.LSTM, but for softsign, narrow first layers on a CPU and wide ones on a
+    GPU."""
 
     cudnn_activations = ("tanh",)
-    widest_in_cudnn = 128
+    widest_in_cudnn = 192
     fused_gates = "sum"
 
     def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,14 +21,15 @@ from charcmp.models.cells.fused.dispatch import fused_on
 
 
 class RNN(Cell):
-    """One layer, by our whole-sequence form; on a GPU fused, or torch.nn.RNN for what cuDNN has.
+    """One layer, by our whole-sequence form; on a GPU fused, or torch.nn.RNN where cuDNN is
+    faster.
 
     On a CPU the whole-sequence form is 1.2 to 1.7 times as fast as torch.nn.RNN over the 50k and
     130k rows of the grid (LOG.md), and never slower.
     """
 
     cudnn_activations = ("tanh", "relu")
-    widest_in_cudnn = 256
+    widest_in_cudnn = 384
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
         nonlinearity = "relu" if activation == "relu" else "tanh"

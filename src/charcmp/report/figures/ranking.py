@@ -130,8 +130,8 @@ def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
 
 
 def _reference(entries: Sequence[Entry]) -> Entry | None:
-    """The shallowest plain LSTM."""
-    lstms = [entry for entry in entries if entry.cell == "lstm"]
+    """The shallowest plain LSTM whose speed is known."""
+    lstms = [entry for entry in entries if entry.cell == "lstm" and chars_per_second(entry)]
     return min(lstms, key=lambda entry: entry.layers, default=None)
 
 

@@ -107,7 +107,7 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
         return values(value_of)
 
     def speed(entry: Entry) -> float | None:
-        return chars_per_second(entry) if row in rows_of_many(table) else None
+        return (chars_per_second(entry) or None) if row in rows_of_many(table) else None
 
     not_worse = {entry.column for entry in analysis.not_worse(row)}
     shown: list[float | str | None] = [

@@ -44,9 +44,9 @@ def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:
 def why_not(device: torch.device) -> str | None:
     """Why the kernels do not run on this CUDA device, in one line; None if they do.
 
-    The first call on a device compiles and runs those of the paper's grid, one thread at a time:
-    Triton also needs a C compiler and a GPU that it supports, and a kernel's first launch is not
-    safe beside another thread's.
+    The first call on a device compiles and runs the forward kernels of the paper's grid: Triton
+    also needs a C compiler and a GPU that it supports. One thread at a time, as a kernel's first
+    launch is not safe beside another thread's; the backward ones are launched by autograd's thread.
     """
     with _one_at_a_time:
         return _tried(torch.device(device.type, device.index or 0))
@@ -61,11 +61,17 @@ def _tried(device: torch.device) -> str | None:
         return "Triton is not installed (pip install 'charcmp[triton]')"
     try:
         from charcmp.models.cells.fused.gru import FusedGRU
+        from charcmp.models.cells.fused.lstm import FusedLSTM
         from charcmp.models.cells.fused.rnn import FusedRNN
 
-        one = torch.ones(1, 1, 1, device=device)
-        float(FusedRNN.apply(one, one[0], one[0], "tanh"))
-        float(FusedGRU.apply(one.expand(1, 1, 3), one[0], one[0].expand(3, 1), "tanh"))
+        def ones(*shape: int) -> Tensor:
+            return torch.ones(shape, device=device)
+
+        h = ones(1, 1)
+        float(FusedRNN.apply(ones(1, 1, 1), h, ones(1, 1), "tanh"))
+        float(FusedGRU.apply(ones(1, 1, 3), h, ones(3, 1), "tanh"))
+        sums, weights = ones(1, 1, 4), ones(4, 1)
+        float(FusedLSTM.apply(sums, h, h, weights, ones(4), None, "tanh", "sum")[0])
     except Exception as error:  # whatever it is, the run can do without
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"Triton does not work here ({reason})"
