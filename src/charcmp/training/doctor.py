@@ -165,7 +165,7 @@ def in_form(form: str) -> Iterator[None]:
 
 def tiny_spec(cell: str, **changed: Any) -> RunSpec:
     """A run of seconds on a text of our own."""
-    text = corpus_from_bytes("doctor", bytes(range(32, 119)) * 2000)
+    text = corpus_from_bytes("doctor", bytes(range(32, 119)) * 60)
     config = Config(
         cell=cell_config(cell),
         dataset=DatasetConfig("doctor", "file", layout="contiguous"),

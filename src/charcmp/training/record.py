@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -118,7 +117,7 @@ def describe_run(
 
 
 def note_progress(
-    spec: RunSpec, folder: RunFolder, place: Place, num_chunks: int, chars_per_second: float
+    spec: RunSpec, folder: RunFolder, place: Place, fraction: float, pace: dict[str, float]
 ) -> None:
     """For whoever watches from outside: how far the run is.
 
@@ -126,23 +125,16 @@ def note_progress(
         spec: the run.
         folder: where it lives.
         place: where it is.
-        num_chunks: of an epoch.
-        chars_per_second: as it trains now; 0 if it has just gone on from a checkpoint.
+        fraction: of it that is done.
+        pace: chars_per_second and seconds_left, where they are known.
     """
-    chunks_done = (place.epoch - 1) * num_chunks + place.chunk
-    chunks_left = spec.config.epochs * num_chunks - chunks_done
-    chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
-    pace = {}
-    if chars_per_second:
-        seconds_left = chunks_left * chars_per_chunk / chars_per_second
-        pace = {"chars_per_second": chars_per_second, "seconds_left": seconds_left}
     folder.write_progress(
         spec.row()
         | pace
         | {
             "epoch": place.epoch,
             "epochs": spec.config.epochs,
-            "fraction": chunks_done / (spec.config.epochs * num_chunks),
+            "fraction": fraction,
             "best_val_nats_per_char": place.best_val if place.best_epoch else None,
             "time": time.time(),
         }
@@ -152,12 +144,9 @@ def note_progress(
 @contextmanager
 def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
     """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        yield lambda entry: None
-        return
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except Exception:  # one that does not go with this numpy or protobuf: the run can do without
+    except Exception:  # not there, or not one that goes with this numpy or protobuf
         yield lambda entry: None
         return
 

@@ -67,9 +67,10 @@ class Training:
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
         self.chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
+        self.num_chunks = config.epochs * len(step.chunks)
         self.chunks_before, self.seconds_before = self.chunks_done(), self.place.seconds_train
         self.bar = tqdm(
-            total=config.epochs * len(step.chunks) * self.chars_per_chunk,
+            total=self.num_chunks * self.chars_per_chunk,
             initial=self.chunks_before * self.chars_per_chunk,
             unit="char",
             unit_scale=True,
@@ -89,6 +90,11 @@ class Training:
         chunks = self.chunks_done() - self.chunks_before
         seconds = self.place.seconds_train - self.seconds_before
         return chunks * self.chars_per_chunk / max(seconds, 1e-9)
+
+    def seconds_left(self) -> float:
+        """Of training, at this start's speed; it has trained something."""
+        chunks_left = self.num_chunks - self.chunks_done()
+        return chunks_left * self.chars_per_chunk / self.chars_per_second()
 
     def recorded_speed(self) -> int:
         """`chars_per_second` for the result; 0 if a last start has trained too little to tell."""
@@ -164,13 +170,10 @@ class Training:
         if not (self.bar.disable and config.progress and is_due):
             return
         self.last_line = self.last_tick
-        num_chunks = config.epochs * len(self.step.chunks)
-        done = self.chunks_done() / num_chunks
-        chars_left = (1 - done) * num_chunks * self.chars_per_chunk
-        left = duration(chars_left / self.chars_per_second())
         self.say(
             f"epoch {place.epoch}/{config.epochs}  loss {so_far:.4f} nats/char so far, "
-            f"{100 * done:.0f} % of the run, {left} left"
+            f"{100 * self.chunks_done() / self.num_chunks:.0f} % of the run, "
+            f"{duration(self.seconds_left())} left"
         )
 
     def validate(self, evaluation: Evaluation) -> float:
@@ -244,8 +247,11 @@ class Training:
         self.last_checkpoint = time.monotonic()
 
     def note_progress(self) -> None:
-        speed = self.chars_per_second()
-        note_progress(self.spec, self.folder, self.place, len(self.step.chunks), speed)
+        pace = {}
+        if speed := self.chars_per_second():
+            pace = {"chars_per_second": speed, "seconds_left": self.seconds_left()}
+        fraction = self.chunks_done() / self.num_chunks
+        note_progress(self.spec, self.folder, self.place, fraction, pace)
 
 
 def train(
