@@ -4,8 +4,9 @@
     python scripts/backtest.py replay [--races 1000]
 
 `train` runs what a race could ask for (scripts/backtest_needs.py) and stores what a replay needs in
-results/backtest/. It goes on where it was stopped, and stops after so many minutes; `--minutes 0`
-tells what there is to do. A text is a file, or the name of a dataset: wp, lk.
+results/backtest/. It goes on where it was stopped, by what is stored there even where the run
+folders are gone, and stops after so many minutes; `--minutes 0` tells what there is to do. A text
+is a file, or the name of a dataset: wp, lk.
 
 `replay` plays races on one text after another, with the margins of elimination fitted to texts of
 other kinds, and writes results/backtest/backtest.md. The rungs of a race have the stored lengths;
@@ -36,6 +37,7 @@ from backtest_replay import (
     fitted_margins,
     read_stored,
     replay_all,
+    stored_rows,
 )
 from numpy.typing import NDArray
 from tabulate import tabulate
@@ -94,7 +96,7 @@ def _train(asked: Sequence[Request], slots: Sequence[Slot], until: float, check:
         try:
             _run_missing(request.models, lengths, runner, collection)
         finally:
-            collection.write(STORE)
+            collection.write()
 
 
 def _run_missing(
@@ -122,58 +124,67 @@ def plan_text(
     updates = sum(entry.updates for entry in to_come)
     hours = cores * sum(map(runner.seconds, to_come)) / 3600
     return (
-        f"{collection.name}, {collection.budget}: {len(collection.outcomes)} runs are there; about "
+        f"{collection.name}, {collection.budget}: {len(collection.rows)} runs are there; about "
         f"{len(to_come)} are to come, {updates:,} updates, {hours:.1f} core hours"
     )
 
 
 class Collection:
-    """The finished runs of a text, and the files that they are stored in."""
+    """The finished runs of a text: those of earlier trainings, as they are stored, and new ones.
+
+    A stored run counts if today's run of that entry has its id: same text, same settings.
+    """
 
     def __init__(self, request: Request) -> None:
         self.make_job = cache(request.make_job)
         self.name = request.probe.spec.corpus.name
         self.budget = request.probe.spec.budget
-        self.outcomes: dict[Entry, Outcome] = {}
+        self.rows: dict[Entry, dict[str, str]] = {}  # by COLUMNS
+        self.blocks: dict[Entry, NDArray[np.float32]] = {}  # of validation losses
+        self.csv_file = STORE / f"{self.name}-{self.budget}.csv"
+        for entry, row, block in stored_rows(self.csv_file) if self.csv_file.exists() else ():
+            if row["run_id"] == self.make_job(entry).spec.run_id:
+                self.rows[entry] = row
+                if block is not None:
+                    self.blocks[entry] = block
 
     @property
     def nats(self) -> dict[Entry, float]:
         """Validation losses."""
-        return {entry: outcome.nats for entry, outcome in self.outcomes.items()}
+        return {entry: float(row["val_nats"]) for entry, row in self.rows.items()}
 
     def add(self, entry: Entry, outcome: Outcome) -> None:
-        self.outcomes[entry] = outcome
+        job = self.make_job(entry)
+        result = job.folder.read_result()
+        speed = result.chars_per_second if result else 0
+        values = (
+            *entry.arm.model, entry.updates, entry.seed, entry.arm.rate, outcome.nats,
+            result.test_nats_per_char if result and outcome.is_usable else math.inf,
+            speed, run_seconds(job.spec, speed) if speed else math.nan,
+            job.spec.run_id, result.git_commit if result else "",
+        )  # fmt: skip
+        self.rows[entry] = dict(zip(COLUMNS, map(str, values), strict=True))
+        if outcome.blocks_RJ is not None:
+            self.blocks[entry] = coarse(outcome.blocks_RJ)
         (model, rate), updates, seed = entry
         print(f"{self.name} {model.cell} {model.layers} {rate:g} {updates} seed {seed}: "
               f"{outcome.nats:.4f}", flush=True)  # fmt: skip
 
-    def write(self, folder: Path) -> None:
+    def write(self) -> None:
         """NAME-BUDGET.csv, a row for each run, and .npz, its validation losses in blocks."""
-        if not self.outcomes:
+        if not self.rows:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        rows: list[list[object]] = []
-        blocks: dict[str, NDArray[np.float32]] = {}
-        for entry, outcome in sorted(self.outcomes.items(), key=lambda item: item[0]):
-            job = self.make_job(entry)
-            result = job.folder.read_result()
-            speed = result.chars_per_second if result else 0
-            rows.append([
-                *entry.arm.model, entry.updates, entry.seed, entry.arm.rate, outcome.nats,
-                result.test_nats_per_char if result and outcome.is_usable else math.inf,
-                speed, run_seconds(job.spec, speed) if speed else math.nan,
-                job.spec.run_id, result.git_commit if result else "",
-            ])  # fmt: skip
-            if outcome.blocks_RJ is not None:
-                blocks[job.spec.run_id] = coarse(outcome.blocks_RJ)
-        stem = folder / f"{self.name}-{self.budget}"
-        run_ids, packed = np.array([*blocks]), np.array([*blocks.values()])
+        STORE.mkdir(parents=True, exist_ok=True)
+        order = sorted(self.rows)
+        with_blocks = [entry for entry in order if entry in self.blocks]
+        run_ids = np.array([self.rows[entry]["run_id"] for entry in with_blocks])
+        packed = np.array([self.blocks[entry] for entry in with_blocks])
         write_atomically(
-            stem.with_suffix(".npz"),
+            self.csv_file.with_suffix(".npz"),
             lambda file: np.savez_compressed(file, run_ids=run_ids, blocks=packed),
         )
-        lines = [",".join(map(str, row)) for row in [COLUMNS, *rows]]
-        write_bytes(stem.with_suffix(".csv"), ("\n".join(lines) + "\n").encode())
+        lines = [",".join(row) for row in [COLUMNS, *(self.rows[one].values() for one in order)]]
+        write_bytes(self.csv_file, ("\n".join(lines) + "\n").encode())
 
 
 def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from backtest_needs import Needs
+from numpy.typing import NDArray
 
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
@@ -121,16 +122,24 @@ class Stored:
         return updates * float(np.mean([*speeds.values()]))
 
 
-def read_stored(csv_file: Path) -> Stored:
-    with csv_file.open() as file:
-        rows = [*csv.DictReader(file)]
-    runs: dict[Entry, Run] = {}
+def stored_rows(
+    csv_file: Path,
+) -> Iterator[tuple[Entry, dict[str, str], NDArray[np.float32] | None]]:
+    """Each run's row and validation blocks; none of a run that diverged or failed."""
     with np.load(csv_file.with_suffix(".npz"), allow_pickle=False) as packed:
-        blocks = dict(zip(packed["run_ids"], packed["blocks"].astype(float), strict=True))
-    for row in rows:
-        model = Model(row["budget"], row["cell"], int(row["layers"]))
-        entry = Entry(Arm(model, float(row["rate"])), int(row["updates"]), int(row["seed"]))
-        outcome = Outcome(float(row["val_nats"]), blocks.get(row["run_id"]))
+        blocks = dict(zip(packed["run_ids"].tolist(), packed["blocks"], strict=True))
+    with csv_file.open() as file:
+        for row in csv.DictReader(file):
+            model = Model(row["budget"], row["cell"], int(row["layers"]))
+            arm = Arm(model, float(row["rate"]))
+            entry = Entry(arm, int(row["updates"]), int(row["seed"]))
+            yield entry, row, blocks.get(row["run_id"])
+
+
+def read_stored(csv_file: Path) -> Stored:
+    runs: dict[Entry, Run] = {}
+    for entry, row, block in stored_rows(csv_file):
+        outcome = Outcome(float(row["val_nats"]), None if block is None else block.astype(float))
         runs[entry] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
     return Stored(csv_file.stem, runs)
 
