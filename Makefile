@@ -27,10 +27,10 @@ lint: $(VENV)/.installed  ## style, spelling, types, and which package may impor
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## lint, then all tests
+test: lint  ## lint, then all tests but those marked slow, cuda or browser
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-fast: $(VENV)/.installed  ## the tests that start no processes and take no more than seconds
+test-fast: $(VENV)/.installed  ## the tests that start no processes and take seconds at most
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not long'
 
 docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import EXIT_INTERRUPTED, require
+from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
 from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_neighbours
 from charcmp.sweeping.race.decide import (
@@ -39,7 +40,6 @@ from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import length_settings
-from charcmp.sweeping.slots import make_slots
 
 UPDATES = 400  # of the first step
 FIRST = 12  # cells that get further seeds however far behind they are
@@ -97,7 +97,7 @@ class Census:
 
     @cached_property
     def runner(self) -> LiveRunner:
-        slots = make_slots(self.config)
+        slots = examined_slots(self.config)
         return LiveRunner(self.make_job, slots, self.until, self.say, self.per_epoch)
 
     def make_job(self, entry: Entry) -> Job:

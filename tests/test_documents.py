@@ -108,8 +108,10 @@ def as_dry_run(args: list[str]) -> list[str]:
 
 def with_a_run(args: list[str]) -> list[str]:
     """The arguments for a run that is here: the published LSTM in place of a user's own models."""
-    args = [arg for arg in args if not arg.startswith("target=")]
-    args = ["run=wp-lstm-1x64" if arg.startswith("run=my-") else arg for arg in args]
+    args = [arg for arg in args if not arg.startswith(("target=", "results_dir="))]
+    args = [
+        "run=wp-lstm-1x64" if arg.startswith(("run=my-", "run=RUN_ID")) else arg for arg in args
+    ]
     return [*args, f"results_dir={CHECKOUT / 'results' / 'weights'}"]
 
 

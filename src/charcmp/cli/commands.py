@@ -116,7 +116,7 @@ COMMANDS = {
             "train may be given too; learning rate and epochs are the race's own.",
             (
                 ("charcmp recommend my.txt", "half an hour on a text of your own"),
-                ("charcmp recommend my.txt minutes=90", "again, or on with the same race"),
+                ("charcmp recommend my.txt minutes=90", "the same race, to 90 minutes in all"),
                 ("charcmp recommend dataset=wp budget=50k", "on a corpus that charcmp knows"),
             ),
             own_keys=(

@@ -197,7 +197,8 @@ def load_trained(
         raise UserError(f"run={name}: diverged, and so has no weights")
     if not folder.best.exists():
         raise UserError(
-            f"run={name}: no {folder.best.name} in {folder.path} (published runs come without)"
+            f"run={name}: no {folder.best.name} in {folder.path} "
+            "(of the published runs only those in results/weights have it)"
         )
     try:
         config = read_config(folder.config)

@@ -1,4 +1,4 @@
-"""A GPU examined before a sweep trains on it, once for each set of software: `charcmp doctor`."""
+"""A GPU examined before runs train on it, once for each set of software: `charcmp doctor`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,23 @@ from dataclasses import replace
 
 import msgspec
 
+from charcmp.config.schema import Config
 from charcmp.errors import UserError
-from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.slots import Slot, make_slots
 from charcmp.training.checks import FALLBACKS, CheckResult
 
 
+def examined_slots(config: Config) -> list[Slot]:
+    """`make_slots`, less what the doctor has to say against.
+
+    Raises:
+        UserError: as `make_slots` does, and if a GPU cannot be relied on.
+    """
+    return examined(make_slots(config), config.precision)
+
+
 def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:
-    """The slots that a sweep can use of these; see `usable`. CPUs are not examined."""
+    """Those of these slots that runs can be trained in; see `usable`. CPUs are not examined."""
     gpus = {slot.gpu: slot for slot in slots if slot.on_gpu}
     return usable(slots, {gpu: ask_doctor(slot, precision) for gpu, slot in gpus.items()})
 

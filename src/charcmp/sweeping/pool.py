@@ -31,10 +31,10 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.status import duration
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate_times, longest_first
-from charcmp.sweeping.examine import examined
+from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import start_server
-from charcmp.sweeping.slots import Slot, make_slots
+from charcmp.sweeping.slots import Slot
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM
@@ -56,7 +56,7 @@ def run_processes(
         jobs: launched in the order of `longest_first`.
         extra_args: for every child, before its overrides.
         fail_fast: whether the first failure ends the others, too, with checkpoints.
-        slots: shares of the machine; None: as the first job's configuration says.
+        slots: shares of the machine, examined; None: as the first job's configuration says.
         until: the time by time.monotonic() at which what still runs is ended, with checkpoints.
         on_end: hears of every job that has ended, in place of lines and a bar on the terminal.
 
@@ -67,7 +67,7 @@ def run_processes(
     config = jobs[0].spec.config
     if config.device in ("auto", "cpu"):  # it imports torch while we look for a GPU
         start_server()
-    slots = slots or examined(make_slots(config), config.precision)
+    slots = slots or examined_slots(config)
     Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 
 

@@ -162,8 +162,7 @@ class Advice:
             ]
         if len(self.take.results) < 2:
             return [
-                "One seed tells nothing of how much another would change this: more minutes= give "
-                "it more."
+                "With one seed the spread over seeds is unknown: more minutes= give it more seeds."
             ]
         if finish.end == "time":
             return [
@@ -181,7 +180,7 @@ class Advice:
         return [
             f"With {PERCENT} % confidence no finalist, at the learning rate that it raced at, is "
             f"better by more than {WORTH_KNOWING:g} nats at this length of training, on text like "
-            "the validation text. Of the models that were out before, only the back-test speaks "
+            "the validation text. Nothing is promised of models that were out before "
             "(docs/recommend.md)."
         ]
 

@@ -21,6 +21,7 @@ from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.models.budget import DEFAULT_BUDGET
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
+from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
@@ -29,7 +30,7 @@ from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
-from charcmp.sweeping.slots import Slot, make_slots
+from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
 
 RACES = "races"  # folder in results_dir
@@ -202,7 +203,7 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
     found = [request(str(budget)) for budget in axes["budget"]]
     total = sum(one.probe.spec.num_params for one in found)
     shared = [replace(one, minutes=minutes * one.probe.spec.num_params / total) for one in found]
-    return shared, make_slots(found[0].probe.spec.config)
+    return shared, examined_slots(found[0].probe.spec.config)
 
 
 def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
