@@ -225,7 +225,7 @@ SPOILED = {
         "diverged, and so has no weights",
     ),
     "corrupt result": (lambda run: (run / "result.json").write_text("{"), "not valid JSON"),
-    "published": (lambda run: (run / "best.safetensors").unlink(), "published runs come without"),
+    "published": (lambda run: (run / "best.safetensors").unlink(), "only those in results/weights"),
     "corrupt weights": (
         lambda run: (run / "best.safetensors").write_bytes(b"\0" * 99),
         "best.safetensors: unreadable",
