@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from backtest_needs import NEAR, Needs, expected
@@ -32,6 +33,7 @@ from backtest_replay import (
     RACERS,
     TIMES,
     WORST,
+    Blocks,
     Score,
     Stored,
     fitted_margins,
@@ -44,9 +46,11 @@ from tabulate import tabulate
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.cli.one_line import one_line_errors
+from charcmp.config.spec import split_of
 from charcmp.errors import require
 from charcmp.files import write_atomically, write_bytes
 from charcmp.report.analysis.intervals import estimate, seed_component
+from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING, Outcome
@@ -58,7 +62,7 @@ from charcmp.sweeping.slots import Slot
 
 LENGTHS = (400, 1200, 3600)  # updates of the rungs; whole epochs where that is more than one
 CHECK = 10_800  # updates: whether the best at the longest rung is the best of longer training, too
-MAX_BLOCKS = 400  # kept of a run's validation losses
+MAX_BLOCKS = 400  # kept of a run's losses of a text
 STORE = Path("results/backtest")
 SLOTS = 2  # of the machine for which the report gives minutes
 
@@ -84,11 +88,14 @@ def _train(asked: Sequence[Request], slots: Sequence[Slot], until: float, check:
         collection = Collection(request)
         per_epoch = request.probe.spec.updates_per_epoch
         runner = LiveRunner(collection.make_job, slots, until, collection.add, per_epoch)
-        lengths = [runner.nearest_length(n) for n in (*LENGTHS, *([CHECK] if check else []))]
+        lengths = [runner.nearest_length(updates) for updates in LENGTHS]
         require(
             len({*lengths}) == len(lengths),
             f"{collection.name} is too short for rungs of several lengths: {lengths} updates",
         )
+        longest = runner.nearest_length(CHECK)
+        if check and longest not in lengths:  # as on a text so short that no run is longer
+            lengths.append(longest)
         runner.measure(request.models)
         _run_missing(request.models, lengths, runner, collection, only_old=True)
         to_come = expected(request.models, lengths, collection.nats)
@@ -140,13 +147,13 @@ class Collection:
         self.name = request.probe.spec.corpus.name
         self.budget = request.probe.spec.budget
         self.rows: dict[Entry, dict[str, str]] = {}  # by COLUMNS
-        self.blocks: dict[Entry, NDArray[np.float32]] = {}  # of validation losses
+        self.blocks: dict[Entry, Blocks] = {}
         self.csv_file = STORE / f"{self.name}-{self.budget}.csv"
-        for entry, row, block in stored_rows(self.csv_file) if self.csv_file.exists() else ():
+        for entry, row, blocks in stored_rows(self.csv_file) if self.csv_file.exists() else ():
             if row["run_id"] == self.make_job(entry).spec.run_id:
                 self.rows[entry] = row
-                if block is not None:
-                    self.blocks[entry] = block
+                if blocks is not None:
+                    self.blocks[entry] = blocks
 
     @property
     def nats(self) -> dict[Entry, float]:
@@ -164,24 +171,28 @@ class Collection:
             job.spec.run_id, result.git_commit if result else "",
         )  # fmt: skip
         self.rows[entry] = dict(zip(COLUMNS, map(str, values), strict=True))
-        if outcome.blocks_RJ is not None:
-            self.blocks[entry] = coarse(outcome.blocks_RJ)
+        if result and outcome.blocks_RJ is not None:
+            nll_N = read_nll(job.folder.test_nll, split_of(job.spec).test.num_chars)
+            test = summarize(nll_N, num_series(result), result.unroll_steps)
+            self.blocks[entry] = Blocks(coarse(outcome.blocks_RJ), coarse(test.block_means_RJ))
         (model, rate), updates, seed = entry
         print(f"{self.name} {model.cell} {model.layers} {rate:g} {updates} seed {seed}: "
               f"{outcome.nats:.4f}", flush=True)  # fmt: skip
 
     def write(self) -> None:
-        """NAME-BUDGET.csv, a row for each run, and .npz, its validation losses in blocks."""
+        """NAME-BUDGET.csv, a row for each run, and .npz, its losses in blocks of the text."""
         if not self.rows:
             return
         STORE.mkdir(parents=True, exist_ok=True)
         order = sorted(self.rows)
         with_blocks = [entry for entry in order if entry in self.blocks]
-        run_ids = np.array([self.rows[entry]["run_id"] for entry in with_blocks])
-        packed = np.array([self.blocks[entry] for entry in with_blocks])
+        packed: dict[str, Any] = {
+            "run_ids": np.array([self.rows[entry]["run_id"] for entry in with_blocks]),
+            "val_blocks": np.array([self.blocks[entry].val_RJ for entry in with_blocks]),
+            "test_blocks": np.array([self.blocks[entry].test_RJ for entry in with_blocks]),
+        }
         write_atomically(
-            self.csv_file.with_suffix(".npz"),
-            lambda file: np.savez_compressed(file, run_ids=run_ids, blocks=packed),
+            self.csv_file.with_suffix(".npz"), lambda file: np.savez_compressed(file, **packed)
         )
         lines = [",".join(row) for row in [COLUMNS, *(self.rows[one].values() for one in order)]]
         write_bytes(self.csv_file, ("\n".join(lines) + "\n").encode())

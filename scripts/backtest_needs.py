@@ -22,7 +22,7 @@ FURTHER_SEEDS = (3, 4)  # of the last rung
 # Nats behind the best model at the last rung. What lies further behind has one run of each rate
 # there, which serves for every seed: the race's own and the one that scores.
 NEAR = 0.05
-CLOSE = 0.02  # who is nearer gets the further seeds
+CLOSE = 0.02  # who is nearer gets the further seeds at every rate that a race may come with
 MODELS_CHECKED = 3
 
 
@@ -32,7 +32,7 @@ class Needs:
     Seeds 0 to 2: at the first two lengths all that a race with that seed may ask for. At the third
     one every rate that one of these races may go on with, whatever the seed: seed 0 of all models
     and, beside those, the rates around its best one; seeds 1 and 2 of the models near the best,
-    seeds 3 and 4 of those close to it (`within`).
+    seeds 3 and 4 of these at their best rate, and of those close to it (`within`) at all.
 
     Args:
         models: that race.
@@ -93,11 +93,16 @@ class Needs:
         ]  # fmt: skip
 
     def _close_ones(self) -> list[Entry]:
-        """At their best rate and at those that a race may come with: without seeds there, no race
-        with such a rate could be settled."""
-        close = within(CLOSE, {model: nats for model, (nats, _) in self._tuned().items()})
-        return [entry for model in close for seed in FURTHER_SEEDS
-                for entry in _entries(model, self.long, seed, self._rates(model))]  # fmt: skip
+        """And of those that are near: a race looks at no finalist with fewer than three seeds, so
+        none with another rate can be settled."""
+        tuned = self._tuned()
+        close = within(CLOSE, {model: nats for model, (nats, _) in tuned.items()})
+        return [
+            entry for model, (_, best) in tuned.items() for seed in FURTHER_SEEDS
+            for entry in _entries(
+                model, self.long, seed, self._rates(model) if model in close else [best]
+            )
+        ]  # fmt: skip
 
     def _longest_ones(self) -> list[Entry]:
         tuned = self._tuned()

@@ -122,12 +122,20 @@ class Stored:
         return updates * float(np.mean([*speeds.values()]))
 
 
-def stored_rows(
-    csv_file: Path,
-) -> Iterator[tuple[Entry, dict[str, str], NDArray[np.float32] | None]]:
-    """Each run's row and validation blocks; none of a run that diverged or failed."""
+class Blocks(NamedTuple):
+    """Mean losses of a run in blocks of the text, series by series."""
+
+    val_RJ: NDArray[np.float32]
+    test_RJ: NDArray[np.float32]
+
+
+def stored_rows(csv_file: Path) -> Iterator[tuple[Entry, dict[str, str], Blocks | None]]:
+    """Each run's row and blocks; none of a run that diverged or failed."""
     with np.load(csv_file.with_suffix(".npz"), allow_pickle=False) as packed:
-        blocks = dict(zip(packed["run_ids"].tolist(), packed["blocks"], strict=True))
+        ids, of_val, of_test = (packed[key] for key in ("run_ids", "val_blocks", "test_blocks"))
+    blocks = {
+        run_id: Blocks(*both) for run_id, *both in zip(ids.tolist(), of_val, of_test, strict=True)
+    }
     with csv_file.open() as file:
         for row in csv.DictReader(file):
             model = Model(row["budget"], row["cell"], int(row["layers"]))
@@ -138,8 +146,8 @@ def stored_rows(
 
 def read_stored(csv_file: Path) -> Stored:
     runs: dict[Entry, Run] = {}
-    for entry, row, block in stored_rows(csv_file):
-        outcome = Outcome(float(row["val_nats"]), None if block is None else block.astype(float))
+    for entry, row, blocks in stored_rows(csv_file):
+        outcome = Outcome(float(row["val_nats"]), blocks and blocks.val_RJ.astype(float))
         runs[entry] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
     return Stored(csv_file.stem, runs)
 

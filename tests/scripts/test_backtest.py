@@ -103,14 +103,17 @@ def test_no_race_asks_for_what_is_not_trained(seed: int) -> None:
         play(Draw(stored, rng), SPEEDS, seconds, MARGINS, rng)
 
 
-def test_far_models_have_one_seed_of_each_rate_close_ones_five() -> None:
+def test_far_models_have_one_seed_of_each_rate_near_ones_five_at_the_best() -> None:
     stored = trained(0.0, 0, gru1=1.40, lstm1=1.41, lstm2=1.43, gru3=1.44, gru2=1.47)
     num_seeds = {f"{model.cell}{model.layers}": n for model, n in stored.num_seeds.items()}
     assert num_seeds == {
-        **dict.fromkeys(("gru1", "lstm1", "gru2"), 5),  # GRU 2 as the baseline
-        **dict.fromkeys(("gru3", "lstm2"), 3),
+        **dict.fromkeys(("gru1", "lstm1", "gru2", "gru3", "lstm2"), 5),  # GRU 2: the baseline
         **dict.fromkeys(("lstm3", "rnn1", "rnn2", "rnn3"), 1),
     }
+    # One that is near but not close has all five at its best rate alone.
+    noisy = trained(0.01, 3, gru1=1.40, lstm1=1.41, gru3=1.435)
+    of_gru_3 = {rate: len(noisy.seeds[Arm(GRU_3, rate), 3600]) for rate in LADDER}
+    assert of_gru_3 == {**dict.fromkeys(LADDER, 0), 0.006: 3, 0.012: 5, 0.024: 1}
     for model in MODELS:
         assert stored.seeds[Arm(model, BEST_RATE[model.cell]), 400] == [*SEEDS]
 
