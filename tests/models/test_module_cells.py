@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,6 +202,23 @@ def test_its_own_initial_values_come_from_the_seed_alone() -> None:
     assert not torch.equal(own[1], own[5])  # the recurrent matrices of two layers
     assert own[0].abs().max() > 0.3  # 1/sqrt(H), as torch.nn draws, not 0.01
     assert max(value.abs().max() for value in values(0, init="charcmp")) <= 0.01
+
+
+def test_they_do_not_depend_on_who_else_builds_a_model() -> None:
+    """The lanes of a GPU are threads: four at once, each as often as a switch of threads needs."""
+
+    def weights(seed: int) -> torch.Tensor:
+        of_lane = module_shape("torch.nn.LSTM", hidden_size=30)
+        model = CharModel(of_lane)
+        model.initialize(0.08, seed)
+        check_module_cells(of_lane)
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    alone = [weights(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as lanes:
+        for _ in range(10):
+            together = list(lanes.map(weights, range(4)))
+            assert all(map(torch.equal, together, alone))
 
 
 def test_one_equation_two_implementations(tmp_path: Path, tiny_text: Path) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from charcmp.errors import UserError
 from charcmp.models.cells.base import Layer
-from charcmp.models.cells.module import ModuleCell
+from charcmp.models.cells.module import ModuleCell, seeded
 
 NUM_STEPS, NUM_STREAMS = 12, 3
 NOISE = 0.1  # standard deviation of what is added to each parameter
@@ -29,8 +29,7 @@ def check_layer(layer: Layer) -> None:
     target = layer.config.target
     kept = {name: value.clone() for name, value in layer.module.state_dict().items()}
     try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with seeded(0):
             _check_start(layer)
             with torch.no_grad():
                 for parameter in layer.module.parameters():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +31,18 @@ from charcmp.models.cells.target import load_target, one_line
 # Of a trial: no two alike, so that a shape tells which is which, and more streams than states, so
 # that a class that unpacks its states never takes streams for them.
 TRIAL_STEPS, TRIAL_BATCHES = 5, (7, 4)
+
+_GENERATOR_IN_USE = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draws by torch's own generator, as anyone's class makes them, begin at a seed and leave no
+    trace. The process has one such generator and the lanes of a GPU are threads of one process, so
+    one at a time."""
+    with _GENERATOR_IN_USE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,8 @@ class ModuleCell(Layer):
     def __init__(self, config: ModuleConfig, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.config = config
-        self.module = build(config, input_size, hidden_size)
+        with seeded(0):
+            self.module = build(config, input_size, hidden_size)
         self.form = form_of(config, input_size, hidden_size)
         self.num_states = -(-self.form.width // hidden_size)
 
@@ -125,8 +139,7 @@ class ModuleCell(Layer):
         """With init=own, the values that the class itself draws."""
         seed = int(torch.randint(1 << 62, (), generator=generator))
         if self.config.init == "own":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 fresh = build(self.config, self.input_size, self.hidden_size)
             self.module.load_state_dict(fresh.state_dict())
 
@@ -172,7 +185,7 @@ def _layer_params(key: str, input_size: int, hidden_size: int) -> int:
         with torch.device("meta"):
             module = build(_config(key), input_size, hidden_size)
     except UserError:  # some draw initial values by what the meta device does not have
-        with torch.random.fork_rng(devices=[]):
+        with seeded(0):
             module = build(_config(key), input_size, hidden_size)
     return sum(parameter.numel() for parameter in module.parameters())
 
@@ -203,8 +216,7 @@ def form_of(config: ModuleConfig, input_size: int, hidden_size: int) -> Form:
 @cache
 def _form_of(key: str, input_size: int, hidden_size: int) -> Form:
     config = _config(key)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
+    with seeded(0), torch.no_grad():
         module = build(config, input_size, hidden_size)
         trial = Trial(module, input_size, hidden_size, config.states)
         kinds = {"layer": trial.as_layer, "step": trial.as_step}
