@@ -97,12 +97,12 @@ class Advice:
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
-        sentences += [*self._rivals(), *self._certainty(), *self._baselines()]
+        sentences += [*self._rivals(), *self._certainty(), *self._left_out(), *self._baselines()]
         if self.epochs < FEW_EPOCHS:
             sentences.append(FEW_EPOCHS_NOTE)
-        cost = f"A training takes {duration(take.seconds_train)}"
+        cost = f"Training took {duration(take.seconds_train)} a run"
         if (micros := take.microseconds_per_sampled_char) is not None:
-            cost += f", and a character takes {micros:.0f} µs to draw"
+            cost += f"; sampling takes {micros:.0f} µs a character"
         sentences.append(f"{cost} ({run.device_name or run.device}).")
         return " ".join(sentences)
 
@@ -114,27 +114,34 @@ class Advice:
         distance = f"{abs(against.difference):.4f} "
         distance += "behind" if against.difference >= 0 else "ahead of it, but by one seed"
         said = f"Next by validation loss: {label(rival.model)}, {distance}"
-        if against.estimate is not None:
-            low, high = against.estimate.interval()
-            said += f" ({PERCENT} % interval over seeds and text {low:+.4f} to {high:+.4f})"
+        if against.of_models is not None:
+            low, high = against.interval(self.finish.alpha)
+            said += (
+                f" ({self.percent:.4g} % interval over seeds and text {low:+.4f} to {high:+.4f})"
+            )
         said += f"; its test loss is {rival.test_nats:.3f}."
+        if against.of_models is None:
+            return [f"{said} With one seed of either, that says little about which is better."]
         if not self.tied:
             return [said]
         quickest = min([self.take, *self.tied], key=lambda finalist: finalist.seconds_train)
         named = ", ".join(label(finalist.model) for finalist in self.tied)
-        tie = f"It is tied with {named}: these runs cannot tell them apart{self._level()}."
+        tie = f"It is tied with {named}: these runs cannot tell them apart."
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
 
-    def _level(self) -> str:
-        """Why a rival is tied whose 95 % interval leaves 0 out: a look spends a part of the 5 %."""
-        lows = [one.estimate.interval()[0] for one in self.finish.challenges
-                if one.model in self.finish.tied and one.estimate is not None]  # fmt: skip
-        if not any(low > 0 for low in lows):
-            return ""
-        percent = 100 * (1 - self.finish.alpha)
-        return f" at the {percent:.4g} % that each of several looks is judged by"
+    @property
+    def percent(self) -> float:
+        """Of an interval: several looks at several models have 5 % together."""
+        return 100 * (1 - self.finish.alpha)
+
+    def _left_out(self) -> list[str]:
+        """What nothing is said of."""
+        if self.finish.num_models == len(self.finalists):
+            return []
+        return ["Models that were out before were not trained so long: of those, nothing is "
+                "promised."]  # fmt: skip
 
     def _baselines(self) -> list[str]:
         """What no network trained for, and is still ahead."""
@@ -166,22 +173,22 @@ class Advice:
             ]
         if finish.end == "time":
             return [
-                f"The time was over before it was sure that no finalist is better by more than "
-                f"{WORTH_KNOWING:g} nats; more minutes= go on from here."
+                "The time was over before it was sure that no other finalist is better by more "
+                f"than {WORTH_KNOWING:g} nats; more minutes= go on from here."
             ]
         if finish.end == "seeds":
             return [
-                f"After {len(self.take.results)} seeds it is not sure that no finalist is better "
-                f"by more than {WORTH_KNOWING:g} nats: they are that close, or their seeds differ "
-                "that much."
+                f"After {len(self.take.results)} seeds it is not sure that no other finalist is "
+                f"better by more than {WORTH_KNOWING:g} nats: they are that close, or their seeds "
+                "differ that much."
             ]
         if not finish.challenges:
             return []
         return [
-            f"With {PERCENT} % confidence no finalist, at the learning rate that it raced at, is "
-            f"better by more than {WORTH_KNOWING:g} nats at this length of training, on text like "
-            "the validation text. Nothing is promised of models that were out before "
-            "(docs/recommend.md)."
+            f"With {PERCENT} % confidence no other finalist, trained once more at the learning "
+            f"rate that it raced at, comes out better than this run by more than "
+            f"{WORTH_KNOWING:g} nats on average, at this length of training and on text like the "
+            "validation text."
         ]
 
     def record(self) -> dict[str, Any]:

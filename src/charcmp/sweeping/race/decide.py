@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
+from charcmp.report.analysis.intervals import Estimate, estimate
 from charcmp.report.text_variance import Component, text_variance
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 
@@ -22,6 +22,10 @@ WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
 # Of every finalist before the first look: an interval from two seeds is wide, and too narrow where
 # the models' variances over seeds differ.
 FEWEST_SEEDS = 3
+# What is held of a model's seeds before any has run: their standard deviation, and for how many
+# degrees of freedom that counts. Of a gated model near its best rate one seed in three or four is
+# 0.03 to 0.07 nats worse (LOG.md), so three that lie close together may be three lucky ones.
+USUAL_SEED_SD, USUAL_DF = 0.015, 4
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,29 @@ def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
 
 @dataclass(frozen=True)
 class Challenge:
-    """The leader against another finalist."""
+    """The leader against another finalist.
+
+    Two questions, each None with one seed of either. Which model is better: the means over seeds
+    are compared. Is the run that is handed over as good as the other model would be, trained once
+    more: its loss is that of one trained network and has no seeds left to vary over.
+    """
 
     model: Model
     difference: float  # the other's mean loss minus the leader's, nats per character
-    estimate: Estimate | None  # over seeds and text; None with one seed of either
+    of_models: Estimate | None  # that difference, over seeds and text
+    of_run: Estimate | None  # the other's mean loss minus that of the run handed over
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        return self.estimate.interval(alpha) if self.estimate else (-math.inf, math.inf)
+        """Of the difference of the models' means."""
+        return _interval(self.of_models, alpha)
+
+    def least(self, alpha: float) -> float:
+        """How much better the run that is handed over is at least; nats per character."""
+        return _interval(self.of_run, alpha)[0]
+
+
+def _interval(found: Estimate | None, alpha: float) -> tuple[float, float]:
+    return found.interval(alpha) if found else (-math.inf, math.inf)
 
 
 def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
@@ -138,28 +157,51 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     several = [model for model, runs in usable.items() if len(runs) > 1]
     leader = min(several if len(several) > 1 else means, key=lambda model: (means[model], model))
     others = sorted(means.keys() - {leader}, key=lambda model: (means[model], model))
-    return leader, [
-        Challenge(model, means[model] - means[leader], _judged(usable[model], usable[leader]))
-        for model in others
-    ]
+    return leader, [_challenge(model, usable[model], usable[leader]) for model in others]
 
 
-def _judged(a: Sequence[Outcome], b: Sequence[Outcome]) -> Estimate | None:
-    if min(len(a), len(b)) < 2:
-        return None
-    difference = float(np.mean([one.nats for one in a]) - np.mean([one.nats for one in b]))
-    seeds = [seed_component([one.nats for one in runs]) for runs in (a, b)]
-    return estimate(difference, [part for part in (*seeds, text_component(a, b)) if part])
+def handed_over(outcomes: Sequence[Outcome]) -> Outcome:
+    """Of a model's seeds, the run with the lowest loss."""
+    return min(outcomes, key=lambda outcome: outcome.nats)
+
+
+def _challenge(model: Model, other: Sequence[Outcome], leader: Sequence[Outcome]) -> Challenge:
+    difference = mean_nats(other) - mean_nats(leader)
+    if min(len(other), len(leader)) < 2:
+        return Challenge(model, difference, None, None)
+    run = handed_over(leader)
+    seeds = _seed_variance(other)
+    return Challenge(
+        model,
+        difference,
+        estimate(difference, [seeds, _seed_variance(leader), *_text(other, leader)]),
+        estimate(mean_nats(other) - run.nats, [seeds, *_text(other, [run])]),
+    )
+
+
+def _seed_variance(outcomes: Sequence[Outcome]) -> Component:
+    """Of a mean over seeds: their own variance, moderated by the usual one. The usual one counts
+    for half as many degrees of freedom in the interval as in the mean: it is a judgement."""
+    further = len(outcomes) - 1
+    variance = float(np.var([outcome.nats for outcome in outcomes], ddof=1))
+    moderated = (USUAL_DF * USUAL_SEED_SD**2 + further * variance) / (USUAL_DF + further)
+    return Component(moderated / len(outcomes), USUAL_DF / 2 + further, True)
+
+
+def _text(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[Component]:
+    found = text_component(a, b)
+    return [found] if found else []
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
-    """Whether no challenger can be better than the leader by more than is worth knowing.
+    """Whether no challenger can be better by more than is worth knowing than the run that is
+    handed over.
 
     Args:
         found: all challenges of this look.
         alpha: what this look may spend on each of them.
     """
-    return all(one.interval(alpha)[0] > -WORTH_KNOWING for one in found)
+    return all(one.least(alpha) > -WORTH_KNOWING for one in found)
 
 
 def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
@@ -171,7 +213,7 @@ def next_for_a_seed(
     leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], alpha: float
 ) -> list[Model]:
     """Who gets the next seed: those that have fewest, the nearest first; where all have as many,
-    the leader and the challenger that may be ahead of it by most.
+    the leader and the challenger that may be ahead of its run by most.
 
     Args:
         leader, found: from `challenges`.
@@ -182,6 +224,6 @@ def next_for_a_seed(
     nearest = [leader, *(one.model for one in sorted(found, key=lambda one: one.difference))]
     if fewest < FEWEST_SEEDS:
         return [model for model in nearest if num_seeds[model] == fewest]
-    strongest = min(found, key=lambda one: one.interval(alpha)[0])
+    strongest = min(found, key=lambda one: one.least(alpha))
     behind = min(num_seeds[leader], num_seeds[strongest.model])
     return [model for model in (leader, strongest.model) if num_seeds[model] == behind]

@@ -72,9 +72,9 @@ def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
     """The finalists' distances from the leader as bars beside their last points."""
     leader = advice.take.val_nats
     for place, one in enumerate(advice.finish.challenges, start=1):
-        if one.estimate is None:
+        if one.of_models is None:
             continue
-        low, high = one.estimate.interval()
+        low, high = one.interval(advice.finish.alpha)
         x = advice.epochs * (1 + 0.04 * place)
         colour, _ = style_of(one.model.cell, cells)
         panel.plot([x, x], [leader + low, leader + high], color=colour, linewidth=2)

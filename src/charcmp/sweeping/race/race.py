@@ -101,7 +101,8 @@ class Finish:
     outcomes: dict[Model, list[Outcome]]  # by seed
     challenges: list[Challenge]
     alpha: float  # of the two-sided interval of each challenge at a look
-    num_runs: int  # of the whole race
+    num_models: int  # of the whole race
+    num_runs: int
     end: End
 
     @property
@@ -139,6 +140,7 @@ class Race:
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
         self.out: set[Model] = set()
+        self.num_challengers = 1  # of the last rung's leader, when seeds begin
 
     def run(self) -> Finish:
         """All of it, or as far as the time goes.
@@ -235,17 +237,18 @@ class Race:
         if not chosen:  # all diverged
             return self._finish("time")
         arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
+        self.num_challengers = max(1, len(chosen) - 1)  # also if a further seed of one diverges
         looks = 0
         while left := self._finalists(LAST_RUNG):
             leader, against = challenges(left)
             num_seeds = {model: len(runs) for model, runs in left.items()}
             if min(num_seeds.values()) >= FEWEST_SEEDS:
                 looks += 1
-                if is_settled(against, self._alpha(len(against))):
+                if is_settled(against, self.alpha):
                     return self._finish("settled")
                 if looks == MOST_LOOKS:
                     return self._finish("seeds")
-            chosen = next_for_a_seed(leader, against, num_seeds, self._alpha(len(against)))
+            chosen = next_for_a_seed(leader, against, num_seeds, self.alpha)
             if not self._seeds([arms[model] for model in chosen]):
                 break
         return self._finish("time")
@@ -287,10 +290,11 @@ class Race:
             if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
         }
 
-    def _alpha(self, num_challengers: int) -> float:
+    @property
+    def alpha(self) -> float:
         """Of the two-sided interval that a look reads: twice what it may spend on a challenger, as
         it goes wrong on one side only."""
-        return 2 * ALPHA / (MOST_LOOKS * max(1, num_challengers))
+        return 2 * ALPHA / (MOST_LOOKS * self.num_challengers)
 
     def _finish(self, end: End) -> Finish:
         """At the longest rung there is, or at a shorter one if longer training made things worse by
@@ -311,7 +315,8 @@ class Race:
             arms={model: best[model] for model in usable[chosen]},
             outcomes=usable[chosen],
             challenges=against,
-            alpha=self._alpha(len(against)),
+            alpha=self.alpha,
+            num_models=len(self.models),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
             end=end if chosen == longest else "worse",
         )
