@@ -8,12 +8,14 @@ results/backtest/. It goes on where it was stopped, by what is stored there even
 folders are gone, and stops after so many minutes; `--minutes 0` tells what there is to do. A text
 is a file, or the name of a dataset: wp, lk.
 
-`replay` plays races on one text after another, with the margins of elimination fitted to texts of
-other kinds, and writes results/backtest/backtest.md. The rungs of a race have the stored lengths;
-its time, in multiples of what the plan sets aside for rungs of such lengths, decides how far it
-gets and how many further seeds it has. Seeds come in an order that is drawn anew for every race and
-model, the same at all its rates and rungs. The last one the race never sees: that one scores it.
-What is held to be true, each model's best rate and the best model, comes from the other seeds.
+`replay` plays races on one text after another, by the margins of elimination in the code and by
+margins fitted to texts of other kinds (scripts/backtest_margins.py), and writes
+results/backtest/backtest.md (scripts/backtest_report.py). The rungs of a race have the stored
+lengths; its time, in multiples of what the plan sets aside for rungs of such lengths, decides how
+far it gets and how many further seeds it has. Seeds come in an order that is drawn anew for every
+race and model, the same at all its rates and rungs. The last one the race never sees: that one
+scores it. What is held to be true, each model's best rate and the best model, comes from the other
+seeds.
 """
 
 from __future__ import annotations
@@ -21,42 +23,29 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from backtest_needs import NEAR, Needs, expected
-from backtest_replay import (
-    COLUMNS,
-    RACERS,
-    TIMES,
-    WORST,
-    Blocks,
-    Score,
-    Stored,
-    fitted_margins,
-    read_stored,
-    replay_all,
-    stored_rows,
-)
+from backtest_needs import Needs, expected
+from backtest_replay import COLUMNS, Blocks, Stored, read_stored, stored_rows
+from backtest_report import report
 from numpy.typing import NDArray
-from tabulate import tabulate
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.cli.one_line import one_line_errors
 from charcmp.config.spec import split_of
 from charcmp.errors import require
 from charcmp.files import write_atomically, write_bytes
-from charcmp.report.analysis.intervals import estimate, seed_component
 from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
-from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING, Outcome
+from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import USABLE
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, label
+from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import Request, requests
 from charcmp.sweeping.slots import Slot
 
@@ -64,7 +53,6 @@ LENGTHS = (400, 1200, 3600)  # updates of the rungs; whole epochs where that is 
 CHECK = 10_800  # updates: whether the best at the longest rung is the best of longer training, too
 MAX_BLOCKS = 400  # kept of a run's losses of a text
 STORE = Path("results/backtest")
-SLOTS = 2  # of the machine for which the report gives minutes
 
 
 # ---- training
@@ -207,151 +195,6 @@ def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(means, dtype=np.float32)
 
 
-# ---- the report
-
-
-Column = Callable[[Mapping[str, float]], float]
-Columns = dict[str, Column]
-
-
-def less(a: str, b: str) -> Column:
-    return lambda means: means[a] - means[b]
-
-
-def just(key: str) -> Column:
-    return lambda means: means[key]
-
-
-PAIRED: Columns = {f"race minus {rival}": less("race", rival)
-                   for rival in ("GRU 2", "random", "halving")}  # fmt: skip
-REGRETS: Columns = {name: just(name) for name in ("race", "halving", "GRU 2", "random")}
-HANDED_OVER: Columns = {
-    **{name: just(f"{name}, handed over") for name in RACERS},
-    **{
-        f"race minus {rival}": less("race, handed over", f"{rival}, handed over")
-        for rival in RACERS[1:]
-    },
-}
-SHARES: Columns = {
-    "settled": just("settled"),
-    "wrong, by all seeds": just("wrong"),
-    "wrong, by the unseen seed": just("wrong, unseen"),
-    "best model picked or tied": just("picked or tied"),
-    "best lost by margin": just("lost by margin"),
-    "best lost by cap": just("lost by cap"),
-    "failed": just("failed"),
-    "wanted a seed that is not stored": just("lacked a seed"),
-    "scored by a seed it may have seen": just("scored by what was seen"),
-}
-
-ABOUT = """\
-A race here has rungs of the stored lengths, in the table by text. A default race of 30 minutes at
-50k on a quiet machine of two cores has rungs of about 1,500, 4,000 and 12,000 updates. Time is in
-multiples of what the plan of a race sets aside for rungs of such lengths: it decides how far a race
-gets and how many further seeds it has.
-
-All losses are of test text, in nats per character, by a seed that the race did not see. Each
-model's best rate and the best model, by which a race is scored, come from the other seeds. ± is the
-95 % interval of the mean over texts, each of which counts once. Models that end more than {near:g}
-nats behind the best one have one run of each rate at the last rung, unless they are second best or
-GRU 2; it serves for every seed. Of the others a race sees two seeds there, of those close to the
-best four (live up to five): one that wants a further one is not settled. A run that diverged counts
-as {worst:g} nat worse than the best run."""
-
-
-def report(texts: Sequence[Stored], scores: Sequence[Score], races: int) -> str:
-    """The tables as Markdown."""
-    margins = ", ".join(f"{margin:.3f}" for margin in fitted_margins(texts))
-    in_code = ", ".join(f"{margin:g}" for margin in MARGINS)
-    lines = [
-        "# Back-test of `charcmp recommend`",
-        f"`python scripts/backtest.py replay --races {races}`: {len(texts)} texts. Margins fitted "
-        f"to all of them: {margins} nats (in the code: {in_code}); for each text, to those of "
-        "other kinds.",
-        ABOUT.format(near=NEAR, worst=WORST),
-        "## The model that is picked, at its best rate: the race less its rivals",
-        over_texts(scores, PAIRED, in_nats),
-        "Regret: less the loss of the best model.",
-        over_texts(scores, REGRETS, in_nats),
-        "## What is handed over, at the rate and the length of its race, less the best model",
-        "GRU 2 alone: a race of GRU 2 with itself, which has to find its rate; its rungs have the "
-        "same lengths, though it would have time for longer ones.",
-        over_texts(scores, HANDED_OVER, in_nats),
-        "## What races say of themselves",
-        f"Wrong: settled, and a finalist is better than the winner by more than {WORTH_KNOWING:g}, "
-        "each as it was trained in the race. By all seeds that is nearest to the truth, but the "
-        "race saw most of them; the unseen one alone has a single seed's noise. The size of the "
-        "tied set counts the winner. A race that failed counts as the advice GRU 2 at its best "
-        "rate.",
-        over_texts(scores, {"size of the tied set": just("tied")}, lambda mean: f"{mean:.2f}"),
-        over_texts(scores, SHARES, lambda share: f"{100 * share:.1f} %"),
-        f"## By text, {TIMES[0]} times the planned time",
-        by_text(texts, scores),
-    ]
-    return "\n\n".join(lines) + "\n"
-
-
-def in_nats(nats: float) -> str:
-    return f"{nats:.4f}"
-
-
-def over_texts(scores: Sequence[Score], columns: Columns, shown: Callable[[float], str]) -> str:
-    """A row for each time."""
-    rows = []
-    for times in TIMES:
-        of = [score.means for score in scores if score.times == times]
-        row = {"time": f"{times} x", "texts": str(len(of))}
-        for name, column in columns.items():
-            row[name] = _mean([column(means) for means in of], shown)
-        rows.append(row)
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def _mean(of_texts: Sequence[float], shown: Callable[[float], str]) -> str:
-    """With a t interval over texts."""
-    mean = float(np.mean(of_texts))
-    component = seed_component(of_texts)  # texts are a sample as seeds are
-    if component is None:
-        return shown(mean)
-    return f"{shown(mean)} ± {shown(estimate(mean, [component]).interval()[1] - mean)}"
-
-
-def by_text(texts: Sequence[Stored], scores: Sequence[Score]) -> str:
-    means = {score.text: score.means for score in scores if score.times == TIMES[0]}
-    rows = []
-    for stored in texts:
-        tuned = {model: stored.tuned(model) for model in stored.models}
-        best = stored.best(tuned, {})
-        speeds = {model: stored.seconds_per_update(model) for model in stored.models}
-        row = {
-            "text": stored.name,
-            "kind": stored.kind,
-            "runs": str(len(stored.runs)),
-            "rungs": " / ".join(f"{n:,}" for n in stored.lengths[: LAST_RUNG + 1]),
-            f"minutes of {SLOTS} cores":
-                f"{stored.planned_seconds(speeds) / USABLE / SLOTS / 60:.1f}",
-            "best": label(best),
-            "its loss": f"{stored.test_nats(stored.of(tuned[best], stored.last)):.3f}",
-        }  # fmt: skip
-        row |= {name: in_nats(column(means[stored.name])) for name, column in PAIRED.items()}
-        row["trained longer"] = trained_longer(stored, best)
-        rows.append(row)
-    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
-
-
-def trained_longer(stored: Stored, best: Model) -> str:
-    """Whether the best at the last rung is best in the check, one seed at the rate of the rung."""
-    nats = {entry.arm.model: run.test_nats for entry, run in stored.runs.items()
-            if entry.updates > stored.last}  # fmt: skip
-    if best not in nats:
-        return ""
-    first = min(nats, key=lambda model: nats[model])
-    updates = f"{stored.lengths[-1]:,} updates"
-    if first == best:
-        return f"{updates}: the same"
-    return f"{updates}: {label(first)}, by {nats[best] - nats[first]:.3f}"
-
-
 def complete_texts() -> list[Stored]:
     """Those that are stored; says which of them are not ready for races."""
     texts = []
@@ -388,7 +231,7 @@ def main() -> None:
         return
     with one_line_errors():
         stored = complete_texts()
-        text = report(stored, replay_all(stored, args.races), args.races)
+        text = report(stored, args.races)
     write_bytes(STORE / "backtest.md", text.encode())
     print(text)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,9 @@ from numpy.typing import NDArray
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 from charcmp.sweeping.race.decide import (
-    MARGINS,
     WORTH_KNOWING,
     Outcome,
     best_arms,
-    least_lead,
     mean_nats,
     near_models,
 )
@@ -28,10 +27,10 @@ from charcmp.sweeping.race.plan import planned_runs
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race, label
 
 TIMES = (1, 2, 4)  # that races have, times what is planned for the stored lengths
-NEAR_BEST = 0.005  # nats: a model that ends so near the best one should not be lost on the way
 WORST = 1.0  # nats behind the best run: what a run that diverged counts as
 # A text is of its own kind, but for these: margins are never fitted to the kind that they judge.
 KINDS = {f"fortunes_{language}": "fortunes" for language in ("bg", "de", "es", "it", "pl", "ru")}
+KINDS |= dict.fromkeys(("pydocs", "pysrc"), "python")
 NUMBERS = ("rate", "val_nats", "test_nats", "chars_per_second", "seconds")
 COLUMNS = ("budget", "cell", "layers", "updates", "seed", *NUMBERS, "run_id", "git_commit")
 
@@ -185,8 +184,12 @@ class Draw:
 
     def regret(self, arm: Arm, updates: int) -> float:
         """How far an arm lies behind the best model at its best rate and the last rung."""
-        best = self.test_nats(self.tuned[self.best], self.stored.last)
-        return self.test_nats(arm, updates) - best
+        return self.test_nats(arm, updates) - self.of_best
+
+    @property
+    def of_best(self) -> float:
+        """The test loss of the best model, by its unseen seed."""
+        return self.test_nats(self.tuned[self.best], self.stored.last)
 
 
 class Replay:
@@ -233,6 +236,9 @@ class Replay:
                     f"{entry.updates} updates, seed {self.draw.order[entry.arm.model][0]} "
                     "is asked for but not stored"
                 )
+            if self.seconds(entry) > self.left:  # it is cut off, and its time is lost
+                self.left = 0.0
+                break
             if entry.seed < len(seeds):
                 self.left -= self.seconds(entry)
                 run = self.stored.runs[Entry(entry.arm, entry.updates, seeds[entry.seed])]
@@ -240,6 +246,13 @@ class Replay:
             else:
                 self.lacked_seed = True
         return found
+
+    def given(self, finish: Finish) -> Run:
+        """The run that is handed over: of the leader's, the one with the lowest validation loss."""
+        arm = finish.arms[finish.leader]
+        seen = self._seeds(arm, finish.updates)[: len(finish.outcomes[finish.leader])]
+        runs = [self.stored.runs[Entry(arm, finish.updates, seed)] for seed in seen]
+        return min(runs, key=lambda run: run.outcome.nats)
 
     def _seeds(self, arm: Arm, updates: int) -> list[int]:
         """Those that the race has of an arm, in its order; none without the first."""
@@ -271,36 +284,6 @@ class Halving(Race):
         return self._finish("time")
 
 
-def fitted_margins(texts: Sequence[Stored]) -> list[float]:
-    """How far behind, beyond what the text explains, the models that end near the best were after
-    each rung at most, by any seed; at least as much as the judgement of the last rung."""
-    margins = []
-    for rung in range(len(MARGINS)):
-        behind = [MARGINS[-1]]
-        for stored in texts:
-            tuned = {model: stored.tuned(model) for model in stored.models}
-            ends = {model: stored.test_nats(stored.of(arm, stored.last))
-                    for model, arm in tuned.items()}  # fmt: skip
-            near = {model for model, nats in ends.items() if nats <= min(ends.values()) + NEAR_BEST}
-            by_seed: dict[int, dict[Arm, Outcome]] = defaultdict(dict)
-            for entry, run in stored.runs.items():
-                if entry.updates == stored.lengths[rung]:
-                    by_seed[entry.seed][entry.arm] = run.outcome
-            for outcomes in by_seed.values():
-                best = best_arms(outcomes)
-                leader = outcomes[next(iter(best.values()))]
-                behind += [least_lead(outcomes[best[model]], leader) for model in near & best.keys()
-                           if outcomes[best[model]].is_usable]  # fmt: skip
-        margins.append(max(behind))
-    return margins
-
-
-def fitted_to_others(texts: Sequence[Stored], kind: str) -> list[float]:
-    """Margins for a text: fitted to those that are of another kind than it."""
-    others = [stored for stored in texts if stored.kind != kind]
-    return fitted_margins(others) if others else list(MARGINS)
-
-
 def lost_by(race: Race, replay: Replay, model: Model) -> str | None:
     """What put a model out: the margin, or the cap on how many models a rung has room for."""
     rung = replay.out_after.get(model)
@@ -313,24 +296,34 @@ def lost_by(race: Race, replay: Replay, model: Model) -> str | None:
 RACERS = ("race", "halving", "GRU 2 alone")
 
 
+class Played(NamedTuple):
+    """What came of a race and of its rivals."""
+
+    values: dict[str, float]  # nats per character; 0 or 1 for what happened or did not
+    picked: Model
+    best: Model
+
+
 def play(
     draw: Draw,
     speeds: Mapping[Model, float],
     slot_seconds: float,
     margins: Sequence[float],
     rng: np.random.Generator,
-) -> dict[str, float]:
-    """What came of a race and of its rivals: regrets in nats per character, and 0 or 1 for what
-    happened or did not."""
+) -> Played:
+    """A race, with its rivals in the same time."""
     stored = draw.stored
     constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
-    found: dict[str, float] = {}
+    lowest = min(stored.test_nats(stored.of(stored.tuned(model), stored.last))
+                 for model in stored.models)  # fmt: skip
+    values: dict[str, float] = {}
     makes: tuple[Callable[[Replay], Race], ...] = (
         lambda replay: Race(stored.models, replay, replay, margins=margins),
         lambda replay: Halving(stored.models, replay, replay),
         # What GRU 2 costs without a race: it must find its rate like anyone.
         lambda replay: Race([constant], replay, replay),
     )
+    picked = constant
     for name, make in zip(RACERS, makes, strict=True):
         replay = Replay(draw, speeds, slot_seconds)
         race = make(replay)
@@ -338,55 +331,57 @@ def play(
             finish: Finish | None = race.run()
         except UserError:  # no advice: one takes GRU 2
             finish = None
-        if finish:
-            leader, arm, updates = finish.leader, finish.arms[finish.leader], finish.updates
-        else:
-            leader, arm, updates = constant, draw.tuned[constant], stored.last
-        found[name] = draw.regret(draw.tuned[leader], stored.last)
-        found[f"{name}, handed over"] = draw.regret(arm, updates)
+        leader = finish.leader if finish else constant
+        arm = draw.tuned[leader]
+        values[name] = draw.regret(arm, stored.last)
+        given = replay.given(finish).test_nats if finish else draw.test_nats(arm, stored.last)
+        values[f"{name}, handed over"] = min(given, stored.worst) - draw.of_best
         if name == "race":
-            found |= told(draw, finish) | {
-                "picked or tied": draw.best in (leader, *(finish.tied if finish else [])),
-                "scored by what was seen": not draw.unseen_of(arm, updates),
-                "lacked a seed": replay.lacked_seed,
-            }
+            picked = leader
+            values["race, at most"] = draw.test_nats(arm, stored.last) - lowest
+            values |= told(draw, replay, finish)
+            tied = finish.tied if finish else []
+            values["picked or tied"] = draw.best in (leader, *tied)
             by = lost_by(race, replay, draw.best)
-            found |= {"lost by margin": by == "margin", "lost by cap": by == "cap"}
+            values |= {"lost by margin": by == "margin", "lost by cap": by == "cap"}
     for name, model in (
         ("GRU 2", constant),
         ("random", stored.models[rng.integers(len(stored.models))]),
     ):
-        found[name] = draw.regret(draw.tuned[model], stored.last)
-    return found
+        values[name] = draw.regret(draw.tuned[model], stored.last)
+    return Played(values, picked, draw.best)
 
 
-def told(draw: Draw, finish: Finish | None) -> dict[str, float]:
+def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
     """What a race said of itself, and whether it was wrong when it said that it was sure."""
     if finish is None:
-        return {"failed": 1, "settled": 0, "tied": 1, "wrong": 0, "wrong, unseen": 0}
-    means, unseen = {}, {}
+        names = ("settled", "looked", "lacked a seed", "wrong", "wrong, unseen")
+        return {"failed": 1.0, "tied": 1.0, **dict.fromkeys(names, 0.0)}
+    given = replay.given(finish).test_nats
+    means, unseen = [math.inf], [math.inf]
     for model, arm in finish.arms.items():
-        means[model] = draw.stored.test_nats(draw.stored.of(arm, finish.updates))
-        unseen[model] = draw.test_nats(arm, finish.updates)
-    wrong, wrong_unseen = (
-        finish.settled and nats[finish.leader] - min(nats.values()) > WORTH_KNOWING
-        for nats in (means, unseen)
-    )
+        if model != finish.leader:
+            means.append(draw.stored.test_nats(draw.stored.of(arm, finish.updates)))
+            unseen.append(draw.test_nats(arm, finish.updates))
     return {
         "failed": 0,
         "settled": finish.settled,
+        "looked": finish.end in ("settled", "seeds"),
         "tied": 1 + len(finish.tied),
-        "wrong": wrong,
-        "wrong, unseen": wrong_unseen,
+        "lacked a seed": replay.lacked_seed,
+        "wrong": finish.settled and given - min(means) > WORTH_KNOWING,
+        "wrong, unseen": finish.settled and given - min(unseen) > WORTH_KNOWING,
     }
 
 
 class Score(NamedTuple):
-    """What came of the races on a text, in the mean over them; the keys are those of `play`."""
+    """What came of the races on a text."""
 
-    text: str
+    text: Stored
     times: int  # what the plan sets aside
-    means: dict[str, float]
+    means: dict[str, float]  # of Played.values
+    picked: dict[Model, float]  # shares of the races
+    best: dict[Model, float]
 
 
 def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int) -> Score:
@@ -394,13 +389,12 @@ def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int
     speeds = {model: stored.seconds_per_update(model) for model in stored.models}
     seconds = times * stored.planned_seconds(speeds)
     played = [play(Draw(stored, rng), speeds, seconds, margins, rng) for _ in range(races)]
-    means = {key: float(np.mean([one[key] for one in played])) for key in played[0]}
-    return Score(stored.name, times, means)
+    means = {key: float(np.mean([one.values[key] for one in played])) for key in played[0].values}
+    return Score(
+        stored, times, means, _shares([one.picked for one in played]),
+        _shares([one.best for one in played]),
+    )  # fmt: skip
 
 
-def replay_all(texts: Sequence[Stored], races: int) -> list[Score]:
-    scores = []
-    for stored in texts:
-        margins = fitted_to_others(texts, stored.kind)
-        scores += [replay_text(stored, times, margins, races) for times in TIMES]
-    return scores
+def _shares(models: Sequence[Model]) -> dict[Model, float]:
+    return {model: count / len(models) for model, count in Counter(models).items()}

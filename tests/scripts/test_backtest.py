@@ -18,6 +18,8 @@ from charcmp.sweeping.race.race import Entry, Race
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 import backtest
+import backtest_report
+from backtest_margins import Deficits, fitted_margins, fitted_to_others, shrunk
 from backtest_needs import FURTHER_SEEDS, SEEDS, Needs, expected
 from backtest_replay import (
     TIMES,
@@ -25,12 +27,10 @@ from backtest_replay import (
     Halving,
     Replay,
     Run,
+    Score,
     Stored,
-    fitted_margins,
-    fitted_to_others,
     lost_by,
     play,
-    replay_all,
     replay_text,
 )
 
@@ -138,9 +138,9 @@ def test_the_check_trains_the_best_models_longer() -> None:
     assert GRU_1 in {entry.arm.model for entry in last}
     runs = {entry: Run(Outcome(loss), loss, 1.0) for entry, loss in nats.items()}
     assert Stored("text", runs).num_missing == 0
-    assert backtest.trained_longer(Stored("text", runs), GRU_1) == "10,800 updates: the same"
+    assert backtest_report.trained_longer(Stored("text", runs), GRU_1) == "10,800 updates: the same"
     runs[last[-1]] = Run(Outcome(1.0), 1.0, 1.0)
-    assert ", by 0.4" in backtest.trained_longer(Stored("text", runs), GRU_1)
+    assert ", by 0.4" in backtest_report.trained_longer(Stored("text", runs), GRU_1)
 
 
 def test_what_is_expected_ends_with_what_there_is() -> None:
@@ -236,34 +236,57 @@ def test_an_arm_is_scored_by_the_unseen_seed_at_its_own_rate_and_length() -> Non
 
 def test_a_race_beats_chance_and_the_constant() -> None:
     texts = [made_up(0, gru1=1.40), made_up(1, lstm2=1.40)]
-    scores = replay_all(texts, races=10)
-    assert {(score.text, score.times) for score in scores} == {
+    scores = backtest_report.replay_all(texts, 10, lambda stored: MARGINS)
+    assert {(score.text.name, score.times) for score in scores} == {
         (text, times) for text in ("text0", "text1") for times in TIMES
     }
     for score in scores:
         mean = score.means
         assert mean["race"] < 0.005
+        assert mean["race"] <= mean["race, at most"] + 0.005
         assert mean["random"] > 0.02
         assert mean["GRU 2"] > 0.04
         assert mean["GRU 2 alone, handed over"] > 0.04
         assert mean["picked or tied"] == 1
         assert mean["failed"] == mean["lost by margin"] == mean["lost by cap"] == 0
         assert mean["race, handed over"] == pytest.approx(mean["race"], abs=0.01)
+        assert score.picked == score.best
     assert [score.means["settled"] for score in scores if score.times == 4] == [1, 1]
-    said = backtest.report(texts, scores, 10)
+    said = backtest_report.report(texts, 10)
     assert "| text1  | text1  |" in said
     assert "race minus GRU 2" in said
     assert "400 / 1,200 / 3,600" in said
+    assert said.count(": met.") == len(TIMES)
 
 
 def test_a_race_that_fails_counts_as_the_constant_advice() -> None:
     stored = made_up(gru1=1.40)
     rng = np.random.default_rng(0)
-    drawn = Draw(stored, rng)
-    found = play(drawn, SPEEDS, 0.0, MARGINS, rng)
-    assert found["failed"] == 1
-    assert found["race"] == found["race, handed over"] == found["halving"] == found["GRU 2"] > 0
-    assert not found["picked or tied"]
+    found = play(Draw(stored, rng), SPEEDS, 0.0, MARGINS, rng)
+    values = found.values
+    assert values["failed"] == 1
+    assert values["race"] == values["race, handed over"] == values["halving"] == values["GRU 2"] > 0
+    assert not values["picked or tied"]
+    assert found.picked == GRU_2
+
+
+def test_the_run_that_is_handed_over_is_the_best_that_the_race_saw() -> None:
+    drawn = draw(made_up(gru1=1.40))
+    replay = Replay(drawn, SPEEDS, PLENTY)
+    finish = Race(MODELS, replay, replay).run()
+    given = replay.given(finish)
+    arm = finish.arms[GRU_1]
+    seen = [drawn.stored.runs[Entry(arm, 3600, seed)] for seed in drawn.order[GRU_1][:-1]]
+    assert len(finish.outcomes[GRU_1]) > 1
+    assert given.outcome.nats == min(one.nats for one in finish.outcomes[GRU_1])
+    assert given in seen
+
+
+def test_a_run_that_would_end_too_late_is_lost_with_its_time() -> None:
+    replay = Replay(draw(made_up()), SPEEDS, slot_seconds=10.0)
+    short, long = Entry(Arm(GRU_1, 0.012), 400, 0), Entry(Arm(GRU_1, 0.012), 1200, 0)
+    assert [*replay.run([short, long, short])] == [short]
+    assert replay.left == 0
 
 
 def test_halving_has_the_time_of_the_race_and_no_more() -> None:
@@ -323,24 +346,74 @@ def late_gru_1(stored: Stored, seeds: tuple[int, ...] = SEEDS) -> Stored:
     )  # fmt: skip
 
 
+def test_margins_are_what_was_judged_until_texts_say_otherwise() -> None:
+    for judged in MARGINS:
+        assert shrunk(judged, []) == pytest.approx(judged)
+        # The more kinds agree on another one, the less it counts.
+        bounds = [shrunk(judged, [0.2] * kinds) for kinds in (0, 20, 200, 2000)]
+        assert judged < bounds[3] == pytest.approx(0.2, abs=0.03)
+        assert bounds[1] > bounds[2] > bounds[3] > 0.2  # what lies so far off widens it first
+    # What differs from kind to kind needs a wider one than what does not.
+    assert shrunk(0.02, [0.02, 0.06]) > shrunk(0.02, [0.04, 0.04])
+
+
+def test_a_bound_is_passed_by_a_new_kind_in_a_tenth_of_cases() -> None:
+    rng = np.random.default_rng(0)
+    passed = []
+    for _ in range(2000):
+        *seen, new = np.exp(rng.normal(math.log(0.04), 0.5, size=5)) - 0.02
+        passed.append(new > shrunk(0.03, seen))
+    assert 0.05 < np.mean(passed) < 0.15
+
+
 def test_margins_keep_what_ends_near_the_best_by_any_seed() -> None:
-    stored = made_up(gru1=1.40)
-    assert fitted_margins([stored])[0] == MARGINS[-1]
-    assert 0.04 < fitted_margins([late_gru_1(stored)])[0] < 0.07
-    assert 0.04 < fitted_margins([late_gru_1(stored, seeds=(2,))])[0] < 0.07
+    def first(stored: Stored) -> float:
+        return fitted_margins([Deficits(stored, races=60)])[0]
+
+    early = first(made_up(gru1=1.40))
+    assert early < first(late_gru_1(made_up(gru1=1.40)))
+    assert early < first(late_gru_1(made_up(gru1=1.40), seeds=(2,)))
 
 
 def test_margins_are_not_fitted_to_the_kind_that_they_judge() -> None:
     late = late_gru_1(made_up(gru1=1.40))
-    german = Stored("fortunes_de-50k", late.runs)
-    polish = Stored("fortunes_pl-130k", made_up(1, gru1=1.40).runs)
-    perl = Stored("perl_doc-50k", made_up(2, gru1=1.40).runs)
+    german = Deficits(Stored("fortunes_de-50k", late.runs), races=30)
+    polish = Deficits(Stored("fortunes_pl-130k", made_up(1, gru1=1.40).runs), races=30)
+    perl = Deficits(Stored("perl_doc-50k", made_up(2, gru1=1.40).runs), races=30)
     assert german.kind == polish.kind == "fortunes"
     assert perl.kind == "perl_doc"
-    texts = [german, polish, perl]
-    assert fitted_to_others(texts, polish.kind)[0] == MARGINS[-1]
-    assert fitted_to_others(texts, perl.kind)[0] > 0.04
-    assert fitted_to_others([german, polish], polish.kind) == [*MARGINS]
+    found = [german, polish, perl]
+    assert fitted_to_others(found, "fortunes") == fitted_margins([perl])
+    assert fitted_to_others(found, "perl_doc") == fitted_margins([german, polish])
+    assert fitted_to_others([german, polish], "fortunes") == pytest.approx([*MARGINS])
+
+
+# ---- the report
+
+
+def test_a_kind_of_text_counts_once() -> None:
+    scores = [
+        Score(Stored(name, made_up().runs), 1, {"race": regret}, {GRU_1: 1.0}, {GRU_1: 1.0})
+        for name, regret in (("fortunes_de-50k", 0.0), ("fortunes_pl-50k", 0.2), ("perl-50k", 0.3))
+    ]
+    values = backtest_report.kind_means(scores, lambda means: means["race"])
+    assert values == pytest.approx([0.1, 0.3])
+    # 0.2 and, with one degree of freedom, 12.7 standard errors of 0.1.
+    assert backtest_report.mean_with_interval(values) == "0.2000 ± 1.2706"
+    assert backtest_report.mean_with_interval([0.1]) == "0.1000"
+    assert backtest_report.share_with_interval([1.0, 1.0, 1.0]) == "100.0 % (29 to 100)"
+    assert backtest_report.share_with_interval([0.0, 0.0]) == "0.0 % (0 to 84)"
+
+
+def test_the_truth_is_uncertain_where_another_model_is_picked() -> None:
+    stored = made_up()
+
+    def se(picked: Model) -> float:
+        return backtest_report.truth_se([Score(stored, 1, {}, {picked: 1.0}, {GRU_1: 1.0})])
+
+    assert se(GRU_1) == 0
+    # Noise of 0.002 in each of five seeds, of two models.
+    assert se(GRU_3) == pytest.approx(0.002 * math.sqrt(2 / 5), rel=0.6)
 
 
 # ---- all of it
@@ -386,4 +459,4 @@ def test_a_text_of_its_own_is_trained_stored_and_replayed(
     scores = [replay_text(stored, times, MARGINS, races=3) for times in TIMES]
     assert [score.means["failed"] for score in scores] == [0] * len(TIMES)
     rungs = " / ".join(map(str, stored.lengths[:-1]))
-    assert f"| {rungs} |" in backtest.report([stored], scores, races=3)
+    assert f"| {rungs} |" in backtest_report.by_text(scores)

@@ -1,0 +1,291 @@
+"""What came of replayed races, as Markdown: results/backtest/backtest.md."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from backtest_margins import Deficits, by_kind, fitted_margins, fitted_to_others, passed
+from backtest_needs import NEAR
+from backtest_replay import RACERS, TIMES, WORST, Score, Stored, replay_text
+from scipy import stats
+from tabulate import tabulate
+
+from charcmp.report.analysis.intervals import ALPHA, estimate, seed_component
+from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
+from charcmp.sweeping.race.plan import USABLE
+from charcmp.sweeping.race.race import LAST_RUNG, label
+
+SLOTS = 2  # of the machine for which the report gives minutes
+GOAL = 0.005  # nats: the mean regret that a race may have, plus what the truth is uncertain by
+
+Means = Mapping[str, float]
+Columns = dict[str, Callable[[Means], float]]
+
+
+def columns_of(*names: str) -> Columns:
+    """By heading: `a`, or `a minus b`."""
+
+    def column(name: str) -> Callable[[Means], float]:
+        a, _, b = name.partition(" minus ")
+        return lambda means: means[a] - (means[b] if b else 0.0)
+
+    return {name: column(name) for name in names}
+
+
+def handed_over(name: str) -> str:
+    return f"{name}, handed over"
+
+
+HANDED_OVER = columns_of(
+    *map(handed_over, RACERS),
+    *(f"{handed_over('race')} minus {handed_over(rival)}" for rival in RACERS[1:]),
+)
+PICKED = columns_of("race", "race, at most", "race minus GRU 2", "race minus random",
+                    "race minus halving")  # fmt: skip
+SHARES = columns_of("settled", "wrong", "wrong, unseen", "picked or tied", "looked",
+                    "lost by margin", "lost by cap", "failed", "lacked a seed")  # fmt: skip
+
+ABOUT = f"""\
+A race here has rungs of the stored lengths, in the table by text; its minutes are those of
+{SLOTS} cores whose speed was measured in these runs. A default race of 30 minutes at 50k on a
+quiet machine of two cores has rungs of about 1,500, 4,000 and 12,000 updates, three times as
+long: nothing here is a race of 30 minutes, and how a race plans its rungs is not replayed. More
+time, in multiples of what the plan sets aside, buys further seeds.
+
+All losses are of test text, in nats per character. A text counts with the others of its kind as
+one: ± is the 95 % t interval over kinds, that of a share the exact binomial one. Races draw from
+three to five stored seeds a model, so their number is no sample size. Models that end more than
+{NEAR:g} nats behind the best one have one run of each rate at the last rung, unless they are
+second best or GRU 2; it serves for every seed. A run that diverged counts as {WORST:g} nat worse
+than the best run."""
+
+ABOUT_PICKED = """\
+Regret of the model that is picked: its loss at its best rate and the last rung, by a seed that
+no race saw, less that of the best model. Which model and which rates are best, the other seeds
+say, and the race saw most of those: with their luck the regret is too low. "At most" takes off
+the lowest mean over all seeds instead, whose luck makes it too high. Differences of two rivals
+have neither. The rivals random and GRU 2 are given their best rates for nothing; halving has the
+race's time, its search for rates and its limits on how many models go on, but no margins and no
+further seeds."""
+
+ABOUT_GIVEN = """\
+The run that the user is handed (the seed with the lowest validation loss), at the rate and the
+length of its race, less the best model at its best rate. GRU 2 alone: a race of GRU 2 with
+itself, which has to find its rate; its rungs have the same lengths, though it would have time
+for longer ones."""
+
+ABOUT_SHARES = f"""\
+Wrong: settled, and a finalist is better than the run that is handed over by more than
+{WORTH_KNOWING:g} nats, by the mean of its seeds, or of its unseen one. Looked: at finalists that
+all had three seeds; in other races those with one seed are tied for want of any knowledge. A
+race that wanted a seed that is not stored is not settled, though live it might have been. A race
+that failed counts as the advice GRU 2 at its best rate."""
+
+
+def report(texts: Sequence[Stored], races: int) -> str:
+    """Replays the races; the tables as Markdown."""
+    found = [Deficits(stored) for stored in texts]
+    of_code = replay_all(texts, races, lambda stored: MARGINS)
+    fitted = replay_all(texts, races, lambda stored: fitted_to_others(found, stored.kind))
+    sets = {"in the code": of_code, "fitted": fitted}
+    kinds = sorted(by_kind(found))
+    return "\n\n".join([
+        "# Back-test of `charcmp recommend`",
+        f"`python scripts/backtest.py replay --races {races}`: {len(texts)} texts of {len(kinds)} "
+        f"kinds ({', '.join(kinds)}).",
+        ABOUT,
+        "## What is handed over",
+        ABOUT_GIVEN,
+        over_kinds(sets, HANDED_OVER),
+        "## Which model is picked",
+        ABOUT_PICKED,
+        over_kinds(sets, PICKED),
+        verdicts(of_code),
+        "## What races say of themselves",
+        ABOUT_SHARES,
+        over_kinds(sets, SHARES, shares=True),
+        over_kinds(sets, columns_of("tied"), with_interval=False),
+        "## Margins of elimination",
+        "Fitted by scripts/backtest_margins.py. Passed: the share of near-best models that the "
+        "margins would put out in a kind of text, in the mean over kinds; fitted, to the others.",
+        margins_table(found),
+        f"## By text, margins in the code, {TIMES[0]} times the planned time",
+        by_text(of_code),
+    ]) + "\n"  # fmt: skip
+
+
+def replay_all(
+    texts: Sequence[Stored], races: int, margins: Callable[[Stored], Sequence[float]]
+) -> list[Score]:
+    return [replay_text(stored, times, margins(stored), races)
+            for stored in texts for times in TIMES]  # fmt: skip
+
+
+# ---- over texts
+
+
+def over_kinds(
+    sets: Mapping[str, Sequence[Score]],
+    columns: Columns,
+    shares: bool = False,
+    with_interval: bool = True,
+) -> str:
+    """A row for each time and set of margins."""
+    rows = []
+    for times in TIMES:
+        for margins, scores in sets.items():
+            of = [score for score in scores if score.times == times]
+            minutes = np.mean([times * planned_minutes(score.text) for score in of])
+            row = {"time": f"{times} x ({minutes:.0f} min)", "margins": margins}
+            for name, column in columns.items():
+                values = kind_means(of, column)
+                if shares:
+                    row[name] = share_with_interval(values)
+                else:
+                    row[name] = (
+                        mean_with_interval(values) if with_interval else f"{np.mean(values):.2f}"
+                    )
+            rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def kind_means(scores: Sequence[Score], column: Callable[[Means], float]) -> list[float]:
+    kinds: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        kinds[score.text.kind].append(column(score.means))
+    return [float(np.mean(values)) for values in kinds.values()]
+
+
+def mean_with_interval(values: Sequence[float]) -> str:
+    mean = float(np.mean(values))
+    component = seed_component(values)  # kinds of text are a sample as seeds are
+    if component is None:
+        return f"{mean:.4f}"
+    return f"{mean:.4f} ± {estimate(mean, [component]).interval()[1] - mean:.4f}"
+
+
+def share_with_interval(values: Sequence[float]) -> str:
+    """Clopper and Pearson's interval, of as many trials as there are kinds."""
+    trials, hits = len(values), float(np.sum(values))
+    low = stats.beta.ppf(ALPHA / 2, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = stats.beta.ppf(1 - ALPHA / 2, hits + 1, trials - hits) if hits < trials else 1.0
+    return f"{100 * hits / trials:.1f} % ({100 * low:.0f} to {100 * high:.0f})"
+
+
+def truth_se(scores: Sequence[Score]) -> float:
+    """The standard error of a mean regret that comes from what is held to be true: losses of few
+    seeds, of the models that are picked where they are not the best ones."""
+    pooled = pooled_variances([score.text for score in scores])
+    of_kind: dict[str, list[float]] = defaultdict(list)
+    for score in scores:
+        variance = 0.0
+        for model in score.picked.keys() | score.best.keys():
+            off = score.picked.get(model, 0.0) - score.best.get(model, 0.0)
+            variance += off**2 * pooled[model.cell, model.layers] / score.text.num_seeds[model]
+        of_kind[score.text.kind].append(variance)
+    terms = [
+        sum(variances) / (len(of_kind) * len(variances)) ** 2 for variances in of_kind.values()
+    ]
+    return math.sqrt(sum(terms))
+
+
+def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
+    """Over seeds, of each cell and depth at its best rate and the last rung."""
+    squares: dict[tuple[str, int], float] = defaultdict(float)
+    degrees: dict[tuple[str, int], int] = defaultdict(int)
+    for stored in texts:
+        for model in stored.models:
+            runs = stored.of(stored.tuned(model), stored.last)
+            nats = np.array([min(run.test_nats, stored.worst) for run in runs])
+            squares[model.cell, model.layers] += float(((nats - nats.mean()) ** 2).sum())
+            degrees[model.cell, model.layers] += len(nats) - 1
+    overall = sum(squares.values()) / max(1, sum(degrees.values()))
+    return {key: squares[key] / degrees[key] if degrees[key] else overall for key in squares}
+
+
+def verdicts(scores: Sequence[Score]) -> str:
+    """Whether the mean regret is below the goal, by each of the two ways to score it."""
+    lines = []
+    for times in TIMES:
+        of = [score for score in scores if score.times == times]
+        low, high = (
+            float(np.mean(kind_means(of, PICKED[name]))) for name in ("race", "race, at most")
+        )
+        se = truth_se(of)
+        verdict = "met" if high <= GOAL + se else "missed" if low > GOAL + se else "not decided"
+        lines.append(
+            f"- {times} x: mean regret {low:.4f} to {high:.4f}; goal {GOAL:g} plus the truth's "
+            f"standard error, {se:.4f}: {verdict}."
+        )
+    return "\n".join(lines)
+
+
+# ---- by margin and by text
+
+
+def margins_table(found: Sequence[Deficits]) -> str:
+    fitted = fitted_margins(found)
+    kinds = by_kind(found)
+    held_out = {
+        "in the code": [passed(of_kind, MARGINS) for of_kind in kinds.values()],
+        "fitted": [
+            passed(of_kind, fitted_to_others(found, kind)) for kind, of_kind in kinds.items()
+        ],
+    }
+    rows = []
+    for rung, margin in enumerate(MARGINS):
+        row = {"rung": str(rung + 1), "in the code": f"{margin:g}", "fitted": f"{fitted[rung]:.3f}"}
+        for name, shares in held_out.items():
+            row[f"passed, {name}"] = f"{100 * np.mean([share[rung] for share in shares]):.1f} %"
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def by_text(scores: Sequence[Score]) -> str:
+    rows = []
+    for score in scores:
+        if score.times != TIMES[0]:
+            continue
+        stored = score.text
+        tuned = {model: stored.tuned(model) for model in stored.models}
+        best = stored.best(tuned, {})
+        rows.append({
+            "text": stored.name,
+            "kind": stored.kind,
+            "runs": str(len(stored.runs)),
+            "rungs": " / ".join(f"{n:,}" for n in stored.lengths[: LAST_RUNG + 1]),
+            "minutes": f"{planned_minutes(stored):.1f}",
+            "best": label(best),
+            "its loss": f"{stored.test_nats(stored.of(tuned[best], stored.last)):.3f}",
+            "picked": ", ".join(
+                f"{label(model)} {100 * share:.0f} %" for model, share in
+                sorted(score.picked.items(), key=lambda item: -item[1])
+            ),
+            "handed over": f"{score.means[handed_over('race')]:.4f}",
+            **{name: f"{PICKED[name](score.means):.4f}"
+               for name in ("race", "race minus GRU 2", "race minus halving")},
+            "trained longer": trained_longer(stored, best),
+        })  # fmt: skip
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def planned_minutes(stored: Stored) -> float:
+    speeds = {model: stored.seconds_per_update(model) for model in stored.models}
+    return stored.planned_seconds(speeds) / USABLE / SLOTS / 60
+
+
+def trained_longer(stored: Stored, best: Model) -> str:
+    """Whether the best at the last rung is best in the check, one seed at the rate of the rung."""
+    nats = {entry.arm.model: run.test_nats for entry, run in stored.runs.items()
+            if entry.updates > stored.last}  # fmt: skip
+    if best not in nats:
+        return ""
+    first = min(nats, key=lambda model: nats[model])
+    updates = f"{stored.lengths[-1]:,} updates"
+    if first == best:
+        return f"{updates}: the same"
+    return f"{updates}: {label(first)}, by {nats[best] - nats[first]:.3f}"
