@@ -354,7 +354,7 @@ def test_margins_are_what_was_judged_until_texts_say_otherwise() -> None:
         assert judged < bounds[3] == pytest.approx(0.2, abs=0.03)
         assert bounds[1] > bounds[2] > bounds[3] > 0.2  # what lies so far off widens it first
     # What differs from kind to kind needs a wider one than what does not.
-    assert shrunk(0.02, [0.02, 0.06]) > shrunk(0.02, [0.04, 0.04])
+    assert shrunk(0.02, [0.02, 0.07]) > shrunk(0.02, [0.04, 0.04])  # of one mean logarithm
 
 
 def test_a_bound_is_passed_by_a_new_kind_in_a_tenth_of_cases() -> None:
