@@ -3,9 +3,10 @@
     python scripts/census.py [experiment=census] [--updates 400] [--minutes 60] [key=value ...]
 
 1. Every cell at every rate, trained for so many updates.
-2. Every cell at its best rate and at the better one of the two beside it, trained to the end.
-3. At the rate that did best there, two seeds more: for the first twelve cells, and for all that
-   are not clearly behind the first.
+2. Every cell at its best rate and the next lower one, trained to the end: long trainings favour
+   lower rates than short ones. Where the best of those lies at an end, the next rate, too.
+3. At the rate that did best there, two seeds more: for the first twelve cells, and for all that are
+   so near the first that another seed could change their places.
 
 Every decision is by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
 `charcmp report` has tables of those that are finished; a rate that was given up in the first step
@@ -28,9 +29,10 @@ from charcmp.config.compose import Composer
 from charcmp.errors import EXIT_INTERRUPTED, require
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
-from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_neighbours
+from charcmp.sweeping.race.arms import LADDER, Arm, Model, next_rate
 from charcmp.sweeping.race.decide import (
-    MARGINS,
+    USUAL_SEED_SD,
+    WORTH_KNOWING,
     Outcome,
     best_arms,
     losses_by_rate,
@@ -44,6 +46,8 @@ from charcmp.sweeping.race.recommend import length_settings
 UPDATES = 400  # of the first step
 FIRST = 12  # cells that get further seeds however far behind they are
 FURTHER_SEEDS = (1, 2)  # counted from the first one
+# Nats behind the first cell: as far as two single seeds of equally good cells may lie apart.
+NEAR = WORTH_KNOWING + 2 * math.sqrt(2) * USUAL_SEED_SD
 VARIED = ("optimizer.lr", "seed", "epochs", "updates_per_epoch")  # from run to run of a cell
 
 
@@ -120,9 +124,13 @@ class Census:
         """
         arms = [Arm(model, rate) for model in self.words for rate in self.rates]
         print(f"1: {len(self.words)} cells at {len(self.rates)} rates, {len(arms)} short trainings")
-        arms = kept_rates(self._outcomes(arms, self.lengths.short, self.seed))
-        print(f"2: {len(arms)} trainings to the end")
-        found = self._outcomes(arms, self.lengths.full, self.seed)
+        short = self._outcomes(arms, self.lengths.short, self.seed)
+        found: dict[Arm, Outcome] = {}
+        arms = kept_rates(short)
+        while arms:
+            print(f"2: {len(arms)} trainings to the end")
+            found |= self._outcomes(arms, self.lengths.full, self.seed)
+            arms = rates_beyond(found, short)
         arms = near_the_best(found)
         named = ", ".join(label(arm.model) for arm in arms)
         print(f"3: seeds {self.seed} to {self.seed + FURTHER_SEEDS[-1]} of {named}")
@@ -143,19 +151,31 @@ def label(model: Model) -> str:
 
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
-    """Each cell at its best rate and the better one beside it; none that always diverged."""
-    return [
+    """Each cell at its best rate and the next lower one; none that always diverged."""
+    kept = []
+    for model, of_model in losses_by_rate(outcomes).items():
+        usable = sorted(rate for rate, nats in of_model.items() if math.isfinite(nats))
+        if usable:
+            place = usable.index(min(usable, key=lambda rate: (of_model[rate], rate)))
+            kept += [Arm(model, rate) for rate in usable[max(0, place - 1) : place + 1]]
+    return kept
+
+
+def rates_beyond(found: dict[Arm, Outcome], short: dict[Arm, Outcome]) -> list[Arm]:
+    """Where a cell's best training to the end is at an end of its rates: the rate beyond, if the
+    first step did not diverge there."""
+    beyond = [
         Arm(model, rate)
-        for model, of_model in losses_by_rate(outcomes).items()
-        for rate in best_neighbours(of_model)
-        if math.isfinite(of_model[rate])
+        for model, of_model in losses_by_rate(found).items()
+        if (rate := next_rate(of_model)) is not None
     ]
+    return [arm for arm in beyond if arm in short and short[arm].is_usable]
 
 
 def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     """The best arm of each cell that gets further seeds, the best cell first."""
     best = {model: arm for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable}
-    near = survivors(outcomes, MARGINS[-1], len(best))
+    near = survivors(outcomes, NEAR, len(best))
     return [arm for place, (model, arm) in enumerate(best.items())
             if place < FIRST or model in near]  # fmt: skip
 

@@ -26,22 +26,40 @@ def census() -> ModuleType:
 def test_rates_that_are_kept(census: ModuleType) -> None:
     losses = {
         MGU: {0.003: 2.0, 0.006: 1.9, 0.012: 1.8, 0.024: 1.85},
-        GRU: {0.003: 1.7, 0.006: 1.9, 0.012: 1.6, 0.024: math.inf},  # 0.003 is not beside its best
+        GRU: {0.003: 1.5, 0.006: 1.9, 0.012: 1.6, 0.024: math.inf},  # nothing below its best
         COSINE: dict.fromkeys((0.003, 0.006), math.inf),
     }
     outcomes = {
         Arm(model, rate): Outcome(nats)
         for model, of_model in losses.items() for rate, nats in of_model.items()
     }  # fmt: skip
-    assert census.kept_rates(outcomes) == [
-        *(Arm(MGU, 0.012), Arm(MGU, 0.024), Arm(GRU, 0.012), Arm(GRU, 0.006)),
-    ]
+    kept = census.kept_rates(outcomes)
+    assert kept == [Arm(MGU, 0.006), Arm(MGU, 0.012), Arm(GRU, 0.003)]
+
+
+@pytest.mark.parametrize(
+    ("full", "beyond"),
+    [
+        ({0.006: 1.5, 0.012: 1.4}, [0.024]),
+        ({0.006: 1.4, 0.012: 1.5}, [0.003]),
+        ({0.003: 1.45, 0.006: 1.4, 0.012: 1.5}, []),
+        ({0.024: 1.4, 0.012: 1.5}, []),  # 0.048 diverged in the first step
+        ({0.003: 1.4, 0.006: 1.5}, []),  # the first step had nothing below
+    ],
+)
+def test_the_best_rate_has_one_on_either_side(
+    census: ModuleType, full: dict[float, float], beyond: list[float]
+) -> None:
+    short = {Arm(MGU, rate): Outcome(2.0) for rate in (0.003, 0.006, 0.012, 0.024)}
+    short[Arm(MGU, 0.048)] = Outcome(math.inf)
+    found = {Arm(MGU, rate): Outcome(nats) for rate, nats in full.items()}
+    assert census.rates_beyond(found, short) == [Arm(MGU, rate) for rate in beyond]
 
 
 def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first ones however far behind, and all that are near; at their best rate."""
     monkeypatch.setattr(census, "FIRST", 1)
-    near, far = (Arm(MGU, 0.012), 1.41), (Arm(COSINE, 0.012), 1.45)
+    near, far = (Arm(MGU, 0.012), 1.45), (Arm(COSINE, 0.012), 1.46)
     losses = dict([far, near, (Arm(GRU, 0.006), 1.40), (Arm(GRU, 0.012), 1.405)])
     outcomes = {arm: Outcome(nats) for arm, nats in losses.items()}
     assert census.near_the_best(outcomes) == [Arm(GRU, 0.006), Arm(MGU, 0.012)]
