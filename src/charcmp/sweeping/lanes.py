@@ -34,6 +34,7 @@ class LaneOrder:
     """One run for a lane."""
 
     config: Config
+    planned_id: str  # of the run that this is to be
     log: Path
     command: str  # that trains the same run alone, for its record
     num_lanes: int  # that the process has
@@ -88,7 +89,7 @@ def _run(
 
         try:
             session = Session(should_stop, say, order.command, order.num_lanes)
-            code = attempt(order.config, session)
+            code = attempt(order.config, session, order.planned_id)
         except torch.AcceleratorError as error:  # after it, nothing in this process can go on
             say(f"charcmp: {error}")
             print(f"{order.log}: {error}", file=sys.stderr, flush=True)
