@@ -1,5 +1,6 @@
 """What a race makes of runs that ended in a sweep's processes; what the pool leaves behind."""
 
+import math
 import shutil
 import signal
 import time
@@ -17,8 +18,9 @@ from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import Pool
 from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.live import LiveRunner, outcome_of
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 
@@ -42,6 +44,19 @@ def race_of(job: Job, slots: list[Slot] = CPU) -> tuple[LiveRunner, list[Outcome
         lambda entry: job, slots, until, lambda _, outcome: heard.append(outcome), 18
     )
     return runner, heard
+
+
+def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> None:
+    job.folder.record_death("killed by SIGKILL (out of memory?)")
+    outcome = outcome_of(job)
+    assert outcome is not None
+    assert not outcome.is_usable
+    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(ENTRY, outcome)
+    assert [row["validation"] for row in board.rows()] == ["failed"]
+    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(ENTRY, Outcome(math.inf))
+    assert [row["validation"] for row in board.rows()] == ["diverged"]
 
 
 @slots_of_each_kind
