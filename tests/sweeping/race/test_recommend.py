@@ -150,6 +150,11 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
         (["cell=elman"], "cell=elman: one of"),
+        (["cell=module", "cell.target=torch.nn.GRU"], "cell=module: one of rnn, lstm, gru"),
+        (["layers=1,x"], "layers=x: must be a whole number"),
+        (["seed=0,1"], "seed=0,1: a race takes one value of seed"),
+        (["dropout=0,0.1"], "dropout=0,0.1: a race takes one value of dropout"),
+        (["optimizer=adam,sgd"], "optimizer=adam,sgd: a race takes one value of optimizer"),
         (["--watch"], "recommend has no --watch"),
     ],
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,9 +16,11 @@ from hydra.core.override_parser.types import Override
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
-from charcmp.errors import Interrupted
+from charcmp.errors import Interrupted, require
 from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.models.budget import DEFAULT_BUDGET
+from charcmp.models.cells.registry import CELLS as CELL_ROWS
+from charcmp.models.cells.registry import MODULE
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.examine import examined_slots
@@ -32,6 +34,7 @@ from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
+from charcmp.values import did_you_mean
 
 RACES = "races"  # folder in results_dir
 
@@ -173,12 +176,23 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
 
     Several budgets share the minutes by the parameters that they have, which is about what their
     updates cost.
+
+    Raises:
+        UserError: for several values of a key that takes one, or a model that cannot race.
     """
     given = {override.key_or_group: override for override in composer.given}
+    for key, override in given.items():
+        require(
+            key in AXES or not override.is_sweep_override(),
+            f"{override.input_line}: a race takes one value of {key}; several only of "
+            f"{', '.join(AXES)}",
+        )
     axes = {key: _values(given.get(key), default) for key, default in AXES.items()}
+    _check_axes(axes)
     (seed,) = _values(given.get("seed"), (0,))
-    others = [line for key, override in given.items() if key not in (*AXES, "seed")
-              for line in single_values(override)]  # fmt: skip
+    others = [
+        str(override.input_line) for key, override in given.items() if key not in (*AXES, "seed")
+    ]
 
     def make(model: Model, *settings: str) -> Job:
         overrides = [
@@ -204,6 +218,18 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
     total = sum(one.probe.spec.num_params for one in found)
     shared = [replace(one, minutes=minutes * one.probe.spec.num_params / total) for one in found]
     return shared, examined_slots(found[0].probe.spec.config)
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
+    """UserError for models that a race could not name: here, before their speed is measured."""
+    for cell in axes["cell"]:
+        require(
+            cell in CELL_ROWS,
+            f"cell={cell}: one of {', '.join(CELL_ROWS)}{did_you_mean(cell, [*CELL_ROWS])}"
+            + ("; charcmp sweep compares a class of your own" if cell == MODULE else ""),
+        )
+    for layers in axes["layers"]:
+        require(str(layers).isdecimal(), f"layers={layers}: must be a whole number, at least 1")
 
 
 def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
