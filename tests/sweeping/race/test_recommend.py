@@ -142,6 +142,21 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
 
 
+def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    with subprocess.Popen(
+        command("recommend", *place(tmp_path), MINUTES),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None
+        assert any("validation" in line for line in process.stdout)  # a run has ended
+        process.kill()
+    (state,) = (tmp_path / "results" / "races").glob("*/race.json")
+    assert json.loads(state.read_text())["seconds_spent"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -28,6 +28,7 @@ from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
 from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
@@ -80,15 +81,19 @@ def _race(
     folder: Path,
     state: StateFile,
 ) -> Advice:
-    begun = time.monotonic()
-    until = begun + 60 * request.minutes - state.state.seconds_spent
+    until = time.monotonic() + 60 * request.minutes - state.state.seconds_spent
     board = Board(request.models, probe.updates_per_epoch, until)
     print(
         f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
         f"{request.minutes:g} minutes, {len(slots)} runs at once"
         + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
     )
-    runner = LiveRunner(make_job, slots, until, board.ran, probe.updates_per_epoch)
+
+    def ran(entry: Entry, outcome: Outcome) -> None:
+        state.note_time()  # a race that is killed remembers that much
+        board.ran(entry, outcome)
+
+    runner = LiveRunner(make_job, slots, until, ran, probe.updates_per_epoch)
     track = _Track(state, board)
     try:
         baselines = _baselines(probe)
@@ -98,7 +103,7 @@ def _race(
         board.show(finally_=True)
         raise Interrupted(f"{stop}; this is the leaderboard so far") from None
     finally:
-        state.spend(time.monotonic() - begun)
+        state.note_time()
     board.ended(finish.leader, finish.tied)
     board.show(finally_=True)
     seconds = state.state.seconds_spent
