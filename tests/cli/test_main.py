@@ -12,6 +12,8 @@ import pytest
 from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora
 from helpers.runs import write_run
 
+from charcmp.cli.commands import COMMANDS
+
 
 def one_line(error: str) -> str:
     assert "Traceback" not in error
@@ -403,7 +405,25 @@ def test_only_a_sweep_loads_plugins(charcmp: Charcmp, tmp_path: Path, args: list
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "params", "status", "report"])
+COMPOSED = [command.name for command in COMMANDS.values() if command.is_composed]
+
+
+@pytest.mark.parametrize("command", COMPOSED)
 def test_hydra_prints_for_every_command(charcmp: Charcmp, command: str) -> None:
     shown = charcmp(command, "seed=3", "-c", "job", "--package", "optimizer")
     assert shown.stdout.startswith("# @package optimizer\nname: rmsprop\n"), shown.stderr
+
+
+@pytest.mark.parametrize("text", ["my.txt", "a=b.txt"])
+def test_what_a_race_of_a_text_is_made_of(charcmp: Charcmp, tmp_path: Path, text: str) -> None:
+    """A folder of choices, and the word that is no flag's value."""
+    folder = tmp_path / "work" / "more" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("defaults: [/schema/optimizer@_here_: adam]\nname: adam\n")
+    (tmp_path / "work" / text).write_text("any")
+    flags = ["--config-dir", "more", "--cfg", "job", "optimizer=mine"]
+    shown = charcmp("recommend", text, *flags)
+    assert shown.returncode == 0, shown.stderr
+    assert f"\n  path: {text}\n" in shown.stdout
+    assert "\n  name: adam\n" in shown.stdout
+    assert charcmp("recommend", *flags, text).stdout == shown.stdout

@@ -97,9 +97,14 @@ def _overrides_first(args: list[str]) -> list[str]:
     flags: list[str] = []
     overrides: list[str] = []
     for before, word in zip(["", *args], args, strict=False):
-        is_value = before in FLAGS_WITH_A_VALUE and "=" not in word
-        (flags if word.startswith("-") or is_value else overrides).append(word)
+        is_flags = word.startswith("-") or is_flags_value(before, word)
+        (flags if is_flags else overrides).append(word)
     return [*(literal_path(_as_one_override(override)) for override in overrides), *flags]
+
+
+def is_flags_value(before: str, word: str) -> bool:
+    """Whether a word is the value of one of Hydra's flags, which stands before it."""
+    return before in FLAGS_WITH_A_VALUE and "=" not in word
 
 
 def _as_one_override(arg: str) -> str:
