@@ -362,6 +362,30 @@ def test_bad_lines_of_the_other_commands(
     assert not (tmp_path / "work" / "TYPO").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["status", "results_dir=LONG"], "runs: no runs"),
+        (["report", "results_dir=LONG"], "runs: no finished run"),
+        (["status", "results_dir=R"], "runs: no runs"),
+        (["report", "results_dir=R"], "runs: no finished run"),
+        (["sample", "run=any", "results_dir=R"], "no run in R/runs begins so"),
+        (["params", "--config-dir", "LONG"], "no such folder"),
+    ],
+)
+def test_folders_that_cannot_be_looked_at(
+    charcmp: Charcmp, tmp_path: Path, args: list[str], said: str
+) -> None:
+    """A name that is too long for a file system, and a link in runs/ to such a one."""
+    long = "x" * 300
+    runs = tmp_path / "work" / "R" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "odd").symlink_to(long)
+    done = charcmp(*(arg.replace("LONG", long) for arg in args))
+    assert done.returncode == 2
+    assert said in one_line(done.stderr)
+
+
 def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:
     for args in (["--cfg", "job", "seed=3"], ["seed=3", "--cfg", "job", "layers=2"]):
         shown = charcmp("train", "gpus=0,1", *args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
 from charcmp.config.literal import literal_path
 from charcmp.config.schema import register_schemas
-from charcmp.files import config_dir
+from charcmp.files import config_dir, is_there
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
@@ -69,7 +70,7 @@ def read_line(command: str, args: Sequence[str]) -> Line:
             rest.append(word)
     line = Line(frozenset(given), values, _overrides_first(rest))
     for folder in config_folders(rest):
-        if not Path(folder).is_dir():
+        if not is_there(Path(folder), stat.S_ISDIR):
             fail(f"--config-dir={folder}: no such folder")
     if "--resolve" in rest and not line.only_prints:
         fail("--resolve needs --cfg job")
