@@ -54,6 +54,20 @@ def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
     assert row["deviation_percent"] == pytest.approx(-0.837, abs=1e-3)
 
 
+def test_params_of_a_class_with_arguments(charcmp: Charcmp) -> None:
+    """As docs/your_own_cell.md has them; a grid over them, too."""
+    grid = ["cell=module", "cell.target=torch.nn.GRU", "layers=1", "budget=50k", "dataset=wp"]
+    found = [
+        json.loads(charcmp("params", *grid, f"cell.kwargs={kwargs}", "--json").stdout)
+        for kwargs in ("{bias: false}", "{bias:true},{bias:false}")
+    ]
+    assert [len(rows) for rows in found] == [1, 2]
+    assert found[0][0] == found[1][1]
+    assert found[1][0]["num_params"] != found[1][1]["num_params"]
+    shown = charcmp("train", *grid, "cell.kwargs={bias: false}", "--cfg", "job").stdout
+    assert "\n  kwargs:\n    bias: false\n" in shown
+
+
 def test_params_of_any_number(charcmp: Charcmp) -> None:
     table = charcmp("params", "dataset=wp", "cell=rnn", "layers=1,2", "budget=60000").stdout
     assert len(table.splitlines()) == 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from charcmp.cli.commands import COMMANDS, GROUPS, SELECT, Flag, config_folders
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
+from charcmp.config.keys import all_keys
 from charcmp.config.literal import literal_path
 from charcmp.config.schema import register_schemas
 from charcmp.files import config_dir, is_there
@@ -109,10 +110,13 @@ def is_flags_value(before: str, word: str) -> bool:
 
 
 def _as_one_override(arg: str) -> str:
-    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two."""
+    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two, and to set
+    names that nobody has declared is to add them."""
     if arg in SELECT:
         return SELECT[arg]
     key, _, value = arg.partition("=")
+    if value and key in {known.name for known in all_keys() if known.default == "{}"}:
+        return f"+{arg}"
     return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
 
 
