@@ -12,6 +12,8 @@ import pytest
 from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora
 from helpers.runs import write_run
 
+from charcmp.cli.commands import COMMANDS
+
 
 def one_line(error: str) -> str:
     assert "Traceback" not in error
@@ -50,6 +52,20 @@ def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
     row = json.loads(shown.stdout)[0]
     assert (row["hidden_size"], row["num_params"], row["target_params"]) == (53, 44_448, 44_823)
     assert row["deviation_percent"] == pytest.approx(-0.837, abs=1e-3)
+
+
+def test_params_of_a_class_with_arguments(charcmp: Charcmp) -> None:
+    """As docs/your_own_cell.md has them; a grid over them, too."""
+    grid = ["cell=module", "cell.target=torch.nn.GRU", "layers=1", "budget=50k", "dataset=wp"]
+    found = [
+        json.loads(charcmp("params", *grid, f"cell.kwargs={kwargs}", "--json").stdout)
+        for kwargs in ("{bias: false}", "{bias:true},{bias:false}")
+    ]
+    assert [len(rows) for rows in found] == [1, 2]
+    assert found[0][0] == found[1][1]
+    assert found[1][0]["num_params"] != found[1][1]["num_params"]
+    shown = charcmp("train", *grid, "cell.kwargs={bias: false}", "--cfg", "job").stdout
+    assert "\n  kwargs:\n    bias: false\n" in shown
 
 
 def test_params_of_any_number(charcmp: Charcmp) -> None:
@@ -360,6 +376,30 @@ def test_bad_lines_of_the_other_commands(
     assert not (tmp_path / "work" / "TYPO").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["status", "results_dir=LONG"], "runs: no runs"),
+        (["report", "results_dir=LONG"], "runs: no finished run"),
+        (["status", "results_dir=R"], "runs: no runs"),
+        (["report", "results_dir=R"], "runs: no finished run"),
+        (["sample", "run=any", "results_dir=R"], "no run in R/runs begins so"),
+        (["params", "--config-dir", "LONG"], "no such folder"),
+    ],
+)
+def test_folders_that_cannot_be_looked_at(
+    charcmp: Charcmp, tmp_path: Path, args: list[str], said: str
+) -> None:
+    """A name that is too long for a file system, and a link in runs/ to such a one."""
+    long = "x" * 300
+    runs = tmp_path / "work" / "R" / "runs"
+    runs.mkdir(parents=True)
+    (runs / "odd").symlink_to(long)
+    done = charcmp(*(arg.replace("LONG", long) for arg in args))
+    assert done.returncode == 2
+    assert said in one_line(done.stderr)
+
+
 def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:
     for args in (["--cfg", "job", "seed=3"], ["seed=3", "--cfg", "job", "layers=2"]):
         shown = charcmp("train", "gpus=0,1", *args)
@@ -403,7 +443,25 @@ def test_only_a_sweep_loads_plugins(charcmp: Charcmp, tmp_path: Path, args: list
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "params", "status", "report"])
+COMPOSED = [command.name for command in COMMANDS.values() if command.is_composed]
+
+
+@pytest.mark.parametrize("command", COMPOSED)
 def test_hydra_prints_for_every_command(charcmp: Charcmp, command: str) -> None:
     shown = charcmp(command, "seed=3", "-c", "job", "--package", "optimizer")
     assert shown.stdout.startswith("# @package optimizer\nname: rmsprop\n"), shown.stderr
+
+
+@pytest.mark.parametrize("text", ["my.txt", "a=b.txt"])
+def test_what_a_race_of_a_text_is_made_of(charcmp: Charcmp, tmp_path: Path, text: str) -> None:
+    """A folder of choices, and the word that is no flag's value."""
+    folder = tmp_path / "work" / "more" / "optimizer"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("defaults: [/schema/optimizer@_here_: adam]\nname: adam\n")
+    (tmp_path / "work" / text).write_text("any")
+    flags = ["--config-dir", "more", "--cfg", "job", "optimizer=mine"]
+    shown = charcmp("recommend", text, *flags)
+    assert shown.returncode == 0, shown.stderr
+    assert f"\n  path: {text}\n" in shown.stdout
+    assert "\n  name: adam\n" in shown.stdout
+    assert charcmp("recommend", *flags, text).stdout == shown.stdout

@@ -220,6 +220,22 @@ def test_what_is_no_text(tmp_path: Path, make: Callable[[Path], object], complai
         sources.load_corpus(named, str(tmp_path))
 
 
+def test_a_download_that_does_not_say_what_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "pp.txt"
+    file.write_bytes(b"ababa")
+    path = str(file)
+    nameless = DatasetConfig(source="download", path=path, num_chars=5, num_symbols=2)
+    with pytest.raises(UserError, match=r"^dataset\.name=null: a download needs one"):
+        sources.load_corpus(nameless)
+    for known in ({"num_chars": 5}, {"num_symbols": 2}):
+        with pytest.raises(UserError, match=r"pp\.txt: .* without dataset\.num_chars= and "):
+            sources.load_corpus(DatasetConfig("pp", "download", path, **known))
+    assert file.exists()
+    stand_ins = {hashlib.sha256(b"ababa").hexdigest(): "of another edition"}
+    known_otherwise = DatasetConfig("pp", "download", path, stand_ins=stand_ins)
+    assert sources.load_corpus(known_otherwise).note == "stand-in: of another edition"
+
+
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "/dev/null/x"])
 def test_impossible_names(path: str) -> None:
     with pytest.raises(UserError):

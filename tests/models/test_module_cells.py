@@ -105,6 +105,8 @@ def test_a_layer_is_the_class_itself() -> None:
         ("no_such_package.Cell", {}, "cannot be imported (ModuleNotFoundError"),
         ("torch.nn.functional", {}, "torch.nn has no class functional"),
         ("Step", {"kwargs": {"norm": {"kind": "layer"}}}, "cell.kwargs="),
+        ("Step", {"kwargs": {"eps": float("inf")}}, "finite numbers"),
+        ("Step", {"kwargs": {"scales": [1.0, float("nan")]}}, "finite numbers"),
         ("Step", {"init": "xavier"}, "cell.init=xavier: one of own, charcmp"),
     ],
 )

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from helpers.console import CHECKOUT, wait_for, write_tiny_text
-from helpers.sweeps import children_of, make_jobs, results, run
+from helpers.sweeps import LANES, children_of, make_jobs, results, run
 
-from charcmp.errors import Interrupted
+from charcmp.errors import EXIT_ALONE, Interrupted
+from charcmp.sweeping.children import LaneProcess
+from charcmp.sweeping.lanes import LaneOrder
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
 from charcmp.training.session import Session
@@ -75,6 +77,43 @@ def test_a_lane_that_diverges_or_fails_leaves_the_others_alone(
     assert not failing.folder.result.exists()
     assert "gone.txt: no such file" in failing.folder.failure_reason()
     assert all('"status": "done"' in job.folder.result.read_text() for job in others)
+
+
+def test_a_log_takes_any_name(tiny_text: Path, tmp_path: Path, capfd) -> None:
+    """A folder's that is not UTF-8: the log has it, escaped, and the sweep shows that."""
+    folder = tmp_path / os.fsdecode(b"r\xe9sultats")
+    jobs = make_jobs(tiny_text, folder, epochs=1)[:2]
+    run(jobs)
+    said = capfd.readouterr().out
+    for job in jobs:
+        last = job.folder.log.read_text("utf-8").splitlines()[-1]
+        assert last.endswith(f"r\\udce9sultats/runs/{job.spec.run_id}")
+        assert last in said
+
+
+def test_a_log_that_cannot_be_opened_ends_its_run_alone(tiny_text: Path, tmp_path: Path) -> None:
+    jobs = make_jobs(tiny_text, tmp_path / "lanes", epochs=1)[:2]
+    queue(jobs)
+    lanes = LaneProcess(LANES[0])
+    logs = [tmp_path, jobs[1].folder.log]  # the first is a folder
+    for job, log in zip(jobs, logs, strict=True):
+        lanes.give(LaneOrder(job.spec.config, job.spec.run_id, log, "charcmp train", 2))
+    codes: dict[Path, int] = {}
+
+    def have_ended() -> bool:
+        for log in logs:
+            if (code := lanes.ending(log)) is not None:
+                codes[log] = code
+        return len(codes) == 2
+
+    try:
+        wait_for(have_ended)
+    finally:
+        lanes.process.terminate()
+        lanes.process.join()
+    assert codes == {logs[0]: EXIT_ALONE, logs[1]: 0}
+    lanes.tell_what_it_said(logs[1])
+    assert f"{tmp_path}: cannot be written (Is a directory)" in logs[1].read_text()
 
 
 def test_when_their_process_is_killed_they_go_on_in_another_then_alone(

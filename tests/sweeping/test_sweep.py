@@ -150,9 +150,13 @@ def test_a_child_that_is_killed_is_named(
     assert sweep.returncode == 1
     assert "killed by SIGKILL (out of memory?)" in output
 
+    plan = ["--dry-run", "--no-cost", *args[:-1], "epochs=2000,2"]
+    held = "1 to do, 1 failed before (--retry-failed tries again)"
+    assert f"2 runs: 0 finished, {held}\n" in charcmp("sweep", *plan).stdout
+    assert "2 runs: 0 finished, 2 to do\n" in charcmp("sweep", "--retry-failed", *plan).stdout
     again = charcmp("sweep", *args[:-1], "epochs=2000,2")
     assert again.returncode == 1
-    assert "1 to do, 1 failed before (--retry-failed tries again)" in again.stdout
+    assert held in again.stdout
     assert "1 of 2 runs finished, 1 failed" in again.stdout
 
 

@@ -39,7 +39,10 @@ def test_of_this_machine(charcmp: Charcmp) -> None:
         (["device=tpu"], "device=tpu: one of auto, cpu, cuda"),
         (["precision=bf16"], "precision=bf16: one of float32, tf32"),
         (["precision=tf32", "device=cpu"], "precision=tf32: only GPUs have it"),
-        (["--fast"], "doctor --fast: not understood"),
+        (["--fast"], "doctor has no --fast; its flags: --json, --cached"),
+        (["--josn"], "doctor has no --josn; did you mean --json?"),
+        (["devise=cpu"], "doctor devise=cpu: not understood; did you mean device?"),
+        (["--cfg", "job"], "doctor --cfg: not understood"),
     ],
 )
 def test_a_users_mistake(charcmp: Charcmp, args: list[str], reason: str) -> None:

@@ -6,8 +6,10 @@ import json
 import platform
 import sys
 import time
+from collections.abc import Sequence
 
 from charcmp.cli.commands import COMMANDS
+from charcmp.cli.line import read_line
 from charcmp.cli.one_line import one_line_errors
 from charcmp.errors import EXIT_FAILED, UserError, require
 from charcmp.values import did_you_mean
@@ -15,22 +17,27 @@ from charcmp.values import did_you_mean
 
 def doctor(args: list[str]) -> None:
     """`charcmp doctor`."""
+    line = read_line("doctor", args)
     with one_line_errors():
-        flags = {arg for arg in args if arg in ("--json", "--cached")}
-        keys = {key.name: key for key in COMMANDS["doctor"].keys}
-        given = {name: key.default for name, key in keys.items()}
-        for arg in args:
-            name, equals, value = arg.partition("=")
-            if arg in flags:
-                continue
-            if not equals or name not in keys:
-                meant = did_you_mean(name, [*keys, "--json", "--cached"]) or ";"
-                raise UserError(f"doctor {arg}: not understood{meant} charcmp doctor --help")
-            require(bool(keys[name].rule.holds(value)), f"{arg}: {keys[name].rule.wanted}")
-            given[name] = value
+        given = _values(line.hydra)
+        flags = line.flags
         passed = run(given["device"], given["precision"], "--json" in flags, "--cached" in flags)
     if not passed:
         sys.exit(EXIT_FAILED)
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    """The values of its keys, as words give them; UserError for a word that gives none."""
+    keys = {key.name: key for key in COMMANDS["doctor"].keys}
+    given = {name: key.default for name, key in keys.items()}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in keys:
+            meant = did_you_mean(name, list(keys)) or ";"
+            raise UserError(f"doctor {word}: not understood{meant} charcmp doctor --help")
+        require(bool(keys[name].rule.holds(value)), f"{word}: {keys[name].rule.wanted}")
+        given[name] = value
+    return given
 
 
 def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from pathlib import Path
 from charcmp.cli.commands import COMMANDS, GROUPS, SELECT, Flag, config_folders
 from charcmp.cli.one_line import in_one_line, one_line_errors
 from charcmp.config.compose import VERSION_BASE, Composer, compose_line
+from charcmp.config.keys import all_keys
 from charcmp.config.literal import literal_path
 from charcmp.config.schema import register_schemas
-from charcmp.files import config_dir
+from charcmp.files import config_dir, is_there
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
@@ -69,7 +71,7 @@ def read_line(command: str, args: Sequence[str]) -> Line:
             rest.append(word)
     line = Line(frozenset(given), values, _overrides_first(rest))
     for folder in config_folders(rest):
-        if not Path(folder).is_dir():
+        if not is_there(Path(folder), stat.S_ISDIR):
             fail(f"--config-dir={folder}: no such folder")
     if "--resolve" in rest and not line.only_prints:
         fail("--resolve needs --cfg job")
@@ -97,16 +99,24 @@ def _overrides_first(args: list[str]) -> list[str]:
     flags: list[str] = []
     overrides: list[str] = []
     for before, word in zip(["", *args], args, strict=False):
-        is_value = before in FLAGS_WITH_A_VALUE and "=" not in word
-        (flags if word.startswith("-") or is_value else overrides).append(word)
+        is_flags = word.startswith("-") or is_flags_value(before, word)
+        (flags if is_flags else overrides).append(word)
     return [*(literal_path(_as_one_override(override)) for override in overrides), *flags]
 
 
+def is_flags_value(before: str, word: str) -> bool:
+    """Whether a word is the value of one of Hydra's flags, which stands before it."""
+    return before in FLAGS_WITH_A_VALUE and "=" not in word
+
+
 def _as_one_override(arg: str) -> str:
-    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two."""
+    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two, and to set
+    names that nobody has declared is to add them."""
     if arg in SELECT:
         return SELECT[arg]
     key, _, value = arg.partition("=")
+    if value and key in {known.name for known in all_keys() if known.default == "{}"}:
+        return f"+{arg}"
     return f"gpus='{value}'" if key == "gpus" and value[:1] not in ("'", '"') else arg
 
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
+import stat
 from pathlib import Path
 
 from charcmp.cli.commands import RACE_DECIDES, RACE_MINUTES
-from charcmp.cli.line import read_line, run_composed
+from charcmp.cli.line import is_flags_value, read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
+from charcmp.files import is_there
 
 
 def recommend(args: list[str]) -> None:
     """`charcmp recommend`."""
     overrides, minutes = [], RACE_MINUTES
-    for arg in args:
+    for before, arg in zip(["", *args], args, strict=False):
         key, equals, value = arg.partition("=")
         if key == "minutes" and equals:
             minutes = _minutes(value)
-        elif not arg.startswith("-") and (not equals or Path(arg).is_file()):
+        elif arg.startswith("-") or is_flags_value(before, arg):
+            overrides.append(arg)
+        elif not equals or is_there(Path(arg), stat.S_ISREG):
             overrides += ["dataset=text", f"dataset.path={arg}"]
         else:
             overrides.append(arg)

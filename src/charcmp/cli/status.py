@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 import sys
 import textwrap
 import time
@@ -17,6 +18,7 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
+from charcmp.files import is_there
 from charcmp.output import counted
 from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, runs_dir
@@ -59,7 +61,8 @@ class Runs:
 
     def look(self) -> list[RunStatus]:
         """The state of every run, the unfinished first."""
-        for path in sorted(path for path in self.path.glob("*") if path.is_dir()):
+        found = self.path.glob("*") if is_there(self.path, stat.S_ISDIR) else ()
+        for path in sorted(path for path in found if is_there(path, stat.S_ISDIR)):
             self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
         if not self.folders:
             raise UserError(f"{self.path}: no runs; charcmp sweep or charcmp train starts some")

@@ -15,15 +15,15 @@ def sweep(args: list[str]) -> None:
     if line.only_prints:
         run_hydra(line.hydra)
     elif "--dry-run" in line.flags:
-        run_composed(line, lambda composer: plan(composer, "--no-cost" not in line.flags))
+        run_composed(line, lambda composer: plan(composer, line.flags))
     else:
         keys = [key for flag, key in SWEEPER_FLAGS.items() if flag in line.flags]
         rest = [word for word in line.hydra if word not in ("--multirun", "-m")]
         run_hydra(["--multirun", *(f"hydra.sweeper.{key}=true" for key in keys), *rest])
 
 
-def plan(composer: Composer, with_cost: bool) -> None:
+def plan(composer: Composer, flags: frozenset[str]) -> None:
     from charcmp.sweeping.grid import make_grid
     from charcmp.sweeping.plan import print_plan
 
-    print_plan(make_grid(composer), with_cost)
+    print_plan(make_grid(composer), "--no-cost" not in flags, "--retry-failed" in flags)

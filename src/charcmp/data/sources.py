@@ -63,7 +63,8 @@ def _load(
         return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
     assert source == "download"
     url, num_chars, num_symbols, stand_ins = expected
-    assert name is not None
+    if name is None:
+        raise UserError("dataset.name=null: a download needs one, which its file is called by")
     file = Path(path) if path else find_or_fetch(name, data_dir, url)
     text = read_file(file)
     note = judge(file, text, num_chars, num_symbols, json.loads(stand_ins))
@@ -160,6 +161,11 @@ def judge(
         return f"stand-in: {stand_ins[sha256]}"
     if (note := built_note(file.with_suffix(".json"), sha256)) is not None:
         return f"stand-in: {note}"
+    if num_chars is None or num_symbols is None:
+        raise UserError(
+            f"{file}: whether it is the corpus cannot be told without dataset.num_chars= and "
+            "dataset.num_symbols=; any text will do as dataset=text dataset.path=..."
+        )
     found = (len(text), len(set(text)))
     if found == (num_chars, num_symbols):
         return None

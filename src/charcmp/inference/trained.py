@@ -272,7 +272,8 @@ def find_run(name: str, results_dir: str) -> Path:
     """
     folder = runs_dir(results_dir)
     is_folder = is_there(folder, stat.S_ISDIR)  # glob fails on too long a name
-    ids = sorted(path.name for path in folder.glob("*") if path.is_dir()) if is_folder else []
+    paths = folder.glob("*") if is_folder else ()
+    ids = sorted(path.name for path in paths if is_there(path, stat.S_ISDIR))
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
     if len(matches) > 1:
         states = {run_id: run_status(RunFolder(folder / run_id)).state for run_id in matches}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import msgspec
 from msgspec import structs
 
 from charcmp.data.corpus import num_train_chars
+from charcmp.files import is_there
 from charcmp.models.cells.registry import CELLS
 from charcmp.report.losses import LossSummary, check_mean, num_series, read_losses
 from charcmp.runs import result as records
@@ -78,7 +80,8 @@ def load_runs(folder: Path) -> Loaded:
     """Reads `<folder>/*/result.json`, in the order of the folders' names."""
     loaded = Loaded()
     where_from: dict[str, Path] = {}
-    for path in sorted(path for path in folder.glob("*") if path.is_dir()):
+    found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()
+    for path in sorted(path for path in found if is_there(path, stat.S_ISDIR)):
         try:
             if (result := RunFolder(path).read_result()) is None:
                 loaded.num_unfinished += 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import stat
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from charcmp.errors import UserError
-from charcmp.files import make_folder, write_bytes
+from charcmp.files import is_there, make_folder, write_bytes
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
@@ -127,8 +128,9 @@ def _note(text: str) -> None:
 def _refuse_among_runs(out: Path, results_dir: Path) -> None:
     """UserError if a report's files would lie beside or in the folders of runs."""
     is_inside = out.resolve().is_relative_to(runs_dir(results_dir).resolve())
-    files = ("progress.json", "result.json")
-    if is_inside or any(any(out.glob(f"{where}{file}")) for file in files for where in ("", "*/")):
+    files = ("progress.json", "result.json", "*/progress.json", "*/result.json")
+    holds_runs = is_there(out, stat.S_ISDIR) and any(any(out.glob(file)) for file in files)
+    if is_inside or holds_runs:
         raise UserError(f"--output {out}: it holds runs; name another folder for the report")
 
 

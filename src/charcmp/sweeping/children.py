@@ -83,7 +83,7 @@ class OwnProcess(Child):
             raise write_error(job.folder.log, error) from None
         self.process = start(
             train_alone,
-            (config, shlex.join(command)),
+            (config, shlex.join(command), job.spec.run_id),
             job.folder.log,
             slot.environment,
             # A process that uses CUDA is fresh: nobody has tried the other on a GPU.
@@ -101,9 +101,9 @@ class OwnProcess(Child):
         return EXIT_BUSY if code == EXIT_UNKNOWN else code
 
 
-def train_alone(config: Config, command: str) -> int:
+def train_alone(config: Config, command: str, planned_id: str) -> int:
     """What the process of a run does; returns its exit status."""
-    return attempt(config, Session(StopRequest(), command=command))
+    return attempt(config, Session(StopRequest(), command=command), planned_id)
 
 
 class InLane(Child):
@@ -114,6 +114,7 @@ class InLane(Child):
         self.lanes, self.process = lanes, lanes.process
         self.order = LaneOrder(
             replace(self.config, device="cpu" if slot.threads else "cuda"),  # the GPU that it sees
+            job.spec.run_id,
             job.folder.log.resolve(),
             shlex.join(["charcmp", "train", *extra_args, *job.overrides]),
             slot.lanes,

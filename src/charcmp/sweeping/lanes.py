@@ -19,9 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TextIO
 
 from charcmp.config.schema import Config
-from charcmp.errors import EXIT_AGAIN, EXIT_ALONE
+from charcmp.errors import EXIT_AGAIN, EXIT_ALONE, EXIT_STORAGE, StorageError
+from charcmp.files import write_error
+from charcmp.sweeping.processes import LOG_ENCODING
 from charcmp.training.attempt import attempt
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
@@ -34,6 +37,7 @@ class LaneOrder:
     """One run for a lane."""
 
     config: Config
+    planned_id: str  # of the run that this is to be
     log: Path
     command: str  # that trains the same run alone, for its record
     num_lanes: int  # that the process has
@@ -76,25 +80,34 @@ def _run(
     should_stop: Callable[[], bool],
     endings: queue.SimpleQueue[Ending],
 ) -> None:
-    """One run, in a thread."""
+    """One run, in a thread. It always says how it ended: the sweep would wait, then kill all."""
+    try:
+        with order.log.open("a", 1, LOG_ENCODING, "backslashreplace") as log:
+            code = _run_logged(order, should_stop, log)
+    except OSError as error:  # no run can do without its log
+        trouble = write_error(order.log, error)
+        print(f"charcmp: {trouble}", file=sys.stderr, flush=True)
+        code = EXIT_STORAGE if isinstance(trouble, StorageError) else EXIT_ALONE
+    endings.put(Ending(order.log, code))
+
+
+def _run_logged(order: LaneOrder, should_stop: Callable[[], bool], log: TextIO) -> int:
+    """The run; returns its exit status."""
     import torch
 
     from charcmp.training.device import is_gpu_trouble
 
-    with order.log.open("a", buffering=1) as log:
+    def say(line: str) -> None:
+        print(line, file=log)
 
-        def say(line: str) -> None:
-            print(line, file=log)
-
-        try:
-            session = Session(should_stop, say, order.command, order.num_lanes)
-            code = attempt(order.config, session)
-        except torch.AcceleratorError as error:  # after it, nothing in this process can go on
-            say(f"charcmp: {error}")
-            print(f"{order.log}: {error}", file=sys.stderr, flush=True)
-            os._exit(EXIT_AGAIN)
-        except Exception as error:
-            log.write(traceback.format_exc())
-            say(f"charcmp: {type(error).__name__}: {error}")
-            code = EXIT_ALONE if is_gpu_trouble(error) else 1
-    endings.put(Ending(order.log, code))
+    try:
+        session = Session(should_stop, say, order.command, order.num_lanes)
+        return attempt(order.config, session, order.planned_id)
+    except torch.AcceleratorError as error:  # after it, nothing in this process can go on
+        say(f"charcmp: {error}")
+        print(f"{order.log}: {error}", file=sys.stderr, flush=True)
+        os._exit(EXIT_AGAIN)
+    except Exception as error:
+        log.write(traceback.format_exc())
+        say(f"charcmp: {type(error).__name__}: {error}")
+        return EXIT_ALONE if is_gpu_trouble(error) else 1

@@ -20,11 +20,12 @@ IN_THE_ID = (
 )
 
 
-def print_plan(grid: Grid, with_cost: bool = True) -> None:
+def print_plan(grid: Grid, with_cost: bool = True, retry_failed: bool = False) -> None:
     """`charcmp sweep --dry-run`: the runs in the order of their launch, and what they will cost."""
     jobs = grid.jobs()
     states = {job: _plan_state(job) for job in jobs}
-    left = [job for job in jobs if states[job] not in ("done", "diverged")]
+    unfinished = [job for job in jobs if states[job] not in ("done", "diverged")]
+    left, held = without_held(unfinished, retry_failed)
     look_ahead(left)
     estimates: dict[Job, TimeEstimate] = {}
     if left:
@@ -39,9 +40,27 @@ def print_plan(grid: Grid, with_cost: bool = True) -> None:
             cost = estimates.get(job)
             row |= {"left": duration(cost.seconds_left), "from": cost.source} if cost else {}
     print(tabulate(rows, headers="keys", disable_numparse=True))
-    print(f"{counted(len(jobs), 'run')}: {len(jobs) - len(left)} finished, {len(left)} to do")
+    finished = f"{len(jobs) - len(unfinished)} finished"
+    print(f"{counted(len(jobs), 'run')}: {finished}, {to_do(left, held)}")
     if left and with_cost:
         print_costs(left, estimates, slots)
+
+
+def without_held(unfinished: Sequence[Job], retry_failed: bool) -> tuple[list[Job], list[Job]]:
+    """What a sweep runs of these, and what it holds back: runs that failed by themselves before."""
+    held = [] if retry_failed else [job for job in unfinished if _failed_for_good(job)]
+    return [job for job in unfinished if job not in held], held
+
+
+def _failed_for_good(job: Job) -> bool:
+    failure = job.folder.read_failure()
+    return failure is not None and not failure.retry
+
+
+def to_do(left: Sequence[Job], held: Sequence[Job]) -> str:
+    """How many that is, in words."""
+    failed = f", {len(held)} failed before (--retry-failed tries again)" if held else ""
+    return f"{len(left)} to do{failed}"
 
 
 def look_ahead(jobs: Sequence[Job]) -> None:

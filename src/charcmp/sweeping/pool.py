@@ -33,7 +33,7 @@ from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, en
 from charcmp.sweeping.cost import estimate_times, longest_first
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job
-from charcmp.sweeping.processes import start_server
+from charcmp.sweeping.processes import LOG_ENCODING, start_server
 from charcmp.sweeping.slots import Slot
 
 POLL_SECONDS = 0.2
@@ -266,7 +266,7 @@ def _reason(child: Child, code: int) -> str:
 def last_lines(folder: RunFolder, number: int) -> str:
     """The end of a run's log."""
     try:
-        lines = folder.log.read_text(errors="replace").strip().splitlines()
+        lines = folder.log.read_text(LOG_ENCODING, "replace").strip().splitlines()
     except OSError:
         return ""
     return "\n".join(lines[-number:])

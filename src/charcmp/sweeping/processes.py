@@ -29,6 +29,7 @@ from charcmp.training.stop import STOP_SIGNALS
 PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
 # What multiprocessing says of a process whose server was killed, and its exit status with it.
 EXIT_UNKNOWN = 255
+LOG_ENCODING = "utf-8"  # of a run's log, whatever the terminal's is
 
 
 @cache
@@ -103,7 +104,8 @@ def _begin(
             os.dup2(file.fileno(), 2)
     except OSError as error:
         sys.exit(exit_status(write_error(log, error)))
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding=LOG_ENCODING, line_buffering=True)  # type: ignore[union-attr]
     make_lasting(essential=False)
     faulthandler.enable()  # the sweep aborts what hangs: the log then says where
     sys.exit(work(*args))

@@ -14,7 +14,7 @@ from charcmp.errors import EXIT_FAILED
 from charcmp.output import counted
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
-from charcmp.sweeping.plan import look_ahead
+from charcmp.sweeping.plan import look_ahead, to_do, without_held
 
 WATCH_SECONDS = 2.0  # between two looks at runs that may have died silently
 
@@ -66,26 +66,17 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     """
     jobs = grid.jobs()
     unfinished = [job for job in jobs if job.folder.usable_result() is None]
-    left = [job for job in unfinished if retry_failed or not _failed_for_good(job)]
+    left, held = without_held(unfinished, retry_failed)
     look_ahead(left)
     for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip
         print(f"note: {note}")
-    num_held = len(unfinished) - len(left)
-    held = f", {num_held} failed before (--retry-failed tries again)" if num_held else ""
-    print(
-        f"{counted(len(jobs), 'run')}: {len(jobs) - len(unfinished)} finished before, "
-        f"{len(left)} to do{held}"
-    )
+    finished = f"{len(jobs) - len(unfinished)} finished before"
+    print(f"{counted(len(jobs), 'run')}: {finished}, {to_do(left, held)}")
     if left:
         queue(left)
         launch(left)
     print_outcome(jobs)
-
-
-def _failed_for_good(job: Job) -> bool:
-    failure = job.folder.read_failure()
-    return failure is not None and not failure.retry
 
 
 def queue(jobs: Sequence[Job]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from charcmp.config.schema import Config
 from charcmp.errors import (
@@ -14,18 +15,22 @@ from charcmp.errors import (
     StorageError,
     UserError,
     exit_status,
+    require,
 )
 from charcmp.runs.result import Result
 from charcmp.training.session import Session
 
+if TYPE_CHECKING:
+    from charcmp.config.spec import RunSpec
 
-def attempt(config: Config, session: Session) -> int:
+
+def attempt(config: Config, session: Session, planned_id: str) -> int:
     """Trains a run as `train_one` does; returns the exit status that `charcmp train` has then.
 
     The session hears why a run ends early. Raises what is no user's mistake.
     """
     try:
-        result = train_one(config, session)
+        result = train_one(config, session, planned_id)
     except Interrupted as stop:
         session.say(f"charcmp: {stop}; the same command goes on from there")
         return EXIT_INTERRUPTED
@@ -38,19 +43,27 @@ def attempt(config: Config, session: Session) -> int:
 def train_one(
     config: Config,
     session: Session,
+    planned_id: str | None = None,
 ) -> Result:
     """Trains a run, or goes on with it; returns its result.
 
     A failure that is the run's own is recorded in its folder. Raises what charcmp.training.train
     does.
+
+    Args:
+        config: of the run.
+        session: the process around it.
+        planned_id: the run's id when a sweep planned it; None: it has no plan to keep to.
+
+    Raises:
+        UserError: also if the configuration now stands for another run than the planned one.
     """
-    from charcmp.config.spec import resolve, warnings
+    from charcmp.config.spec import warnings
     from charcmp.runs.folder import RunFolder, runs_dir
-    from charcmp.training.device import is_gpu_trouble, require_memory
+    from charcmp.training.device import is_gpu_trouble
 
     say = session.say
-    spec = resolve(config)
-    require_memory(spec)
+    spec = _resolved(config, session, planned_id)
     for warning in warnings(spec):
         say(f"note: {warning}")
     if spec.corpus.note:
@@ -79,6 +92,35 @@ def train_one(
                 raise
     say(summary_line(result, folder.path))
     return result
+
+
+def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSpec:
+    """What the configuration stands for now, if this machine can hold it.
+
+    Where there is a planned run, its sweep looks into that run's folder: a user's mistake is
+    recorded there, to be tried again when it is put right.
+    """
+    from charcmp.config.spec import resolve
+    from charcmp.models.cells.options import ModuleConfig
+    from charcmp.runs.folder import RunFolder, runs_dir
+    from charcmp.training.device import require_memory
+
+    try:
+        spec = resolve(config)
+        what = "the text or the class" if isinstance(config.cell, ModuleConfig) else "the text"
+        require(
+            planned_id in (None, spec.run_id),
+            f"{planned_id}: {what} has changed since this run was planned; the same command plans "
+            "it anew",
+        )
+        require_memory(spec)
+    except UserError as error:
+        if planned_id is not None:
+            folder = RunFolder(runs_dir(config.results_dir) / planned_id, config.lease_seconds)
+            with folder.leased(session.should_stop):
+                folder.write_failure(str(error), retry=True, is_users=True)
+        raise
+    return spec
 
 
 def summary_line(result: Result, path: Path) -> str:

@@ -1,23 +1,32 @@
 """What a race makes of runs that ended in a sweep's processes; what the pool leaves behind."""
 
 import math
+import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.sweeps import make_jobs, run
+from helpers import broken_cells
+from helpers.sweeps import LANES, make_jobs, run
 
+from charcmp.config.spec import resolve
 from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_config
+from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import Pool
 from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner, outcome_of
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 
 ENTRY = Entry(Arm(Model("50k", "rnn", 1), 0.006), 18, 0)
 CPU = [Slot("CPU", 1, {})]
+slots_of_each_kind = pytest.mark.parametrize("slots", [CPU, LANES], ids=["process", "lanes"])
 
 
 @pytest.fixture
@@ -27,21 +36,74 @@ def job(tiny_text: Path, tmp_path: Path) -> Job:
     return job
 
 
-def test_a_gpu_out_of_memory_loses_and_a_users_mistake_ends_the_race(job: Job) -> None:
-    job.folder.write_failure("OutOfMemoryError: 2 GiB", retry=True)
-    assert outcome_of(job) is not None
-    assert outcome_of(job).nats == math.inf  # type: ignore[union-attr]
-    job.folder.write_failure("tiny.txt has changed", retry=True, is_users=True)
-    assert outcome_of(job) is None
-    ended: list[Entry] = []
-    text = job.spec.config.dataset.path
-    assert text is not None
-    Path(text).write_text("another text " * 400)
-    runner = LiveRunner(lambda entry: job, CPU, time.monotonic() + 60,
-                        lambda entry, outcome: ended.append(entry), 18)  # fmt: skip
-    with pytest.raises(UserError, match=r"tiny\.txt"):
+def race_of(job: Job, slots: list[Slot] = CPU) -> tuple[LiveRunner, list[Outcome]]:
+    """What trains a race's runs, and the outcomes that its board hears of."""
+    heard: list[Outcome] = []
+    until = time.monotonic() + 60
+    runner = LiveRunner(
+        lambda entry: job, slots, until, lambda _, outcome: heard.append(outcome), 18
+    )
+    return runner, heard
+
+
+def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> None:
+    job.folder.record_death("killed by SIGKILL (out of memory?)")
+    outcome = outcome_of(job)
+    assert outcome is not None
+    assert not outcome.is_usable
+    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(ENTRY, outcome)
+    assert [row["validation"] for row in board.rows()] == ["failed"]
+    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(ENTRY, Outcome(math.inf))
+    assert [row["validation"] for row in board.rows()] == ["diverged"]
+
+
+@slots_of_each_kind
+def test_a_text_that_changes_ends_the_race_and_trains_no_other_run(
+    job: Job, slots: list[Slot]
+) -> None:
+    """It would do as well; but it is not the one that was planned."""
+    runner, heard = race_of(job, slots)
+    text = Path(str(job.spec.config.dataset.path))
+    text.write_text(text.read_text()[::-1])
+    with pytest.raises(UserError, match="the text has changed since this run was planned"):
         runner.run([ENTRY])
-    assert ended == []
+    assert heard == []
+    assert [path.name for path in job.folder.path.parent.iterdir()] == [job.spec.run_id]
+    failure = job.folder.read_failure()
+    assert failure is not None
+    assert failure.retry
+
+
+@slots_of_each_kind
+def test_a_class_that_changes_is_told_of(
+    tiny_text: Path, tmp_path: Path, slots: list[Slot]
+) -> None:
+    file = shutil.copy(broken_cells.__file__, tmp_path / "my_cell.py")
+    job = make_jobs(tiny_text, tmp_path / "results", epochs=1)[2]
+    cell = cell_config("module", target=f"{file}:Step", kind="step", states=1)
+    spec = resolve(replace(job.spec.config, cell=cell))
+    job = Job(job.overrides, spec, RunFolder(job.folder.path.with_name(spec.run_id)))
+    with Path(file).open("a") as opened:
+        opened.write("# another version of it\n")
+    run([job], slots)
+    assert "the text or the class has changed since" in job.folder.failure_reason()
+    assert [path.name for path in job.folder.path.parent.iterdir()] == [spec.run_id]
+
+
+@slots_of_each_kind
+def test_a_text_that_is_gone_for_a_moment_is_no_runs_failure(job: Job, slots: list[Slot]) -> None:
+    text = Path(str(job.spec.config.dataset.path))
+    text.rename(away := text.with_name("away.txt"))
+    runner, heard = race_of(job, slots)
+    with pytest.raises(UserError, match=r"tiny\.txt: no such file"):
+        runner.run([ENTRY])
+    assert heard == []
+    away.rename(text)
+    runner, heard = race_of(job, slots)
+    assert runner.run([ENTRY])[ENTRY].is_usable
+    assert len(heard) == 1
 
 
 def test_what_another_sweep_has_finished_is_heard_of(job: Job) -> None:

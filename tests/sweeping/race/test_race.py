@@ -52,7 +52,8 @@ class Stored:
         self.lengths: list[int] = []
         self.pace = 1.0  # of the time that a run was expected to take
         self.entries: list[Entry] = []
-        self.dropped: set[Model] = set()
+        self.dropped: set[Entry] = set()
+        self.gone: list[Model] = []
 
     def seconds_per_update(self, model: Model) -> float:
         return 0.01
@@ -85,14 +86,14 @@ class Stored:
         return self.level[model] + 0.03 * off + 100 / updates + self.noise * rng.standard_normal()
 
     def drop(self, entries: Sequence[Entry]) -> None:
-        self.dropped |= {entry.arm.model for entry in entries}
+        self.dropped |= set(entries)
 
     def length_of(self, rung: int, plan: Callable[[], int]) -> int:
         self.lengths.append(plan())
         return self.lengths[rung]
 
     def out(self, models: Sequence[Model], updates: int) -> None:
-        self.dropped |= set(models)
+        self.gone += models
 
 
 def levels(**changed: float) -> dict[Model, float]:
@@ -111,7 +112,24 @@ def test_the_best_wins_at_its_best_rate_and_the_safe_choice_stays() -> None:
     assert GRU_2 in finish.arms
     assert finish.settled
     assert finish.tied == []
-    assert Model("50k", "rnn", 3) in stored.dropped
+    assert Model("50k", "rnn", 3) in stored.gone
+
+
+def test_what_lost_is_dropped_and_nothing_else() -> None:
+    """Every rate of a model that is out, and of those that stay all but the best."""
+    stored = Stored(levels(gru1=1.4, gru2=1.405, lstm1=1.403))
+    finish = race(stored)
+    assert stored.dropped < set(stored.entries)
+    kept = set(stored.entries) - stored.dropped
+    for model, outcomes in finish.outcomes.items():
+        arm = finish.arms[model]
+        seeds = {Entry(arm, finish.updates, seed) for seed in range(len(outcomes))}
+        assert {entry for entry in kept if entry[:2] == (arm, finish.updates)} == seeds
+    one_each = {(entry.arm.model, entry.updates, entry.seed) for entry in kept}
+    assert len(one_each) == len(kept)
+    first, second, _ = stored.lengths
+    gone_on = {entry.arm.model for entry in stored.entries if entry.updates == second}
+    assert {entry.arm.model for entry in kept if entry.updates == first} == gone_on
 
 
 def test_rungs_get_longer_and_fewer() -> None:
@@ -136,7 +154,7 @@ def test_the_last_rung_leaves_those_that_are_near() -> None:
     stored = Stored(levels(lstm1=1.30, lstm2=1.31, gru2=1.48))
     finish = race(stored)
     assert set(finish.arms) == {Model("50k", "lstm", 1), Model("50k", "lstm", 2)}
-    assert GRU_2 in stored.dropped
+    assert GRU_2 in stored.gone
     (challenge,) = finish.challenges
     assert challenge.of_models is not None
     assert challenge.of_run is not None

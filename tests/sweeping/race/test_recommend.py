@@ -73,13 +73,17 @@ def test_the_page_holds_everything_itself(raced: Path) -> None:
 
 @pytest.mark.slow
 def test_losers_keep_no_checkpoint(raced: Path) -> None:
-    advice = advice_of(raced)
-    epochs = {
-        json.loads(file.read_text())["epochs"]: file.parent
-        for file in (raced / "results" / "runs").glob("*/result.json")
-    }
-    assert len(epochs) >= 2
-    assert (raced / "results" / "runs" / advice["run_id"] / "best.safetensors").is_file()
+    """Of the rates that a model had at one length the best may have one, if the model went on."""
+    keep: dict[tuple, list[bool]] = {}
+    for file in (raced / "results" / "runs").glob("*/result.json"):
+        result = json.loads(file.read_text())
+        length = result["epochs"], result["identity"].get("updates_per_epoch")
+        at = result["cell"], *length, result["seed"]
+        keep.setdefault(at, []).append((file.parent / "checkpoint.pt").exists())
+    assert max(map(len, keep.values())) >= 3  # rates
+    assert max(map(sum, keep.values())) == 1
+    best = raced / "results" / "runs" / advice_of(raced)["run_id"] / "best.safetensors"
+    assert best.is_file()
 
 
 @pytest.mark.slow
@@ -142,6 +146,21 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
 
 
+def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    with subprocess.Popen(
+        command("recommend", *place(tmp_path), MINUTES),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout is not None
+        assert any("validation" in line for line in process.stdout)  # a run has ended
+        process.kill()
+    (state,) = (tmp_path / "results" / "races").glob("*/race.json")
+    assert json.loads(state.read_text())["seconds_spent"] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -150,6 +169,11 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
         (["cell=elman"], "cell=elman: one of"),
+        (["cell=module", "cell.target=torch.nn.GRU"], "cell=module: one of rnn, lstm, gru"),
+        (["layers=1,x"], "layers=x: must be a whole number"),
+        (["seed=0,1"], "seed=0,1: a race takes one value of seed"),
+        (["dropout=0,0.1"], "dropout=0,0.1: a race takes one value of dropout"),
+        (["optimizer=adam,sgd"], "optimizer=adam,sgd: a race takes one value of optimizer"),
         (["--watch"], "recommend has no --watch"),
     ],
 )

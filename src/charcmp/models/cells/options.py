@@ -6,6 +6,7 @@ with the protocol's version.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +50,19 @@ class CascadedGateConfig(LSTMConfig):
 
 def _is_plain(value: Any) -> bool:
     values = value if isinstance(value, list) else [value]
-    return all(one is None or isinstance(one, bool | int | float | str) for one in values)
+    return all(
+        one is None or isinstance(one, bool | int | str) or _is_finite(one) for one in values
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    """Not an infinity: a run's id is made of JSON, which has none."""
+    return isinstance(value, float) and math.isfinite(value)
 
 
 PLAIN_VALUES = Rule(
     lambda kwargs: all(map(_is_plain, kwargs.values())),
-    "numbers, texts, true or false, or lists of them",
+    "finite numbers, texts, true or false, or lists of them",
 )
 TARGET = Rule(
     # A dotted name or a file's name before its class; MISSING is neither.

@@ -12,6 +12,7 @@ from tabulate import tabulate
 from charcmp.runs.status import duration
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
+from charcmp.sweeping.race.live import Failed
 from charcmp.sweeping.race.race import Entry, label
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
@@ -58,10 +59,9 @@ class Board:
         if self.is_table:
             self.show()
         else:
-            nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged"
             print(
                 f"{label(model)}, rate {entry.arm.rate:g}, {self.length(entry.updates)}, seed "
-                f"{entry.seed}: validation {nats}  ({self._left()})",
+                f"{entry.seed}: validation {_nats([outcome])}  ({self._left()})",
                 flush=True,
             )
 
@@ -133,7 +133,7 @@ class Board:
                     "rate": f"{entry.arm.rate:g}",
                     "epochs": f"{self.epochs(entry.updates):.2g}",
                     "seeds": len(outcomes),
-                    "validation": f"{mean_nats(outcomes):.4f}",
+                    "validation": _nats(outcomes),
                     "behind (95 %, text)": _behind(outcomes, ahead[1])
                     if model != ranked[0] and entry.updates == ahead[0].updates
                     else "",
@@ -153,10 +153,17 @@ def length_text(epochs: float) -> str:
     return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
 
 
+def _nats(outcomes: Sequence[Outcome]) -> str:
+    """The mean loss, or why there is none."""
+    if all(outcome.is_usable for outcome in outcomes):
+        return f"{mean_nats(outcomes):.4f}"
+    return "failed" if any(isinstance(outcome, Failed) for outcome in outcomes) else "diverged"
+
+
 def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
     difference = mean_nats(a) - mean_nats(b)
     if not math.isfinite(difference):
-        return "diverged"
+        return ""  # the loss's column says why
     text = text_component(a, b)
     margin = f" ± {Z_95 * math.sqrt(text.variance):.4f}" if text else ""
     return f"{difference:+.4f}{margin}"

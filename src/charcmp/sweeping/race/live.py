@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
@@ -19,6 +20,13 @@ from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
+
+
+@dataclass(frozen=True)
+class Failed(Outcome):
+    """Of a run that ended without a result, killed or out of memory: it lost as if it diverged."""
+
+    nats: float = math.inf
 
 
 class LiveRunner:
@@ -106,13 +114,12 @@ class LiveRunner:
 
 
 def outcome_of(job: Job) -> Outcome | None:
-    """How a run came out, infinite if it failed; None if it is not over, or failed by a mistake of
-    the user's alone."""
+    """How a run came out; None if it is not over, or failed by a mistake of the user's alone."""
     folder = job.folder
     result = folder.read_result()
     if result is None:
         failure = folder.read_failure()
-        return None if failure is None or failure.is_users else Outcome(math.inf)
+        return None if failure is None or failure.is_users else Failed()
     if result.val_nats_per_char is None:
         return Outcome(math.inf)
     try:

@@ -77,7 +77,7 @@ class Runner(Protocol):
         """How each came out; without those that time did not allow."""
 
     def drop(self, entries: Sequence[Entry]) -> None:
-        """These have lost: what is only kept to go on with them can go."""
+        """These have ended, and lost: what is only kept to go on with them can go."""
 
 
 class Track(Protocol):
@@ -218,15 +218,15 @@ class Race:
         return self._keep(rung, survivors(found, self.margins[rung], MOST_MODELS[rung + 1]))
 
     def _keep(self, rung: int, kept: list[Model]) -> list[Model]:
-        """The other models of the rung are out."""
+        """The other models of the rung are out; of those that stay the best rate alone counts."""
         found = self._first_seeds(rung)
-        lost = [model for model in best_arms(found) if model not in kept]
+        best = best_arms(found)
+        lost = [model for model in best if model not in kept]
         if lost:
             self.out |= set(lost)
             self.track.out(lost, self.lengths[rung])
-        self.runner.drop([
-            Entry(arm, self.lengths[rung], self.seed) for arm in found if arm.model in lost
-        ])  # fmt: skip
+        won = {best[model] for model in kept}
+        self.runner.drop(self._entries(rung, [arm for arm in found if arm not in won]))
         return kept
 
     def _finals(self) -> Finish:

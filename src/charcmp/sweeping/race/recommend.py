@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -16,9 +16,11 @@ from hydra.core.override_parser.types import Override
 from charcmp.config.compose import Composer
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
-from charcmp.errors import Interrupted
+from charcmp.errors import Interrupted, require
 from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.models.budget import DEFAULT_BUDGET
+from charcmp.models.cells.registry import CELLS as CELL_ROWS
+from charcmp.models.cells.registry import MODULE
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.examine import examined_slots
@@ -26,12 +28,14 @@ from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
 from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.race import Entry, Race, label
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
+from charcmp.values import did_you_mean
 
 RACES = "races"  # folder in results_dir
 
@@ -77,15 +81,19 @@ def _race(
     folder: Path,
     state: StateFile,
 ) -> Advice:
-    begun = time.monotonic()
-    until = begun + 60 * request.minutes - state.state.seconds_spent
+    until = time.monotonic() + 60 * request.minutes - state.state.seconds_spent
     board = Board(request.models, probe.updates_per_epoch, until)
     print(
         f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
         f"{request.minutes:g} minutes, {len(slots)} runs at once"
         + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
     )
-    runner = LiveRunner(make_job, slots, until, board.ran, probe.updates_per_epoch)
+
+    def ran(entry: Entry, outcome: Outcome) -> None:
+        state.note_time()  # a race that is killed remembers that much
+        board.ran(entry, outcome)
+
+    runner = LiveRunner(make_job, slots, until, ran, probe.updates_per_epoch)
     track = _Track(state, board)
     try:
         baselines = _baselines(probe)
@@ -95,7 +103,7 @@ def _race(
         board.show(finally_=True)
         raise Interrupted(f"{stop}; this is the leaderboard so far") from None
     finally:
-        state.spend(time.monotonic() - begun)
+        state.note_time()
     board.ended(finish.leader, finish.tied)
     board.show(finally_=True)
     seconds = state.state.seconds_spent
@@ -173,12 +181,23 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
 
     Several budgets share the minutes by the parameters that they have, which is about what their
     updates cost.
+
+    Raises:
+        UserError: for several values of a key that takes one, or a model that cannot race.
     """
     given = {override.key_or_group: override for override in composer.given}
+    for key, override in given.items():
+        require(
+            key in AXES or not override.is_sweep_override(),
+            f"{override.input_line}: a race takes one value of {key}; several only of "
+            f"{', '.join(AXES)}",
+        )
     axes = {key: _values(given.get(key), default) for key, default in AXES.items()}
+    _check_axes(axes)
     (seed,) = _values(given.get("seed"), (0,))
-    others = [line for key, override in given.items() if key not in (*AXES, "seed")
-              for line in single_values(override)]  # fmt: skip
+    others = [
+        str(override.input_line) for key, override in given.items() if key not in (*AXES, "seed")
+    ]
 
     def make(model: Model, *settings: str) -> Job:
         overrides = [
@@ -204,6 +223,18 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
     total = sum(one.probe.spec.num_params for one in found)
     shared = [replace(one, minutes=minutes * one.probe.spec.num_params / total) for one in found]
     return shared, examined_slots(found[0].probe.spec.config)
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
+    """UserError for models that a race could not name: here, before their speed is measured."""
+    for cell in axes["cell"]:
+        require(
+            cell in CELL_ROWS,
+            f"cell={cell}: one of {', '.join(CELL_ROWS)}{did_you_mean(cell, [*CELL_ROWS])}"
+            + ("; charcmp sweep compares a class of your own" if cell == MODULE else ""),
+        )
+    for layers in axes["layers"]:
+        require(str(layers).isdecimal(), f"layers={layers}: must be a whole number, at least 1")
 
 
 def length_settings(updates: int, updates_per_epoch: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,6 +59,7 @@ class StateFile:
                 "folder away or name another results_dir="
             )
         self.is_new = found is None
+        self.noted = time.monotonic()
         self.state = found or State(VERSION, text_sha256, settings)
 
     def length_of(self, rung: int, plan: Callable[[], int]) -> int:
@@ -67,8 +69,11 @@ class StateFile:
             self.write()
         return self.state.lengths[rung]
 
-    def spend(self, seconds: float) -> None:
-        self.state.seconds_spent += seconds
+    def note_time(self) -> None:
+        """Counts the time since the last note, or since the race was taken up, as spent."""
+        now = time.monotonic()
+        self.state.seconds_spent += now - self.noted
+        self.noted = now
         self.write()
 
     def write(self) -> None:
