@@ -200,6 +200,13 @@ class RunFolder:
         failure = {"reason": reason, "detail": detail, "retry": retry, "is_users": is_users}
         self.write_json(self.failure, failure | {"time": time.time()})
 
+    def forget_failure(self) -> None:
+        """Removes why an earlier attempt failed: it would hide how the one that begins ends."""
+        try:
+            self.failure.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(self.failure, error) from None
+
     def record_death(self, reason: str, detail: str = "") -> None:
         """Records, from outside, why a run ended that could not do so itself; not if it could,
         nor if somebody has taken it up again."""

@@ -58,6 +58,7 @@ def train_one(
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
     folder.create()
     with folder.leased(session.should_stop):
+        folder.forget_failure()
         result = folder.usable_result(say)
         if result is None:
             from charcmp.training.train import train

@@ -310,7 +310,6 @@ def run_protocol(
     training = Training(spec, folder, step, session)
     place = training.place
     describe_run(spec, folder, device, session)
-    folder.failure.unlink(missing_ok=True)
 
     status: Literal["done", "diverged"] = "done"
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
