@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import broken_cells
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 from safetensors.torch import load_file
 
@@ -27,7 +28,7 @@ from charcmp.errors import Interrupted, UserError
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import Result
+from charcmp.runs.result import CorruptFileError, Result
 from charcmp.training import train as trainer
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
@@ -295,6 +296,48 @@ def test_divergence_is_recorded(
     assert result.test_nats_per_char is None
     assert folder.read_result() == msgspec.convert(result, Result)
     assert not folder.test_nll.exists()
+
+
+def test_a_state_that_is_not_finite_is_divergence(tiny_text: Path, tmp_path: Path) -> None:
+    """The losses are: no JSON could hold the state, and no checkpoint be read again."""
+    cell = cell_config("module", target=f"{broken_cells.__file__}:Grows")
+    folder = folder_of(tmp_path, "run")
+    result = train(tiny_spec(tiny_text, cell), folder, Session(say=quiet))
+    assert (result.status, result.epochs_trained) == ("diverged", 0)
+    assert folder.read_result() == msgspec.convert(result, Result)
+
+
+def test_a_test_loss_that_no_record_can_hold_is_divergence(tmp_path: Path) -> None:
+    """A decoder's bias alone has learned; what comes last would need thousands of nats."""
+    text = tmp_path / "text"
+    text.write_text("a" * 3650 + "b" * 349 + "a")
+    wild = RMSpropConfig(name="rmsprop", lr=1e3)
+    folder = folder_of(tmp_path, "run")
+    result = train(
+        tiny_spec(text, optimizer=wild, epochs=1, init_range=0.0), folder, Session(say=quiet)
+    )
+    assert (result.status, result.epochs_trained) == ("diverged", 1)
+    assert result.val_nats_per_char == 0.0
+    assert folder.read_result() == msgspec.convert(result, Result)
+    assert not folder.test_nll.exists()
+
+
+def test_a_loss_of_zero_is_a_loss(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("aaab" + "a" * 3996)  # in the first update
+    wild = RMSpropConfig(name="rmsprop", lr=1e3)
+    spec = tiny_spec(text, optimizer=wild, epochs=1, init_range=0.0)
+    result = train(spec, folder_of(tmp_path, "run"), Session(say=quiet))
+    assert result.test_nats_per_char == result.test_bits_per_char == 0.0
+    assert result.test_perplexity == 1.0
+
+
+def test_a_result_that_could_not_be_read_is_not_written(tiny_text: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "run")
+    result = train(tiny_spec(tiny_text, epochs=1), folder, Session(say=quiet))
+    with pytest.raises(CorruptFileError, match="run_id"):
+        folder.write_result(msgspec.structs.replace(result, run_id="größe"))
+    assert folder.read_result() == msgspec.convert(result, Result)
 
 
 def test_patience(tiny_text: Path, tmp_path: Path) -> None:

@@ -117,10 +117,7 @@ class RunFolder:
         write_atomically(file, write, flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        indent = 2 if flush else None
-        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
-        # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
-        contents = text.encode(errors="replace")
+        contents = _as_json(value, 2 if flush else None)
         self.write(file, lambda opened: opened.write(contents), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
@@ -129,7 +126,14 @@ class RunFolder:
         self.write(file, lambda opened: opened.write(buffer.getvalue()))
 
     def write_result(self, result: Result) -> None:
-        self.write_json(self.result, msgspec.to_builtins(result))
+        """Writes the result, which is the run's end: one that could not be read back never is.
+
+        Raises:
+            CorruptFileError: if it could not.
+        """
+        contents = _as_json(msgspec.to_builtins(result), indent=2)
+        records.decode(self.result, contents, records.RESULT)
+        self.write(self.result, lambda file: file.write(contents))
 
     def read_result(self) -> Result | None:
         """The result, None where there is none.
@@ -213,6 +217,12 @@ class RunFolder:
         with contextlib.suppress(BusyError), self.leased():
             if self.read_failure() is None and not self.result.exists():
                 self.write_failure(reason, detail)
+
+
+def _as_json(value: Any, indent: int | None) -> bytes:
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
+    return text.encode(errors="replace")
 
 
 def runs_dir(results_dir: str | Path) -> Path:

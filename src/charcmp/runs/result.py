@@ -36,7 +36,9 @@ MAX_CONFIG_BYTES = 1 << 16  # PyYAML needs half a second for it
 MAX_MESSAGE = 500  # characters: a message may quote what it found
 MAX_NATS = 700.0  # exp() of it is still a float
 
-Name = Annotated[str, Meta(max_length=200, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
+MAX_RUN_ID = 200  # characters
+
+Name = Annotated[str, Meta(max_length=MAX_RUN_ID, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
 # A file's own name, without its folder: texts are looked for by it.
 DatasetName = Annotated[str, Meta(max_length=1000, pattern=r"\A[^/\0]+\Z")]
@@ -310,8 +312,12 @@ def read_json(file: Path, decoder: msgspec.json.Decoder[Record], max_bytes: int)
     Raises:
         CorruptFileError: if the file is there but is not such a record.
     """
-    if (contents := read_file(file, max_bytes)) is None:
-        return None
+    contents = read_file(file, max_bytes)
+    return None if contents is None else decode(file, contents, decoder)
+
+
+def decode(file: Path, contents: bytes, decoder: msgspec.json.Decoder[Record]) -> Record:
+    """The contents of a run's file as its record; CorruptFileError if they are none."""
     try:
         return decoder.decode(contents)
     except msgspec.ValidationError as error:

@@ -84,7 +84,7 @@ def train_one(
 
 def summary_line(result: Result, path: Path) -> str:
     if result.status == "diverged":
-        why = "a loss was not finite, or far above that of guessing"
+        why = "a loss or the state was not finite, or a loss far above that of guessing"
         return f"{result.run_id}: diverged ({why}); recorded in {path}"
     return (
         f"{result.run_id}: test {result.test_nats_per_char:.4f} nats/char, perplexity "

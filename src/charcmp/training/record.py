@@ -75,8 +75,8 @@ def make_result(
         train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean over that epoch
         val_nats_per_char=best["val_nats_per_char"] if best else None,
         test_nats_per_char=test_nats,
-        test_perplexity=test_nats and math.exp(test_nats),
-        test_bits_per_char=test_nats and test_nats / math.log(2),
+        test_perplexity=None if test_nats is None else math.exp(test_nats),
+        test_bits_per_char=None if test_nats is None else test_nats / math.log(2),
         num_test_chars=num_test_chars,
         seconds_train=round(place.seconds_train, 3),
         chars_per_second=chars_per_second,
