@@ -1,9 +1,13 @@
 """The trainer: the protocol's arithmetic, exact resume, what it leaves on disk."""
 
+import errno
+import io
 import json
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import msgspec
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import broken_cells
+from helpers.runs import write_run
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 from safetensors.torch import load_file
 
@@ -24,7 +29,7 @@ from charcmp.config.optimizers import (
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
-from charcmp.errors import Interrupted, UserError
+from charcmp.errors import Interrupted, StorageError, UserError
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
@@ -262,6 +267,79 @@ def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damag
     assert (folder.path / "checkpoint.pt.bad-1").exists()
     undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), Session(say=quiet))
     assert without_times(result) == without_times(undisturbed)
+
+
+class FailingDisk(io.FileIO):
+    """A file whose second block cannot be read."""
+
+    error: Exception
+
+    def readinto(self, buffer) -> int | None:
+        if self.tell() > 0:
+            raise self.error
+        return super().readinto(memoryview(buffer)[:100])
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "environment.json"])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StorageError),
+        (OSError(errno.ESTALE, "Stale file handle"), StorageError),
+        (MemoryError(), MemoryError),
+    ],
+    ids=["EIO", "ESTALE", "memory"],
+)
+def test_what_cannot_be_read_now_is_not_set_aside(
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: Exception,
+    raised: type[Exception],
+) -> None:
+    spec, folder = tiny_spec(tiny_text, "rnn"), folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, Session(lambda: True, quiet))
+    before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
+    fdopen = os.fdopen
+
+    def fdopen_or_fail(descriptor: int, mode: str) -> IO[bytes]:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name != name:
+            return fdopen(descriptor, mode)
+        disk = FailingDisk(descriptor, mode)
+        disk.error = error
+        return io.BufferedReader(disk)
+
+    monkeypatch.setattr(os, "fdopen", fdopen_or_fail)
+    with pytest.raises(raised) as told:
+        train(spec, folder, Session(say=quiet))
+    if raised is StorageError:
+        assert str(told.value).startswith(f"{folder.path / name}: {error.strerror}; nothing is")
+    monkeypatch.undo()
+    assert {file: (folder.path / file).read_bytes() for file in before} == before
+    assert not list(folder.path.glob("*.bad-*"))
+    lines: list[str] = []
+    train(spec, folder, Session(say=lines.append))
+    assert "resuming" in lines[0]
+
+
+def test_a_result_that_cannot_be_read_now_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(write_run(tmp_path))
+    opened = os.open
+
+    def open_or_fail(path: Path, *flags: int) -> int:
+        if path == folder.result:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *flags)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+    with pytest.raises(StorageError, match=r"result\.json: Permission denied"):
+        folder.usable_result()
+    monkeypatch.undo()
+    assert folder.usable_result() is not None
 
 
 def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:

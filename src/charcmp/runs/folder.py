@@ -40,7 +40,13 @@ from charcmp.errors import BusyError, UserError
 from charcmp.files import remove_leftovers, try_folder, write_atomically, write_error
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
-from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
+from charcmp.runs.result import (
+    CorruptFileError,
+    Failure,
+    Progress,
+    Result,
+    UnreadableFileError,
+)
 
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
@@ -144,11 +150,17 @@ class RunFolder:
         return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
 
     def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
-        """The result; one that is corrupt or another run's is told of and set aside."""
+        """The result; one that is corrupt or another run's is told of and set aside.
+
+        Raises:
+            StorageError: if the disk or its server does not give it now.
+        """
         try:
             result = self.read_result()
             if result is not None and result.run_id != self.path.name:
                 raise CorruptFileError(f"{self.result}: of another run, {result.run_id}")
+        except UnreadableFileError as error:
+            raise error.storage_error from None
         except CorruptFileError as error:
             aside = self.set_aside(self.result)
             say(f"{error}; kept as {aside.name}, the run is finished again")

@@ -20,6 +20,7 @@ from charcmp.runs.result import (
     SCHEMA_VERSION,
     CorruptFileError,
     Result,
+    UnreadableFileError,
     read_json,
 )
 from charcmp.training.checkpoint import Place
@@ -111,6 +112,8 @@ def describe_run(
         if earlier := read_json(folder.environment, EARLIER, MAX_ENVIRONMENT_BYTES):
             starts = earlier.pop("earlier_starts", [])
             environment["earlier_starts"] = [*(starts if isinstance(starts, list) else []), earlier]
+    except UnreadableFileError as error:
+        raise error.storage_error from None
     except CorruptFileError as error:
         session.say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
     folder.write_json(folder.environment, environment)
