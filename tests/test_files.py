@@ -1,12 +1,17 @@
 """Atomic writes: killed between any two lines, a file is the old one or the new one."""
 
+import errno
+import os
+import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from charcmp.files import remove_leftovers, write_atomically
+from charcmp.errors import UserError
+from charcmp.files import remove_leftovers, write_atomically, write_bytes
 
 # Writes `new` over `old` and kills itself, as kill -9 does, before the n-th line of the writing.
 KILLED_AT_LINE = """
@@ -44,6 +49,29 @@ def test_killed_between_any_two_lines(tmp_path: Path) -> None:
     assert False in seen[:-1]  # killed after the rename, too
     remove_leftovers(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("code", "of_folder", "works"),
+    [
+        (errno.EINVAL, True, True),
+        (errno.ENOTSUP, True, True),
+        (errno.EIO, True, False),
+        (errno.EINVAL, False, False),
+    ],
+)
+def test_a_file_system_that_flushes_no_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, of_folder: bool, works: bool
+) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_folder:
+            raise OSError(code, "refused")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with nullcontext() if works else pytest.raises(UserError, match="refused"):
+        write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").exists() == of_folder
+    assert not list(tmp_path.glob(".new-*"))
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100_000])

@@ -145,15 +145,23 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
                 os.fsync(file.fileno())
         beside.replace(path)
         if flush:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _flush_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # a read-only folder; the reason is the one above
             beside.unlink(missing_ok=True)
         raise write_error(path, error) from None
+
+
+def _flush_folder(folder: Path) -> None:
+    """So that what was renamed in it outlasts a power cut, where the file system can tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # CIFS flushes files, not folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
