@@ -7,11 +7,13 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, VanishedError
 from charcmp.files import remove_leftovers, write_atomically, write_bytes
+from charcmp.runs.folder import RunFolder
 
 # Writes `new` over `old` and kills itself, as kill -9 does, before the n-th line of the writing.
 KILLED_AT_LINE = """
@@ -72,6 +74,39 @@ def test_a_file_system_that_flushes_no_folders(
         write_bytes(tmp_path / "file", b"new")
     assert (tmp_path / "file").exists() == of_folder
     assert not list(tmp_path.glob(".new-*"))
+
+
+def test_two_writers_do_not_meet(tmp_path: Path) -> None:
+    """As processes with one number, in two containers, would."""
+    path = tmp_path / "file"
+
+    def write(file: IO[bytes]) -> None:
+        file.write(b"slow")
+        write_bytes(path, b"quick")
+        assert path.read_bytes() == b"quick"
+
+    write_atomically(path, write)
+    assert path.read_bytes() == b"slow"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_note_that_the_owner_clears_away_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep's, of a run to come, while another process begins it."""
+    folder = RunFolder(tmp_path)
+    folder.write_progress({"epoch": 1})
+    replace = os.replace
+
+    def replace_too_late(*names: Path) -> None:
+        remove_leftovers(tmp_path)
+        replace(*names)
+
+    monkeypatch.setattr(os, "replace", replace_too_late)
+    folder.write_progress({"epoch": 2})
+    assert folder.read_progress().epoch == 1
+    with pytest.raises(VanishedError, match="earlier files are intact"):
+        folder.write_json(folder.history, [])
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100_000])

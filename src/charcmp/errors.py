@@ -31,6 +31,10 @@ class StorageError(UserError):
     can be blamed for it."""
 
 
+class VanishedError(UserError):
+    """What was being written, or its folder, was removed meanwhile."""
+
+
 class Interrupted(Exception):
     """The run was asked to stop and has written a checkpoint; exit status 130."""
 

@@ -7,13 +7,14 @@ import errno
 import json
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from charcmp.errors import StorageError, UserError
+from charcmp.errors import StorageError, UserError, VanishedError
 
 # What no run can be blamed for: all of them would fail the same way.
 STORAGE_ERRNOS = {
@@ -28,6 +29,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # names a file in any fo
 def write_error(path: Path, error: OSError) -> UserError:
     """The one line for what could not be written; a StorageError if nothing could."""
     kind = StorageError if error.errno in STORAGE_ERRNOS else UserError
+    if isinstance(error, FileNotFoundError):
+        kind = VanishedError
     return kind(f"{path}: cannot be written ({error.strerror}); earlier files are intact")
 
 
@@ -134,11 +137,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
 
     Raises:
         StorageError: if the disk is full or read-only; the old file is intact.
+        VanishedError: if the folder, or what was being written, was removed meanwhile.
         UserError: if this file cannot be written for another reason; the old file is intact.
     """
-    beside = path.with_name(f"{BESIDE_PREFIX}{path.name}.{os.getpid()}")
+    # Processes of two containers or hosts may have one number.
+    beside = path.with_name(f"{BESIDE_PREFIX}{path.name}.{secrets.token_hex(8)}")
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             write(file)
             if flush:
                 file.flush()

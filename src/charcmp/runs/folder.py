@@ -36,7 +36,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.errors import BusyError, UserError
+from charcmp.errors import BusyError, UserError, VanishedError
 from charcmp.files import remove_leftovers, try_folder, write_atomically, write_error
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
@@ -187,8 +187,13 @@ class RunFolder:
         return note or Progress()
 
     def write_progress(self, note: dict[str, Any]) -> None:
-        """Replaces the progress note; not flushed, since a lost one costs nothing."""
-        self.write_json(self.progress, note, flush=False)
+        """Replaces the progress note; not flushed, since a lost one costs nothing.
+
+        A sweep notes what is to come before it has the lease. Who gets the lease meanwhile clears
+        the folder of what others have begun to write, and knows better.
+        """
+        with contextlib.suppress(VanishedError):
+            self.write_json(self.progress, note, flush=False)
 
     def read_failure(self) -> Failure | None:
         """Why the last attempt ended without a result; None where no attempt failed."""
