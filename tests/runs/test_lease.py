@@ -17,6 +17,7 @@ from helpers.console import TINY, Charcmp, wait_for
 from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.lease import Lease
+from charcmp.runs.status import run_status
 
 SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 
@@ -99,6 +100,40 @@ def test_an_owner_elsewhere_is_judged_by_its_heartbeat(tmp_path: Path, elsewhere
     assert time.monotonic() - begun > 0.6 * SECONDS  # its last heartbeat was a moment before
     lease.check()
     lease.release()
+
+
+@pytest.mark.long
+def test_a_status_does_not_compare_two_clocks(tmp_path: Path, elsewhere) -> None:
+    """The owner's clock is an hour slow. Whoever keeps looking notices its death."""
+    folder = RunFolder(tmp_path, SECONDS)
+    folder.checkpoint.touch()
+    wait_for(lambda: run_status(folder).reason)
+    status = run_status(folder)
+    assert (status.state, status.owner) == ("running", "elsewhere:1")
+    assert "may be dead: silent for 36" in (status.reason or "")
+    elsewhere()
+    wait_for(lambda: run_status(folder).state == "interrupted")
+
+
+def test_the_status_of_a_folder_that_cannot_be_written(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = owner(tmp_path / "owner")
+    opened = os.open
+
+    def open_or_fail(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and Path(path).parent == tmp_path:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+    status = run_status(RunFolder(tmp_path, SECONDS))
+    assert (status.state, status.reason) == ("running", None)
+    process.kill()
+    process.wait()
+    status = run_status(RunFolder(tmp_path, SECONDS))
+    assert status.state == "interrupted"
+    assert f":{process.pid} is dead" in (status.reason or "")
 
 
 def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> None:

@@ -163,7 +163,7 @@ class Lease:
         it had written its name.
         """
         stamp = self.stamp()
-        if stamp is None or not (self.owner_died_here() or self.seconds_silent() >= self.seconds):
+        if stamp is None or not self.is_owner_dead():
             return False
         aside = self.path.with_name(f"{self.path.name}.dead-{secrets.token_hex(8)}")
         try:
@@ -178,7 +178,12 @@ class Lease:
             return False
         return True
 
-    def owner_died_here(self) -> bool:
+    def is_owner_dead(self) -> bool:
+        """Whether it died on this host, or has been silent for the lease's length while this object
+        was asked again and again."""
+        return self._owner_died_here() or self._seconds_silent() >= self.seconds
+
+    def _owner_died_here(self) -> bool:
         """Whether the owner was a process of this host and is no more."""
         if (owner := self._lock.owner) is None:
             return False
@@ -191,7 +196,7 @@ class Lease:
             pass
         return False
 
-    def seconds_silent(self) -> float:
+    def _seconds_silent(self) -> float:
         """For how long this object has seen no heartbeat, by this process's own clock."""
         stamp, now = self.stamp(), time.monotonic()
         if self._seen is None or self._seen[0] != stamp:
