@@ -5,8 +5,10 @@ import io
 import json
 import math
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 import msgspec
@@ -35,8 +37,10 @@ from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError, Result
 from charcmp.training import train as trainer
+from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
+from charcmp.training.record import tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
@@ -474,6 +478,36 @@ def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> Non
     for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
         told = [(event.step, event.value) for event in board.Scalars(key)]
         assert told == [(entry["epoch"], pytest.approx(entry[key])) for entry in history]
+
+
+def test_without_tensorboard_an_error_has_no_other_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails
+    with pytest.raises(ZeroDivisionError) as told, tensorboard(folder_of(tmp_path, "run"), Place()):
+        raise ZeroDivisionError
+    assert told.value.__context__ is None
+
+
+@pytest.mark.parametrize("full_at", ["__init__", "add_scalar", "close"])
+def test_a_disk_that_is_full_for_tensorboard(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    """The library's writer raises plain OSErrors, at whatever moment it writes."""
+
+    def write(self: object, *args: object, **options: object) -> None:
+        pass
+
+    def fail(self: object, *args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    methods = dict.fromkeys(("__init__", "add_scalar", "close"), write) | {full_at: fail}
+    library = ModuleType("torch.utils.tensorboard")
+    vars(library)["SummaryWriter"] = type("SummaryWriter", (), methods)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", library)
+    spec, folder = tiny_spec(tiny_text, "rnn"), folder_of(tmp_path, "run")
+    with pytest.raises(StorageError, match=r"tensorboard: cannot be written \(No space left"):
+        train(spec, folder, Session(say=quiet))
 
 
 def test_the_papers_schedule() -> None:
