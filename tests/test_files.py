@@ -1,6 +1,8 @@
 """Atomic writes: killed between any two lines, a file is the old one or the new one."""
 
 import errno
+import json
+import math
 import os
 import stat
 import subprocess
@@ -12,7 +14,7 @@ from typing import IO
 import pytest
 
 from charcmp.errors import UserError, VanishedError
-from charcmp.files import remove_leftovers, write_atomically, write_bytes
+from charcmp.files import remove_leftovers, write_atomically, write_bytes, write_json
 from charcmp.runs.folder import RunFolder
 
 # Writes `new` over `old` and kills itself, as kill -9 does, before the n-th line of the writing.
@@ -107,6 +109,16 @@ def test_a_note_that_the_owner_clears_away_is_dropped(
     assert folder.read_progress().epoch == 1
     with pytest.raises(VanishedError, match="earlier files are intact"):
         folder.write_json(folder.history, [])
+
+
+def test_json_holds_what_every_reader_takes(tmp_path: Path) -> None:
+    """A path that is not UTF-8 has surrogates; JSON has no numbers that are not finite."""
+    folder = RunFolder(tmp_path)
+    for write in (write_json, folder.write_json):
+        write(folder.history, {"path": os.fsdecode(b"my-\xff.txt")})
+        assert json.loads(folder.history.read_bytes()) == {"path": "my-?.txt"}
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            write(folder.history, {"loss": math.nan})
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100_000])

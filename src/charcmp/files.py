@@ -174,10 +174,15 @@ def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
     write_atomically(path, lambda file: file.write(contents), flush)
 
 
+def as_json(value: Any, indent: int | None = 2) -> bytes:
+    """A value as JSON that every reader takes; ValueError for a number that is not finite."""
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="replace")  # a path that is not UTF-8 has surrogates in it
+
+
 def write_json(path: Path, value: Any, flush: bool = True) -> None:
     """`write_bytes` of a value as JSON that people can read, too."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode(), flush)
+    write_bytes(path, as_json(value), flush)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import stat
 import sys
@@ -37,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.errors import BusyError, UserError, VanishedError
-from charcmp.files import remove_leftovers, try_folder, write_atomically, write_error
+from charcmp.files import as_json, remove_leftovers, try_folder, write_atomically, write_error
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
 from charcmp.runs.result import (
@@ -123,7 +122,7 @@ class RunFolder:
         write_atomically(file, write, flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        contents = _as_json(value, 2 if flush else None)
+        contents = as_json(value, 2 if flush else None)
         self.write(file, lambda opened: opened.write(contents), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
@@ -137,7 +136,7 @@ class RunFolder:
         Raises:
             CorruptFileError: if it could not.
         """
-        contents = _as_json(msgspec.to_builtins(result), indent=2)
+        contents = as_json(msgspec.to_builtins(result))
         records.decode(self.result, contents, records.RESULT)
         self.write(self.result, lambda file: file.write(contents))
 
@@ -234,12 +233,6 @@ class RunFolder:
         with contextlib.suppress(BusyError), self.leased():
             if self.read_failure() is None and not self.result.exists():
                 self.write_failure(reason, detail)
-
-
-def _as_json(value: Any, indent: int | None) -> bytes:
-    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
-    # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
-    return text.encode(errors="replace")
 
 
 def runs_dir(results_dir: str | Path) -> Path:
