@@ -27,7 +27,12 @@ class LostLeaseError(BusyError):
 
 
 class StorageError(UserError):
-    """Nothing can be written, a full disk: exit status 5, and no run can be blamed for it."""
+    """Nothing can be written, a full disk, or read, a file server away: exit status 5, and no run
+    can be blamed for it."""
+
+
+class VanishedError(UserError):
+    """What was being written, or its folder, was removed meanwhile."""
 
 
 class Interrupted(Exception):

@@ -7,13 +7,14 @@ import errno
 import json
 import os
 import re
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from charcmp.errors import StorageError, UserError
+from charcmp.errors import StorageError, UserError, VanishedError
 
 # What no run can be blamed for: all of them would fail the same way.
 STORAGE_ERRNOS = {
@@ -28,6 +29,8 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # names a file in any fo
 def write_error(path: Path, error: OSError) -> UserError:
     """The one line for what could not be written; a StorageError if nothing could."""
     kind = StorageError if error.errno in STORAGE_ERRNOS else UserError
+    if isinstance(error, FileNotFoundError):
+        kind = VanishedError
     return kind(f"{path}: cannot be written ({error.strerror}); earlier files are intact")
 
 
@@ -134,26 +137,36 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
 
     Raises:
         StorageError: if the disk is full or read-only; the old file is intact.
+        VanishedError: if the folder, or what was being written, was removed meanwhile.
         UserError: if this file cannot be written for another reason; the old file is intact.
     """
-    beside = path.with_name(f"{BESIDE_PREFIX}{path.name}.{os.getpid()}")
+    # Processes of two containers or hosts may have one number.
+    beside = path.with_name(f"{BESIDE_PREFIX}{path.name}.{secrets.token_hex(8)}")
     try:
-        with beside.open("wb") as file:
+        with beside.open("xb") as file:
             write(file)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())
         beside.replace(path)
         if flush:
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            _flush_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):  # a read-only folder; the reason is the one above
             beside.unlink(missing_ok=True)
         raise write_error(path, error) from None
+
+
+def _flush_folder(folder: Path) -> None:
+    """So that what was renamed in it outlasts a power cut, where the file system can tell."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # CIFS flushes files, not folders
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
@@ -161,10 +174,15 @@ def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
     write_atomically(path, lambda file: file.write(contents), flush)
 
 
+def as_json(value: Any, indent: int | None = 2) -> bytes:
+    """A value as JSON that every reader takes; ValueError for a number that is not finite."""
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
+    return text.encode(errors="replace")  # a path that is not UTF-8 has surrogates in it
+
+
 def write_json(path: Path, value: Any, flush: bool = True) -> None:
     """`write_bytes` of a value as JSON that people can read, too."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_bytes(path, text.encode(), flush)
+    write_bytes(path, as_json(value), flush)
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Run ids: golden ones, what moves them, and what must not."""
 
 import itertools
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import cell_config
+from charcmp.runs.result import MAX_RUN_ID
 
 # 87 symbols, as War and Peace has: its budgets, too.
 CORPUS = corpus_from_bytes("golden", bytes(range(87)) * 10)
@@ -184,6 +186,13 @@ def test_an_optimiser_at_its_defaults_is_in_the_id_by_name_alone(name: str) -> N
     spec = resolve_with(config(optimizer=OPTIMIZERS[name](name=name)), CORPUS)
     in_id = {key: value for key, value in spec.identity().items() if key.startswith("optimizer")}
     assert in_id == ({} if name == "rmsprop" else {"optimizer.name": name})
+
+
+def test_a_run_id_that_could_not_be_read_back_is_refused() -> None:
+    for length, is_too_long in ((150, False), (200, True)):
+        named = DatasetConfig(name="n" * length, source="file")
+        with pytest.raises(UserError, match="too long") if is_too_long else nullcontext():
+            assert length < len(run_id(dataset=named)) <= MAX_RUN_ID
 
 
 def test_another_text_is_another_run() -> None:

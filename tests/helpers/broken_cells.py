@@ -96,6 +96,26 @@ class DividesByZero(Step):
         return super().forward(x, h / h.norm(dim=-1, keepdim=True))
 
 
+class Grows(TwoStates):
+    """Its second state overflows after some sixty steps; its outputs stay finite."""
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, large = state
+        return Step.forward(self, x, h + torch.tanh(large)), 4 * large + 1
+
+
+class CarriesInfinity(TwoStates):
+    """As one that keeps a logarithm: of zero at first."""
+
+    def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, logarithm = state
+        return Step.forward(self, x, h), torch.zeros_like(logarithm).log()
+
+
+class Größe(Step):
+    """A name that no run's folder can have."""
+
+
 class NoGradient(Step):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)

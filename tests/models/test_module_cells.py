@@ -1,6 +1,7 @@
 """Anyone's class as a cell: how it is found, called, counted, identified, and what is refused."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -89,6 +90,11 @@ def test_a_layer_is_the_class_itself() -> None:
         ("Draws", {}, "not repeatable"),
         ("Remembers", {}, "not repeatable"),
         ("DividesByZero", {}, "from a state of zeros its outputs or their gradients are not fin"),
+        ("CarriesInfinity", {}, "the state that it carries on is not finite"),
+        ("Größe", {}, "a class is called by letters a-z, digits and _ only"),
+        ("Step", {"kwargs": {"scale": math.inf}}, "cell.kwargs="),
+        ("Step", {"kwargs": {"kind": "a\nb"}}, "cell.kwargs="),
+        ("Step", {"kwargs": {"long" * 21: 1}}, "cell.kwargs="),
         ("NoGradient", {}, "its parameter unused gets no gradient"),
         (
             "HasHeads",

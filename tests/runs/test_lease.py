@@ -1,5 +1,6 @@
 """Leases: one owner at a time, the dead found out, the superseded stopped."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 from helpers.console import TINY, Charcmp, wait_for
 
 from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.lease import Lease
+from charcmp.runs.status import run_status
 
 SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 
@@ -49,9 +52,7 @@ def elsewhere(tmp_path: Path) -> Iterator[Callable[[], None]]:
     """An owner on another host, as a shared file system shows it: a file that is touched now and
     then, by a clock that is an hour slow. The value returned stops its heart."""
     path = tmp_path / "owner"
-    path.write_text(
-        f"filelock/2\npid=1\nhost=elsewhere\nmode=lease\ntoken=ab12\nduration={SECONDS}\n"
-    )
+    write_owner(path, SECONDS)
     stop = threading.Event()
 
     def beat() -> None:
@@ -99,6 +100,40 @@ def test_an_owner_elsewhere_is_judged_by_its_heartbeat(tmp_path: Path, elsewhere
     assert time.monotonic() - begun > 0.6 * SECONDS  # its last heartbeat was a moment before
     lease.check()
     lease.release()
+
+
+@pytest.mark.long
+def test_a_status_does_not_compare_two_clocks(tmp_path: Path, elsewhere) -> None:
+    """The owner's clock is an hour slow. Whoever keeps looking notices its death."""
+    folder = RunFolder(tmp_path, SECONDS)
+    folder.checkpoint.touch()
+    wait_for(lambda: run_status(folder).reason)
+    status = run_status(folder)
+    assert (status.state, status.owner) == ("running", "elsewhere:1")
+    assert "may be dead: silent for 36" in (status.reason or "")
+    elsewhere()
+    wait_for(lambda: run_status(folder).state == "interrupted")
+
+
+def test_the_status_of_a_folder_that_cannot_be_written(
+    tmp_path: Path, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = owner(tmp_path / "owner")
+    opened = os.open
+
+    def open_or_fail(path: str | Path, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT and Path(path).parent == tmp_path:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return opened(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+    status = run_status(RunFolder(tmp_path, SECONDS))
+    assert (status.state, status.reason) == ("running", None)
+    process.kill()
+    process.wait()
+    status = run_status(RunFolder(tmp_path, SECONDS))
+    assert status.state == "interrupted"
+    assert f":{process.pid} is dead" in (status.reason or "")
 
 
 def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> None:
@@ -153,3 +188,82 @@ def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
         (expected,) = work.glob(f"alone/runs/*/{name}")
         assert (run / name).read_bytes() == expected.read_bytes()
     assert not (run / "owner").exists()
+
+
+@pytest.fixture
+def no_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that cannot exchange two names: NFS, SMB."""
+    monkeypatch.setattr(filelock._util, "_rename_call", lambda: (lambda *_: errno.EINVAL, 2))
+
+
+def write_owner(path: Path, seconds: float, pid: int = 1) -> None:
+    path.write_text(
+        f"filelock/2\npid={pid}\nhost=elsewhere\nmode=lease\ntoken=ab12\nduration={seconds}\n"
+    )
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_without_an_exchange_the_dead_of_this_host_are_followed(
+    tmp_path: Path, owner: Owner
+) -> None:
+    process = owner(tmp_path / "owner")
+    process.kill()
+    process.wait()
+    lease = Lease(tmp_path / "owner", SECONDS)
+    assert lease.is_free()
+    assert list(tmp_path.iterdir()) == []
+    process = owner(tmp_path / "owner")
+    process.kill()
+    process.wait()
+    lease.acquire()
+    lease.check()
+    lease.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_exchange")
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_without_an_exchange_the_dead_elsewhere_are_followed(
+    tmp_path: Path, is_empty: bool
+) -> None:
+    """Also one that died before it had written its name."""
+    write_owner(tmp_path / "owner", 0.5)
+    if is_empty:
+        (tmp_path / "owner").write_bytes(b"")
+    lease = Lease(tmp_path / "owner", 0.5)
+    assert not lease.is_free()
+    lease.acquire(patience=60)
+    lease.check()
+    lease.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_a_lease_that_cannot_be_taken_over_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*names: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    write_owner(tmp_path / "owner", 0.5)
+    with pytest.raises(BusyError, match=rf"elsewhere:1 gives no.*delete {tmp_path}/owner"):
+        Lease(tmp_path / "owner", 0.5).acquire(patience=0.2)
+
+
+@pytest.mark.usefixtures("no_exchange")
+def test_who_was_quicker_keeps_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody follows the dead between our last look and our rename: what we moved goes back."""
+    path, rename = tmp_path / "owner", os.rename
+
+    def rename_too_late(*names: Path) -> None:
+        path.unlink()
+        write_owner(path, 0.5, pid=2)
+        rename(*names)
+
+    monkeypatch.setattr(os, "rename", rename_too_late)
+    write_owner(path, 0.5)
+    lease = Lease(path, 0.5)
+    wait_for(lambda: lease.is_free() or lease.owner() == "elsewhere:2")
+    assert lease.owner() == "elsewhere:2"
+    assert list(tmp_path.iterdir()) == [path]

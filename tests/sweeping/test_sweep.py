@@ -160,6 +160,43 @@ def test_a_child_that_is_killed_is_named(
     assert "1 of 2 runs finished, 1 failed" in again.stdout
 
 
+CELL_THAT_FAILS = """
+import os, signal
+from pathlib import Path
+import torch
+from torch import nn
+
+class Mine(nn.RNNCell):
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        in_a_run = os.readlink("/proc/self/fd/1").endswith("/log.txt")
+        if in_a_run and list(Path("results/runs").glob("*/owner")):
+            if Path("may_fail").exists():
+                raise ValueError("no luck")
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_reason_is_that_of_the_last_attempt(
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    """A failure that may be tried again, then a death before the first epoch, which may not."""
+    work = tmp_path / "work"
+    (work / "mine.py").write_text(CELL_THAT_FAILS)
+    (work / "may_fail").touch()
+    args = [*text_overrides(tiny_text), *TINY, "cell=module", "cell.target=mine.py:Mine"]
+    first = charcmp_process("sweep", *args, "layers=1")
+    assert "cannot be built with" in first.stdout
+    (file,) = work.glob("results/runs/*/failure.json")
+    assert json.loads(file.read_text())["retry"]
+    (work / "may_fail").unlink()
+    second = charcmp_process("sweep", *args, "layers=1")
+    assert "killed by SIGKILL" in second.stdout
+    failure = json.loads(file.read_text())
+    assert failure["reason"].startswith("killed by SIGKILL")
+    assert not failure["retry"]
+
+
 def test_a_run_that_hangs_is_ended(
     charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:

@@ -1,15 +1,23 @@
 """The trainer: the protocol's arithmetic, exact resume, what it leaves on disk."""
 
+import errno
+import io
 import json
 import math
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import IO
 
 import msgspec
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import broken_cells
+from helpers.runs import write_run
 from helpers.training import folder_of, history_of, quiet, tiny_spec, without_times
 from safetensors.torch import load_file
 
@@ -23,14 +31,16 @@ from charcmp.config.optimizers import (
 from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
-from charcmp.errors import Interrupted, UserError
+from charcmp.errors import Interrupted, StorageError, UserError
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import Result
+from charcmp.runs.result import CorruptFileError, Result
 from charcmp.training import train as trainer
+from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
+from charcmp.training.record import tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
@@ -263,6 +273,79 @@ def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damag
     assert without_times(result) == without_times(undisturbed)
 
 
+class FailingDisk(io.FileIO):
+    """A file whose second block cannot be read."""
+
+    error: Exception
+
+    def readinto(self, buffer) -> int | None:
+        if self.tell() > 0:
+            raise self.error
+        return super().readinto(memoryview(buffer)[:100])
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "environment.json"])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (OSError(errno.EIO, "Input/output error"), StorageError),
+        (OSError(errno.ESTALE, "Stale file handle"), StorageError),
+        (MemoryError(), MemoryError),
+    ],
+    ids=["EIO", "ESTALE", "memory"],
+)
+def test_what_cannot_be_read_now_is_not_set_aside(
+    tiny_text: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    error: Exception,
+    raised: type[Exception],
+) -> None:
+    spec, folder = tiny_spec(tiny_text, "rnn"), folder_of(tmp_path, "run")
+    with pytest.raises(Interrupted):
+        train(spec, folder, Session(lambda: True, quiet))
+    before = {file.name: file.read_bytes() for file in folder.path.iterdir()}
+    fdopen = os.fdopen
+
+    def fdopen_or_fail(descriptor: int, mode: str) -> IO[bytes]:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().name != name:
+            return fdopen(descriptor, mode)
+        disk = FailingDisk(descriptor, mode)
+        disk.error = error
+        return io.BufferedReader(disk)
+
+    monkeypatch.setattr(os, "fdopen", fdopen_or_fail)
+    with pytest.raises(raised) as told:
+        train(spec, folder, Session(say=quiet))
+    if raised is StorageError:
+        assert str(told.value).startswith(f"{folder.path / name}: {error.strerror}; nothing is")
+    monkeypatch.undo()
+    assert {file: (folder.path / file).read_bytes() for file in before} == before
+    assert not list(folder.path.glob("*.bad-*"))
+    lines: list[str] = []
+    train(spec, folder, Session(say=lines.append))
+    assert "resuming" in lines[0]
+
+
+def test_a_result_that_cannot_be_read_now_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(write_run(tmp_path))
+    opened = os.open
+
+    def open_or_fail(path: Path, *flags: int) -> int:
+        if path == folder.result:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, *flags)
+
+    monkeypatch.setattr(os, "open", open_or_fail)
+    with pytest.raises(StorageError, match=r"result\.json: Permission denied"):
+        folder.usable_result()
+    monkeypatch.undo()
+    assert folder.usable_result() is not None
+
+
 def test_a_checkpoint_cannot_run_code(tiny_text: Path, tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self):
@@ -295,6 +378,48 @@ def test_divergence_is_recorded(
     assert result.test_nats_per_char is None
     assert folder.read_result() == msgspec.convert(result, Result)
     assert not folder.test_nll.exists()
+
+
+def test_a_state_that_is_not_finite_is_divergence(tiny_text: Path, tmp_path: Path) -> None:
+    """The losses are: no JSON could hold the state, and no checkpoint be read again."""
+    cell = cell_config("module", target=f"{broken_cells.__file__}:Grows")
+    folder = folder_of(tmp_path, "run")
+    result = train(tiny_spec(tiny_text, cell), folder, Session(say=quiet))
+    assert (result.status, result.epochs_trained) == ("diverged", 0)
+    assert folder.read_result() == msgspec.convert(result, Result)
+
+
+def test_a_test_loss_that_no_record_can_hold_is_divergence(tmp_path: Path) -> None:
+    """A decoder's bias alone has learned; what comes last would need thousands of nats."""
+    text = tmp_path / "text"
+    text.write_text("a" * 3650 + "b" * 349 + "a")
+    wild = RMSpropConfig(name="rmsprop", lr=1e3)
+    folder = folder_of(tmp_path, "run")
+    result = train(
+        tiny_spec(text, optimizer=wild, epochs=1, init_range=0.0), folder, Session(say=quiet)
+    )
+    assert (result.status, result.epochs_trained) == ("diverged", 1)
+    assert result.val_nats_per_char == 0.0
+    assert folder.read_result() == msgspec.convert(result, Result)
+    assert not folder.test_nll.exists()
+
+
+def test_a_loss_of_zero_is_a_loss(tmp_path: Path) -> None:
+    text = tmp_path / "text"
+    text.write_text("aaab" + "a" * 3996)  # in the first update
+    wild = RMSpropConfig(name="rmsprop", lr=1e3)
+    spec = tiny_spec(text, optimizer=wild, epochs=1, init_range=0.0)
+    result = train(spec, folder_of(tmp_path, "run"), Session(say=quiet))
+    assert result.test_nats_per_char == result.test_bits_per_char == 0.0
+    assert result.test_perplexity == 1.0
+
+
+def test_a_result_that_could_not_be_read_is_not_written(tiny_text: Path, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "run")
+    result = train(tiny_spec(tiny_text, epochs=1), folder, Session(say=quiet))
+    with pytest.raises(CorruptFileError, match="run_id"):
+        folder.write_result(msgspec.structs.replace(result, run_id="größe"))
+    assert folder.read_result() == msgspec.convert(result, Result)
 
 
 def test_patience(tiny_text: Path, tmp_path: Path) -> None:
@@ -353,6 +478,36 @@ def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> Non
     for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
         told = [(event.step, event.value) for event in board.Scalars(key)]
         assert told == [(entry["epoch"], pytest.approx(entry[key])) for entry in history]
+
+
+def test_without_tensorboard_an_error_has_no_other_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # importing it fails
+    with pytest.raises(ZeroDivisionError) as told, tensorboard(folder_of(tmp_path, "run"), Place()):
+        raise ZeroDivisionError
+    assert told.value.__context__ is None
+
+
+@pytest.mark.parametrize("full_at", ["__init__", "add_scalar", "close"])
+def test_a_disk_that_is_full_for_tensorboard(
+    tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full_at: str
+) -> None:
+    """The library's writer raises plain OSErrors, at whatever moment it writes."""
+
+    def write(self: object, *args: object, **options: object) -> None:
+        pass
+
+    def fail(self: object, *args: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    methods = dict.fromkeys(("__init__", "add_scalar", "close"), write) | {full_at: fail}
+    library = ModuleType("torch.utils.tensorboard")
+    vars(library)["SummaryWriter"] = type("SummaryWriter", (), methods)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", library)
+    spec, folder = tiny_spec(tiny_text, "rnn"), folder_of(tmp_path, "run")
+    with pytest.raises(StorageError, match=r"tensorboard: cannot be written \(No space left"):
+        train(spec, folder, Session(say=quiet))
 
 
 def test_the_papers_schedule() -> None:

@@ -27,6 +27,7 @@ from charcmp.data.corpus import (
 )
 from charcmp.data.dataset import safe_name
 from charcmp.data.sources import load_corpus
+from charcmp.errors import UserError
 from charcmp.files import canonical_json
 from charcmp.models.budget import (
     DEFAULT_BUDGET,
@@ -38,6 +39,7 @@ from charcmp.models.budget import (
 )
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import cell_identity
+from charcmp.runs.result import MAX_RUN_ID
 
 WARN_DEVIATION_PERCENT = 2.0
 
@@ -186,7 +188,8 @@ def resolve(config: Config) -> RunSpec:
     """Loads the corpus and solves for the hidden size.
 
     Raises:
-        UserError: if the corpus cannot be had or no hidden size meets the budget.
+        UserError: if the corpus cannot be had, no hidden size meets the budget, or the names are
+            too long.
     """
     return resolve_with(config, load_corpus(config.dataset, config.data_dir))
 
@@ -199,7 +202,13 @@ def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     ):
         config = replace(config, updates_per_epoch=None)  # all of the text: the same run
     size = resolve_size(config, corpus.num_symbols)
-    return RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
+    spec = RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
+    if len(spec.run_id) > MAX_RUN_ID:
+        raise UserError(
+            f"dataset.name={spec.text_name}: too long: with it the run's id has "
+            f"{len(spec.run_id)} characters, and {MAX_RUN_ID} is the most"
+        )
+    return spec
 
 
 def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:

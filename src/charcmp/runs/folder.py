@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import os
 import stat
 import sys
@@ -36,11 +35,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.errors import BusyError, UserError
-from charcmp.files import remove_leftovers, try_folder, write_atomically, write_error
+from charcmp.errors import BusyError, UserError, VanishedError
+from charcmp.files import as_json, remove_leftovers, try_folder, write_atomically, write_error
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
-from charcmp.runs.result import CorruptFileError, Failure, Progress, Result
+from charcmp.runs.result import (
+    CorruptFileError,
+    Failure,
+    Progress,
+    Result,
+    UnreadableFileError,
+)
 
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
@@ -117,10 +122,7 @@ class RunFolder:
         write_atomically(file, write, flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        indent = 2 if flush else None
-        text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
-        # A path that is not UTF-8 has surrogates in it, which no JSON reader takes.
-        contents = text.encode(errors="replace")
+        contents = as_json(value, 2 if flush else None)
         self.write(file, lambda opened: opened.write(contents), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
@@ -129,7 +131,14 @@ class RunFolder:
         self.write(file, lambda opened: opened.write(buffer.getvalue()))
 
     def write_result(self, result: Result) -> None:
-        self.write_json(self.result, msgspec.to_builtins(result))
+        """Writes the result, which is the run's end: one that could not be read back never is.
+
+        Raises:
+            CorruptFileError: if it could not.
+        """
+        contents = as_json(msgspec.to_builtins(result))
+        records.decode(self.result, contents, records.RESULT)
+        self.write(self.result, lambda file: file.write(contents))
 
     def read_result(self) -> Result | None:
         """The result, None where there is none.
@@ -140,11 +149,17 @@ class RunFolder:
         return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
 
     def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
-        """The result; one that is corrupt or another run's is told of and set aside."""
+        """The result; one that is corrupt or another run's is told of and set aside.
+
+        Raises:
+            StorageError: if the disk or its server does not give it now.
+        """
         try:
             result = self.read_result()
             if result is not None and result.run_id != self.path.name:
                 raise CorruptFileError(f"{self.result}: of another run, {result.run_id}")
+        except UnreadableFileError as error:
+            raise error.storage_error from None
         except CorruptFileError as error:
             aside = self.set_aside(self.result)
             say(f"{error}; kept as {aside.name}, the run is finished again")
@@ -171,8 +186,13 @@ class RunFolder:
         return note or Progress()
 
     def write_progress(self, note: dict[str, Any]) -> None:
-        """Replaces the progress note; not flushed, since a lost one costs nothing."""
-        self.write_json(self.progress, note, flush=False)
+        """Replaces the progress note; not flushed, since a lost one costs nothing.
+
+        A sweep notes what is to come before it has the lease. Who gets the lease meanwhile clears
+        the folder of what others have begun to write, and knows better.
+        """
+        with contextlib.suppress(VanishedError):
+            self.write_json(self.progress, note, flush=False)
 
     def read_failure(self) -> Failure | None:
         """Why the last attempt ended without a result; None where no attempt failed."""
@@ -199,6 +219,13 @@ class RunFolder:
         """
         failure = {"reason": reason, "detail": detail, "retry": retry, "is_users": is_users}
         self.write_json(self.failure, failure | {"time": time.time()})
+
+    def forget_failure(self) -> None:
+        """Removes why an earlier attempt failed: it would hide how the one that begins ends."""
+        try:
+            self.failure.unlink(missing_ok=True)
+        except OSError as error:
+            raise write_error(self.failure, error) from None
 
     def record_death(self, reason: str, detail: str = "") -> None:
         """Records, from outside, why a run ended that could not do so itself; not if it could,

@@ -4,12 +4,20 @@ The lease is filelock's SoftFileLease: a file created exclusively, that names it
 time stamp the owner renews every few seconds. An owner that died on this host is found out at once;
 one on another host when its stamp has stood still for the lease's whole length on the observer's
 own monotonic clock, so that no two clocks are ever compared.
+
+filelock takes a dead owner's lease by exchanging two names, which NFS and SMB refuse; it then takes
+nothing for ever. There the dead owner's file is renamed aside, and the free name is taken.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import secrets
+import tempfile
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import filelock
@@ -22,6 +30,18 @@ LEASE_SECONDS = 60.0
 HEARTBEATS_PER_LEASE = 12
 PATIENCE_SECONDS = 10.0  # a child of a killed sweep needs about one second to notice and let go
 POLL_SECONDS = 0.1
+
+Stamp = tuple[int, int]  # which file it is, and when it was last touched
+
+
+@cache
+def _this_host() -> str:
+    """This host, and the container on it, as filelock names them in a lease."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        filelock.SoftFileLease(Path(folder) / "owner") as lock,
+    ):
+        return lock.owner.hostname if lock.owner else ""
 
 
 class Lease:
@@ -42,6 +62,7 @@ class Lease:
             thread_local=False,
         )
         self.is_held = False
+        self._seen: tuple[Stamp | None, float] | None = None  # a stamp, and since when it stands
 
     def acquire(
         self,
@@ -55,7 +76,7 @@ class Lease:
             patience: seconds that an owner which is alive has to let go.
 
         Raises:
-            BusyError: if its owner shows that it lives.
+            BusyError: if its owner shows that it lives, or is dead but cannot be followed.
             Interrupted: if `should_stop` said so while waiting.
         """
         begun = time.monotonic()
@@ -64,12 +85,15 @@ class Lease:
             if should_stop():
                 raise Interrupted(f"{self.path.parent.name}: interrupted before it began")
             waited = time.monotonic() - begun
-            if waited >= self.seconds and self.stamp() == stamp and self._is_empty():
-                # Its owner died before it had written its name. filelock keeps such a one for ever.
-                self.path.unlink(missing_ok=True)
             if waited >= patience and self.stamp() != stamp:
                 raise BusyError(
                     f"{self.path.parent.name}: {self.owner() or 'another process'} is training it"
+                )
+            if waited >= self.seconds + patience:
+                raise BusyError(
+                    f"{self.path.parent.name}: {self.owner() or 'its owner'} gives no sign of "
+                    "life, but this file system does not let its lease be taken over; if nobody "
+                    f"is at work on it, delete {self.path}"
                 )
             time.sleep(POLL_SECONDS)
         self.is_held = True
@@ -108,7 +132,7 @@ class Lease:
     def seconds_since_heartbeat(self) -> float | None:
         """By the file's time stamp and this host's clock: for people to read, not to decide by."""
         stamp = self.stamp()
-        return None if stamp is None else max(0.0, time.time() - stamp / 1e9)
+        return None if stamp is None else max(0.0, time.time() - stamp[1] / 1e9)
 
     def _acquired(self) -> bool:
         try:
@@ -117,6 +141,9 @@ class Lease:
             raise write_error(self.path, error) from None
 
     def _try_acquire(self) -> bool:
+        return self._take() or (self._follow_the_dead() and self._take())
+
+    def _take(self) -> bool:
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -128,15 +155,67 @@ class Lease:
             ) from None
         return True
 
-    def _is_empty(self) -> bool:
+    def _follow_the_dead(self) -> bool:
+        """Frees the name of a lease whose owner is dead and which filelock could not take.
+
+        It takes none where the file system cannot exchange names, nor one whose owner died before
+        it had written its name.
+        """
+        stamp = self.stamp()
+        if stamp is None or not self.is_owner_dead():
+            return False
+        aside = self.path.with_name(f"{self.path.name}.dead-{secrets.token_hex(8)}")
         try:
-            return self.path.lstat().st_size == 0
+            if self.stamp() != stamp:  # somebody was quicker
+                return False
+            self.path.rename(aside)
+            if _stamp_of(aside) != stamp:  # quicker still: that one is alive
+                with contextlib.suppress(OSError):  # if it is lost, its owner notices and stops
+                    os.link(aside, self.path, follow_symlinks=False)
+            aside.unlink()
         except OSError:
             return False
+        return True
 
-    def stamp(self) -> int | None:
-        """What every heartbeat changes; None where there is no owner."""
+    def is_owner_dead(self) -> bool:
+        """Whether it died on this host, or has been silent for the lease's length while this object
+        was asked again and again."""
+        return self._owner_died_here() or self._seconds_silent() >= self.seconds
+
+    def _owner_died_here(self) -> bool:
+        """Whether the owner was a process of this host and is no more."""
+        if (owner := self._lock.owner) is None:
+            return False
         try:
-            return self.path.stat().st_mtime_ns
-        except OSError:
-            return None
+            if owner.hostname == _this_host():
+                os.kill(owner.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # another user's process; or nowhere to write
+            pass
+        return False
+
+    def _seconds_silent(self) -> float:
+        """For how long this object has seen no heartbeat, by this process's own clock."""
+        stamp, now = self.stamp(), time.monotonic()
+        if self._seen is None or self._seen[0] != stamp:
+            self._seen = stamp, now
+        return now - self._seen[1]
+
+    def stamp(self) -> Stamp | None:
+        """What every heartbeat and every new owner changes; None where there is no owner."""
+        return _stamp_of(self.path)
+
+
+def _stamp_of(path: Path) -> Stamp | None:
+    # Opened, since NFS asks its server anew only then; what is no file is not waited for.
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags)
+        try:
+            found = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns

@@ -8,6 +8,7 @@ such a file can be are not even opened.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from charcmp.errors import StorageError
 from charcmp.files import SAFE_NAME
 from charcmp.models.budget import MAX_HIDDEN_SIZE, Shape
 from charcmp.models.cells.registry import CELLS, cell_config
@@ -36,7 +38,9 @@ MAX_CONFIG_BYTES = 1 << 16  # PyYAML needs half a second for it
 MAX_MESSAGE = 500  # characters: a message may quote what it found
 MAX_NATS = 700.0  # exp() of it is still a float
 
-Name = Annotated[str, Meta(max_length=200, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
+MAX_RUN_ID = 200  # characters
+
+Name = Annotated[str, Meta(max_length=MAX_RUN_ID, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
 # A file's own name, without its folder: texts are looked for by it.
 DatasetName = Annotated[str, Meta(max_length=1000, pattern=r"\A[^/\0]+\Z")]
@@ -65,6 +69,17 @@ class CorruptFileError(ValueError):
     def __init__(self, message: str) -> None:
         text = printable(message)
         super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}...")
+
+
+class UnreadableFileError(CorruptFileError):
+    """A file of a run is there, but the disk or its server does not give it now.
+
+    A reader leaves it out as one that is corrupt; who would replace it must not.
+    """
+
+    @property
+    def storage_error(self) -> StorageError:
+        return StorageError(f"{self}; nothing is changed, the same command goes on when it is read")
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -270,7 +285,8 @@ def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
     """A file of a run, open for reading; None where there is none.
 
     Raises:
-        CorruptFileError: if it is no plain file, larger than that, or cannot be read.
+        CorruptFileError: if it is no plain file, or larger than that.
+        UnreadableFileError: if the disk does not give it.
     """
     # O_NOFOLLOW: a link may lead out of the folder. O_NONBLOCK: opening a pipe would wait.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -279,8 +295,11 @@ def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        reason = "a symbolic link" if file.is_symlink() else error.strerror
-        raise CorruptFileError(f"{file}: {reason}") from None
+        if file.is_symlink():
+            raise CorruptFileError(f"{file}: a symbolic link") from None
+        if error.errno == errno.ENXIO:
+            raise CorruptFileError(f"{file}: a pipe, socket or device, not a file") from None
+        raise UnreadableFileError(f"{file}: {error.strerror}") from None
     found = os.fstat(descriptor)
     if stat.S_ISREG(found.st_mode) and found.st_size <= max_bytes:
         return os.fdopen(descriptor, "rb")
@@ -301,7 +320,7 @@ def read_file(file: Path, max_bytes: int) -> bytes | None:
         try:
             return opened.read(max_bytes)  # no more, even if it grows meanwhile
         except OSError as error:
-            raise CorruptFileError(f"{file}: {error.strerror}") from None
+            raise UnreadableFileError(f"{file}: {error.strerror}") from None
 
 
 def read_json(file: Path, decoder: msgspec.json.Decoder[Record], max_bytes: int) -> Record | None:
@@ -310,8 +329,12 @@ def read_json(file: Path, decoder: msgspec.json.Decoder[Record], max_bytes: int)
     Raises:
         CorruptFileError: if the file is there but is not such a record.
     """
-    if (contents := read_file(file, max_bytes)) is None:
-        return None
+    contents = read_file(file, max_bytes)
+    return None if contents is None else decode(file, contents, decoder)
+
+
+def decode(file: Path, contents: bytes, decoder: msgspec.json.Decoder[Record]) -> Record:
+    """The contents of a run's file as its record; CorruptFileError if they are none."""
     try:
         return decoder.decode(contents)
     except msgspec.ValidationError as error:

@@ -36,7 +36,7 @@ class RunStatus:
     val_nats_per_char: float | None = None  # the best so far
     test_nats_per_char: float | None = None
     owner: str | None = None  # `host:process`
-    reason: str | None = None  # of a state that went wrong
+    reason: str | None = None  # of a state that went wrong, or may have
 
 
 def run_status(folder: RunFolder) -> RunStatus:
@@ -69,12 +69,19 @@ def run_status(folder: RunFolder) -> RunStatus:
         )
     if not folder.lease.is_free():
         owner = folder.lease.owner()
-        silent = folder.lease.seconds_since_heartbeat() or 0.0
-        if silent > folder.lease.seconds:
-            reason = f"its owner {owner} has been silent for {silent:.0f} s"
+        if folder.lease.is_owner_dead():  # and we may not write, else it were free
+            reason = f"its owner {owner} is dead"
             return replace(status, state="interrupted", owner=owner, reason=reason)
-        speed = _whole(note.chars_per_second)
-        return replace(status, state="running", owner=owner, chars_per_second=speed)
+        # A stamp is of another host's clock, or a file server's: it accuses, but proves nothing.
+        silent = folder.lease.seconds_since_heartbeat() or 0.0
+        doubt = f"its owner {owner} may be dead: silent for {silent:.0f} s, if clocks agree"
+        return replace(
+            status,
+            state="running",
+            owner=owner,
+            chars_per_second=_whole(note.chars_per_second),
+            reason=doubt if silent > folder.lease.seconds else None,
+        )
     if (failure := folder.read_failure()) is not None:
         return replace(status, state="failed", reason=failure.line)
     if folder.checkpoint.exists():

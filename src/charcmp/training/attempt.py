@@ -71,6 +71,7 @@ def train_one(
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)
     folder.create()
     with folder.leased(session.should_stop):
+        folder.forget_failure()
         result = folder.usable_result(say)
         if result is None:
             from charcmp.training.train import train
@@ -125,7 +126,7 @@ def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSp
 
 def summary_line(result: Result, path: Path) -> str:
     if result.status == "diverged":
-        why = "a loss was not finite, or far above that of guessing"
+        why = "a loss or the state was not finite, or a loss far above that of guessing"
         return f"{result.run_id}: diverged ({why}); recorded in {path}"
     return (
         f"{result.run_id}: test {result.test_nats_per_char:.4f} nats/char, perplexity "

@@ -7,6 +7,7 @@ import math
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -18,7 +19,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.files import canonical_json
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, open_file
+from charcmp.runs.result import CorruptFileError, UnreadableFileError, open_file
 
 if TYPE_CHECKING:
     from charcmp.training.step import Step
@@ -74,14 +75,22 @@ def load_checkpoint(
         spec, folder: of the run.
         step: that the checkpoint has to fit.
         say: hears of one that cannot be used.
+
+    Raises:
+        StorageError: if the disk or its server does not give it now: it may be a good one.
     """
     try:
         if (opened := open_file(folder.checkpoint, max_bytes(step))) is None:
             return None
         with opened:
+            _read_through(opened, folder.checkpoint)
             _check_archive(opened)
             checkpoint = torch.load(opened, map_location="cpu", weights_only=True)
         _check(checkpoint, spec, step)
+    except UnreadableFileError as error:
+        raise error.storage_error from None
+    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # this process's trouble, not the file's
     except Exception as error:  # torch.load fails in as many ways as files break
         aside = folder.set_aside(folder.checkpoint)
         reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
@@ -99,6 +108,16 @@ def max_bytes(step: Step) -> int:
     """
     num_bytes = sum(weight.nbytes for weight in step.parameters)
     return 4 * num_bytes + step.state_LSBH.nbytes + (1 << 28)
+
+
+def _read_through(opened: IO[bytes], file: Path) -> None:
+    """UnreadableFileError if the disk fails: zipfile would say that the file is no archive."""
+    try:
+        while opened.read(1 << 20):
+            pass
+    except OSError as error:
+        raise UnreadableFileError(f"{file}: {error.strerror}") from None
+    opened.seek(0)
 
 
 def _check_archive(opened: IO[bytes]) -> None:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from charcmp.config.schema import protocol_version
 from charcmp.config.spec import RunSpec
+from charcmp.files import write_error
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import (
     EARLIER,
@@ -20,6 +22,7 @@ from charcmp.runs.result import (
     SCHEMA_VERSION,
     CorruptFileError,
     Result,
+    UnreadableFileError,
     read_json,
 )
 from charcmp.training.checkpoint import Place
@@ -75,8 +78,8 @@ def make_result(
         train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean over that epoch
         val_nats_per_char=best["val_nats_per_char"] if best else None,
         test_nats_per_char=test_nats,
-        test_perplexity=test_nats and math.exp(test_nats),
-        test_bits_per_char=test_nats and test_nats / math.log(2),
+        test_perplexity=None if test_nats is None else math.exp(test_nats),
+        test_bits_per_char=None if test_nats is None else test_nats / math.log(2),
         num_test_chars=num_test_chars,
         seconds_train=round(place.seconds_train, 3),
         chars_per_second=chars_per_second,
@@ -111,6 +114,8 @@ def describe_run(
         if earlier := read_json(folder.environment, EARLIER, MAX_ENVIRONMENT_BYTES):
             starts = earlier.pop("earlier_starts", [])
             environment["earlier_starts"] = [*(starts if isinstance(starts, list) else []), earlier]
+    except UnreadableFileError as error:
+        raise error.storage_error from None
     except CorruptFileError as error:
         session.say(f"{error}; kept as {folder.set_aside(folder.environment).name}")
     folder.write_json(folder.environment, environment)
@@ -143,17 +148,44 @@ def note_progress(
 
 @contextmanager
 def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except Exception:  # not there, or not one that goes with this numpy or protobuf
+    """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed.
+
+    Raises:
+        StorageError: if the log cannot be written, as files.write_error says.
+    """
+    if (writer := _summary_writer()) is None:
         yield lambda entry: None
         return
 
-    with SummaryWriter(str(folder.path / "tensorboard"), purge_step=place.epoch) as board:
+    path = folder.path / "tensorboard"
+    with _told_by_path(path):
+        board = writer(str(path), purge_step=place.epoch)
 
-        def note(entry: dict[str, float]) -> None:
+    def note(entry: dict[str, float]) -> None:
+        with _told_by_path(path):
             for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
                 board.add_scalar(key, entry[key], int(entry["epoch"]))
 
+    try:
         yield note
+    finally:
+        with _told_by_path(path):
+            board.close()
+
+
+def _summary_writer() -> Any:
+    """TensorBoard's; None where it is not there, or does not go with this numpy or protobuf."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except Exception:
+        return None
+    return SummaryWriter
+
+
+@contextmanager
+def _told_by_path(path: Path) -> Iterator[None]:
+    """Errors of a library that writes there as those of our own writing."""
+    try:
+        yield
+    except OSError as error:
+        raise write_error(path, error) from None

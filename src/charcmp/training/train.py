@@ -22,7 +22,7 @@ from charcmp.models.language_model import check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.output import PROGRESS_SECONDS
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
-from charcmp.runs.result import Result
+from charcmp.runs.result import MAX_NATS, Result
 from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.checks import failed_checks, heed
@@ -225,22 +225,26 @@ class Training:
             self.save()
         return entry
 
-    def test(self, validation: Evaluation, test: Evaluation) -> float:
+    def test(self, validation: Evaluation, test: Evaluation) -> float | None:
         """The test loss, once, of the weights that did best on validation [code].
 
-        Writes them, and their losses of single characters, of which intervals are made.
+        Writes them, and their losses of single characters, of which intervals are made. None, and
+        nothing is written, for a loss that is no number that can be compared.
         """
         spec, folder = self.spec, self.folder
         self.step.model.load_state_dict(self.best)
-        folder.write_npy(folder.val_nll, validation(self.between_chunks).cpu().numpy())
+        val_nll_N = validation(self.between_chunks).cpu()
         nll_N = test(self.between_chunks).cpu()
+        if not (test_nats := mean_loss(nll_N)) <= MAX_NATS:  # nor if it is NaN
+            return None
+        folder.write_npy(folder.val_nll, val_nll_N.numpy())
         folder.write_npy(folder.test_nll, nll_N.numpy())
         weights = save_safetensors(
             {key: value.contiguous().cpu() for key, value in self.best.items()},
             {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
         )
         folder.write(folder.best, lambda file: file.write(weights))
-        return mean_loss(nll_N)
+        return test_nats
 
     def save(self) -> None:
         save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)
@@ -268,7 +272,8 @@ def train(
 
     Returns:
         What result.json holds; its status is `done`, or `diverged` if the training or the
-        validation loss of an epoch was not finite or above EXPLODED times ln V.
+        validation loss of an epoch was not finite or above EXPLODED times ln V, if the carried
+        state was not finite, or the test loss not below MAX_NATS.
 
     Raises:
         Interrupted: if the session was asked to stop.
@@ -310,7 +315,6 @@ def run_protocol(
     training = Training(spec, folder, step, session)
     place = training.place
     describe_run(spec, folder, device, session)
-    folder.failure.unlink(missing_ok=True)
 
     status: Literal["done", "diverged"] = "done"
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
@@ -318,7 +322,8 @@ def run_protocol(
         while not place.is_over(config):
             train_nats = training.train_epoch()
             val_nats = training.validate(validation)
-            if not (train_nats <= highest and val_nats <= highest):  # nor if one is NaN
+            is_finite = bool(step.state_LSBH.isfinite().all())
+            if not (is_finite and train_nats <= highest and val_nats <= highest):  # nor if NaN
                 status = "diverged"
                 break
             note_epoch(training.end_epoch(train_nats, val_nats))
@@ -330,6 +335,7 @@ def run_protocol(
         )
 
     test_nats = training.test(validation, test) if status == "done" else None
+    status = "diverged" if test_nats is None else "done"
     verified = None  # a CPU is what a GPU is compared with
     if status == "done" and device.type == "cuda":
         check_test(test, config.precision)  # and the graphs have been checked on the way

@@ -59,14 +59,19 @@ def _other_symbols(x: Tensor, layer: ModuleCell) -> Tensor:
 
 
 def _check_start(layer: ModuleCell) -> None:
-    """From its own initial values and a zero state, losses and gradients must be finite."""
-    y_TBH, _ = layer(_text(layer), _state(layer))
+    """From its own initial values and a zero state, all that training sees must be finite."""
+    y_TBH, state_SBH = layer(_text(layer), _state(layer))
     y_TBH.square().sum().backward()
     gradients = [p.grad for p in layer.module.parameters() if p.grad is not None]
     if not all(value.isfinite().all() for value in [y_TBH, *gradients]):
         raise UserError(
             f"cell.target={layer.config.target}: from a state of zeros its outputs or their "
             "gradients are not finite"
+        )
+    if not state_SBH.isfinite().all():
+        raise UserError(
+            f"cell.target={layer.config.target}: the state that it carries on is not finite, after "
+            "a few steps from zeros; checkpoints and records hold finite numbers only"
         )
     layer.module.zero_grad(set_to_none=True)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from charcmp.values import FINITE, MISSING, Rule, one_of, option, or_null, whole_up_to
 
+MAX_KWARGS, MAX_KWARG, MAX_TEXT = 40, 80, 1000  # runs/result.py reads no more
+
 
 @dataclass
 class CellConfig:
@@ -49,20 +51,25 @@ class CascadedGateConfig(LSTMConfig):
 
 
 def _is_plain(value: Any) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return all(
-        one is None or isinstance(one, bool | int | str) or _is_finite(one) for one in values
-    )
-
-
-def _is_finite(value: Any) -> bool:
-    """Not an infinity: a run's id is made of JSON, which has none."""
-    return isinstance(value, float) and math.isfinite(value)
+    """Whether a run's record can hold it and be read again."""
+    match value:
+        case float():
+            return math.isfinite(value)
+        case str():
+            return value.isprintable() and len(value) <= MAX_TEXT
+        case list():
+            return not any(isinstance(one, list) for one in value) and all(map(_is_plain, value))
+        case _:
+            return value is None or isinstance(value, bool | int)
 
 
 PLAIN_VALUES = Rule(
-    lambda kwargs: all(map(_is_plain, kwargs.values())),
-    "finite numbers, texts, true or false, or lists of them",
+    lambda kwargs: (
+        len(kwargs) <= MAX_KWARGS
+        and all(len(name) <= MAX_KWARG for name in kwargs)
+        and all(map(_is_plain, kwargs.values()))
+    ),
+    "finite numbers, short printable texts, true or false, or lists of them",
 )
 TARGET = Rule(
     # A dotted name or a file's name before its class; MISSING is neither.
