@@ -249,10 +249,17 @@ class Replay:
 
     def given(self, finish: Finish) -> Run:
         """The run that is handed over: of the leader's, the one with the lowest validation loss."""
-        arm = finish.arms[finish.leader]
-        seen = self._seeds(arm, finish.updates)[: len(finish.outcomes[finish.leader])]
-        runs = [self.stored.runs[Entry(arm, finish.updates, seed)] for seed in seen]
+        return min(self._seen(finish, finish.leader), key=lambda run: run.outcome.nats)
+
+    def best_run(self, finish: Finish) -> Run:
+        """The one with the lowest validation loss of all finalists' runs."""
+        runs = [run for model in finish.arms for run in self._seen(finish, model)]
         return min(runs, key=lambda run: run.outcome.nats)
+
+    def _seen(self, finish: Finish, model: Model) -> list[Run]:
+        arm = finish.arms[model]
+        seen = self._seeds(arm, finish.updates)[: len(finish.outcomes[model])]
+        return [self.stored.runs[Entry(arm, finish.updates, seed)] for seed in seen]
 
     def _seeds(self, arm: Arm, updates: int) -> list[int]:
         """Those that the race has of an arm, in its order; none without the first."""
@@ -338,6 +345,8 @@ def play(
         values[f"{name}, handed over"] = min(given, stored.worst) - draw.of_best
         if name == "race":
             picked = leader
+            best_run = replay.best_run(finish).test_nats if finish else given
+            values["best single run"] = min(best_run, stored.worst) - draw.of_best
             values["race, at most"] = draw.test_nats(arm, stored.last) - lowest
             values |= told(draw, replay, finish)
             tied = finish.tied if finish else []

@@ -41,7 +41,9 @@ def handed_over(name: str) -> str:
 
 
 HANDED_OVER = columns_of(
-    *map(handed_over, RACERS),
+    handed_over("race"),
+    "best single run",
+    *map(handed_over, RACERS[1:]),
     *(f"{handed_over('race')} minus {handed_over(rival)}" for rival in RACERS[1:]),
 )
 PICKED = columns_of("race", "race, at most", "race minus GRU 2", "race minus random",
@@ -76,7 +78,9 @@ ABOUT_GIVEN = """\
 The run that the user is handed (the seed with the lowest validation loss), at the rate and the
 length of its race, less the best model at its best rate. GRU 2 alone: a race of GRU 2 with
 itself, which has to find its rate; its rungs have the same lengths, though it would have time
-for longer ones."""
+for longer ones. Best single run: of all finalists, which the advice names where it is another
+model's and better by more than 0.01 nats on validation text; halving, which gives no further seeds,
+hands over just such a run."""
 
 ABOUT_SHARES = f"""\
 Wrong: settled, and a finalist is better than the run that is handed over by more than

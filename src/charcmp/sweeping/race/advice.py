@@ -21,6 +21,12 @@ from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
 PERCENT = 95
 
 
+def _val_nats(result: Result) -> float:
+    nats = result.val_nats_per_char
+    assert nats is not None  # what diverged is no finalist
+    return nats
+
+
 @dataclass(frozen=True)
 class Finalist:
     """A model at the race's last length, with its runs; test losses are read here first."""
@@ -31,9 +37,7 @@ class Finalist:
 
     @property
     def val_nats(self) -> float:
-        return statistics.fmean(
-            result.val_nats_per_char for result in self.results if result.val_nats_per_char
-        )
+        return statistics.fmean(map(_val_nats, self.results))
 
     @property
     def test_nats(self) -> float:
@@ -44,7 +48,7 @@ class Finalist:
     @property
     def best_run(self) -> Result:
         """The seed with the lowest validation loss: the one to use."""
-        return min(self.results, key=lambda result: result.val_nats_per_char or 0.0)
+        return min(self.results, key=_val_nats)
 
     @property
     def seconds_train(self) -> float:
@@ -85,6 +89,17 @@ class Advice:
     def tied(self) -> list[Finalist]:
         return [self.finalists[model] for model in self.finish.tied]
 
+    @property
+    def lucky(self) -> Finalist | None:
+        """Who has a run that is better than the one handed over, by more than is worth knowing: a
+        model whose other seeds came out so much worse that it is not the one to take."""
+
+        def ahead(finalist: Finalist) -> float:
+            return _val_nats(self.take.best_run) - _val_nats(finalist.best_run)
+
+        best = max(self.finalists.values(), key=ahead)
+        return best if ahead(best) > WORTH_KNOWING else None
+
     def text(self) -> str:
         """The paragraph."""
         take, run = self.take, self.take.best_run
@@ -97,7 +112,8 @@ class Advice:
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
-        sentences += [*self._rivals(), *self._certainty(), *self._left_out(), *self._baselines()]
+        sentences += [*self._rivals(), *self._best_single_run(), *self._certainty()]
+        sentences += [*self._left_out(), *self._baselines()]
         if self.epochs < FEW_EPOCHS:
             sentences.append(FEW_EPOCHS_NOTE)
         cost = f"Training took {duration(take.seconds_train)} a run"
@@ -130,6 +146,23 @@ class Advice:
         if quickest is not self.take:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
+
+    def _best_single_run(self) -> list[str]:
+        """A trained network that is better than the one handed over is worth to know of."""
+        if (lucky := self.lucky) is None:
+            return []
+        losses = sorted(map(_val_nats, lucky.results))
+        said = (
+            f"The best single run of all is one of {label(lucky.model)}, "
+            f"{_val_nats(self.take.best_run) - losses[0]:.4f} ahead on validation text "
+            f"(run={lucky.best_run.run_id})"
+        )
+        if len(losses) > 1:
+            said += (
+                f"; the seeds of that model end between {losses[0]:.3f} and {losses[-1]:.3f}, so "
+                "another training of it may not do as well"
+            )
+        return [f"{said}."]
 
     @property
     def percent(self) -> float:
@@ -207,6 +240,7 @@ class Advice:
             "val_nats_per_char": take.val_nats,
             "test_nats_per_char": take.test_nats,
             "run_id": run.run_id,
+            "best_single_run": (self.lucky or take).best_run.run_id,
             "runner_up": rival
             and {
                 "cell": rival.model.cell,

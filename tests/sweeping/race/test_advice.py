@@ -1,0 +1,94 @@
+"""What a race says at its end."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.runs import write_run
+
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import Result
+from charcmp.sweeping.race.advice import Advice, Finalist
+from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.decide import Outcome, challenges
+from charcmp.sweeping.race.race import End, Finish
+
+GRU_1, GRU_2, RNN_1 = (Model("50k", *what) for what in (("gru", 1), ("gru", 2), ("rnn", 1)))
+
+
+def advice(
+    folder: Path, losses: Mapping[Model, Sequence[float]], end: End = "time", num_models: int = 9
+) -> Advice:
+    """Of a race whose finalists' seeds ended with these validation losses, and test losses 0.1
+    above."""
+
+    def result(model: Model, seed: int, nats: float) -> Result:
+        changed = {"cell": model.cell, "layers": model.layers, "seed": seed}
+        path = write_run(folder, nats + 0.1, val_nats_per_char=nats, **changed)
+        found = RunFolder(path).read_result()
+        assert found is not None
+        return found
+
+    results = {model: [result(model, seed, nats) for seed, nats in enumerate(of_model)]
+               for model, of_model in losses.items()}  # fmt: skip
+    text = np.random.default_rng(0).normal(0.0, 0.1, (1, 500))
+    outcomes = {model: [Outcome(nats, text + nats) for nats in of_model]
+                for model, of_model in losses.items()}  # fmt: skip
+    leader, against = challenges(outcomes)
+    arms = {model: Arm(model, 0.012) for model in losses}
+    finish = Finish(
+        rung=2, updates=1000, leader=leader, arms=arms, outcomes=outcomes, challenges=against,
+        alpha=0.1 / 3, num_models=num_models, num_runs=40, end=end,
+    )  # fmt: skip
+    finalists = {model: Finalist(model, 0.012, of_model) for model, of_model in results.items()}
+    return Advice("my", "50k", 10.0, finish, finalists, 30.0, 40, str(folder), [])
+
+
+def test_it_names_what_to_take_and_how_far_the_next_is_behind(tmp_path: Path) -> None:
+    found = advice(tmp_path, {GRU_1: [1.30, 1.31, 1.32], GRU_2: [1.33, 1.34, 1.35]})
+    text = found.text()
+    assert text.startswith("For my at 50k take GRU, 1 layer (77 units")
+    assert "1.410 test nats per character, the mean of 3 seeds." in text
+    assert "Next by validation loss: GRU 2, 0.0300 behind (96.67 % interval over seeds" in text
+    assert found.take.best_run.seed == 0
+    record = json.loads(json.dumps(found.record()))
+    assert record["run_id"] == record["best_single_run"] == found.take.best_run.run_id
+
+
+def test_tied_means_that_the_interval_covers_0(tmp_path: Path) -> None:
+    near = advice(tmp_path / "near", {GRU_1: [1.30, 1.31, 1.32], GRU_2: [1.305, 1.315, 1.325]})
+    assert "It is tied with GRU 2" in near.text()
+    assert " -0.0" in near.text()
+    far = advice(tmp_path / "far", {GRU_1: [1.30, 1.31, 1.32], GRU_2: [1.50, 1.51, 1.52]})
+    assert "tied" not in far.text()
+
+
+def test_one_seed_is_no_comparison(tmp_path: Path) -> None:
+    text = advice(tmp_path, {GRU_1: [1.30], GRU_2: [1.31]}).text()
+    assert "With one seed of either, that says little" in text
+    assert "tied" not in text
+
+
+@pytest.mark.parametrize(("num_models", "is_said"), [(2, False), (9, True)])
+def test_it_says_what_it_leaves_open(tmp_path: Path, num_models: int, is_said: bool) -> None:
+    found = advice(tmp_path, {GRU_1: [1.3] * 5, RNN_1: [1.5] * 5}, "settled", num_models)
+    assert "no other finalist, trained once more" in found.text()
+    assert ("were out before" in found.text()) == is_said
+
+
+def test_a_lucky_run_of_another_model_is_named(tmp_path: Path) -> None:
+    """GRU 1 near the edge of its rates: the best run of all, and one that failed to learn."""
+    found = advice(tmp_path, {GRU_2: [1.274, 1.275, 1.277], GRU_1: [1.517, 1.248, 1.258]})
+    assert found.take.model == GRU_2
+    lucky = found.lucky
+    assert lucky is not None
+    assert lucky.best_run.seed == 1
+    assert (
+        "The best single run of all is one of GRU 1, 0.0260 ahead on validation text "
+        f"(run={lucky.best_run.run_id}); the seeds of that model end between 1.248 and 1.517"
+    ) in found.text()
+    assert found.record()["best_single_run"] == lucky.best_run.run_id
+    within = advice(tmp_path / "within", {GRU_2: [1.27, 1.27, 1.27], GRU_1: [1.4, 1.4, 1.265]})
+    assert within.lucky is None
