@@ -16,6 +16,7 @@ import pytest
 from charcmp.errors import UserError, VanishedError
 from charcmp.files import remove_leftovers, write_atomically, write_bytes, write_json
 from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import Progress
 
 # Writes `new` over `old` and kills itself, as kill -9 does, before the n-th line of the writing.
 KILLED_AT_LINE = """
@@ -97,7 +98,7 @@ def test_a_note_that_the_owner_clears_away_is_dropped(
 ) -> None:
     """A sweep's, of a run to come, while another process begins it."""
     folder = RunFolder(tmp_path)
-    folder.write_progress({"epoch": 1})
+    folder.write_progress(Progress(epoch=1))
     replace = os.replace
 
     def replace_too_late(*names: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_note_that_the_owner_clears_away_is_dropped(
         replace(*names)
 
     monkeypatch.setattr(os, "replace", replace_too_late)
-    folder.write_progress({"epoch": 2})
+    folder.write_progress(Progress(epoch=2))
     assert folder.read_progress().epoch == 1
     with pytest.raises(VanishedError, match="earlier files are intact"):
         folder.write_json(folder.history, [])

@@ -40,7 +40,7 @@ from charcmp.report.losses import pack
 from charcmp.report.make import make_report
 from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError
+from charcmp.runs.result import CorruptFileError, Progress
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 
@@ -71,7 +71,7 @@ class Folders:
             pack(nll, self.spec.batch_size, self.spec.unroll_steps)
         )
         (self.finished / "log.txt").write_text("a log\n")
-        folder.write_progress(self.spec.row() | {"epoch": 2, "epochs": 2, "fraction": 1.0})
+        folder.write_progress(Progress(**self.spec.row(), epoch=2, epochs=2, fraction=1.0))
         folder.write_failure("killed")
         self.good = write_run(path / "good", 1.5, nll=losses())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import stat
 import sys
 import textwrap
 import time
@@ -18,11 +17,10 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
-from charcmp.files import is_there
-from charcmp.output import counted
+from charcmp.output import counted, duration
 from charcmp.report.filters import Filters
-from charcmp.runs.folder import RunFolder, runs_dir
-from charcmp.runs.status import STATES, RunStatus, duration, run_status
+from charcmp.runs.folder import RunFolder, run_folders, runs_dir
+from charcmp.runs.status import STATES, RunStatus, run_status
 
 WATCH_SECONDS = 2.0
 MAX_REASON = 80  # characters
@@ -61,8 +59,7 @@ class Runs:
 
     def look(self) -> list[RunStatus]:
         """The state of every run, the unfinished first."""
-        found = self.path.glob("*") if is_there(self.path, stat.S_ISDIR) else ()
-        for path in sorted(path for path in found if is_there(path, stat.S_ISDIR)):
+        for path in run_folders(self.path):
             self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
         if not self.folders:
             raise UserError(f"{self.path}: no runs; charcmp sweep or charcmp train starts some")

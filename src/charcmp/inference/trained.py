@@ -25,7 +25,7 @@ from charcmp.models.budget import NUM_STACKS, Shape
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import MODULE, cell_config, check_cell
 from charcmp.models.cells.target import load_target
-from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
+from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, run_folders, runs_dir
 from charcmp.runs.result import (
     CorruptFileError,
     Result,
@@ -271,9 +271,7 @@ def find_run(name: str, results_dir: str) -> Path:
         UserError: if there is none, or several ids begin so.
     """
     folder = runs_dir(results_dir)
-    is_folder = is_there(folder, stat.S_ISDIR)  # glob fails on too long a name
-    paths = folder.glob("*") if is_folder else ()
-    ids = sorted(path.name for path in paths if is_there(path, stat.S_ISDIR))
+    ids = [path.name for path in run_folders(folder)]
     matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
     if len(matches) > 1:
         states = {run_id: run_status(RunFolder(folder / run_id)).state for run_id in matches}

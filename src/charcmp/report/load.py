@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import stat
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +14,10 @@ import msgspec
 from msgspec import structs
 
 from charcmp.data.corpus import num_train_chars
-from charcmp.files import is_there
 from charcmp.models.cells.registry import CELLS
 from charcmp.report.losses import LossSummary, check_mean, num_series, read_losses
 from charcmp.runs import result as records
-from charcmp.runs.folder import RunFolder
+from charcmp.runs.folder import RunFolder, run_folders
 from charcmp.runs.result import CorruptFileError, Environment, Epoch, Result
 
 Found = TypeVar("Found")
@@ -80,8 +78,7 @@ def load_runs(folder: Path) -> Loaded:
     """Reads `<folder>/*/result.json`, in the order of the folders' names."""
     loaded = Loaded()
     where_from: dict[str, Path] = {}
-    found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()
-    for path in sorted(path for path in found if is_there(path, stat.S_ISDIR)):
+    for path in run_folders(folder):
         try:
             if (result := RunFolder(path).read_result()) is None:
                 loaded.num_unfinished += 1

@@ -36,7 +36,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from charcmp.errors import BusyError, UserError, VanishedError
-from charcmp.files import as_json, remove_leftovers, try_folder, write_atomically, write_error
+from charcmp.files import (
+    as_json,
+    is_there,
+    remove_leftovers,
+    try_folder,
+    write_atomically,
+    write_error,
+)
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
 from charcmp.runs.result import (
@@ -185,14 +192,14 @@ class RunFolder:
             note = None
         return note or Progress()
 
-    def write_progress(self, note: dict[str, Any]) -> None:
+    def write_progress(self, note: Progress) -> None:
         """Replaces the progress note; not flushed, since a lost one costs nothing.
 
         A sweep notes what is to come before it has the lease. Who gets the lease meanwhile clears
         the folder of what others have begun to write, and knows better.
         """
         with contextlib.suppress(VanishedError):
-            self.write_json(self.progress, note, flush=False)
+            self.write_json(self.progress, msgspec.to_builtins(note), flush=False)
 
     def read_failure(self) -> Failure | None:
         """Why the last attempt ended without a result; None where no attempt failed."""
@@ -217,8 +224,8 @@ class RunFolder:
             retry: whether the next sweep may try again unasked: what failed cost nothing.
             is_users: whether it is a mistake of the user's, which every run like it would meet.
         """
-        failure = {"reason": reason, "detail": detail, "retry": retry, "is_users": is_users}
-        self.write_json(self.failure, failure | {"time": time.time()})
+        failure = Failure(reason, retry, is_users, detail, time.time())
+        self.write_json(self.failure, msgspec.to_builtins(failure))
 
     def forget_failure(self) -> None:
         """Removes why an earlier attempt failed: it would hide how the one that begins ends."""
@@ -237,3 +244,9 @@ class RunFolder:
 
 def runs_dir(results_dir: str | Path) -> Path:
     return Path(results_dir) / "runs"
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The folders of runs in a folder, by name; none where it is not there or cannot be read."""
+    found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()  # glob: too long a name
+    return sorted(path for path in found if is_there(path, stat.S_ISDIR))

@@ -244,6 +244,8 @@ class Failure(Struct, frozen=True):
     reason: str
     retry: bool = False  # whether the next sweep may try again unasked
     is_users: bool = False  # a mistake of the user's, which every run like it would meet
+    detail: str = ""  # a traceback, or the end of a log
+    time: float = 0.0
 
     @property
     def line(self) -> str:

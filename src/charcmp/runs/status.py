@@ -95,11 +95,3 @@ def _shown(value: Any) -> Any:
 
 def _whole(value: float | None) -> int | None:
     return None if value is None else round(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.1f} h"

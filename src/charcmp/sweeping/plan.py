@@ -8,8 +8,8 @@ from tabulate import tabulate
 
 from charcmp.config.schema import NOT_SCIENTIFIC, flatten
 from charcmp.config.spec import split_of, warnings
-from charcmp.output import counted
-from charcmp.runs.status import duration, run_status
+from charcmp.output import counted, duration
+from charcmp.runs.status import run_status
 from charcmp.sweeping.cost import TimeEstimate, estimate_times, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.slots import Slot, make_slots

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections import deque
@@ -13,9 +12,6 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
-
-import msgspec
-from tqdm import tqdm
 
 from charcmp.errors import (
     EXIT_AGAIN,
@@ -26,14 +22,14 @@ from charcmp.errors import (
     Interrupted,
     StorageError,
 )
-from charcmp.output import PROGRESS_SECONDS, counted, say
+from charcmp.output import counted
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.status import duration
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
 from charcmp.sweeping.cost import estimate_times, longest_first
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import LOG_ENCODING, start_server
+from charcmp.sweeping.progress import SweepProgress, note_estimates, write_line
 from charcmp.sweeping.slots import Slot
 
 POLL_SECONDS = 0.2
@@ -86,10 +82,10 @@ class Pool:
         self.until = math.inf if until is None else until
         self.on_end = on_end
         self.config = jobs[0].spec.config
-        self.estimates = estimate_times(jobs, slots)
+        estimates = estimate_times(jobs, slots)
+        note_estimates(estimates)
         self.free = deque(slots)
-        self.num_jobs = len(jobs)
-        self.waiting = deque(longest_first(jobs, self.estimates))
+        self.waiting = deque(longest_first(jobs, estimates))
         self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
         self.again: set[Job] = set()  # whose process of lanes failed once
         self.alone: set[Job] = set()  # what failed with others in one process
@@ -97,25 +93,9 @@ class Pool:
         self.lanes: dict[str, LaneProcess] = {}
         self.extra_args = extra_args
         self.fail_fast = fail_fast
-        for job in self.waiting:
-            if not job.fraction_done():  # for charcmp status; a run that began knows better
-                left = {"seconds_left": self.estimates[job].seconds_left}
-                job.folder.write_progress(msgspec.to_builtins(job.folder.read_progress()) | left)
-        self.total = sum(estimate.seconds for estimate in self.estimates.values())
-        self.done = 0.0  # seconds of the total
-        self.num_done = self.num_failed = 0
         self.stop = False
         self.stop_reason: Interrupted | StorageError | None = None
-        self.done_before = self._seconds_done(jobs) / self.total
-        self.bar = tqdm(
-            total=1.0,
-            # What earlier attempts did counts as done, not as speed.
-            initial=self.done_before,
-            bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
-            disable=on_end is not None or not self.config.progress or None,
-            mininterval=1.0,
-        )
-        self.begun = self.last_line = time.monotonic()
+        self.progress = SweepProgress(jobs, estimates, self.config.progress and on_end is None)
 
     def run(self) -> None:
         handlers = {
@@ -132,10 +112,10 @@ class Pool:
                         child.watch(self.config.hang_seconds)
                     else:
                         self._reap(child, code)
-                self._show()
+                self.progress.show(self.waiting, [child.job for child in self.running])
                 self.stop = self.stop or time.monotonic() >= self.until
         finally:
-            self.bar.close()
+            self.progress.close()
             lanes = [lanes.process for lanes in self.lanes.values()]
             _stop_all([child.process for child in self.running] + lanes)
             for signum, handler in handlers.items():
@@ -160,8 +140,7 @@ class Pool:
     def _start(self, job: Job) -> None:
         """Starts a run in the first free slot."""
         if job.folder.result.exists():  # by another sweep, meanwhile
-            self.done += self.estimates[job].seconds
-            self.num_done += 1
+            self.progress.ended(job)
             if self.on_end is not None:
                 self.on_end(job)
             return
@@ -189,7 +168,7 @@ class Pool:
         self.running.remove(child)
         self.free.append(child.slot)
         name, folder = child.job.spec.run_id, child.job.folder
-        tell = _write if self.on_end is None else _hush
+        tell = write_line if self.on_end is None else _hush
         if code == EXIT_BUSY:
             self.not_before[child.job] = time.monotonic() + BUSY_SECONDS
             self.waiting.append(child.job)
@@ -205,47 +184,18 @@ class Pool:
             self.stop_reason = storage_error(folder)
             self.stop = True
         elif code == EXIT_INTERRUPTED:  # asked to stop by somebody else than us
-            self.num_failed += 1
+            self.progress.num_failed += 1
             tell(f"{name}: interrupted")
         elif folder.result.exists():
-            self.done += self.estimates[child.job].seconds
-            self.num_done += 1
+            self.progress.ended(child.job)
             tell(last_lines(folder, 1) or f"{name}: finished")
         else:
-            self.done += self.estimates[child.job].seconds
-            self.num_failed += 1
+            self.progress.ended(child.job, failed=True)
             folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
             tell(f"{name}: failed: {folder.failure_reason()}")
             self.stop = self.stop or self.fail_fast
         if self.on_end is not None and child.job not in self.waiting:
             self.on_end(child.job)
-
-    def _show(self) -> None:
-        unfinished = [*self.waiting, *(child.job for child in self.running)]
-        self.bar.n = min(1.0, (self.done + self._seconds_done(unfinished)) / self.total)
-        failed = f", {self.num_failed} failed" if self.num_failed else ""
-        runs = f"{self.num_done}/{self.num_jobs} runs done, {len(self.running)} running{failed}"
-        self.bar.set_postfix_str(runs)
-        self._say_progress(runs)
-
-    def _say_progress(self, runs: str) -> None:
-        """A line now and then, where there is no terminal to show the bar."""
-        now, done = time.monotonic(), self.bar.n - self.done_before
-        is_wanted = self.bar.disable and self.config.progress and self.on_end is None
-        if not is_wanted or now - self.last_line < PROGRESS_SECONDS:
-            return
-        self.last_line = now
-        left = duration((now - self.begun) * (1 - self.bar.n) / done) if done > 0 else "unknown"
-        say(f"{100 * self.bar.n:.0f} %, {runs}, time left: {left}")
-
-    def _seconds_done(self, jobs: Sequence[Job]) -> float:
-        return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
-
-
-def _write(line: str) -> None:
-    """Prints a line above the bar, at once."""
-    tqdm.write(line)
-    sys.stdout.flush()
 
 
 def _hush(line: str) -> None:

@@ -12,6 +12,7 @@ from hydra.plugins.launcher import Launcher
 
 from charcmp.errors import EXIT_FAILED
 from charcmp.output import counted
+from charcmp.runs.result import Progress
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.plan import look_ahead, to_do, without_held
@@ -88,8 +89,9 @@ def queue(jobs: Sequence[Job]) -> None:
     for job in jobs:
         job.folder.create()
         if not job.folder.progress.exists():
-            note = {"epoch": 0, "epochs": job.spec.config.epochs, "fraction": 0.0}
-            job.folder.write_progress(job.spec.row() | note)
+            epochs = job.spec.config.epochs
+            note = Progress(**job.spec.row(), epoch=0, epochs=epochs, fraction=0.0)
+            job.folder.write_progress(note)
 
 
 def print_outcome(jobs: Sequence[Job]) -> None:

@@ -21,6 +21,7 @@ from charcmp.runs.result import (
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
     CorruptFileError,
+    Progress,
     Result,
     UnreadableFileError,
     read_json,
@@ -122,7 +123,12 @@ def describe_run(
 
 
 def note_progress(
-    spec: RunSpec, folder: RunFolder, place: Place, fraction: float, pace: dict[str, float]
+    spec: RunSpec,
+    folder: RunFolder,
+    place: Place,
+    fraction: float,
+    speed: float,
+    left: float | None,
 ) -> None:
     """For whoever watches from outside: how far the run is.
 
@@ -131,18 +137,20 @@ def note_progress(
         folder: where it lives.
         place: where it is.
         fraction: of it that is done.
-        pace: chars_per_second and seconds_left, where they are known.
+        speed: characters a second; 0 if nothing is known of it.
+        left: seconds, if they are known.
     """
     folder.write_progress(
-        spec.row()
-        | pace
-        | {
-            "epoch": place.epoch,
-            "epochs": spec.config.epochs,
-            "fraction": fraction,
-            "best_val_nats_per_char": place.best_val if place.best_epoch else None,
-            "time": time.time(),
-        }
+        Progress(
+            **spec.row(),
+            chars_per_second=speed or None,
+            seconds_left=left,
+            epoch=place.epoch,
+            epochs=spec.config.epochs,
+            fraction=fraction,
+            best_val_nats_per_char=place.best_val if place.best_epoch else None,
+            time=time.time(),
+        )
     )
 
 

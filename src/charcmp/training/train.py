@@ -20,10 +20,9 @@ from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
 from charcmp.models.language_model import check_module_cells
 from charcmp.models.sampling import seconds_per_char
-from charcmp.output import PROGRESS_SECONDS
+from charcmp.output import PROGRESS_SECONDS, duration
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import MAX_NATS, Result
-from charcmp.runs.status import duration
 from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
 from charcmp.training.checks import failed_checks, heed
 from charcmp.training.cuda_graph import Late, wait_for
@@ -251,11 +250,10 @@ class Training:
         self.last_checkpoint = time.monotonic()
 
     def note_progress(self) -> None:
-        pace = {}
-        if speed := self.chars_per_second():
-            pace = {"chars_per_second": speed, "seconds_left": self.seconds_left()}
+        speed = self.chars_per_second()
+        left = self.seconds_left() if speed else None
         fraction = self.chunks_done() / self.num_chunks
-        note_progress(self.spec, self.folder, self.place, fraction, pace)
+        note_progress(self.spec, self.folder, self.place, fraction, speed, left)
 
 
 def train(

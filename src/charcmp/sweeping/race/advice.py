@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from charcmp.models.cells.registry import cell_info
+from charcmp.output import duration
 from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
-from charcmp.runs.status import duration
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.board import length_text

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
-from charcmp.runs.status import duration
+from charcmp.output import duration
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
 from charcmp.sweeping.race.live import Failed

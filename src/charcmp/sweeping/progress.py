@@ -1,0 +1,85 @@
+"""How far a sweep is, in seconds of work: a bar in a terminal, elsewhere a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import structs
+from tqdm import tqdm
+
+from charcmp.output import PROGRESS_SECONDS, duration, say
+from charcmp.sweeping.cost import TimeEstimate
+from charcmp.sweeping.grid import Job
+
+
+class SweepProgress:
+    """The jobs of a sweep as parts of all its work.
+
+    Args:
+        jobs: of the sweep.
+        estimates: what each of them takes.
+        is_shown: whether anybody is to see it.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], estimates: Mapping[Job, TimeEstimate], is_shown: bool
+    ) -> None:
+        self.estimates, self.is_shown = estimates, is_shown
+        self.num_jobs = len(jobs)
+        self.num_done = self.num_failed = 0
+        self.total = sum(estimate.seconds for estimate in estimates.values())
+        self.done = 0.0  # seconds of the total, of jobs that have ended
+        self.done_before = self._seconds_done(jobs) / self.total
+        self.bar = tqdm(
+            total=1.0,
+            # What earlier attempts did counts as done, not as speed.
+            initial=self.done_before,
+            bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
+            disable=None if is_shown else True,  # None: where there is no terminal
+            mininterval=1.0,
+        )
+        self.begun = self.last_line = time.monotonic()
+
+    def ended(self, job: Job, failed: bool = False) -> None:
+        self.done += self.estimates[job].seconds
+        self.num_failed += failed
+        self.num_done += not failed
+
+    def show(self, waiting: Iterable[Job], running: Sequence[Job]) -> None:
+        self.bar.n = min(1.0, (self.done + self._seconds_done([*waiting, *running])) / self.total)
+        failed = f", {self.num_failed} failed" if self.num_failed else ""
+        runs = f"{self.num_done}/{self.num_jobs} runs done, {len(running)} running{failed}"
+        self.bar.set_postfix_str(runs)
+        self._say(runs)
+
+    def _say(self, runs: str) -> None:
+        """A line now and then, where there is no terminal to show the bar."""
+        now, done = time.monotonic(), self.bar.n - self.done_before
+        if not (self.is_shown and self.bar.disable) or now - self.last_line < PROGRESS_SECONDS:
+            return
+        self.last_line = now
+        left = duration((now - self.begun) * (1 - self.bar.n) / done) if done > 0 else "unknown"
+        say(f"{100 * self.bar.n:.0f} %, {runs}, time left: {left}")
+
+    def _seconds_done(self, jobs: Iterable[Job]) -> float:
+        return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def note_estimates(estimates: Mapping[Job, TimeEstimate]) -> None:
+    """Leaves in the folder of each run that has not begun how long it will take, for the status."""
+    for job, estimate in estimates.items():
+        if not job.fraction_done():  # one that began knows better
+            note = job.folder.read_progress()
+            left = estimate.seconds_left
+            job.folder.write_progress(structs.replace(note, seconds_left=left))
+
+
+def write_line(line: str) -> None:
+    """Prints a line above the bar, at once."""
+    tqdm.write(line)
+    sys.stdout.flush()
