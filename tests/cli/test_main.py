@@ -376,6 +376,9 @@ def test_bad_lines_of_the_other_commands(
     assert not (tmp_path / "work" / "TYPO").exists()
 
 
+ONE_RUN = ["dataset=text", "dataset.path=TEXT", *TINY, "cell=rnn", "layers=1"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -385,19 +388,24 @@ def test_bad_lines_of_the_other_commands(
         (["report", "results_dir=R"], "runs: no finished run"),
         (["sample", "run=any", "results_dir=R"], "no run in R/runs begins so"),
         (["params", "--config-dir", "LONG"], "no such folder"),
+        (["sweep", *ONE_RUN, "results_dir=LONG"], "cannot be written (File name too long)"),
+        (["baselines", *ONE_RUN, "results_dir=LONG"], "cannot be written (File name too long)"),
     ],
 )
 def test_folders_that_cannot_be_looked_at(
-    charcmp: Charcmp, tmp_path: Path, args: list[str], said: str
+    charcmp: Charcmp, tmp_path: Path, tiny_text: Path, args: list[str], said: str
 ) -> None:
     """A name that is too long for a file system, and a link in runs/ to such a one."""
     long = "x" * 300
     runs = tmp_path / "work" / "R" / "runs"
     runs.mkdir(parents=True)
     (runs / "odd").symlink_to(long)
-    done = charcmp(*(arg.replace("LONG", long) for arg in args))
+    args = [arg.replace("LONG", long).replace("TEXT", str(tiny_text)) for arg in args]
+    done = charcmp(*args)
     assert done.returncode == 2
     assert said in one_line(done.stderr)
+    if args[0] == "sweep":
+        assert charcmp("sweep", "--dry-run", "--no-cost", *args[1:]).returncode == 0
 
 
 def test_flags_and_overrides_in_any_order(charcmp: Charcmp) -> None:

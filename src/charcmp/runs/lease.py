@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from pathlib import Path
 import filelock
 
 from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
-from charcmp.files import write_error
+from charcmp.files import is_there, write_error
 from charcmp.runs.result import printable
 
 LEASE_SECONDS = 60.0
@@ -114,7 +115,7 @@ class Lease:
     def is_free(self) -> bool:
         """Whether nobody is at work. To notice an owner that died on another host, the same object
         has to be asked for the length of the lease."""
-        if not self.path.parent.is_dir():
+        if not is_there(self.path.parent, stat.S_ISDIR):
             return True
         try:
             if not self._try_acquire():

@@ -294,10 +294,10 @@ def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(file, flags)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     except OSError as error:
-        if file.is_symlink():
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            return None
+        if error.errno == errno.ELOOP:
             raise CorruptFileError(f"{file}: a symbolic link") from None
         if error.errno == errno.ENXIO:
             raise CorruptFileError(f"{file}: a pipe, socket or device, not a file") from None

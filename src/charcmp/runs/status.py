@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+from charcmp.files import is_there
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError, printable
 
@@ -84,7 +85,7 @@ def run_status(folder: RunFolder) -> RunStatus:
         )
     if (failure := folder.read_failure()) is not None:
         return replace(status, state="failed", reason=failure.line)
-    if folder.checkpoint.exists():
+    if is_there(folder.checkpoint):
         return replace(status, state="interrupted")
     return status
 

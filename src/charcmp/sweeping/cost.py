@@ -22,6 +22,7 @@ from tqdm import tqdm
 from charcmp.data.corpus import Streams
 from charcmp.files import canonical_json, write_json
 from charcmp.runs import result as records
+from charcmp.runs.folder import run_folders, runs_dir
 from charcmp.runs.result import CorruptFileError
 from charcmp.sweeping.slots import LANE_ENVIRONMENT, machine_key
 from charcmp.training.gate import GATE
@@ -74,8 +75,8 @@ class Speeds:
         self.file = Path(results_dir) / "speeds.json"
         self.measured: dict[str, float] = _read_speeds(self.file)
         speeds: dict[str, list[float]] = {}
-        for path in (Path(results_dir) / "runs").glob("*/result.json"):
-            if (found := _finished_speed(path)) is not None:
+        for folder in run_folders(runs_dir(results_dir)):
+            if (found := _finished_speed(folder / "result.json")) is not None:
                 key, chars_per_second = found
                 speeds.setdefault(key, []).append(chars_per_second)
         self.finished = {key: statistics.median(values) for key, values in speeds.items()}
