@@ -69,6 +69,8 @@ def test_one_seed_is_no_comparison(tmp_path: Path) -> None:
     text = advice(tmp_path, {GRU_1: [1.30], GRU_2: [1.31]}).text()
     assert "With one seed of either, that says little" in text
     assert "tied" not in text
+    two = advice(tmp_path / "two", {GRU_1: [1.30, 1.30], GRU_2: [1.31, 1.31]}).text()
+    assert "before every finalist had 3 seeds" in two
 
 
 @pytest.mark.parametrize(("num_models", "is_said"), [(2, False), (9, True)])

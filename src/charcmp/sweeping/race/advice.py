@@ -15,7 +15,7 @@ from charcmp.runs.result import Result
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.board import length_text
-from charcmp.sweeping.race.decide import WORTH_KNOWING
+from charcmp.sweeping.race.decide import FEWEST_SEEDS, WORTH_KNOWING
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
 
 PERCENT = 95
@@ -173,8 +173,10 @@ class Advice:
         """What nothing is said of."""
         if self.finish.num_models == len(self.finalists):
             return []
-        return ["Models that were out before were not trained so long: of those, nothing is "
-                "promised."]  # fmt: skip
+        return [
+            "Models that were out before had shorter trainings or fewer seeds: nothing is promised "
+            "of those."
+        ]
 
     def _baselines(self) -> list[str]:
         """What no network trained for, and is still ahead."""
@@ -203,6 +205,11 @@ class Advice:
         if len(self.take.results) < 2:
             return [
                 "With one seed the spread over seeds is unknown: more minutes= give it more seeds."
+            ]
+        if finish.end == "time" and min(map(len, finish.outcomes.values())) < FEWEST_SEEDS:
+            return [
+                f"The time was over before every finalist had {FEWEST_SEEDS} seeds, which a sure "
+                "answer needs; more minutes= go on from here."
             ]
         if finish.end == "time":
             return [
