@@ -104,15 +104,15 @@ def report(texts: Sequence[Stored], races: int) -> str:
         ABOUT,
         "## What is handed over",
         ABOUT_GIVEN,
-        over_kinds(sets, HANDED_OVER),
+        over_kinds(sets, HANDED_OVER, mean_with_interval),
         "## Which model is picked",
         ABOUT_PICKED,
-        over_kinds(sets, PICKED),
+        over_kinds(sets, PICKED, mean_with_interval),
         verdicts(of_code),
         "## What races say of themselves",
         ABOUT_SHARES,
-        over_kinds(sets, SHARES, shares=True),
-        over_kinds(sets, columns_of("tied"), with_interval=False),
+        over_kinds(sets, SHARES, share_with_interval),
+        over_kinds(sets, columns_of("tied"), lambda values: f"{np.mean(values):.2f}"),
         "## Margins of elimination",
         "Fitted by scripts/backtest_margins.py. Passed: the share of near-best models that the "
         "margins would put out in a kind of text, in the mean over kinds; fitted, to the others.",
@@ -135,10 +135,9 @@ def replay_all(
 def over_kinds(
     sets: Mapping[str, Sequence[Score]],
     columns: Columns,
-    shares: bool = False,
-    with_interval: bool = True,
+    shown: Callable[[Sequence[float]], str],
 ) -> str:
-    """A row for each time and set of margins."""
+    """A row for each time and set of margins; `shown` makes a column's text of the kinds' means."""
     rows = []
     for times in TIMES:
         for margins, scores in sets.items():
@@ -146,13 +145,7 @@ def over_kinds(
             minutes = np.mean([times * planned_minutes(score.text) for score in of])
             row = {"time": f"{times} x ({minutes:.0f} min)", "margins": margins}
             for name, column in columns.items():
-                values = kind_means(of, column)
-                if shares:
-                    row[name] = share_with_interval(values)
-                else:
-                    row[name] = (
-                        mean_with_interval(values) if with_interval else f"{np.mean(values):.2f}"
-                    )
+                row[name] = shown(kind_means(of, column))
             rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
@@ -165,11 +158,16 @@ def kind_means(scores: Sequence[Score], column: Callable[[Means], float]) -> lis
 
 
 def mean_with_interval(values: Sequence[float]) -> str:
-    mean = float(np.mean(values))
+    mean, bound = float(np.mean(values)), upper_bound(values)
+    return f"{mean:.4f} ± {bound - mean:.4f}" if math.isfinite(bound) else f"{mean:.4f}"
+
+
+def upper_bound(values: Sequence[float]) -> float:
+    """Of the 95 % interval of the mean; infinite for a single kind."""
     component = seed_component(values)  # kinds of text are a sample as seeds are
     if component is None:
-        return f"{mean:.4f}"
-    return f"{mean:.4f} ± {estimate(mean, [component]).interval()[1] - mean:.4f}"
+        return math.inf
+    return estimate(float(np.mean(values)), [component]).interval()[1]
 
 
 def share_with_interval(values: Sequence[float]) -> str:
@@ -218,10 +216,7 @@ def verdicts(scores: Sequence[Score]) -> str:
         of = [score for score in scores if score.times == times]
         low = float(np.mean(kind_means(of, PICKED["race"])))
         values = kind_means(of, PICKED["race, at most"])
-        high = float(np.mean(values))
-        component = seed_component(values)
-        bound = estimate(high, [component]).interval()[1] if component else math.inf
-        se = truth_se(of)
+        high, bound, se = float(np.mean(values)), upper_bound(values), truth_se(of)
         verdict = "not decided: between the two"
         if low > GOAL + se:
             verdict = "missed"
