@@ -15,7 +15,7 @@ from backtest_needs import Needs
 from numpy.typing import NDArray
 
 from charcmp.errors import UserError
-from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
+from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model, label
 from charcmp.sweeping.race.decide import (
     WORTH_KNOWING,
     Outcome,
@@ -24,7 +24,7 @@ from charcmp.sweeping.race.decide import (
     near_models,
 )
 from charcmp.sweeping.race.plan import planned_runs
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race, label
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race
 
 TIMES = (1, 2, 4)  # that races have, times what is planned for the stored lengths
 WORST = 1.0  # nats behind the best run: what a run that diverged counts as

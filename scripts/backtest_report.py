@@ -14,10 +14,10 @@ from scipy import stats
 from tabulate import tabulate
 
 from charcmp.report.analysis.intervals import ALPHA, estimate, seed_component
-from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.arms import Model, label
 from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
 from charcmp.sweeping.race.plan import USABLE
-from charcmp.sweeping.race.race import LAST_RUNG, label
+from charcmp.sweeping.race.race import LAST_RUNG
 
 SLOTS = 2  # of the machine for which the report gives minutes
 GOAL = 0.005  # nats: the mean regret that a race may have, plus what the truth is uncertain by

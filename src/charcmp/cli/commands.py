@@ -128,6 +128,7 @@ COMMANDS = {
                 ),
                 Key("budget", DEFAULT_BUDGET, "parameters; several budgets share the minutes"),
                 Key("cell", ",".join(CELLS), "the cells that race"),
+                Key("cell.target", "", "classes that race as well: my_cell.py:MyCell,torch.nn.GRU"),
                 Key("layers", ",".join(map(str, DEPTHS)), "their layers"),
                 Key("seed", "0", "of the first run of each; further seeds count up from it"),
             ),

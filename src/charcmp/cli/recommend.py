@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import stat
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from charcmp.cli.commands import RACE_DECIDES, RACE_MINUTES
@@ -27,7 +29,16 @@ def recommend(args: list[str]) -> None:
         else:
             overrides.append(arg)
     line = read_line("recommend", ["experiment=fast", *overrides])
-    run_composed(line, lambda composer: _race(composer, minutes))
+    # To Hydra these are options of one cell; in a race they go with the classes alone.
+    class_options = [] if line.only_prints else [word for word in line.hydra if _is_of_class(word)]
+    line = replace(line, hydra=[word for word in line.hydra if word not in class_options])
+    run_composed(line, lambda composer: _race(composer, minutes, class_options))
+
+
+def _is_of_class(word: str) -> bool:
+    from charcmp.sweeping.race.recommend import CLASS_OPTIONS
+
+    return word.partition("=")[0].lstrip("+") in CLASS_OPTIONS
 
 
 def _minutes(value: str) -> float:
@@ -42,12 +53,12 @@ def _minutes(value: str) -> float:
     return minutes
 
 
-def _race(composer: Composer, minutes: float) -> None:
+def _race(composer: Composer, minutes: float, class_options: Sequence[str]) -> None:
     from charcmp.sweeping.race.recommend import recommend, requests
 
     given = {override.key_or_group: override for override in composer.given}
     for key in RACE_DECIDES:
         if key in given and given[key].input_line != "experiment=fast":
             raise UserError(f"{given[key].input_line}: a race decides {key} itself")
-    asked, slots = requests(composer, minutes)
+    asked, slots = requests(composer, minutes, class_options)
     recommend(asked, slots)

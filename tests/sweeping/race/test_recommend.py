@@ -5,6 +5,7 @@ A race takes a minute of two cores: those are slow, and run by `pytest -m slow`.
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,24 @@ from pathlib import Path
 import pytest
 from helpers.console import Charcmp, command, wait_for, write_tiny_text
 
+from charcmp.config.compose import compose_line
+from charcmp.sweeping.race.arms import Arm, label
+from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.recommend import Request, race_folder, race_settings, requests
+
 pytestmark = pytest.mark.long
+MY_CELL = """
+import torch
+
+class MyCell(torch.nn.Module):
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.x = torch.nn.Linear(input_size, hidden_size)
+        self.h = torch.nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x, h):
+        return torch.tanh(self.x(x) + self.h(h))
+"""
 SMALL = ["cell=rnn,gru", "layers=1", "budget=1500", "train_unroll_steps=10"]
 SMALL += ["device=cpu", "threads=1", "jobs=2"]
 MINUTES = "minutes=2.5"  # it needs half a minute on two quiet cores
@@ -57,6 +75,64 @@ def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
     # Any report reads the race's runs: they are ordinary ones.
     report = charcmp("report", where, "--format", "csv")
     assert report.returncode == 0, report.stderr
+
+
+@pytest.mark.slow
+def test_classes_race_beside_charcmps_own_cells(tmp_path: Path, charcmp: Charcmp) -> None:
+    (tmp_path / "my_cell.py").write_text(MY_CELL)
+    write_tiny_text(tmp_path / "tiny.txt")
+    rest = [word for word in place(tmp_path) if not word.startswith("cell=")]
+    mine = f"{tmp_path / 'my_cell.py'}:MyCell"
+    targets = f"cell.target={mine},torch.nn.GRU"
+    done = charcmp("recommend", *rest, "cell=rnn,module", targets, MINUTES)
+    assert done.returncode == 0, done.stderr
+    for name in ("RNN 1", "torch.nn.GRU 1", f"{mine} 1"):
+        assert f"{name}, rate 0.012" in done.stdout
+    advice = advice_of(tmp_path)
+    assert advice["cell"] in ("rnn", "torch.nn.GRU", mine)
+    sample = done.stdout.partition("Text from it: charcmp ")[2].splitlines()[0]
+    sampled = charcmp(*shlex.split(sample), "length=20")
+    assert sampled.returncode == 0, sampled.stderr
+    assert ("target=" in sample) == (advice["cell"] != "rnn")
+
+
+def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Path]]:
+    """The races of a line with these options of classes, and where they keep their files."""
+    composer = compose_line(
+        ["experiment=fast", "dataset=text", f"dataset.path={folder / 'tiny.txt'}", "budget=1500",
+         "layers=1", "device=cpu", f"results_dir={folder / 'results'}"]
+    )  # fmt: skip
+    found, _ = requests(composer, 30.0, class_options)
+    probes = [request.probe.spec for request in found]
+    settings = map(race_settings, found, probes)
+    return found, [race_folder(*each).path for each in zip(probes, settings, strict=True)]
+
+
+def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:
+    """Options of classes go with these alone; the others stay what they are without any class."""
+    write_tiny_text(tmp_path / "tiny.txt")
+    (request,), _ = requested(tmp_path, "cell.target=torch.nn.GRU", "cell.init=charcmp")
+    assert [label(model) for model in request.models] == [
+        "LSTM 1", "GRU 1", "RNN 1", "torch.nn.GRU 1"
+    ]  # fmt: skip
+    (without,), _ = requested(tmp_path)
+    assert request.models[:3] == without.models
+    entries = [Entry(Arm(model, 0.006), 40, 1) for model in request.models]
+    specs = [request.make_job(entry).spec for entry in entries]
+    assert [spec.cell_name for spec in specs] == ["lstm", "gru", "rnn", "GRU"]
+    assert specs[3].cell_identity["cell.init"] == "charcmp"
+    for entry, spec in zip(entries[:3], specs[:3], strict=True):
+        assert spec.run_id == without.make_job(entry).spec.run_id
+
+
+def test_a_class_that_was_edited_begins_another_race(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    file = tmp_path / "my_cell.py"
+    places = []
+    for source in (MY_CELL, MY_CELL, MY_CELL.replace("tanh", "sin")):
+        file.write_text(source)
+        places += requested(tmp_path, f"cell.target={file}:MyCell")[1]
+    assert places[0] == places[1] != places[2]
 
 
 @pytest.mark.slow
@@ -169,7 +245,14 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
         (["cell=elman"], "cell=elman: one of"),
-        (["cell=module", "cell.target=torch.nn.GRU"], "cell=module: one of rnn, lstm, gru"),
+        (["cell=gru,module"], "cell=module: cell.target= names the class, as my_cell.py:MyCell"),
+        (["cell.target=torch.nn.GRU"], "cell.target=torch.nn.GRU: cell= has no module"),
+        (["cell=module", "cell.target=gone.py:Cell"], "gone.py"),
+        (
+            ["cell=module", "cell.target=torch.nn.GRU,torch.nn.modules.rnn.GRU"],
+            "cell.target=torch.nn.modules.rnn.GRU: the same class as torch.nn.GRU",
+        ),
+        (["cell=module", "cell.target=torch.nn.GRU", "cell.kind=neither"], "cell.kind=neither"),
         (["layers=1,x"], "layers=x: must be a whole number"),
         (["seed=0,1"], "seed=0,1: a race takes one value of seed"),
         (["dropout=0,0.1"], "dropout=0,0.1: a race takes one value of dropout"),

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from charcmp.models.cells.registry import cell_info
+from charcmp.config.schema import Config
 from charcmp.output import duration
 from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
 from charcmp.sweeping.grid import Job
-from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.arms import Model, cell_label, label
 from charcmp.sweeping.race.board import length_text
 from charcmp.sweeping.race.decide import FEWEST_SEEDS, WORTH_KNOWING
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, label
+from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish
 
 PERCENT = 95
 
@@ -100,12 +100,22 @@ class Advice:
         best = max(self.finalists.values(), key=ahead)
         return best if ahead(best) > WORTH_KNOWING else None
 
+    @property
+    def run_arguments(self) -> list[str]:
+        """How `charcmp sample` and `charcmp score` are told which run to use."""
+        arguments = [f"run={self.take.best_run.run_id}"]
+        if self.results_dir != Config.results_dir:
+            arguments.append(f"results_dir={self.results_dir}")
+        if self.take.model.is_class:  # nothing that a run recorded is ever imported
+            arguments.append(f"target={self.take.model.cell}")
+        return arguments
+
     def text(self) -> str:
         """The paragraph."""
         take, run = self.take, self.take.best_run
         seeds = len(take.results)
         sentences = [
-            f"For {self.dataset} at {self.budget} take {cell_info(run.cell).label}, {run.layers} "
+            f"For {self.dataset} at {self.budget} take {cell_label(take.model.cell)}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
             f"parameters), learning rate {take.rate:g}, {length_text(self.epochs)}: "
             f"{take.test_nats:.3f} "
@@ -237,7 +247,7 @@ class Advice:
         return {
             "dataset": self.dataset,
             "budget": self.budget,
-            "cell": run.cell,
+            "cell": take.model.cell,
             "layers": run.layers,
             "hidden_size": run.hidden_size,
             "num_params": run.num_params,

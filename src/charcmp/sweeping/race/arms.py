@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from charcmp.config.literal import quoted
+from charcmp.models.cells.registry import CELLS as CELL_ROWS
+from charcmp.models.cells.registry import MODULE
+
 CELLS = ("lstm", "gru", "rnn")
 DEPTHS = (1, 2, 3)
 # Every rate is twice the one before. A cell's search begins with the three rates among which its
@@ -22,8 +26,35 @@ class Model(NamedTuple):
     """What a race is about: a cell and a depth, at a budget."""
 
     budget: str
-    cell: str
+    cell: str  # one of the registry, or the target of a class, as `cell.target=` takes it
     layers: int
+
+    @property
+    def is_class(self) -> bool:
+        """Whether its cell is a class that the user names."""
+        return is_class(self.cell)
+
+    @property
+    def overrides(self) -> list[str]:
+        """What on a run's command line makes it one of this model."""
+        chosen = [f"cell={MODULE}", f"cell.target={quoted(self.cell)}"]
+        cell = chosen if self.is_class else [f"cell={self.cell}"]
+        return [*cell, f"layers={self.layers}", f"budget={self.budget}"]
+
+
+def is_class(cell: str) -> bool:
+    """Whether a model's cell is not one of the registry but a class that the user names."""
+    return cell not in CELL_ROWS
+
+
+def cell_label(cell: str) -> str:
+    """`GRU`; a class by its target, as another cell may have its name."""
+    return cell if is_class(cell) else CELL_ROWS[cell].label
+
+
+def label(model: Model) -> str:
+    """`GRU 2`"""
+    return f"{cell_label(model.cell)} {model.layers}"
 
 
 class Arm(NamedTuple):

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from charcmp.output import duration
-from charcmp.sweeping.race.arms import Model
+from charcmp.sweeping.race.arms import Model, label
 from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
 from charcmp.sweeping.race.live import Failed
-from charcmp.sweeping.race.race import Entry, label
+from charcmp.sweeping.race.race import Entry
 
 SECONDS_BETWEEN = 1.0  # renewals of the table
 Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from charcmp.report.figures.style import NATS, STYLE, style_of
 from charcmp.sweeping.race.advice import Advice
+from charcmp.sweeping.race.arms import label
 from charcmp.sweeping.race.board import Board
-from charcmp.sweeping.race.race import label
 
 LINE_STYLES = {1: "-", 2: "--", 3: ":"}
 
@@ -26,13 +26,12 @@ def race_page(advice: Advice, board: Board) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
     run = advice.take.best_run
-    arguments = [f"run={run.run_id}", f"results_dir={advice.results_dir}"]
     return environment.get_template("race.html").render(
         advice=advice,
         picture=Markup(_svg(race_figure(advice, board))),
         rows=board.rows(),
         run_folder=Path(advice.results_dir) / "runs" / run.run_id,
-        run_arguments=shlex.join(arguments),
+        run_arguments=shlex.join(advice.run_arguments),
         taken=label(advice.take.model),
     )
 

@@ -12,7 +12,6 @@ from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 from charcmp.errors import UserError
-from charcmp.models.cells.registry import cell_info
 from charcmp.report.analysis.intervals import ALPHA
 from charcmp.sweeping.race.arms import (
     Arm,
@@ -320,8 +319,3 @@ class Race:
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
             end=end if chosen == longest else "worse",
         )
-
-
-def label(model: Model) -> str:
-    """`GRU 2`"""
-    return f"{cell_info(model.cell).label} {model.layers}"

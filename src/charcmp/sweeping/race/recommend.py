@@ -6,7 +6,7 @@ import hashlib
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,11 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from charcmp.config.compose import Composer
-from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
-from charcmp.errors import Interrupted, require
+from charcmp.errors import Interrupted, UserError, require
 from charcmp.files import canonical_json, write_bytes, write_json
 from charcmp.models.budget import DEFAULT_BUDGET
+from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import CELLS as CELL_ROWS
 from charcmp.models.cells.registry import MODULE
 from charcmp.runs.baselines import Baseline
@@ -26,12 +26,12 @@ from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.advice import Advice, make_advice
-from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
+from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model, label
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
-from charcmp.sweeping.race.race import Entry, Race, label
+from charcmp.sweeping.race.race import Entry, Race
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
@@ -49,6 +49,7 @@ class Request:
     seed: int
     make_job: Callable[[Entry], Job]  # the run of an entry
     probe: Job  # a run of an epoch, for what all of them have in common
+    classes: dict[str, dict[str, Any]]  # by target: the identity of each class that races
 
 
 def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
@@ -114,8 +115,7 @@ def _race(
     write_json(folder / "recommendation.json", advice.record())
     page = race_page(advice, board)
     write_bytes(folder / "race.html", page.encode())
-    run = [f"run={advice.take.best_run.run_id}", *_place(advice.results_dir)]
-    print(f"\nText from it: charcmp sample {shlex.join(run)}")
+    print(f"\nText from it: charcmp sample {shlex.join(advice.run_arguments)}")
     print(f"The race as a picture: {folder / 'race.html'}")
     return advice
 
@@ -127,10 +127,6 @@ def _baselines(spec: RunSpec) -> list[Baseline]:
         return []
     found = baselines_of(spec, [spec.target_params]).baselines
     return [one for one in found if one.budget in (None, spec.target_params)]
-
-
-def _place(results_dir: str) -> list[str]:
-    return [] if results_dir == Config.results_dir else [f"results_dir={results_dir}"]
 
 
 class _Track:
@@ -158,7 +154,8 @@ def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
         "optimizer.lr",
         "corpus_sha256",
     )
-    return {
+    classes = {"classes": request.classes} if request.classes else {}
+    return classes | {
         "models": [list(model) for model in request.models],
         "seed": request.seed,
         **{key: value for key, value in identity.items() if key not in given},
@@ -176,11 +173,23 @@ def race_folder(probe: RunSpec, settings: dict[str, Any]) -> RunFolder:
 AXES = {"budget": (DEFAULT_BUDGET,), "cell": CELLS, "layers": DEPTHS}
 
 
-def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Slot]]:
+# Options of cell=module, which the other cells of a race do not have.
+CLASS_OPTIONS = {f"cell.{field.name}" for field in fields(ModuleConfig)} - {"cell.name"}
+TARGET = "cell.target"
+
+
+def requests(
+    composer: Composer, minutes: float, class_options: Sequence[str] = ()
+) -> tuple[list[Request], list[Slot]]:
     """The races that a command line asks for, and the shares of the machine that they have.
 
     Several budgets share the minutes by the parameters that they have, which is about what their
     updates cost.
+
+    Args:
+        composer: of the command line, less its class options.
+        minutes: for all of the races.
+        class_options: overrides of CLASS_OPTIONS; cell.target may have several values.
 
     Raises:
         UserError: for several values of a key that takes one, or a model that cannot race.
@@ -192,32 +201,42 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
             f"{override.input_line}: a race takes one value of {key}; several only of "
             f"{', '.join(AXES)}",
         )
-    axes = {key: _values(given.get(key), default) for key, default in AXES.items()}
-    _check_axes(axes)
+    of_classes = {one.key_or_group: one for one in composer.parse(class_options)}
+    targets = _targets(composer, of_classes.pop(TARGET, None))
+    default_cells = (*CELLS, MODULE) if targets else CELLS
+    axes = {key: _values(given.get(key), default)
+            for key, default in (AXES | {"cell": default_cells}).items()}  # fmt: skip
+    _check_axes(axes, targets)
+    cells = [name for cell in axes["cell"] for name in (targets if cell == MODULE else [cell])]
     (seed,) = _values(given.get("seed"), (0,))
     others = [
         str(override.input_line) for key, override in given.items() if key not in (*AXES, "seed")
     ]
 
+    options = [str(override.input_line) for override in of_classes.values()]
+
     def make(model: Model, *settings: str) -> Job:
-        overrides = [
-            *others,
-            *(f"cell={model.cell}", f"layers={model.layers}", f"budget={model.budget}"),
-            *settings,
-        ]
+        chosen = [*model.overrides, *(options if model.is_class else [])]
+        overrides = [*others, *chosen, *settings]
         return make_job(overrides, composer.compose(overrides))
 
     def request(budget: str) -> Request:
         models = [Model(budget, str(cell), int(layers))
-                  for cell in axes["cell"] for layers in axes["layers"]]  # fmt: skip
+                  for cell in cells for layers in axes["layers"]]  # fmt: skip
         probe = make(models[0], "epochs=1", f"seed={seed}")
+        classes = {
+            model.cell: make(model, "epochs=1").spec.cell_identity
+            for model in models
+            if model.is_class and model.layers == models[0].layers
+        }
+        _check_distinct(classes)
 
         def job_of(entry: Entry) -> Job:
             model, rate = entry.arm
             length = length_settings(entry.updates, probe.spec.updates_per_epoch)
             return make(model, f"optimizer.lr={rate:g}", f"seed={entry.seed}", *length)
 
-        return Request(models, minutes, int(seed), job_of, probe)
+        return Request(models, minutes, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
     total = sum(one.probe.spec.num_params for one in found)
@@ -225,14 +244,31 @@ def requests(composer: Composer, minutes: float) -> tuple[list[Request], list[Sl
     return shared, examined_slots(found[0].probe.spec.config)
 
 
-def _check_axes(axes: Mapping[str, Sequence[Any]]) -> None:
+def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:
+    """UserError for a class that is named twice: its runs would be the same."""
+    first: dict[str, str] = {}
+    for target, identity in classes.items():
+        same = first.setdefault(canonical_json(identity), target)
+        require(same == target, f"{TARGET}={target}: the same class as {same}")
+
+
+def _targets(composer: Composer, given: Override | None) -> list[str]:
+    """The classes that race, as `cell.target=` names them."""
+    if given is None:
+        return []
+    return [str(one.value()) for one in composer.parse(single_values(given))]
+
+
+def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> None:
     """UserError for models that a race could not name: here, before their speed is measured."""
+    known = [*CELL_ROWS, MODULE]
     for cell in axes["cell"]:
-        require(
-            cell in CELL_ROWS,
-            f"cell={cell}: one of {', '.join(CELL_ROWS)}{did_you_mean(cell, [*CELL_ROWS])}"
-            + ("; charcmp sweep compares a class of your own" if cell == MODULE else ""),
-        )
+        require(cell in known, f"cell={cell}: one of {', '.join(known)}{did_you_mean(cell, known)}")
+    if MODULE in axes["cell"]:
+        require(bool(targets), f"cell={MODULE}: {TARGET}= names the class, as my_cell.py:MyCell")
+    elif targets:
+        raise UserError(f"{TARGET}={targets[0]}: cell= has no {MODULE}; without cell=, "
+                        f"{', '.join(CELLS)} race as well")  # fmt: skip
     for layers in axes["layers"]:
         require(str(layers).isdecimal(), f"layers={layers}: must be a whole number, at least 1")
 
