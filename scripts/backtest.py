@@ -3,19 +3,18 @@
     python scripts/backtest.py train [--minutes M] [--check] TEXT... results_dir=DIR [jobs=1 ...]
     python scripts/backtest.py replay [--races 1000]
 
-`train` runs what a race could ask for (scripts/backtest_needs.py) and stores what a replay needs in
-results/backtest/. It goes on where it was stopped, by what is stored there even where the run
-folders are gone, and stops after so many minutes; `--minutes 0` tells what there is to do. A text
-is a file, or the name of a dataset: wp, lk.
+`train` trains every run that a race could ask for (scripts/backtest_needs.py) and stores what a
+replay needs in results/backtest/. It goes on where it was stopped: it relies on what is stored
+there, even if the run folders are gone. It stops after so many minutes; `--minutes 0` prints what
+is left to do. A text is a file, or the name of a dataset: wp, lk.
 
-`replay` plays races on one text after another, by the margins of elimination in the code and by
-margins fitted to texts of other kinds (scripts/backtest_margins.py), and writes
+`replay` plays races on one text after another, once with the margins of elimination in the code and
+once with margins fitted to texts of other kinds (scripts/backtest_margins.py), and writes
 results/backtest/backtest.md (scripts/backtest_report.py). The rungs of a race have the stored
-lengths; its time, in multiples of what the plan sets aside for rungs of such lengths, decides how
-far it gets and how many further seeds it has. Seeds come in an order that is drawn anew for every
-race and model, the same at all its rates and rungs. The last one the race never sees: that one
-scores it. What is held to be true, each model's best rate and the best model, comes from the other
-seeds.
+lengths. Its time, a multiple of what the plan sets aside for rungs of these lengths, decides how
+far it gets and how many further seeds it has. The order of a model's seeds is drawn again for every
+race, and is the same at all its rates and rungs. The race never sees the last seed, which scores
+it. The other seeds decide what counts as the truth: each model's best rate, and the best model.
 """
 
 from __future__ import annotations
@@ -50,8 +49,8 @@ from charcmp.sweeping.race.recommend import Request, requests
 from charcmp.sweeping.slots import Slot
 
 LENGTHS = (400, 1200, 3600)  # updates of the rungs; whole epochs where that is more than one
-CHECK = 10_800  # updates: whether the best at the longest rung is the best of longer training, too
-MAX_BLOCKS = 400  # kept of a run's losses of a text
+CHECK = 10_800  # updates: whether the best at the longest rung is best after longer training, too
+MAX_BLOCKS = 400  # at most so many mean losses are kept of a run and text
 STORE = Path("results/backtest")
 
 
@@ -82,7 +81,7 @@ def _train(asked: Sequence[Request], slots: Sequence[Slot], until: float, check:
             f"{collection.name} is too short for rungs of several lengths: {lengths} updates",
         )
         longest = runner.nearest_length(CHECK)
-        if check and longest not in lengths:  # as on a text so short that no run is longer
+        if check and longest not in lengths:  # on a very short text, no run can be longer
             lengths.append(longest)
         runner.measure(request.models)
         _run_missing(request.models, lengths, runner, collection, only_old=True)
@@ -101,7 +100,8 @@ def _run_missing(
     collection: Collection,
     only_old: bool = False,
 ) -> None:
-    """What is missing, as long as there is time for a whole run, or only what was run before."""
+    """Trains what is missing while there is time for whole runs; `only_old`: only collects runs
+    that are finished already."""
     while missing := Needs(models, lengths, collection.nats).missing():
         left = 0.0 if only_old else USABLE * runner.slot_seconds_left()
         in_time = []
@@ -125,9 +125,9 @@ def plan_text(
 
 
 class Collection:
-    """The finished runs of a text: those of earlier trainings, as they are stored, and new ones.
+    """The finished runs of a text: those stored by earlier trainings, and new ones.
 
-    A stored run counts if today's run of that entry has its id: same text, same settings.
+    A stored run counts if the entry's run still has the same id: same text, same settings.
     """
 
     def __init__(self, request: Request) -> None:
@@ -145,7 +145,7 @@ class Collection:
 
     @property
     def nats(self) -> dict[Entry, float]:
-        """Validation losses."""
+        """The validation losses of the runs."""
         return {entry: float(row["val_nats"]) for entry, row in self.rows.items()}
 
     def add(self, entry: Entry, outcome: Outcome) -> None:
@@ -168,7 +168,7 @@ class Collection:
               f"{outcome.nats:.4f}", flush=True)  # fmt: skip
 
     def write(self) -> None:
-        """NAME-BUDGET.csv, a row for each run, and .npz, its losses in blocks of the text."""
+        """Writes NAME-BUDGET.csv, a row for each run, and NAME-BUDGET.npz, losses by block."""
         if not self.rows:
             return
         STORE.mkdir(parents=True, exist_ok=True)
@@ -187,7 +187,10 @@ class Collection:
 
 
 def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
-    """At most MAX_BLOCKS means of neighbouring blocks; what fills no whole one is left out."""
+    """Averages neighbouring blocks of each series, to at most MAX_BLOCKS means in all.
+
+    Blocks that are left over at the end of a series are dropped.
+    """
     num_rows, length = blocks_RJ.shape
     together = min(length, -(-blocks_RJ.size // MAX_BLOCKS))
     whole = length // together * together
@@ -196,7 +199,7 @@ def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def complete_texts() -> list[Stored]:
-    """Those that are stored; says which of them are not ready for races."""
+    """Returns the texts whose runs are complete, and prints which of the stored ones are not."""
     texts = []
     for file in sorted(STORE.glob("*.csv")):
         stored = read_stored(file)

@@ -1,16 +1,17 @@
-"""The margins of elimination, fitted to races over stored runs.
+"""Fits the margins of elimination to races over stored runs.
 
-After a rung a model may stay if it is behind by no more than a margin. The right margin is what the
-models that end near the best one are behind by on the way, in all but a tenth of races on a text of
-a new kind. A maximum over the texts at hand would be passed by a new kind in one case of n + 1; so
-the margin is the upper 90 % bound for a new kind, shrunk to what was judged beforehand:
+After a rung a model may stay in if it is behind by no more than a margin. On the way, a model that
+ends near the best one should be behind by no more than that in nine of ten races on a text of a new
+kind. With the maximum over the texts at hand as margin, a new kind would exceed it in one case of
+n + 1. So the margin is the upper 90 % bound for a new kind, shrunk towards what was judged
+beforehand:
 
-1. Races in which nobody is eliminated tell, after each rung, how far each model is behind the
-   leader beyond what its text explains. It counts by the probability that the model ends near
-   the best one.
-2. The 90 % quantile q of these in a kind of text gives y = log(max(q, 0) + SHIFT).
-3. The y of kinds are normal with unknown mean and variance, and a conjugate prior at the judged
-   margin. The bound is that of the predictive t distribution for one more kind.
+1. Races in which no model is eliminated show how far each model is behind the leader after each
+   rung, beyond what its text explains. Each such deficit is weighted by the probability that the
+   model ends near the best one.
+2. Their 90 % quantile q in a kind of text gives y = log(max(q, 0) + SHIFT).
+3. The y of the kinds are taken as normal with unknown mean and variance, with a conjugate prior at
+   the judged margin. The bound is that of the predictive t distribution for one more kind.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import MARGINS, best_arms, least_lead
 from charcmp.sweeping.race.race import Race
 
-NEAR_BEST = 0.005  # nats: a model that ends so near the best one should not be lost on the way
+NEAR_BEST = 0.005  # nats: a model that ends this near the best one should not be eliminated
 RACES = 300  # of each text
 QUANTILE = 0.9
 SHIFT = 0.02  # nats: deficits of a first rung have a long tail, those of the last one are near 0
-PRIOR_KINDS, PRIOR_DF, PRIOR_SD = 1.0, 3.0, 0.5  # what the judged margin counts, and its spread
+PRIOR_KINDS, PRIOR_DF, PRIOR_SD = 1.0, 3.0, 0.5  # the judged margin's weight, df and spread
 
 
 class Everyone(Race):
@@ -44,7 +45,7 @@ class Everyone(Race):
 
 
 class Deficits:
-    """Of a text: how far behind models were after each rung, and what each such number counts."""
+    """How far behind the leader a text's models were after each rung, with a weight for each."""
 
     def __init__(self, stored: Stored, races: int = RACES) -> None:
         self.kind = stored.kind
@@ -68,7 +69,7 @@ class Deficits:
 
 
 def near_the_end(stored: Stored) -> dict[Model, float]:
-    """The probability that each model ends within NEAR_BEST of the best one."""
+    """Returns the probability that each model ends within NEAR_BEST of the best one."""
     means: dict[Model, float] = {}
     variances: dict[Model, float] = {}
     for model in stored.models:
@@ -87,14 +88,14 @@ def near_the_end(stored: Stored) -> dict[Model, float]:
 
 
 def weighted_quantile(pairs: NDArray[np.float64], quantile: float) -> float:
-    """Of the first column, each row counting as much as its second says."""
+    """Returns a quantile of the first column, weighted by the second."""
     ordered = pairs[np.argsort(pairs[:, 0], kind="stable")]
     shares = np.cumsum(ordered[:, 1]) / ordered[:, 1].sum()
     return float(ordered[np.searchsorted(shares, quantile), 0])
 
 
 def shrunk(judged: float, quantiles: Sequence[float]) -> float:
-    """The bound for a new kind, from the quantiles of so many kinds; of none, what was judged."""
+    """Returns the bound for a new kind, from the quantiles of known kinds; `judged` without any."""
     upper = stats.t.ppf(QUANTILE, PRIOR_DF) * PRIOR_SD * math.sqrt(1 + 1 / PRIOR_KINDS)
     prior_mean = math.log(judged + SHIFT) - upper
     y = np.log(np.maximum(quantiles, 0.0) + SHIFT)
@@ -121,7 +122,7 @@ def kind_quantile(of_kind: Sequence[Deficits], rung: int) -> float:
 
 
 def fitted_margins(found: Sequence[Deficits]) -> list[float]:
-    """One for each rung."""
+    """Returns a fitted margin for each rung."""
     kinds = by_kind(found)
     return [
         shrunk(judged, [kind_quantile(of_kind, rung) for of_kind in kinds.values()])
@@ -130,12 +131,12 @@ def fitted_margins(found: Sequence[Deficits]) -> list[float]:
 
 
 def fitted_to_others(found: Sequence[Deficits], kind: str) -> list[float]:
-    """Margins for a text: fitted to those that are of another kind than it."""
+    """Returns the margins for a kind of text, fitted to the texts of all other kinds."""
     return fitted_margins([one for one in found if one.kind != kind])
 
 
 def passed(of_kind: Sequence[Deficits], margins: Sequence[float]) -> Mapping[int, float]:
-    """By rung, the weighted share of models near the best one that such margins would put out."""
+    """Returns by rung the weighted share of near-best models that the margins would eliminate."""
     shares = {}
     for rung, margin in enumerate(margins):
         deficits, weights = np.concatenate([one.of_rung[rung] for one in of_kind]).T

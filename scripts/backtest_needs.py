@@ -1,4 +1,4 @@
-"""Which runs the races of scripts/backtest.py may ask for: what is trained for them."""
+"""The runs that the races of scripts/backtest.py may ask for, and that it therefore trains."""
 
 from __future__ import annotations
 
@@ -17,27 +17,31 @@ from charcmp.sweeping.race.arms import (
 )
 from charcmp.sweeping.race.race import Entry
 
-SEEDS = (0, 1, 2)  # of which a race has all its rungs
-FURTHER_SEEDS = (3, 4)  # of the last rung
-# Nats behind the best model at the last rung. What lies further behind has one run of each rate
-# there, which serves for every seed: the race's own and the one that scores.
+SEEDS = (0, 1, 2)  # each of them has runs in all rungs
+FURTHER_SEEDS = (3, 4)  # only in the last rung
+# Nats behind the best model at the last rung. Models further behind have one run of each rate
+# there, which serves for every seed: those that a race sees and the one that scores it.
 NEAR = 0.05
-CLOSE = 0.02  # who is nearer gets the further seeds at every rate that a race may come with
+CLOSE = 0.02  # models nearer than this have the further seeds at every rate that may get there
 MODELS_CHECKED = 3
 
 
 class Needs:
-    """Which runs a race may ask for, in stages: what each needs follows from those before.
+    """The runs that a race may ask for, in stages, each of which follows from those before.
 
-    Seeds 0 to 2: at the first two lengths all that a race with that seed may ask for. At the third
-    one every rate that one of these races may go on with, whatever the seed: seed 0 of all models
-    and, beside those, the rates around its best one; seeds 1 and 2 of the models near the best,
-    seeds 3 and 4 of these at their best rate, and of those close to it (`within`) at all.
+    At the first two lengths these are, for each of seeds 0 to 2, all runs that a race with that
+    first seed may ask for. At the third length a model's rates are all those that one of these
+    races may come with, whatever its seed. They are trained with
+
+    - seed 0 for all models, together with the rates around seed 0's best one of the second length,
+    - seeds 1 and 2 for the models near the best one,
+    - seeds 3 and 4 for these at their best rate, and for models close to the best one at all rates
+      (both by `within`).
 
     Args:
-        models: that race.
+        models: all models that race.
         lengths: of the three rungs and, if wanted, of the check.
-        nats: validation losses of the runs that there are.
+        nats: validation losses of the runs that are finished.
     """
 
     def __init__(
@@ -50,7 +54,7 @@ class Needs:
             self.losses[model, updates, seed][rate] = loss
 
     def missing(self) -> list[Entry]:
-        """What the first stage that is not complete lacks."""
+        """Returns what the first incomplete stage lacks."""
         stages = (
             *(self._first_rungs, self._second_rungs, self._third_rungs),
             *(self._near_ones, self._close_ones, self._longest_ones),
@@ -93,8 +97,12 @@ class Needs:
         ]  # fmt: skip
 
     def _close_ones(self) -> list[Entry]:
-        """And of those that are near: a race looks at no finalist with fewer than three seeds, so
-        none with another rate can be settled."""
+        """Returns the further seeds of models near the best one: at their best rate, or at all
+        rates if they are close.
+
+        Of three seeds a race sees two, and it looks only at finalists with at least three. So it
+        cannot be settled if a finalist's rate has no further seeds.
+        """
         tuned = self._tuned()
         close = within(CLOSE, {model: nats for model, (nats, _) in tuned.items()})
         return [
@@ -111,14 +119,18 @@ class Needs:
                 for updates in self.check for model in best]  # fmt: skip
 
     def _climb(self, model: Model, updates: int, seed: int, rates: set[float]) -> list[Entry]:
-        """At these rates; then, one by one, at those beyond an end that is best."""
+        """Returns runs at these rates and, once those are finished, at the next rate beyond the end
+        of the rates that is best."""
         tried = self.losses[model, updates, seed]
         further = next_rate(tried) if rates <= tried.keys() else None
         return _entries(model, updates, seed, rates if further is None else {*rates, further})
 
     def _second(self, model: Model, seed: int) -> Iterator[set[float]]:
-        """What a race may try in its second rung: a model's best rate and a neighbour, by the
-        first rates alone or, as far as it has time, by further ones; then lower ones."""
+        """Yields the sets of rates that a race may try in its second rung.
+
+        Each has a model's best rate and a neighbour, judged by the first rates alone or, if the
+        race has time for them, by further ones too, and then lower rates.
+        """
         losses = self.losses[model, self.short, seed]
         tried = {rate: losses[rate] for rate in first_rates(model)}
         while True:
@@ -131,8 +143,8 @@ class Needs:
     def _lowered(
         self, rates: Iterable[float], losses: Mapping[float, float], shorter: dict[float, float]
     ) -> Iterator[set[float]]:
-        """A rung's rates, and those with lower ones if it came out worse than the one before; as
-        far as it has been trained."""
+        """Yields a rung's rates, then those with lower rates added if it did worse than the rung
+        before, as far as these have been trained."""
         tried = {*rates}
         yield set(tried)
         while tried <= losses.keys():
@@ -143,11 +155,11 @@ class Needs:
             yield set(tried)
 
     def _asked(self, model: Model, seed_at_last: int) -> set[float]:
-        """The rates that a race may try in its last rung, whatever its seed.
+        """Returns the rates that a race may try in its last rung, whatever its seed.
 
         Args:
-            model: in question.
-            seed_at_last: whose losses there say whether a lower rate is tried.
+            model: the model in question.
+            seed_at_last: the seed whose losses there decide whether a lower rate is tried.
         """
         at_last = self.losses[model, self.long, seed_at_last]
         asked: set[float] = set()
@@ -159,7 +171,7 @@ class Needs:
         return asked
 
     def _rates(self, model: Model) -> set[float]:
-        """Of the last rung, for all seeds."""
+        """Returns the last rung's rates, which all seeds share."""
         return {*self._asked(model, 0), lowest(self.losses[model, self.long, 0])}
 
     def _near(self) -> list[Model]:
@@ -167,7 +179,7 @@ class Needs:
                              for model in self.models})  # fmt: skip
 
     def _tuned(self) -> dict[Model, tuple[float, float]]:
-        """The loss and the rate of each near model at its best rate, by the mean over seeds."""
+        """Returns the mean loss over seeds and the rate of each near model at its best rate."""
 
         def mean(model: Model, rate: float) -> float:
             return sum(self.losses[model, self.long, seed][rate] for seed in SEEDS) / len(SEEDS)
@@ -185,8 +197,11 @@ def first_rates(model: Model) -> set[float]:
 
 
 def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
-    """The models that are so near the best one; the second best and the safe choice however far
-    they are: one of them gets seeds in a race with a clear winner, or it would never be settled."""
+    """Returns the models within so many nats of the best one, the second best and the safe choice.
+
+    In a race with a clear winner one of the latter two gets seeds, without which the race would
+    never be settled.
+    """
     order = sorted(losses, key=lambda model: (losses[model], model))
     goal = losses[order[0]] + nats
     return [model for model in order if losses[model] <= goal or model in order[:2]
@@ -194,15 +209,18 @@ def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
 
 
 def lowest(losses: Mapping[float, float]) -> float:
-    """The rate with the lowest loss, as a race takes it."""
+    """Returns the rate with the lowest loss, as a race chooses it."""
     return min(losses, key=lambda rate: (losses[rate], rate))
 
 
 def expected(
     models: Sequence[Model], lengths: Sequence[int], nats: Mapping[Entry, float]
 ) -> list[Entry]:
-    """About which runs are to come: as if every model's best rate moved up a little from rung to
-    rung and, of those that are not known, five of nine ended near the best one, two close to it."""
+    """Returns about which runs are still to come.
+
+    It is assumed that every model's best rate moves up a little from rung to rung and that, of the
+    models that have not run yet, five of nine end near the best one and two close to it.
+    """
     nats = dict(nats)
     best = min(nats.values(), default=0.0)
 

@@ -1,4 +1,4 @@
-"""Races over stored runs, their rivals, and what came of both: `scripts/backtest.py replay`."""
+"""Replays races and their rivals over stored runs, and scores them, for `backtest.py replay`."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.plan import planned_runs
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race
 
-TIMES = (1, 2, 4)  # that races have, times what is planned for the stored lengths
-WORST = 1.0  # nats behind the best run: what a run that diverged counts as
-# A text is of its own kind, but for these: margins are never fitted to the kind that they judge.
+TIMES = (1, 2, 4)  # the time that a race has, as a multiple of the plan's for the stored lengths
+WORST = 1.0  # nats behind the best run, which is what a run that diverged counts as
+# Kinds of text. Texts not named here are a kind of their own. Margins are never fitted to the kind
+# that they are tested on.
 KINDS = {f"fortunes_{language}": "fortunes" for language in ("bg", "de", "es", "it", "pl", "ru")}
 KINDS |= dict.fromkeys(("pydocs", "pysrc"), "python")
 NUMBERS = ("rate", "val_nats", "test_nats", "chars_per_second", "seconds")
@@ -37,7 +38,7 @@ COLUMNS = ("budget", "cell", "layers", "updates", "seed", *NUMBERS, "run_id", "g
 
 @dataclass(frozen=True)
 class Run:
-    """Nats per character, infinite if it diverged."""
+    """A stored run; its losses are in nats per character, infinite if it diverged."""
 
     outcome: Outcome
     test_nats: float
@@ -65,35 +66,36 @@ class Stored:
             if updates == self.last:
                 at_last[arm.model][arm] = len(seeds)
         self.num_seeds = {model: max(of.values()) for model, of in at_last.items()}
-        # Of the last rung, those that may be a model's best: a rate with fewer seeds than another
-        # could be the lucky one.
+        # The arms of the last rung that may be a model's best. A rate with fewer seeds than another
+        # is not among them, as it may have been lucky.
         self.eligible = {model: [arm for arm, n in of.items() if n == self.num_seeds[model]]
                          for model, of in at_last.items()}  # fmt: skip
 
     @property
     def num_missing(self) -> int | None:
-        """Of what races may ask for; None if not even all lengths are there."""
+        """How many runs are missing that races may ask for; None if whole lengths are missing."""
         if len(self.lengths) <= LAST_RUNG:
             return None
         nats = {entry: run.outcome.nats for entry, run in self.runs.items()}
         return len(Needs(self.models, self.lengths[: LAST_RUNG + 1], nats).missing())
 
     def is_single(self, model: Model) -> bool:
-        """Whether each of its rates has one run at the last rung, which serves for every seed."""
+        """Returns whether each of its rates has one run at the last rung, which serves for every
+        seed."""
         return self.num_seeds[model] == 1
 
     def of(self, arm: Arm, updates: int, unseen: int | None = None) -> list[Run]:
-        """The runs of an arm, without that of a seed if there are others."""
+        """Returns the runs of an arm, without the unseen seed's if there are others."""
         seeds = self.seeds[arm, updates]
         kept = [seed for seed in seeds if seed != unseen] or seeds
         return [self.runs[Entry(arm, updates, seed)] for seed in kept]
 
     def test_nats(self, runs: Iterable[Run]) -> float:
-        """Their mean."""
+        """Returns the runs' mean test loss, in which none counts as worse than `worst`."""
         return float(np.mean([min(run.test_nats, self.worst) for run in runs]))
 
     def tuned(self, model: Model, unseen: int | None = None) -> Arm:
-        """The model at its best rate at the last rung, by validation losses."""
+        """Returns the model's arm with the best rate at the last rung, by validation losses."""
 
         def val_nats(arm: Arm) -> float:
             return mean_nats([run.outcome for run in self.of(arm, self.last, unseen)])
@@ -101,7 +103,7 @@ class Stored:
         return min(self.eligible[model], key=lambda arm: (val_nats(arm), arm))
 
     def best(self, tuned: Mapping[Model, Arm], unseen: Mapping[Model, int]) -> Model:
-        """The model with the lowest mean test loss, each without its unseen seed."""
+        """Returns the model with the lowest mean test loss, each without its unseen seed."""
         return min(tuned, key=lambda model: self.test_nats(
             self.of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
 
@@ -114,7 +116,7 @@ class Stored:
         )  # fmt: skip
 
     def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
-        """What the plan of a race sets aside for rungs of the stored lengths, in one slot."""
+        """Returns the seconds of one slot that a plan sets aside for rungs of stored lengths."""
         runs = planned_runs(0, len(self.models))
         rungs = self.lengths[: LAST_RUNG + 1]
         updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
@@ -129,7 +131,7 @@ class Blocks(NamedTuple):
 
 
 def stored_rows(csv_file: Path) -> Iterator[tuple[Entry, dict[str, str], Blocks | None]]:
-    """Each run's row and blocks; none of a run that diverged or failed."""
+    """Yields each run's entry, row and blocks; None for blocks if it diverged or failed."""
     with np.load(csv_file.with_suffix(".npz"), allow_pickle=False) as packed:
         ids, of_val, of_test = (packed[key] for key in ("run_ids", "val_blocks", "test_blocks"))
     blocks = {
@@ -152,7 +154,8 @@ def read_stored(csv_file: Path) -> Stored:
 
 
 class Draw:
-    """In which order a race sees each model's seeds, and what the last one, unseen, says."""
+    """The order in which a race sees each model's seeds. The last one it does not see: that one
+    scores the race."""
 
     def __init__(self, stored: Stored, rng: np.random.Generator) -> None:
         self.stored = stored
@@ -162,15 +165,15 @@ class Draw:
         self.best = stored.best(self.tuned, self.unseen)
 
     def _order(self, model: Model, rng: np.random.Generator) -> list[int]:
-        """One of the seeds that have all rungs, then the others."""
+        """Draws an order of a model's seeds that begins with one that has all rungs."""
         of_first = self.stored.seeds_of[model, self.stored.lengths[0]]
         of_last = self.stored.seeds_of[model, self.stored.last]
         first, *others = rng.permutation(sorted(of_first)).tolist()
         return [first, *rng.permutation([*others, *sorted(of_last - of_first)]).tolist()]
 
     def unseen_of(self, arm: Arm, updates: int) -> list[int]:
-        """The stored seeds of an arm that a race did not see; of a shorter rung it saw the first
-        one alone."""
+        """Returns the stored seeds of an arm that the race did not see; in shorter rungs it saw
+        only the first seed."""
         order = self.order[arm.model]
         seen = order[:-1] if updates == self.stored.last else order[:1]
         if updates == self.stored.last and self.stored.is_single(arm.model):
@@ -178,17 +181,18 @@ class Draw:
         return [seed for seed in self.stored.seeds[arm, updates] if seed not in seen]
 
     def test_nats(self, arm: Arm, updates: int) -> float:
-        """On the unseen seed; of the one run of a model far behind, whoever saw it."""
+        """Returns the arm's test loss by unseen seeds; without any, as for models far behind, by
+        all seeds."""
         seeds = self.unseen_of(arm, updates) or self.stored.seeds[arm, updates]
         return self.stored.test_nats(self.stored.runs[Entry(arm, updates, one)] for one in seeds)
 
     def regret(self, arm: Arm, updates: int) -> float:
-        """How far an arm lies behind the best model at its best rate and the last rung."""
+        """Returns how far an arm is behind the best model at its best rate and the last rung."""
         return self.test_nats(arm, updates) - self.of_best
 
     @property
     def of_best(self) -> float:
-        """The test loss of the best model, by its unseen seed."""
+        """The test loss of the best model, by its unseen seed if it has one."""
         return self.test_nats(self.tuned[self.best], self.stored.last)
 
 
@@ -198,14 +202,14 @@ class Replay:
     Args:
         draw: of the race.
         speeds: seconds per update.
-        slot_seconds: that the race has.
+        slot_seconds: the time that the race has.
     """
 
     def __init__(self, draw: Draw, speeds: Mapping[Model, float], slot_seconds: float) -> None:
         self.draw, self.stored = draw, draw.stored
         self.speeds, self.left = speeds, slot_seconds
         self.lacked_seed = False  # whether a further seed was asked for that is not stored
-        self.out_after: dict[Model, int] = {}  # rungs of those that were eliminated
+        self.out_after: dict[Model, int] = {}  # the rung after which each model was eliminated
 
     def seconds_per_update(self, model: Model) -> float:
         return self.speeds[model]
@@ -214,16 +218,16 @@ class Replay:
         return self.speeds[entry.arm.model] * entry.updates
 
     def nearest_length(self, updates: float) -> int:
-        return round(updates)  # nobody asks: rungs have the stored lengths
+        return round(updates)  # not used: rungs have the stored lengths
 
     def slot_seconds_left(self) -> float:
         return max(0.0, self.left)
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        """See race.Runner.
+        """Looks up runs: see race.Runner.
 
         Raises:
-            LookupError: if a first seed is not stored: the trainings were the wrong ones.
+            LookupError: if a run with the first seed is not stored, which Needs should have named.
         """
         found = {}
         for entry in entries:
@@ -236,7 +240,7 @@ class Replay:
                     f"{entry.updates} updates, seed {self.draw.order[entry.arm.model][0]} "
                     "is asked for but not stored"
                 )
-            if self.seconds(entry) > self.left:  # it is cut off, and its time is lost
+            if self.seconds(entry) > self.left:  # the run is cut off, and its time is lost
                 self.left = 0.0
                 break
             if entry.seed < len(seeds):
@@ -248,11 +252,11 @@ class Replay:
         return found
 
     def given(self, finish: Finish) -> Run:
-        """The run that is handed over: of the leader's, the one with the lowest validation loss."""
+        """Returns the run that is handed over: the leader's best by validation loss."""
         return min(self._seen(finish, finish.leader), key=lambda run: run.outcome.nats)
 
     def best_run(self, finish: Finish) -> Run:
-        """The one with the lowest validation loss of all finalists' runs."""
+        """Returns the run with the lowest validation loss among those of all finalists."""
         runs = [run for model in finish.arms for run in self._seen(finish, model)]
         return min(runs, key=lambda run: run.outcome.nats)
 
@@ -262,7 +266,7 @@ class Replay:
         return [self.stored.runs[Entry(arm, finish.updates, seed)] for seed in seen]
 
     def _seeds(self, arm: Arm, updates: int) -> list[int]:
-        """Those that the race has of an arm, in its order; none without the first."""
+        """Returns the race's seeds of an arm, in the race's order; none if the first is missing."""
         stored = self.stored.seeds.get((arm, updates), [])
         if updates == self.stored.last and self.stored.is_single(arm.model):
             return stored
@@ -270,7 +274,7 @@ class Replay:
         return [first, *(seed for seed in others if seed in stored)] if first in stored else []
 
     def drop(self, entries: Sequence[Entry]) -> None:
-        """Nothing is kept for them."""
+        """Does nothing: there is nothing to remove."""
 
     def length_of(self, rung: int, plan: Callable[[], int]) -> int:
         return self.stored.lengths[rung]
@@ -280,8 +284,8 @@ class Replay:
 
 
 class Halving(Race):
-    """A race by plain halving: after every rung the better half of the models, and no further
-    seeds. It looks for rates as a race does."""
+    """A race by plain halving: the better half of the models goes on after each rung, and there
+    are no further seeds. It searches for rates as a race does."""
 
     def _survivors(self, rung: int) -> list[Model]:
         best = [*best_arms(self._first_seeds(rung))]
@@ -292,7 +296,8 @@ class Halving(Race):
 
 
 def lost_by(race: Race, replay: Replay, model: Model) -> str | None:
-    """What put a model out: the margin, or the cap on how many models a rung has room for."""
+    """Returns what eliminated a model, the margin or the cap on the models of a rung; None if it
+    was not eliminated."""
     rung = replay.out_after.get(model)
     if rung is None:
         return None
@@ -304,9 +309,9 @@ RACERS = ("race", "halving", "GRU 2 alone")
 
 
 class Played(NamedTuple):
-    """What came of a race and of its rivals."""
+    """The scores of a race and of its rivals."""
 
-    values: dict[str, float]  # nats per character; 0 or 1 for what happened or did not
+    values: dict[str, float]  # nats per character; for events, 1 if it happened, else 0
     picked: Model
     best: Model
 
@@ -318,7 +323,7 @@ def play(
     margins: Sequence[float],
     rng: np.random.Generator,
 ) -> Played:
-    """A race, with its rivals in the same time."""
+    """Plays a race, and its rivals in the same time."""
     stored = draw.stored
     constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
     lowest = min(stored.test_nats(stored.of(stored.tuned(model), stored.last))
@@ -327,7 +332,7 @@ def play(
     makes: tuple[Callable[[Replay], Race], ...] = (
         lambda replay: Race(stored.models, replay, replay, margins=margins),
         lambda replay: Halving(stored.models, replay, replay),
-        # What GRU 2 costs without a race: it must find its rate like anyone.
+        # GRU 2 without a race: it still has to search for its rate.
         lambda replay: Race([constant], replay, replay),
     )
     picked = constant
@@ -336,7 +341,7 @@ def play(
         race = make(replay)
         try:
             finish: Finish | None = race.run()
-        except UserError:  # no advice: one takes GRU 2
+        except UserError:  # without advice, one would take GRU 2
             finish = None
         leader = finish.leader if finish else constant
         arm = draw.tuned[leader]
@@ -362,7 +367,7 @@ def play(
 
 
 def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
-    """What a race said of itself, and whether it was wrong when it said that it was sure."""
+    """Returns what a race said about itself, and whether it was wrong when it said it was sure."""
     if finish is None:
         names = ("settled", "looked", "lacked a seed", "wrong", "wrong, unseen")
         return {"failed": 1.0, "tied": 1.0, **dict.fromkeys(names, 0.0)}
@@ -384,13 +389,13 @@ def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
 
 
 class Score(NamedTuple):
-    """What came of the races on a text."""
+    """The scores of all races on a text."""
 
     text: Stored
-    times: int  # what the plan sets aside
-    means: dict[str, float]  # of Played.values
-    picked: dict[Model, float]  # shares of the races
-    best: dict[Model, float]
+    times: int  # see TIMES
+    means: dict[str, float]  # of Played.values, over the races
+    picked: dict[Model, float]  # the share of races that picked the model
+    best: dict[Model, float]  # the share of races in which it was the best
 
 
 def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int) -> Score:

@@ -1,4 +1,4 @@
-"""What came of replayed races, as Markdown: results/backtest/backtest.md."""
+"""Reports the scores of replayed races as Markdown: results/backtest/backtest.md."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import LAST_RUNG
 
-SLOTS = 2  # of the machine for which the report gives minutes
-GOAL = 0.005  # nats: the mean regret that a race may have, plus what the truth is uncertain by
+SLOTS = 2  # of the machine that the report's minutes are for
+GOAL = 0.005  # nats: the mean regret that a race may have, apart from the truth's standard error
 
 Means = Mapping[str, float]
 Columns = dict[str, Callable[[Means], float]]
 
 
 def columns_of(*names: str) -> Columns:
-    """By heading: `a`, or `a minus b`."""
+    """Returns columns by heading; a heading is a value's name, or `a minus b`."""
 
     def column(name: str) -> Callable[[Means], float]:
         a, _, b = name.partition(" minus ")
@@ -91,7 +91,7 @@ that failed counts as the advice GRU 2 at its best rate."""
 
 
 def report(texts: Sequence[Stored], races: int) -> str:
-    """Replays the races; the tables as Markdown."""
+    """Replays the races; returns the tables as Markdown."""
     found = [Deficits(stored) for stored in texts]
     of_code = replay_all(texts, races, lambda stored: MARGINS)
     fitted = replay_all(texts, races, lambda stored: fitted_to_others(found, stored.kind))
@@ -137,7 +137,8 @@ def over_kinds(
     columns: Columns,
     shown: Callable[[Sequence[float]], str],
 ) -> str:
-    """A row for each time and set of margins; `shown` makes a column's text of the kinds' means."""
+    """Returns a table with a row for each time and set of margins; `shown` turns the means of the
+    kinds into a cell's text."""
     rows = []
     for times in TIMES:
         for margins, scores in sets.items():
@@ -163,15 +164,15 @@ def mean_with_interval(values: Sequence[float]) -> str:
 
 
 def upper_bound(values: Sequence[float]) -> float:
-    """Of the 95 % interval of the mean; infinite for a single kind."""
-    component = seed_component(values)  # kinds of text are a sample as seeds are
+    """Returns the upper end of the mean's 95 % interval; infinite for a single kind."""
+    component = seed_component(values)  # kinds of text are a sample, as seeds are
     if component is None:
         return math.inf
     return estimate(float(np.mean(values)), [component]).interval()[1]
 
 
 def share_with_interval(values: Sequence[float]) -> str:
-    """Clopper and Pearson's interval, of as many trials as there are kinds."""
+    """Returns the share with Clopper and Pearson's interval; each kind counts as one trial."""
     trials, hits = len(values), float(np.sum(values))
     low = stats.beta.ppf(ALPHA / 2, hits, trials - hits + 1) if hits > 0 else 0.0
     high = stats.beta.ppf(1 - ALPHA / 2, hits + 1, trials - hits) if hits < trials else 1.0
@@ -179,8 +180,11 @@ def share_with_interval(values: Sequence[float]) -> str:
 
 
 def truth_se(scores: Sequence[Score]) -> float:
-    """The standard error of a mean regret that comes from what is held to be true: losses of few
-    seeds, of the models that are picked where they are not the best ones."""
+    """Returns the standard error of a mean regret that is due to the truth being uncertain.
+
+    The truth is estimated from the losses of a few seeds. That matters for models that are picked
+    in another share of the races than they are best in.
+    """
     pooled = pooled_variances([score.text for score in scores])
     of_kind: dict[str, list[float]] = defaultdict(list)
     for score in scores:
@@ -196,7 +200,7 @@ def truth_se(scores: Sequence[Score]) -> float:
 
 
 def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
-    """Over seeds, of each cell and depth at its best rate and the last rung."""
+    """Returns the variance over seeds of each cell and depth, at its best rate and last rung."""
     squares: dict[tuple[str, int], float] = defaultdict(float)
     degrees: dict[tuple[str, int], int] = defaultdict(int)
     for stored in texts:
@@ -210,7 +214,7 @@ def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
 
 
 def verdicts(scores: Sequence[Score]) -> str:
-    """Whether the mean regret is below the goal, by each of the two ways to score it."""
+    """Returns whether the mean regret is below the goal, by each of the two ways to score it."""
     lines = []
     for times in TIMES:
         of = [score for score in scores if score.times == times]
@@ -286,7 +290,8 @@ def planned_minutes(stored: Stored) -> float:
 
 
 def trained_longer(stored: Stored, best: Model) -> str:
-    """Whether the best at the last rung is best in the check, one seed at the rate of the rung."""
+    """Returns whether the last rung's best model is best in the check, too: with one seed, at the
+    rate of that rung."""
     nats = {entry.arm.model: run.test_nats for entry, run in stored.runs.items()
             if entry.updates > stored.last}  # fmt: skip
     if best not in nats:

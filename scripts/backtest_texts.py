@@ -2,8 +2,8 @@
 
     python scripts/backtest_texts.py FOLDER
 
-Needs `apt-get download` and `dpkg-deb`; installs nothing. Prints the bytes and the sha256 of every
-text: another release of a package gives another text, hence another back-test.
+Needs `apt-get download` and `dpkg-deb`; installs nothing. Prints the number of bytes and the sha256
+of every text: another release of a package gives another text, hence another back-test.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BYTES = 6_000_000
 
 class Text(NamedTuple):
     package: str  # of Debian
-    files: str  # below its root
+    files: str  # pattern of paths in the package
     max_bytes: int = MAX_BYTES
 
 
@@ -54,12 +54,12 @@ def contents(file: Path) -> bytes:
 
 
 def is_text(file: Path) -> bool:
-    """Not the index of a file of fortunes."""
+    """Returns whether a file is text, rather than, say, the index of a file of fortunes."""
     return file.is_file() and not file.is_symlink() and file.suffix not in (".dat", ".u8")
 
 
 def joined(files: Iterable[Path], max_bytes: int) -> bytes:
-    """The files one after the other, by name."""
+    """Joins the contents of the text files, in order of name, up to `max_bytes`."""
     return b"".join(contents(file) for file in sorted(files) if is_text(file))[:max_bytes]
 
 

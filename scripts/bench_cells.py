@@ -1,15 +1,16 @@
-"""How fast the cells that torch.nn does not have train, against those that it has.
+"""Measures how fast cells that torch.nn lacks train, compared with those that it has.
 
     python scripts/bench_cells.py                                      (ten minutes on one core)
     python scripts/bench_cells.py --budgets 50k --layers 1 --cells gru
 
-A chunk is forward, loss and backward of T = B = 100 over War and Peace's 87 symbols, on one thread.
-Every model has the hidden size that the solver gives it for the budget: equal parameters. All of a
-table take turns in one process, with memory kept as in the trainer. torch.nn's models read
-one-hot vectors (bench_trainer.TorchModel); charcmp's is the same cell as the trainer runs it.
+One chunk is forward, loss and backward with T = B = 100 over War and Peace's 87 symbols, on one
+thread. Every model has the hidden size that the solver gives it for the budget, so all have about
+the same number of parameters. The models of a table take turns in one process, which keeps freed
+memory as the trainer does. torch.nn's models read one-hot vectors (bench_trainer.TorchModel);
+charcmp's run as they do in the trainer.
 
-Printed: milliseconds per chunk (median over rounds) and speed, which is the other's time over the
-cell's, the median of the rounds' ratios. torch.nn.GRU is the reset-after one: the paper's form has
+Prints milliseconds per chunk (median over rounds) and, for each base, the base's time divided by
+the cell's (median of the rounds' ratios). torch.nn.GRU is the reset-after one: the paper's form has
 no torch.nn module.
 """
 
@@ -46,7 +47,7 @@ BASES = {"torch.nn.LSTM": "lstm", "torch.nn.GRU": "gru", "torch.nn.RNN": "rnn", 
 
 
 def chunk_of(model: nn.Module, state: object) -> Callable[[], None]:
-    """One training chunk, all but the optimiser's step."""
+    """Returns a function that runs one training chunk, all but the optimiser's step."""
     x_TB, y_TB = torch.randint(V, (2, T, B))
 
     def chunk() -> None:
@@ -72,7 +73,7 @@ def torch_chunk(shape: Shape) -> Callable[[], None]:
 
 
 def take_turns(chunks: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every chunk in every round, after one round of warming up."""
+    """Returns the seconds of every chunk in every round, after one round of warming up."""
     seconds: dict[str, list[float]] = {name: [] for name in chunks}
     for number in range(rounds + 1):
         for name, chunk in chunks.items():
@@ -84,7 +85,7 @@ def take_turns(chunks: dict[str, Callable[[], None]], rounds: int) -> dict[str, 
 
 
 def measure(budget: str, layers: int, cells: list[str], rounds: int) -> list[dict[str, Any]]:
-    """One table: the bases and the cells at one budget and depth."""
+    """Measures one table: the bases and the cells at one budget and depth."""
     target = target_params(budget, V)
     sizes, chunks = {}, {}
     for name in [*BASES, *cells]:

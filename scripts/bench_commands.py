@@ -1,10 +1,11 @@
-"""How long the commands take that train nothing: in this checkout, and at an earlier commit.
+"""Compares how long the commands that train nothing take, in this checkout and an earlier commit.
 
     python scripts/bench_commands.py --against fa72f44      (about two minutes)
 
-Both run each command in turn, several times, with the packages of this Python, and must print the
-same. Seconds of a clock, and of the processor: where other work is going on, the second is the one
-to look at. CHARCMP_DATA must name the folder of the paper's corpora, as a grid's plan reads them.
+The two checkouts run each command in turn, several times, with the packages of this Python, and
+should print the same. Prints seconds of the clock and of the processor; if the machine does other
+work, look at the latter. CHARCMP_DATA must name the folder of the paper's corpora, since a grid's
+plan reads them.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ COMMANDS = (
 
 
 def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, str]:
-    """Seconds of the clock and of the processor that a command takes, and what it prints."""
+    """Returns the seconds of clock and processor that a command takes, and what it prints."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "charcmp", *args],
@@ -49,7 +50,7 @@ def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, 
 
 
 def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, str]:
-    """A command's medians in two checkouts, and their ratios."""
+    """Returns a command's medians in two checkouts, and their ratios."""
     clock: list[list[float]] = [[], []]
     processor: list[list[float]] = [[], []]
     printed = set()

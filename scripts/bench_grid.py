@@ -1,19 +1,19 @@
-"""How long the paper's grid takes: by a plain loop over torch.nn modules, and by charcmp.
+"""Measures how long the paper's grid takes by a plain loop over torch.nn modules and by charcmp.
 
     python scripts/bench_grid.py                         (one GPU: under ten minutes)
     python scripts/bench_grid.py --device cpu --budgets 50k   (two cores: about three minutes)
 
-Characters per second of training for each of the 36 shapes on War and Peace, and what they make of
-the whole grid's 50 epochs:
+Prints characters per second of training for each of the 36 shapes on War and Peace, and the time
+that the whole grid's 50 epochs then take:
   (a) plain     one-hot input, nn.LSTM / nn.RNN / nn.GRU, RMSprop; one run after another. Its GRU is
                 torch.nn's, which resets after the product: the paper's has no torch.nn module.
   (b) charcmp   the same, one run after another
-  (c) charcmp   as a sweep runs it: in 1, 8, 16, 24 lanes on a GPU (or --lanes), a process per core
-                on a CPU. In lanes all shapes train the same share of their steps, the largest
-                first, and what counts is the time until the last one ends; "busy" is the share of
-                the time in which nvidia-smi saw a kernel at work.
-On a CPU (a) and (b) have all cores. Symbols are drawn at random: speed does not depend on them. The
-grid's time counts an evaluated character as a third of a trained one.
+  (c) charcmp   as a sweep runs it: in 1, 8, 16, 24 lanes on a GPU (or --lanes), in a process per
+                core on a CPU. In lanes all shapes train the same share of their steps, the longest
+                run first, and the time is taken until the last one ends; "busy" is the share of
+                that time in which nvidia-smi saw a kernel at work.
+On a CPU (a) and (b) have all cores. Symbols are drawn at random, since speed does not depend on
+them. The grid's time counts an evaluated character as a third of a trained one.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ FLOPS_PER_PARAM = 6  # forward and backward, per character
 
 
 def shapes(budgets: list[str], device: str) -> list[RunSpec]:
-    """The grid's runs on a text of War and Peace's length and vocabulary, the largest first."""
+    """Returns the grid's runs, the largest first, on a text as long and varied as War and Peace."""
     text = corpus_from_bytes("wp", bytes(itertools.islice(itertools.cycle(range(87)), WP_CHARS)))
     specs = []
     for budget, layers, cell in itertools.product(budgets, LAYERS, CELLS):
@@ -87,7 +87,8 @@ def drawn(spec: RunSpec, device: torch.device, num_chunks: int = 4) -> Chunks:
 
 
 class PlainStep:
-    """(a): what one would write with torch.nn in a minute, text on the device beforehand."""
+    """A training step of (a), as one would write it with torch.nn in a minute; the text is on the
+    device beforehand."""
 
     def __init__(self, spec: RunSpec, device: torch.device) -> None:
         self.model = TorchModel(spec.shape).to(device)
@@ -111,7 +112,7 @@ class PlainStep:
 
 
 def speed(step: Any, chars_per_step: int, device: torch.device, seconds: float) -> float:
-    """Characters per second of a step that is called for some seconds."""
+    """Returns characters per second of a step, which is called for some seconds."""
     for _ in range(WARM_UP_STEPS):
         step()
     wait_for(device)
@@ -125,7 +126,7 @@ def speed(step: Any, chars_per_step: int, device: torch.device, seconds: float) 
 
 
 def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: float) -> list[float]:
-    """(a) or (b): characters per second of each shape, in a process of its own kind."""
+    """Measures (a) or (b): returns characters per second of each shape, all in this process."""
     device = prepare(specs[0], threads, is_ours=kind == "charcmp")
     speeds = []
     for spec in specs:
@@ -141,7 +142,7 @@ def one_after_another(specs: list[RunSpec], kind: str, threads: int, seconds: fl
 def prepare(spec: RunSpec, threads: int, is_ours: bool) -> torch.device:
     device = torch.device(spec.config.device)
     torch.set_num_threads(threads)
-    set_up(device, "float32")  # for (a) too
+    set_up(device, "float32")  # (a) has the same settings
     if is_ours:
         keep_freed_memory()
     return device
@@ -149,10 +150,10 @@ def prepare(spec: RunSpec, threads: int, is_ours: bool) -> torch.device:
 
 @dataclass(frozen=True)
 class InLanes:
-    """(c) on a GPU, as measured."""
+    """The measurement of (c) on a GPU."""
 
     seconds: float  # for the same share of every run
-    set_up_seconds: float  # of these, for what a run does once: its tensors, its graph
+    set_up_seconds: float  # the part of these for what each run does once: its tensors, its graph
     utilization: (
         float | None
     )  # percent of the time in which a kernel was at work, as nvidia-smi says
@@ -161,9 +162,9 @@ class InLanes:
 def in_lanes(
     specs: list[RunSpec], num_lanes: int, seconds: dict[str, float], share: float
 ) -> InLanes:
-    """(c) on a GPU: this share of every run, in lanes of one process.
+    """Measures (c) on a GPU: trains this share of every run, in lanes of one process.
 
-    As in a sweep: each lane captures the graph of its run while others replay theirs, and frees it.
+    As in a sweep, each lane captures its run's graph while others replay theirs, and then frees it.
     """
     device = prepare(specs[0], 1, is_ours=True)
     set_up_seconds = []
@@ -180,7 +181,7 @@ def in_lanes(
             for number in range(max(3, round(share * spec.config.epochs * chunks_per_epoch))):
                 step()
                 if number % 100 == 99:
-                    wait_for(device)  # as the trainer, which is never far ahead
+                    wait_for(device)  # like the trainer, which never runs far ahead of the GPU
             wait_for(device)
 
     longest_first = sorted(specs, key=lambda spec: -seconds[name(spec)])
@@ -193,7 +194,7 @@ def in_lanes(
 
 
 class Utilization:
-    """What nvidia-smi says, twice a second, of the first GPU that this process may use."""
+    """The utilization of the first GPU that this process may use, by nvidia-smi twice a second."""
 
     def __enter__(self) -> Utilization:
         self.percent: float | None = None
@@ -215,12 +216,12 @@ class Utilization:
 
 
 def side_by_side(spec: RunSpec, seconds: float) -> float:
-    """(c) on a CPU: characters per second of a shape while other processes train others."""
+    """Measures (c) on a CPU: returns a shape's characters per second beside other processes."""
     return one_after_another([spec], "charcmp", 1, seconds)[0]
 
 
 def product_flops(device: torch.device) -> float:
-    """Float operations per second of a large float32 product: the machine's limit."""
+    """Returns float operations per second of a large float32 product: the machine's limit."""
     size = 8192 if device.type == "cuda" else 2048
     a = torch.randn(size, size, device=device)
     times = []
@@ -251,7 +252,7 @@ def main() -> None:
     cores = available_cores()
 
     def fresh(processes: int = 1) -> Executor:
-        # What one loop did to the allocator must not help the next.
+        # A fresh process, so that what one loop did to the allocator does not help the next.
         context = get_context("spawn")
         return ProcessPoolExecutor(processes, mp_context=context, max_tasks_per_child=1)
 
@@ -273,7 +274,7 @@ def main() -> None:
             with fresh() as pool:
                 measured = pool.submit(in_lanes, specs, lanes, by_name, share).result()
             training = (measured.seconds - measured.set_up_seconds) / share
-            # An evaluated character as a third of a trained one, as in run_seconds.
+            # An evaluated character counts as a third of a trained one, as in run_seconds.
             whole = measured.set_up_seconds + training * (1 + (10 / 80 + 10 / 80 / 50) / 3)
             used = "" if measured.utilization is None else f", {measured.utilization:.0f} % busy"
             grid[f"{lanes} lanes{used}"] = whole

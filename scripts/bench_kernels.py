@@ -1,14 +1,14 @@
-"""How long one layer's chunk takes on a GPU with the fused kernels and without them.
+"""Measures how long one layer's chunk takes on a GPU, with and without the fused kernels.
 
     python scripts/bench_kernels.py
     python scripts/bench_kernels.py --cells gru lstm --hidden-sizes 64 128 256 512
 
-A chunk is forward and backward of a first layer, T = B = 100 over 87 symbols. Each is captured as a
-CUDA graph and replayed; the two forms take turns. Without the kernels a layer runs by cuDNN where
-that has its equations, else by separate torch calls. Printed: microseconds per chunk (median over
+One chunk is forward and backward of a first layer, with T = B = 100 over 87 symbols. Each form is
+captured as a CUDA graph and replayed; the two take turns. Without the kernels a layer runs by cuDNN
+if that has its equations, else by separate torch calls. Prints microseconds per chunk (median over
 rounds), and how many times as fast the fused form is.
 
-On a CPU there is no graph, and TRITON_INTERPRET=1 is needed: it shows that the script runs.
+On a CPU there is no graph, and TRITON_INTERPRET=1 is needed. That only shows that the script runs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Mode = Literal["always", "never"]
 def chunk_of(
     cell_name: str, activation: str, H: int, steps: int, batch: int, device: torch.device
 ) -> tuple[Callable[[], None], bool]:
-    """One chunk, and whether cuDNN has the cell."""
+    """Returns a function that runs one chunk, and whether cuDNN has the cell."""
     cell = make_layer(cell_config(cell_name, activation=activation), V, H).to(device)
     x_TB = torch.randint(V, (steps, batch), device=device)
     state_SBH = torch.zeros(cell.num_states, batch, H, device=device)
@@ -47,7 +47,7 @@ def chunk_of(
 
 
 def captured(chunk: Callable[[], None], mode: Mode, device: torch.device) -> Callable[[], None]:
-    """The chunk in one of the forms, as a graph's replay on a GPU."""
+    """Returns a function that runs the chunk in one of the forms; on a GPU it replays a graph."""
     fused.mode = mode
     if device.type == "cpu":
 

@@ -1,10 +1,10 @@
-"""How long the n-gram baselines take, step by step, and what they reach.
+"""Measures how long the n-gram baselines take, step by step, and the losses that they reach.
 
     CHARCMP_DATA=folder python scripts/bench_ngram.py wp         (a minute on one core)
     python scripts/bench_ngram.py lk --budgets 50k --max-context 20
 
-Seconds are of the processor and count from the beginning of each table. Losses are nats per
-character. Corpora are split as the paper split them.
+Seconds are processor time, counted from the beginning of each table. Losses are nats per character.
+Corpora are split as the paper split them.
 """
 
 from __future__ import annotations

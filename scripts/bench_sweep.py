@@ -1,10 +1,10 @@
-"""How long a sweep of twelve small runs takes: in this checkout, and at an earlier commit.
+"""Compares how long a sweep of twelve small runs takes, in this checkout and an earlier commit.
 
     python scripts/bench_sweep.py --against fa72f44      (two cores: about five minutes)
 
-What it measures is what a sweep adds to the training of its runs: importing torch, composing
-configurations, starting processes, writing records. Both commits sweep in turn, several times, with
-the packages of this Python; all must come to the same losses.
+This shows mainly what a sweep adds to the training of its runs: importing torch, composing
+configurations, starting processes, writing records. The two checkouts sweep in turn, several times,
+with the packages of this Python; all sweeps must end with the same losses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIZES = ["hidden_size=8", "batch_size=8", "unroll_steps=50", "device=cpu", "prog
 
 
 def sweep_seconds(checkout: Path, results_dir: Path, overrides: list[str]) -> float:
-    """Seconds that the sweep takes with the code of a checkout."""
+    """Returns the seconds that the sweep takes with the code of a checkout."""
     args = ["sweep", *GRID, *SIZES, *overrides, f"results_dir={results_dir}"]
     begun = time.perf_counter()
     subprocess.run(
@@ -40,7 +40,7 @@ def sweep_seconds(checkout: Path, results_dir: Path, overrides: list[str]) -> fl
 
 
 def losses(results_dir: Path) -> dict[str, str]:
-    """By run id, a hash of the losses of its test text."""
+    """Returns by run id a hash of the losses of the run's test text."""
     files = sorted(results_dir.glob("runs/*/test_nll.npy"))
     return {file.parent.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 

@@ -1,4 +1,4 @@
-"""What the trainer costs over the bare loop, and what our cells gain over torch.nn's.
+"""Measures what the trainer costs over a bare loop, and what our cells gain over torch.nn's.
 
     python scripts/bench_trainer.py            (about five minutes on one core)
 
@@ -6,10 +6,10 @@ For each shape four loops over the same text take turns, one epoch each, single-
 process of its own:
   torch.nn       one-hot input, nn.LSTM / nn.RNN / nn.GRU, nn.Linear, clip_grad_value_, RMSprop
   bare           the same loop around charcmp's model
-  bare + memory  that with charcmp.training.device.keep_freed_memory, as the trainer has it
+  bare + memory  like bare, with charcmp.training.device.keep_freed_memory, as in the trainer
   charcmp        charcmp.training.train.train as a user runs it, with progress notes and checkpoints
-Printed: milliseconds per step (median over rounds of the mean over an epoch) and charcmp's time as
-a ratio to each; the last one is what the trainer itself costs.
+Prints milliseconds per step (median over rounds of the mean over an epoch) and the ratios of
+charcmp's time to the others'; the last ratio is what the trainer itself costs.
 torch.nn's GRU is the reset-after one: the paper's form has no torch.nn module.
 """
 
@@ -48,7 +48,7 @@ KINDS = ("torch.nn", "bare", "bare + memory", "charcmp")
 
 
 class TorchModel(nn.Module):
-    """What one would write with torch.nn in a minute."""
+    """The model that one would write with torch.nn in a minute."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class TorchModel(nn.Module):
 
 
 def bare_loop(model: nn.Module, chunks: list[tuple[Tensor, Tensor]], state: Any) -> float:
-    """Seconds per step of a loop without anything beside the training."""
+    """Returns the seconds per step of a loop that does nothing besides the training."""
     parameters = list(model.parameters())
     optimizer = torch.optim.RMSprop(parameters, lr=2e-3, alpha=0.95, eps=1e-8)
     started = 0.0
@@ -82,7 +82,7 @@ def bare_loop(model: nn.Module, chunks: list[tuple[Tensor, Tensor]], state: Any)
 
 
 def trainer(spec: RunSpec) -> float:
-    """Seconds per step of the real trainer, from its first step to its last."""
+    """Returns the seconds per step of the real trainer, from its first step to its last."""
     times: list[float] = []
 
     def should_stop() -> bool:
@@ -97,7 +97,7 @@ def trainer(spec: RunSpec) -> float:
 
 
 def measure(kind: str, cell: str, layers: int, hidden_size: int) -> float:
-    """Seconds per step of one epoch of one loop."""
+    """Returns the seconds per step of one epoch of one loop."""
     torch.set_num_threads(1)
     config = Config(
         cell=cell_config(cell),
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     rows = []
-    # A process per measurement: what one loop did to the allocator must not help the next.
+    # A process per measurement, so that what one loop did to the allocator does not help the next.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for shape in SHAPES:
             seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}

@@ -2,8 +2,8 @@
 
     python scripts/build_docs.py
 
-The site generator takes one folder, so the documents are copied into one, laid out as in the
-repository, with every file that they link to. Exit status 1 if a link leads nowhere.
+The site generator takes one folder, so the documents and every file that they link to are copied
+into one, laid out as in the repository. Exit status 1 if a link leads nowhere.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ STYLE = CHECKOUT / "docs" / "site.css"
 
 
 def documents() -> list[Path]:
-    """README and its like, and docs/."""
+    """Returns the Markdown files of the root folder and of docs/."""
     return sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
 
 
 def links(document: Path) -> Iterator[str]:
-    """Where its links and pictures lead, as written."""
+    """Yields the targets of a document's links and pictures, as written."""
     for block in MarkdownIt("commonmark").enable("table").parse(document.read_text()):
         for token in block.children or []:
             for name in ("href", "src"):
@@ -36,7 +36,7 @@ def links(document: Path) -> Iterator[str]:
 
 
 def linked_files(document: Path) -> Iterator[Path]:
-    """The files of the repository that it links to, there or not."""
+    """Yields the files of the repository that a document links to, whether they exist or not."""
     for target in links(document):
         path = target.partition("#")[0]
         if path and ":" not in path:

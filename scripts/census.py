@@ -1,17 +1,18 @@
-"""Many cells compared at a small part of the cost: bad learning rates are given up early.
+"""Compares many cells at a small part of the cost, by giving up bad learning rates early.
 
     python scripts/census.py [experiment=census] [--updates 400] [--minutes 60] [key=value ...]
 
-1. Every cell at every rate, trained for so many updates.
-2. Every cell at its best rate and the next lower one, trained to the end: long trainings favour
-   lower rates than short ones. Where the best of those lies at an end, the next rate, too.
-3. At the rate that did best there, two seeds more: for the first twelve cells, and for all that are
-   so near the first that another seed could change their places.
+1. Trains every cell at every rate for --updates updates.
+2. Trains every cell to the end at its best rate and the next lower one, since long trainings favour
+   lower rates than short ones. If the best of these is at an end of the rates trained, trains the
+   rate beyond, too.
+3. Trains two more seeds at the rate that did best in step 2, for the first twelve cells and for all
+   that are so near the first that another seed could change their order.
 
-Every decision is by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
-`charcmp report` has tables of those that are finished; a rate that was given up in the first step
-counts as tried in the table of the trainings to the end. The same command goes on where it was
-stopped, or where --minutes ended it.
+All decisions are by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
+`charcmp report` has tables of those that are finished; a rate that was given up in step 1 counts as
+tried in the table of the trainings to the end. If the command is stopped, or --minutes ends it, the
+same command goes on from there.
 """
 
 from __future__ import annotations
@@ -44,19 +45,19 @@ from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import length_settings
 
 UPDATES = 400  # of the first step
-FIRST = 12  # cells that get further seeds however far behind they are
-FURTHER_SEEDS = (1, 2)  # counted from the first one
-# Nats behind the first cell: as far as two single seeds of equally good cells may lie apart.
+FIRST = 12  # so many cells get further seeds, however far behind they are
+FURTHER_SEEDS = (1, 2)  # added to the first seed
+# Nats behind the first cell: how far apart single seeds of two equally good cells may be.
 NEAR = WORTH_KNOWING + 2 * math.sqrt(2) * USUAL_SEED_SD
-VARIED = ("optimizer.lr", "seed", "epochs", "updates_per_epoch")  # from run to run of a cell
+VARIED = ("optimizer.lr", "seed", "epochs", "updates_per_epoch")  # differ between runs of a cell
 
 
 class TimeIsOverError(Exception):
-    """Runs are left that --minutes had no room for."""
+    """The error that --minutes had no room for some runs."""
 
 
 class Lengths(NamedTuple):
-    """Updates of the first step and of a training to the end."""
+    """The updates of a training in the first step, and of a training to the end."""
 
     short: int
     full: int
@@ -67,17 +68,17 @@ class Census:
 
     Args:
         composer: of an experiment with one text, one budget and one seed.
-        updates: of the first step.
-        until: the end, by time.monotonic().
+        updates: of a training in the first step.
+        until: when the time is over, by time.monotonic().
 
     Raises:
-        UserError: if the grid is of several texts, budgets or seeds, a rate is not one of LADDER,
-            or the trainings are not longer than the first step.
+        UserError: if the grid has several texts, budgets or seeds, a rate is not one of LADDER, or
+            the trainings to the end are no longer than those of the first step.
     """
 
     def __init__(self, composer: Composer, updates: int, until: float) -> None:
         self.composer, self.until = composer, until
-        self.words: dict[Model, list[str]] = {}  # what makes a run one of this cell
+        self.words: dict[Model, list[str]] = {}  # the overrides that all runs of a cell share
         rates, seeds = set(), set()
         specs = []
         for _, overrides in make_grid(composer).points():
@@ -117,10 +118,10 @@ class Census:
               flush=True)  # fmt: skip
 
     def run(self) -> None:
-        """All of it.
+        """Runs all steps.
 
         Raises:
-            TimeIsOverError: if some of it is left.
+            TimeIsOverError: if the time is over before all runs are done.
         """
         arms = [Arm(model, rate) for model in self.words for rate in self.rates]
         print(f"1: {len(self.words)} cells at {len(self.rates)} rates, {len(arms)} short trainings")
@@ -146,12 +147,13 @@ class Census:
 
 
 def label(model: Model) -> str:
-    """`torchrecurrent.MGU 1`"""
+    """Returns a cell's name and layers, such as `torchrecurrent.MGU 1`."""
     return f"{model.cell.rpartition('=')[2]} {model.layers}"
 
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
-    """Each cell at its best rate and the next lower one; none that always diverged."""
+    """Returns each cell at its best rate and the next lower one, without cells that always
+    diverged."""
     kept = []
     for model, of_model in losses_by_rate(outcomes).items():
         usable = sorted(rate for rate, nats in of_model.items() if math.isfinite(nats))
@@ -162,8 +164,8 @@ def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
 
 
 def rates_beyond(found: dict[Arm, Outcome], short: dict[Arm, Outcome]) -> list[Arm]:
-    """Where a cell's best training to the end is at an end of its rates: the rate beyond, if the
-    first step did not diverge there."""
+    """Returns the rate beyond for each cell whose best training to the end is at an end of its
+    rates, if the first step tried that rate and did not diverge there."""
     beyond = [
         Arm(model, rate)
         for model, of_model in losses_by_rate(found).items()
@@ -173,7 +175,7 @@ def rates_beyond(found: dict[Arm, Outcome], short: dict[Arm, Outcome]) -> list[A
 
 
 def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
-    """The best arm of each cell that gets further seeds, the best cell first."""
+    """Returns the best arm of each cell that gets further seeds, the best cell first."""
     best = {model: arm for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable}
     near = survivors(outcomes, NEAR, len(best))
     return [arm for place, (model, arm) in enumerate(best.items())
@@ -181,7 +183,7 @@ def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
 
 
 def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = math.inf) -> None:
-    """Runs a census as far as the minutes go."""
+    """Runs a census, or as much of it as the minutes allow."""
     until = time.monotonic() + 60 * minutes
 
     def run(composer: Composer) -> None:
@@ -207,7 +209,7 @@ def main() -> None:
     overrides = [*([] if named else ["experiment=census"]), *args.overrides]
     try:
         census(overrides, args.updates, args.minutes)
-    except KeyboardInterrupt:  # before the first run, which answers it by itself
+    except KeyboardInterrupt:  # came before the first run, whose handler answers later ones
         sys.exit(EXIT_INTERRUPTED)
 
 

@@ -1,4 +1,4 @@
-"""This checkout, and those of other commits, for scripts that compare the two."""
+"""This checkout and those of other commits, for scripts that compare two of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 @contextmanager
 def worktree(commit: str) -> Iterator[Path]:
-    """A folder with the files of a commit."""
+    """Yields a folder with the files of a commit, and removes it afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "earlier"
         git = ["git", "-C", str(CHECKOUT), "worktree"]

@@ -1,9 +1,9 @@
-"""Compiles every fused kernel for a GPU, which needs none, and shows what became of it.
+"""Compiles every fused kernel for a GPU, without needing one, and counts what each consists of.
 
     python scripts/compile_kernels.py                  (an H100 or H200; half a minute)
     python scripts/compile_kernels.py --capability 80  (an A100)
 
-Triton brings its compiler and NVIDIA's assembler along. Printed for each kernel and form, float32:
+Triton includes its compiler and NVIDIA's assembler. Prints for each kernel and form, in float32:
 global loads and stores, exponentials and divisions of one element in the PTX, and the bytes of
 machine code.
 """
@@ -27,7 +27,7 @@ PTX = {"loads": "ld.global", "stores": "st.global", "exponentials": "ex2.", "div
 
 
 def forms() -> list[tuple[Any, dict[str, Any]]]:
-    """Every kernel with the constants that cells give it."""
+    """Returns every kernel with each set of constants that cells give it."""
     found: list[tuple[Any, dict[str, Any]]] = []
     for activation in CELLS["rnn"].activations:
         found += [(k, {"ACTIVATION": activation}) for k in (rnn.rnn_step, rnn.rnn_step_back)]
@@ -45,7 +45,7 @@ def forms() -> list[tuple[Any, dict[str, Any]]]:
 
 
 def compiled(kernel: Any, constants: dict[str, Any], capability: int) -> dict[str, Any]:
-    """One row of the table; raises where Triton or the assembler refuses."""
+    """Returns one row of the table; raises if Triton or the assembler refuses the kernel."""
     known = {"BLOCK": BLOCK, **constants}
     constexprs = {name: known[name] for name in kernel.arg_names if name in known}
     types = {"t": "i32", "H": "i32", **dict.fromkeys(constexprs, "constexpr")}

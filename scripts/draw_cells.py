@@ -1,10 +1,11 @@
-"""Draws docs/cells/*.svg: what flows through one step of each cell, or through one of its gates.
+"""Draws docs/cells/*.svg: the data flow of one step of each cell, or of one of its gates.
 
     python scripts/draw_cells.py                                  (needs matplotlib)
     python scripts/draw_cells.py --format png --output /tmp/cells
 
-Boxes are sums with weights of their own and the function on top of them, circles are element-wise.
-Orange is a gate, blue the path that keeps the state, green what a peephole sees.
+Boxes are weighted sums, each with weights of its own, followed by a function; circles are
+element-wise operations. Orange marks gates, blue the path that keeps the state, green what a
+peephole sees.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import Circle, FancyBboxPatch
 
 ORANGE, BLUE, GREEN, DARK = "#f5b75c", "#2f6db3", "#2e8b57", "#333333"
-RADIUS, WIDE, HIGH = 0.26, 0.55, 0.3  # of circles; half a box
+RADIUS, WIDE, HIGH = 0.26, 0.55, 0.3  # radius of circles; half the width and height of boxes
 Point = tuple[float, float]
 
 
 class Diagram:
-    """Nodes on a plane and lines between points of it. A line to a node ends at its edge."""
+    """A drawing of nodes, with lines between points. A line to a node ends at the node's edge."""
 
     def __init__(self, width: float, low: float, high: float) -> None:
         figure, self.axes = plt.subplots(figsize=(0.85 * width, 0.85 * (high - low)))
@@ -56,7 +57,7 @@ class Diagram:
         self.box(at, text, ORANGE)
 
     def line(self, *points: Point, color: str = DARK, dashed: bool = False) -> None:
-        """An arrow through the points."""
+        """Draws an arrow through the points."""
         *before, (x, y), end = points
         if end in self.circles:
             share = 1 - RADIUS / hypot(end[0] - x, end[1] - y)
@@ -73,7 +74,7 @@ class Diagram:
         self.axes.annotate("", xy=end, xytext=tail, arrowprops=arrow, zorder=2)
 
     def inputs(self, text: str, *boxes: Point) -> None:
-        """x and h along the bottom, into each box from below."""
+        """Draws x and h along the bottom, and from there into each box from below."""
         self.text((0.35, 0), text)
         for box in boxes:
             self.line((0.75, 0), (box[0], 0), box)
@@ -127,7 +128,7 @@ def draw_gru(reset_after: bool = False) -> Diagram:
     d = Diagram(9.2, -0.4, 5.5)
     r, n, z = (2.2, 1.1), (4, 1.1), (7.2, 1.1)
     reset, mix, kept, add = (2.2, 2.6), (5.3, 2.6), (3.7, 4), (5.3, 4)
-    # The complement of z weighs the old state in the paper's form, the candidate in the other.
+    # The complement of z weights the old state in the paper's form, the candidate in the other.
     complement = (6.3, 2.6) if reset_after else (5.3, 5)
     d.gate(r, "r   σ")
     d.gate(z, "z   σ")
@@ -162,7 +163,7 @@ def draw_gru(reset_after: bool = False) -> Diagram:
 
 
 def draw_source_gate(cascaded: bool) -> Diagram:
-    """One of the gates i, f, o from its three sources."""
+    """Draws how one of the gates i, f, o is computed from its three sources."""
     d = Diagram(9.2, -0.4, 3.7)
     join, out = (6, 1.6), (7.4, 1.6)
     d.circle(join, "⊙" if cascaded else "+")
@@ -209,7 +210,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/cells"))
     parser.add_argument("--format", choices=["svg", "png"], default="svg")
     args = parser.parse_args()
-    plt.rcParams["svg.hashsalt"] = "charcmp"  # the same picture, the same file
+    plt.rcParams["svg.hashsalt"] = "charcmp"  # so that the same picture gives the same file
     args.output.mkdir(parents=True, exist_ok=True)
     for name, draw in DIAGRAMS.items():
         file = args.output / f"{name}.{args.format}"

@@ -1,10 +1,10 @@
-"""The packages of charcmp and what they import, as the picture in docs/architecture.md.
+"""Draws the packages of charcmp and what they import, for docs/architecture.md.
 
     python scripts/draw_packages.py            (writes the picture into the document)
     python scripts/draw_packages.py --check    (exit status 1 if the document has an older one)
 
-Made from the code: every import counts, lazy ones and those for types alone. An arrow that follows
-from two others is left out.
+The picture is made from the code. Every import counts, including lazy ones and those only for
+types. An arrow is left out if others lead to the same package.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Graph = dict[str, set[str]]
 
 
 def packages() -> Graph:
-    """Each package or module directly below charcmp, and those that it imports."""
+    """Returns each package or module directly below charcmp, with those that it imports."""
     graph = grimp.build_graph(PACKAGE)
     rooms = {child.removeprefix(f"{PACKAGE}.") for child in graph.find_children(PACKAGE)}
     found: Graph = {room: set() for room in rooms}
@@ -34,7 +34,7 @@ def packages() -> Graph:
 
 
 def reachable(graph: Graph, start: str) -> set[str]:
-    """All that a package imports, directly or through others."""
+    """Returns all that a package imports, directly or through others."""
     found: set[str] = set()
     todo = [start]
     while todo:
@@ -45,7 +45,7 @@ def reachable(graph: Graph, start: str) -> set[str]:
 
 
 def reduced(graph: Graph) -> Graph:
-    """Without the arrows that follow from two others."""
+    """Returns the graph without the arrows that follow from others."""
     return {
         room: {
             other
@@ -57,7 +57,7 @@ def reduced(graph: Graph) -> Graph:
 
 
 def picture(graph: Graph) -> str:
-    """The graph as Mermaid, which code hosts draw."""
+    """Returns the graph as Mermaid code, which code hosts draw."""
     lines = ["```mermaid", "graph TD"]
     for room, imports in sorted(reduced(graph).items()):
         lines += [f"    {room} --> {other}" for other in sorted(imports)]

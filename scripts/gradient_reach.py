@@ -1,13 +1,13 @@
-"""How far back a trained model's gradient reaches: the norm of ∂loss_t/∂h_{t−k} against k.
+"""Measures how far back a trained model's gradient reaches: the norm of ∂loss_t/∂h_{t−k} by k.
 
     python scripts/gradient_reach.py results                            every run with weights
     python scripts/gradient_reach.py results --runs 'wp-*-1x*-50k-s0-*' --output docs/gradient_reach
 
-For each run, on its validation text: the loss at the last step t of each chunk, its gradient with
-respect to the hidden state after step t − k (of all layers, where there are several), and with
-respect to the memory cell c, where there is one; Euclidean norm over units, mean over chunks and
-rows. Weights and state are those of the run; the state is carried from chunk to chunk. The
-gradient with respect to h is that at fixed c, so it leaves out what flows along c.
+For each run, on its validation text, takes the loss at the last step t of each chunk and its
+gradient with respect to the hidden state h after step t − k (of all layers together, if there are
+several) and to the memory cell c, if there is one: the Euclidean norm over units, the mean over
+chunks and streams. The weights are the run's; the state is carried from chunk to chunk, as in the
+run. The gradient with respect to h is taken at fixed c, so it leaves out what flows along c.
 
 Writes OUTPUT.csv (run, state, k, mean_norm) and OUTPUT.svg. Needs matplotlib.
 """
@@ -37,7 +37,8 @@ STATES = ("h", "c")
 
 
 def unroll(model: CharModel, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Logits after the last step (B, V), and every step's state, through which all flows."""
+    """Returns the logits after the last step (B, V) and every step's state, through which the
+    whole gradient flows."""
     states = []
     for x_B in x_TB:
         layer_input, layers = x_B.unsqueeze(0), []
@@ -51,13 +52,14 @@ def unroll(model: CharModel, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, 
 
 
 def reach(model: CharModel, chunks: Chunks) -> Tensor:
-    """Mean norms (S, T): row s for the s-th state vector, column k for k steps before the loss."""
+    """Returns mean norms (S, T): row s is the s-th state vector, column k is k steps before the
+    loss."""
     _, T, B = chunks.x_KTB.shape
     state = model.zero_state(B)
     total_ST = torch.zeros(len(state[0]), T)
     for x_TB, y_TB in zip(chunks.x_KTB, chunks.y_KTB, strict=True):
         logits_BV, states = unroll(model, x_TB.long(), state.detach())
-        # Rows do not mix, so the gradient of the sum holds each row's own.
+        # Streams do not mix, so the gradient of the sum contains each stream's own gradient.
         loss = F.cross_entropy(logits_BV, y_TB[-1].long(), reduction="sum")
         gradients_TLSBH = torch.stack(torch.autograd.grad(loss, states))
         norms_TSB = gradients_TLSBH.permute(0, 2, 3, 1, 4).flatten(3).norm(dim=3)
@@ -67,10 +69,10 @@ def reach(model: CharModel, chunks: Chunks) -> Tensor:
 
 
 def reach_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """One line for each run, state vector and k: run, label, state, k, mean_norm.
+    """Returns one line for each run, state vector and k: run, label, state, k, mean_norm.
 
     Raises:
-        UserError: if a run's text is not here.
+        UserError: if the text of a run is missing.
     """
     rows = []
     for run in runs:
@@ -84,7 +86,7 @@ def reach_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, file: Path) -> None:
-    """One line for each run and state vector."""
+    """Draws one line for each run and state vector."""
     figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     colors: dict[str, str] = {}
     for key, line in table.groupby(["label", "state"], sort=False):
@@ -92,7 +94,7 @@ def draw(table: pd.DataFrame, file: Path) -> None:
         color = colors.setdefault(label, f"C{len(colors)}")
         style = {"h": "-", "c": "--"}[state]
         name = f"{label}, ∂loss/∂{state}"
-        line = line[line["mean_norm"] > 0]  # the loss does not depend on c at k = 0: h is fixed
+        line = line[line["mean_norm"] > 0]  # at k = 0 and fixed h, the loss does not depend on c
         axes.semilogy(line["k"], line["mean_norm"], style, color=color, label=name)
     axes.set_xlabel("k, characters before the loss")
     axes.set_ylabel("mean norm of the gradient, nats per unit")
@@ -108,7 +110,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=["*"], help="patterns of run ids")
     parser.add_argument("--output", type=Path, default=Path("gradient_reach"))
     args = parser.parse_args()
-    plt.rcParams["svg.hashsalt"] = "charcmp"  # the same figure, the same file
+    plt.rcParams["svg.hashsalt"] = "charcmp"  # so that the same figure gives the same file
     table = reach_table(runs_with_weights(args.results_dir, args.runs))
     table.drop(columns="label").to_csv(
         args.output.with_suffix(".csv"), index=False, float_format="%.4g"

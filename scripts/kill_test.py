@@ -1,10 +1,11 @@
-"""Kills a sweep at random moments, restarts it each time, compares it with an undisturbed one.
+"""Kills a sweep at random moments, restarts it each time and compares it with an undisturbed one.
 
     python scripts/kill_test.py [--kills 50] [--epochs 30] [--seed 0] [--folder /tmp/kill-test]
 
-Twelve small runs, two at once, SIGKILL by turns to the sweep itself and to one of its children,
-until it has been hit as often as asked; then once more, left alone. Exit status 1 unless every
-figure, weight and loss equals the undisturbed sweep's, and no run that had a checkpoint began anew.
+The sweep has twelve small runs, one per core at once. SIGKILL goes in turn to the sweep itself and
+to its children, --kills times in all; then the sweep runs to its end. Exit status 1 unless every
+figure, weight and loss equals the undisturbed sweep's, and no run that had a checkpoint began from
+scratch.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ COMPARED = ("best.safetensors", "test_nll.npy")
 
 
 def sweep(results_dir: Path, epochs: int) -> list[str]:
-    text = results_dir.parent / "text.txt"  # forty thousand characters that every Python has
+    text = results_dir.parent / "text.txt"  # 40,000 characters that every Python comes with
     text.write_text("".join(topics.values())[:40_000])
     overrides = [*GRID, *TINY, "dataset=text", f"dataset.path={text}", f"epochs={epochs}"]
     overrides.append(f"results_dir={results_dir}")
@@ -38,20 +39,20 @@ def sweep(results_dir: Path, epochs: int) -> list[str]:
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes of a sweep's runs, which its server has forked."""
+    """Returns the processes of a sweep's runs, which its server has forked."""
     server = started_by(pid, "forkserver import")
     return started_by(server[0]) if server else []
 
 
 def started_by(pid: int, words: str = "") -> list[int]:
-    """Processes that a process has started, with these words in their command line."""
+    """Returns the child processes that have these words in their command line."""
     ps = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)]
     listed = subprocess.run(ps, capture_output=True, text=True).stdout.splitlines()
     return [int(line.split()[0]) for line in listed if words in line]
 
 
 def outcome(results_dir: Path) -> dict[str, Any]:
-    """All that a sweep has come to, times aside."""
+    """Returns all results of a sweep, except for times."""
     found: dict[str, Any] = {}
     for run in sorted((results_dir / "runs").iterdir()):
         result = json.loads((run / "result.json").read_text())
@@ -61,7 +62,7 @@ def outcome(results_dir: Path) -> dict[str, Any]:
 
 
 def restarted_in_spite_of_a_checkpoint(results_dir: Path) -> list[str]:
-    """Runs that began anew though an earlier attempt had got past its first checkpoint."""
+    """Returns the runs that began from scratch though an earlier attempt had a checkpoint."""
     bad = []
     for log in (results_dir / "runs").glob("*/log.txt"):
         attempts = log.read_text().split(" parameters, hidden size ")[1:]
@@ -72,7 +73,7 @@ def restarted_in_spite_of_a_checkpoint(results_dir: Path) -> list[str]:
 
 
 def disturb(results_dir: Path, epochs: int, num_kills: int, rng: random.Random) -> tuple[int, int]:
-    """Starts the sweep again and again and kills it; (kills of the sweep, kills of a child)."""
+    """Starts and kills the sweep repeatedly; returns (kills of the sweep, kills of children)."""
     kills = {"sweep": 0, "child": 0}
     for victim in itertools.cycle(kills):
         if sum(kills.values()) >= num_kills:

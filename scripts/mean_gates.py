@@ -1,10 +1,10 @@
-"""How far the gates of trained models stand open on their validation text: 0 is closed, 1 open.
+"""Measures how far the gates of trained models are open on their validation text, from 0 to 1.
 
     python scripts/mean_gates.py results
     python scripts/mean_gates.py results --runs '*-lstm_cascaded_gate-*' --output mean_gates.csv
 
-Prints one line for each run and layer: the mean value of every gate over characters, rows and
-units. Writes OUTPUT (run, layer, gate, mean), if one is named.
+Prints one line for each run and layer: the mean value of every gate over characters, streams and
+units, where 0 is closed and 1 is open. Writes OUTPUT (run, layer, gate, mean), if it is given.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from charcmp.models.language_model import CharModel
 
 @torch.no_grad()
 def mean_gates(model: CharModel, chunks: Chunks) -> list[dict[str, float]]:
-    """The mean value of every gate over characters, rows and units, for each layer from below.
+    """Returns each layer's mean value of every gate over characters, streams and units.
 
-    Gates are named as in the cell's equations: i, f, o in an LSTM, r, z in a GRU; an RNN has none.
-    Computed by the cells' references, from a zero state that is carried over the whole text: as
-    slow as they are.
+    The lowest layer is the first. Gates are named as in the cell's equations: i, f, o in an LSTM,
+    r, z in a GRU; an RNN has none. They are computed by the cells' references, which are slow, from
+    a zero state that is carried over the whole text.
     """
     state = model.zero_state(chunks.x_KTB.shape[2])
     sums: list[defaultdict[str, float]] = [defaultdict(float) for _ in model.cells]
@@ -49,10 +49,10 @@ def mean_gates(model: CharModel, chunks: Chunks) -> list[dict[str, float]]:
 
 
 def gates_table(runs: Sequence[TrainedRun]) -> pd.DataFrame:
-    """One line for each run, layer (from 1, the lowest) and gate: run, layer, gate, mean.
+    """Returns one line for each run, layer (the lowest is 1) and gate: run, layer, gate, mean.
 
     Raises:
-        UserError: if a run's text is not here.
+        UserError: if the text of a run is missing.
     """
     rows = [
         (run.run_id, layer, gate, mean)

@@ -1,12 +1,13 @@
-"""The sources' advice on training, put to the test: a table of nats from experiment=practice.
+"""Tests the sources' advice on training: makes a table of losses from experiment=practice.
 
     charcmp sweep experiment=practice [key=value ...]
     python scripts/practice_table.py [key=value ...] [--to results/report]
 
-The same overrides as the sweep had. Writes practice.csv and practice.md from the runs on disk: each
-item's baseline and its variants, means over the seeds. A difference is of the same seeds, below 0
-where the variant is better; its spread is the sample standard deviation over them, its p that of a
-paired t test over them, by Holm's method among the variants of the item.
+Takes the same overrides as the sweep. Writes practice.csv and practice.md from the runs on disk:
+each item's baseline and variants, with means over the seeds. A difference is between runs with the
+same seeds, and below 0 if the variant is better. Its spread is the sample standard deviation over
+the seeds; its p is that of a paired t test over them, adjusted by Holm's method among the variants
+of the item.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from charcmp.sweeping.grid import Job, make_grid, make_job
 
 @dataclass(frozen=True)
 class Item:
-    """A piece of advice, the variant it starts from and those that follow it."""
+    """A piece of advice, the variant that it starts from, and the variants that follow it."""
 
     advice: str
     variants: tuple[str, ...]
@@ -57,8 +58,8 @@ ITEMS = (
     Item("Xavier against uniform initialisation", ("xavier",)),
     Item("clipping by norm", ("clip norm 5", "clip norm 25", "no clip")),
     Item("more parameters than characters", ("short 50k", "short 130k"), "short 10k"),
-    # Not tested: the best epoch comes before the stop, so both test the same weights. Equal losses
-    # are an identity here, not the outcome of a test.
+    # Not tested: the best epoch comes before the stop, so both variants have the same weights.
+    # Their losses are equal by identity, not as the outcome of a test.
     Item("early stopping", ("short 130k, patience 20",), "short 130k", is_tested=False),
 )
 NOTE = (
@@ -76,7 +77,7 @@ FORMATS: dict[str, Callable[[float], str]] = dict.fromkeys(NATS, "{:.3f}".format
 
 
 def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
-    """The runs of every variant, as `charcmp sweep experiment=practice` with the same overrides.
+    """Returns the runs of `charcmp sweep experiment=practice` with the same overrides, by variant.
 
     Raises:
         UserError: if they are not all language models.
@@ -92,7 +93,7 @@ def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
 
 
 def read_variant(jobs: list[Job]) -> dict[int, dict[str, Any]]:
-    """The results of a variant's finished runs by seed, each with its epochs' history."""
+    """Returns the results of a variant's finished runs by seed, each with its epochs' history."""
     results = {}
     for job in jobs:
         try:
@@ -109,9 +110,9 @@ def mean_over(runs: list[dict[str, Any]], value: Callable[[dict[str, Any]], floa
 
 
 def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The lines of an item: its baseline, then its variants."""
+    """Returns the lines of an item: its baseline, then its variants."""
     rows: list[dict[str, Any]] = []
-    family: dict[int, Estimate] = {}  # of the rows with seeds enough, by number
+    family: dict[int, Estimate] = {}  # of the rows with enough seeds, by the row's number
     for variant in (item.baseline, *item.variants):
         runs = results[variant]
         done = {seed: run for seed, run in runs.items() if run["status"] == "done"}

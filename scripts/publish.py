@@ -1,16 +1,16 @@
-"""Packs finished runs into results/paper/, and rewrites the report there from what it then holds.
+"""Packs finished runs into results/paper/, and rewrites the report there from all its runs.
 
     python scripts/publish.py RESULTS_DIR [--to results/paper] [--allow-dirty] [--without-losses]
                               [--with-weights]
 
-Of each finished run, small files that name no folder of the machine: result.json, config.yaml,
-environment.json, history.json and, unless it diverged, test_blocks.npz; and all of baselines/.
-Doing it again changes nothing; nothing published is ever deleted. Exit status 1 if a run was
-refused.
+Publishes small files of each finished run, in which no folder of the machine is named: result.json,
+config.yaml, environment.json, history.json and, unless the run diverged, test_blocks.npz; and all
+of baselines/. Running it again changes nothing, and nothing published is ever deleted. Exit status
+1 if a run was refused.
 
---without-losses leaves out test_blocks.npz, and the report: for runs that are published for a table
-of another script. --with-weights adds best.safetensors (4 bytes a parameter), so that the published
-run can be used: as run= of charcmp sample and score, and by mean_gates.py and gradient_reach.py.
+--without-losses leaves out test_blocks.npz and the report, for runs that are published for the
+table of another script. --with-weights adds best.safetensors (4 bytes a parameter), so that the
+published run can be used by charcmp sample and score, mean_gates.py and gradient_reach.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from charcmp.runs.baselines import baselines_dir, read_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.result import CorruptFileError
 
-# Keys that say where and how fast a run was computed, not what it is.
+# Keys that say where and how fast a run was computed, but do not change what it is.
 MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")
 PATH_KEYS = ("results_dir", "data_dir", "dataset.path")
 
@@ -45,10 +45,10 @@ def packed_files(
     with_losses: bool = True,
     with_weights: bool = False,
 ) -> dict[str, bytes] | None:
-    """What is published of a run, by file name; None if it is not finished.
+    """Returns the files of a run to publish, by name; None if it is not finished.
 
     Raises:
-        UserError: if the run may not be published, with the reason.
+        UserError: if the run may not be published; says why.
     """
     try:
         if (result := run.read_result()) is None:
@@ -73,7 +73,7 @@ def packed_files(
 
 
 def without_machine(config_file: Path) -> str:
-    """The resolved configuration without the keys of the machine; its first line, the id, stays."""
+    """Returns the resolved configuration without the machine's keys, headed by the run's id."""
     config = OmegaConf.load(config_file)
     assert isinstance(config, DictConfig)
     for key in MACHINE_KEYS:
@@ -85,7 +85,7 @@ def without_machine(config_file: Path) -> str:
 
 
 def without_paths(environment: dict[str, Any]) -> dict[str, Any]:
-    """An environment, and those of the run's earlier starts, with no path in them."""
+    """Returns an environment and those of the run's earlier starts without any paths."""
     cleaned = {key: value for key, value in environment.items() if key != "working_dir"}
     if "command" in cleaned:
         words = shlex.split(cleaned["command"])
@@ -102,7 +102,7 @@ def as_json(value: Any) -> bytes:
 
 
 def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:
-    """Writes the files that are not there or differ; whether there were any."""
+    """Writes the files that are missing or differ; returns whether there were any."""
 
     changed = {
         name: contents
@@ -157,7 +157,7 @@ def publish(
 
 
 def publish_baselines(results_dir: Path, to: Path) -> None:
-    """Copies what `charcmp baselines` found; a file that is no such record is left out."""
+    """Copies the files of `charcmp baselines`; leaves out those that cannot be read."""
     for file in sorted(baselines_dir(results_dir).glob("*.json")):
         try:
             if read_baselines(file) is None:

@@ -1,9 +1,9 @@
-"""A recording of a command in a terminal, as an SVG that plays by itself.
+"""Records a command in a terminal as an SVG that plays by itself.
 
     python scripts/record_terminal.py --output docs/demo.svg -- charcmp recommend dataset=pydocs
 
-Runs the command in a pseudo-terminal and takes its screen whenever it changes. The recording plays
-faster than the command ran and then holds the last screen, which is also what a viewer without
+Runs the command in a pseudo-terminal and takes a picture of the screen whenever it changes. The
+recording plays for --seconds and then holds the last screen, which is also what a viewer without
 animation shows.
 """
 
@@ -30,9 +30,9 @@ from rich.console import Console
 from rich.terminal_theme import DIMMED_MONOKAI
 from rich.text import Text
 
-ROWS = 200  # of the pseudo-terminal; the picture is as high as the screen gets
-TOKEN = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|(.)", re.DOTALL)  # an escape sequence, a character
-# rich's own has a font from the network, which a picture in a page may not fetch.
+ROWS = 200  # of the pseudo-terminal; the picture is only as high as the fullest screen
+TOKEN = re.compile(r"\x1b\[([\d;?]*)([A-Za-z])|(.)", re.DOTALL)  # an escape sequence or a character
+# rich's own template uses a font from the network, which a picture in a page may not fetch.
 FRAME = """\
 <svg class="frame" style="animation-name: {unique_id}" viewBox="0 0 {width} {height}">
 <style>{styles}
@@ -60,10 +60,10 @@ RECORDING = """\
 
 
 class Screen:
-    """What a terminal shows: the few escape sequences that charcmp and tqdm write."""
+    """The screen of a terminal that knows the few escape sequences charcmp and tqdm write."""
 
     def __init__(self) -> None:
-        self.lines: list[list[str]] = [[]]  # of characters, each after the sequence that colours it
+        self.lines: list[list[str]] = [[]]  # of characters, each with its colour's escape sequence
         self.row = self.column = 0
         self.colour = ""
 
@@ -103,7 +103,7 @@ class Screen:
 
 
 def run(command: Sequence[str], columns: int) -> Iterator[tuple[float, str]]:
-    """The seconds since the start and the screen, each time that the command has written."""
+    """Yields the seconds since the start and the screen each time the command has written."""
     terminal, its_end = pty.openpty()
     fcntl.ioctl(its_end, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
     modes = termios.tcgetattr(its_end)
@@ -119,7 +119,7 @@ def run(command: Sequence[str], columns: int) -> Iterator[tuple[float, str]]:
     while True:
         try:
             written = os.read(terminal, 1 << 16)
-        except OSError:  # Linux's end of file: the command has closed its end
+        except OSError:  # on Linux this is the end of file: the command has closed its end
             break
         screen.write(decode(written))
         yield time.monotonic() - begin, str(screen)
@@ -128,7 +128,7 @@ def run(command: Sequence[str], columns: int) -> Iterator[tuple[float, str]]:
 
 
 def thinned(screens: Sequence[tuple[float, str]], most: int) -> list[tuple[float, str]]:
-    """At most so many of them, evenly over the time; the last is the end."""
+    """Returns at most so many of the screens, spread evenly over the time; the last one stays."""
     end = screens[-1][0]
     chosen = {0: screens[0]}
     for at, screen in screens[1:]:
@@ -137,12 +137,12 @@ def thinned(screens: Sequence[tuple[float, str]], most: int) -> list[tuple[float
 
 
 def wrapped(screen: str, columns: int) -> list[Text]:
-    """Its lines as a terminal of so many columns shows them."""
+    """Returns a screen's lines as a terminal of so many columns shows them."""
     return list(Text.from_ansi(screen).wrap(Console(), columns))
 
 
 def frame(lines: list[Text], number: int, title: str, columns: int, height: int) -> str:
-    """A screen as an SVG with so many lines."""
+    """Returns a screen as an SVG of this height, in lines."""
     console = Console(record=True, width=columns, file=io.StringIO())
     for line in [*lines, *[Text()] * (height - len(lines))]:
         console.print(line)

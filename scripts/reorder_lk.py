@@ -1,12 +1,13 @@
-"""Shuffles the files of a Linux corpus anew, to see how much of a test loss is the files' order.
+"""Shuffles the files of a Linux corpus, to see how much of a test loss is due to their order.
 
     python scripts/reorder_lk.py data/lk.txt 1 lk_order1.txt
     charcmp train dataset=text dataset.path=lk_order1.txt \\
         dataset.layout=columns dataset.split=[90,5,5]
 
-The corpus has its files concatenated with nothing between, so where one begins is guessed: at a
-comment, #include or #ifndef that follows the typical last line of a C file. On the stand-in this
-finds some 250 pieces of its 288 files; the characters are the same, and so is their number.
+The corpus has its files concatenated with nothing between them, so the script guesses where one
+begins: at a comment, #include or #ifndef that follows the typical last line of a C file. On the
+stand-in this finds some 250 pieces of its 288 files. The characters stay the same, and so does
+their number.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LAST_LINE = re.compile(rb"}|#endif.*|(?:EXPORT_SYMBOL|MODULE_|module_|\w+_initca
 
 
 def pieces(text: bytes) -> list[bytes]:
-    """The text, cut where a file seems to begin."""
+    """Returns the text, cut where a file seems to begin."""
     cuts = [0]
     for match in FIRST_LINE.finditer(text):
         cut = match.start()

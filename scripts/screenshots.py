@@ -1,4 +1,4 @@
-"""Screenshots of a report's page, on a desktop and on a phone, for docs/reading_the_tables.md.
+"""Takes screenshots of a report's page as on a desktop and a phone, for docs/reading_the_tables.md.
 
     python scripts/screenshots.py results/paper/report/report.html docs
 
@@ -28,7 +28,7 @@ def main() -> None:
         for name, (width, height) in SCREENS.items():
             page = browser.new_page(viewport={"width": width, "height": height})
             page.goto(options.page.resolve().as_uri())
-            if name == "desktop":  # with a table, and what hovering a figure of it says
+            if name == "desktop":  # show a table, and the tooltip of one of its figures
                 page.locator("#tables").evaluate("element => scrollTo(0, element.offsetTop - 90)")
                 page.locator("#tables td.best").first.hover()
             page.screenshot(path=options.to / f"page-{name}.png")

@@ -1,21 +1,21 @@
-"""How often the report's 95 % intervals cover the truth, and how often its findings are false.
+"""Simulates how often the report's 95 % intervals cover the truth, and how often it is wrong.
 
     python scripts/simulate_coverage.py [--simulations 2000]
     python scripts/simulate_coverage.py --report [--simulations 1000]
 
-Without --report: two cells.
+Without --report, simulates the losses of two cells on a test text of 100 rows x 33 base blocks, the
+shape of War and Peace. The loss of a block has four parts: what is hard for both cells (left out,
+as it cancels), what is hard for one of them (dependent within a row, by an AR(1) process or by an
+effect of the whole row), what is hard for a single seed, and the seed's own level. Each simulation
+draws a new text and new seeds; the truth is the difference of the two cells over all texts and all
+seeds. Losses are skewed (gamma).
 
-The losses of two cells on a test text of 100 rows x 33 base blocks, the shape of War and Peace.
-A block's loss: what is hard for both cells (it cancels), what is hard for one of them
-(autocorrelated within a row, by an AR(1) process or by an effect of the whole row), what is hard
-for a single seed, and the seed's own level. Text and seeds are drawn anew in each simulation; the
-truth is the difference of the two cells over all texts and all seeds. Losses are skewed (gamma).
-
-With --report: the whole report of a row of nine models that are all equally good, from made-up runs
-to verdicts. Of each planned family, the share of reports with at least one significant difference
-(the family-wise error); of bold, the share in which at least one model, truly among the best, is
-not bold. Each model has text effects of its own, each seed a level and text effects of its own; a
-test text is 100 independent stretches, which is what the rule for blocks chooses on the real ones.
+With --report, simulates the whole report, from made-up runs to verdicts, of a row of nine models
+that are all equally good. For each planned family it prints the share of reports with at least one
+significant difference (the family-wise error); for bold, the share in which at least one of the
+models, though all are the best, is not bold. Each model has text effects of its own; each seed has
+a level and text effects of its own. A test text is 100 independent stretches, as the rule for
+blocks chooses on the real ones.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from charcmp.report.text_variance import Component, TextVariance, text_variance
 
 ROWS, BLOCKS = 100, 33
 TRUTH = 0.01  # nats per character
-TEXT_SE = 0.0015  # of a difference, about what War and Peace gives
+TEXT_SE = 0.0015  # of a difference: about that on War and Peace
 BURN_IN = 20
-DEPENDENCE = {  # (autocorrelation of neighbouring blocks, share of variance that a whole row has)
+DEPENDENCE = {  # (autocorrelation of neighbouring blocks, share of variance due to whole rows)
     "none": (0.0, 0.0),
     "AR(1), 0.3": (0.3, 0.0),
     "AR(1), 0.7": (0.7, 0.0),
     "whole rows": (0.1, 0.02),
 }
-SEED_SDS = {  # of either cell's mean over seeds, as a multiple of what the text gives one cell
+SEED_SDS = {  # of each cell's mean over seeds, as a multiple of one cell's SE over text
     "seeds 1/3 of text": (1 / 3, 1 / 3),
     "seeds as text": (1.0, 1.0),
     "seeds 3 x text": (3.0, 3.0),
@@ -67,19 +67,19 @@ MODEL_SEED_SDS = {  # of a model's test loss over seeds, nats per character
     ),
 }  # fmt: skip
 SEED_TEXT_SD = 0.0035  # of a stretch, of one seed: 0.00035 of its mean
-FALSE_VERDICTS = {"1": FAILS, "2a": FAILS, "2b": HOLDS}  # where all models are equally good
+FALSE_VERDICTS = {"1": FAILS, "2a": FAILS, "2b": HOLDS}  # if all models are equally good
 REPORT_COLUMNS = (*(family for family in PLANNED if family != "variants"), "bold", "claims")
 
 
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Mean 0, variance 1, skewness 1."""
+    """Draws numbers with mean 0, variance 1 and skewness 1."""
     return (rng.gamma(4.0, 1.0, shape) - 4.0) / 2.0
 
 
 def text_effect(
     rng: np.random.Generator, autocorrelation: float, share_of_rows: float
 ) -> NDArray[np.float64]:
-    """One cell's own difficulties by block (R, J): its mean has the SD TEXT_SE / sqrt(2)."""
+    """Draws what is hard for one cell, by block (R, J); its mean has the SD TEXT_SE / sqrt(2)."""
     noise = skewed(rng, (BURN_IN + BLOCKS, ROWS))
     state, blocks = np.zeros(ROWS), []
     for shock in noise:
@@ -99,7 +99,12 @@ def simulate(
     seed_sds: tuple[float, float],
     dependence: tuple[float, float],
 ) -> tuple[Estimate, Estimate, float, TextVariance]:
-    """Both estimates of one simulated comparison, and what is true of these very models."""
+    """Simulates one comparison of two cells.
+
+    Returns:
+        The estimate over text; that over text and seeds; the true difference of these trained
+        models; the variance over text.
+    """
     means, blocks, true_means = [], [], []
     for level, seed_sd in zip((1.4 + TRUTH, 1.4), seed_sds, strict=True):
         of_cell = text_effect(rng, *dependence)
@@ -121,7 +126,7 @@ def simulate(
 def made_up_runs(
     rng: np.random.Generator, num_seeds: int, seed_sds: dict[tuple[str, int], float]
 ) -> list[Run]:
-    """Every seed of every model of a row of 50k; all models are equally good."""
+    """Makes up all seeds of all models of a 50k row; all models are equally good."""
     own_sd = TEXT_SE / np.sqrt(2) * np.sqrt(STRETCHES)  # of a stretch, of one model
     hard_for_all = 0.08 * skewed(rng, (STRETCHES,))
     runs = []
@@ -139,7 +144,7 @@ def made_up_runs(
 def made_up_run(
     cell: str, layers: int, seed: int, losses: NDArray[np.float64], val_nats: float
 ) -> Run:
-    """A finished run with these losses, each of a series of its test text."""
+    """Makes up a finished run with these losses, one for each series of its test text."""
     num_symbols = 80
     target = target_params("50k", num_symbols)
     shape = solve(Shape(cell_config(cell), layers, 1, num_symbols), target)
@@ -168,7 +173,7 @@ def made_up_run(
 
 
 def false_findings(runs: list[Run]) -> dict[str, bool]:
-    """What the report of these runs, of equally good models, wrongly says: by REPORT_COLUMNS."""
+    """Returns by column whether the report of these equally good models has a false finding."""
     (table,) = make_tables(runs, Filters())
     analysis = analyse(table, num_resamples=10)
     (row,) = table.rows
@@ -212,7 +217,7 @@ def covers(one: Estimate, truth: float) -> bool:
 
 
 def coverage(num_simulations: int, seed: int) -> None:
-    """Prints the table of two cells."""
+    """Prints the table of the two cells."""
     print(f"{num_simulations} simulations a line; coverage of 95 % intervals, in percent")
     print("| dependence | seeds' SD | seeds | text | both | whole rows chosen | median df |")
     print("|---|---|--:|--:|--:|--:|--:|")

@@ -1,7 +1,7 @@
-"""docs/options.md, from the table of commands and the declarations of the keys.
+"""Writes docs/options.md from the table of commands and the declarations of the keys.
 
 python scripts/write_options.py            (writes the document)
-python scripts/write_options.py --check    (exit status 1 if the document is an older one)
+python scripts/write_options.py --check    (exit status 1 if the document is out of date)
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def document() -> str:
 
 
 def command_text(command: Command) -> str:
-    """A command's section."""
+    """Returns a command's section."""
     lines = [f"### charcmp {command.name}\n", f"{command.about}\n", "```sh"]
     left = max(len(line) for line, _ in command.examples) + 2
     lines += [
@@ -58,7 +58,7 @@ def command_text(command: Command) -> str:
 
 
 def run_keys_text(command: Command) -> str:
-    """Which keys of a run a command has."""
+    """Returns a sentence on which keys of a run a command has."""
     own = {key.name for key in command.own_keys}
     its_keys = [key.name for key in command.keys if key.name not in own]
     missing = [key.name for key in all_keys() if key.name not in its_keys]
@@ -106,7 +106,7 @@ def code(word: str) -> str:
 
 
 def text(words: str) -> str:
-    """A sentence in a table: characters that Markdown would take for its own."""
+    """Escapes the characters of a sentence in a table that Markdown would take for its own."""
     for special in ("_", "*", "[", "]", "<", "|"):
         words = words.replace(special, f"\\{special}")
     return words

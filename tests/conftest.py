@@ -1,4 +1,4 @@
-"""Shared by the tests: the command line as a user runs it, and small texts to run it on."""
+"""Fixtures that tests share: the command line as a user runs it, and small texts to run it on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from helpers.runs import losses, write_run
 
 @pytest.fixture(scope="session", autouse=True)
 def _unsynced() -> Iterator[None]:
-    """What tests write in this process need not survive a loss of power."""
+    """Switches off fsync: what tests write in this process need not survive a loss of power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
@@ -22,7 +22,7 @@ def _unsynced() -> Iterator[None]:
 
 @pytest.fixture
 def own_home(tmp_path: Path) -> dict[str, str]:
-    """Variables that name an empty home, beside the empty folder `work`."""
+    """Makes an empty home and an empty folder `work` beside it; returns variables for the home."""
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "work").mkdir()
@@ -31,8 +31,7 @@ def own_home(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def charcmp(tmp_path: Path, own_home: dict[str, str]) -> Charcmp:
-    """Runs `charcmp ARGS` in an empty folder with an empty home, in this process, and returns what
-    came of it."""
+    """Returns a function that runs `charcmp ARGS` in this process, in an empty folder and home."""
 
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return call(*args, cwd=tmp_path / "work", env={**own_home, **env})
@@ -42,7 +41,7 @@ def charcmp(tmp_path: Path, own_home: dict[str, str]) -> Charcmp:
 
 @pytest.fixture
 def charcmp_process(tmp_path: Path, own_home: dict[str, str]) -> Charcmp:
-    """The same in a process of its own."""
+    """Returns a function that does the same in a process of its own."""
 
     def run(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -64,8 +63,11 @@ def tiny_text(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A results folder with two finished runs: `tiny-lstm-...` on the tiny text, read in rows, and
-    `mixed-gru-...` on one of escape sequences, UTF-8 and bytes that are neither, in one row."""
+    """Returns a results folder with two finished runs.
+
+    `tiny-lstm-...` is trained on the tiny text in layout `columns`, `mixed-gru-...` in one stream
+    on a text of escape sequences, UTF-8 and bytes that are neither.
+    """
     folder = tmp_path_factory.mktemp("trained")
     write_tiny_text(folder / "tiny.txt")
     mixed = "\x1b[31mröt 私は\n\t".encode() + b"\x9b\xff\x00\r\n"
@@ -82,7 +84,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `charcmp ARGS` in the background; what still runs when the test ends is killed."""
+    """Yields a function that starts `charcmp ARGS` in the background.
+
+    Kills what still runs when the test ends.
+    """
     started: list[subprocess.Popen[str]] = []
 
     def begin(*args: str) -> subprocess.Popen[str]:
@@ -104,7 +109,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 @pytest.fixture
 def small_grid(tmp_path: Path) -> Path:
-    """Three cells of the paper's 50k row, with known losses, and one of the next row."""
+    """Writes runs of three models at 50k, two of them with known losses, and of one at 130k."""
     write_run(tmp_path, 1.450, nll=losses(1.450))
     write_run(tmp_path, 1.4004, cell="gru", nll=losses(1.4004))
     write_run(tmp_path, 1.4446, cell="rnn", layers=2)

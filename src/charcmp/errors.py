@@ -1,25 +1,25 @@
-"""The ways a command ends early that are not our mistake, and its exit status."""
+"""Reasons for which a command ends early without a bug in charcmp, and its exit statuses."""
 
 from __future__ import annotations
 
 EXIT_FAILED = 1  # runs of a sweep have failed, or checks of the doctor
 EXIT_USER_ERROR, EXIT_DIVERGED, EXIT_BUSY, EXIT_STORAGE, EXIT_INTERRUPTED = 2, 3, 4, 5, 130
 EXIT_ALONE = 6  # the GPU failed a run beside others: retry this run in a process of its own
-EXIT_AGAIN = 7  # the process that runs shared has failed: retry them, once more together
+EXIT_AGAIN = 7  # a process shared by several runs failed: retry them, sharing once more
 
 
 class UserError(ValueError):
-    """Something the user can put right: shown as one line, without a traceback, exit status 2."""
+    """An error the user can put right: shown as one line, without a traceback; exit status 2."""
 
 
 def require(condition: bool, message: str) -> None:
-    """UserError with this line unless the condition holds."""
+    """Raises UserError with this message unless the condition holds."""
     if not condition:
         raise UserError(message)
 
 
 class BusyError(UserError):
-    """Another process is at work on the run; exit status 4, and a sweep comes back to it."""
+    """Another process is at work on the run; exit status 4, and a sweep tries it again later."""
 
 
 class LostLeaseError(BusyError):
@@ -27,12 +27,12 @@ class LostLeaseError(BusyError):
 
 
 class StorageError(UserError):
-    """Nothing can be written, a full disk, or read, a file server away: exit status 5, and no run
-    can be blamed for it."""
+    """No file can be written (a full disk) or read (a file server that is gone): exit status 5, and
+    no run is to blame."""
 
 
 class VanishedError(UserError):
-    """What was being written, or its folder, was removed meanwhile."""
+    """The file being written, or its folder, was removed meanwhile."""
 
 
 class Interrupted(Exception):

@@ -1,4 +1,4 @@
-"""Files that are the old ones or the new ones, never half."""
+"""Reading and writing of files. A write leaves the old file or the new one, never half of it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from typing import IO, Any
 
 from charcmp.errors import StorageError, UserError, VanishedError
 
-# What no run can be blamed for: all of them would fail the same way.
+# Errors for which no run is to blame: every run would fail the same way.
 STORAGE_ERRNOS = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),  # full
     *(errno.EROFS, errno.EACCES, errno.EPERM),  # not ours to write
     *(errno.EIO, errno.ESTALE),  # broken, or a file server gone
 }
 BESIDE_PREFIX = ".new-"
-SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # names a file in any folder, and only there
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")  # a name that cannot lead out of its folder
 
 
 def write_error(path: Path, error: OSError) -> UserError:
-    """The one line for what could not be written; a StorageError if nothing could."""
+    """Returns the error to raise when `path` cannot be written, a StorageError if no file could."""
     kind = StorageError if error.errno in STORAGE_ERRNOS else UserError
     if isinstance(error, FileNotFoundError):
         kind = VanishedError
@@ -35,7 +35,7 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 
 def read_error(path: Path, error: OSError) -> UserError:
-    """The one line for a file that could not be read."""
+    """Returns the error to raise when `path` cannot be read."""
     match error:
         case FileNotFoundError():
             return UserError(f"{path}: no such file")
@@ -46,9 +46,9 @@ def read_error(path: Path, error: OSError) -> UserError:
 
 
 def is_there(path: Path, is_kind: Callable[[int], bool] = bool) -> bool:
-    """Whether something is there, of a kind such as stat.S_ISDIR; no where that cannot be told.
+    """Returns whether the path exists and is of a kind such as stat.S_ISDIR; False if unknown.
 
-    Path.exists() and is_dir() fail in a folder that may not be searched, and for too long a name.
+    Path.exists() and is_dir() raise in a folder that may not be searched, and for too long a name.
     """
     try:
         return is_kind(path.stat().st_mode)
@@ -57,14 +57,14 @@ def is_there(path: Path, is_kind: Callable[[int], bool] = bool) -> bool:
 
 
 def open_text(path: Path, or_pipe: bool = False) -> IO[bytes]:
-    """Opens a user's text for reading, without waiting for anybody.
+    """Opens a user's text for reading; never waits for the other end of a pipe.
 
     Args:
         path: a file, or a link to one.
-        or_pipe: take a pipe too, for a reader that needs to know neither its size nor its end.
+        or_pipe: accept a pipe too, for a reader that need not know the size in advance.
 
     Raises:
-        UserError: if nothing is there, or something that is no file (a device never ends).
+        UserError: if nothing is there, or something that is no file (a device has no end).
     """
     try:
         # Without O_NONBLOCK, opening a pipe waits until somebody writes to it.
@@ -85,7 +85,7 @@ def open_text(path: Path, or_pipe: bool = False) -> IO[bytes]:
 
 
 def read_text(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a user's text, all of one moment.
+    """Returns the bytes of a user's text, as they were at one moment.
 
     Raises:
         UserError: if it cannot be read, is larger than `max_bytes` or changes meanwhile.
@@ -99,7 +99,7 @@ def read_text(path: Path, max_bytes: int) -> bytes:
                 f"head -c {max_bytes} FILE > part.txt"
             )
         try:
-            text = file.read(max_bytes + 1)  # no more, if it grows for ever
+            text = file.read(max_bytes + 1)  # a limit, in case it keeps growing
         except OSError as error:
             raise read_error(path, error) from None
         after = os.fstat(file.fileno())
@@ -109,14 +109,14 @@ def read_text(path: Path, max_bytes: int) -> bytes:
 
 
 def try_folder(path: Path) -> None:
-    """Makes a folder, if it is not there, and writes to it; OSError if either fails."""
+    """Makes a folder if it is not there, and tries to write to it; OSError if either fails."""
     path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path):
         pass
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder that files can be written to, if it is not there.
+    """Makes a folder if it is not there, and checks that files can be written to it.
 
     Raises:
         UserError, StorageError: if it cannot be made or written.
@@ -128,19 +128,20 @@ def make_folder(path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
-    """Writes beside, flushes to disk, renames.
+    """Writes a temporary file beside `path`, flushes it to disk and renames it to `path`.
 
     Args:
         path: the file to replace.
-        write: receives the open file.
-        flush: False where a file lost in a power cut costs nothing.
+        write: called with the open file.
+        flush: False if losing the file in a power cut would cost nothing.
 
     Raises:
-        StorageError: if the disk is full or read-only; the old file is intact.
-        VanishedError: if the folder, or what was being written, was removed meanwhile.
+        StorageError: if no file can be written there (disk full, read-only); the old file is
+            intact.
+        VanishedError: if the folder, or the file being written, was removed meanwhile.
         UserError: if this file cannot be written for another reason; the old file is intact.
     """
-    # Processes of two containers or hosts may have one number.
+    # Not the process id: processes of two containers or hosts may have the same one.
     beside = path.with_name(f"{BESIDE_PREFIX}{path.name}.{secrets.token_hex(8)}")
     try:
         with beside.open("xb") as file:
@@ -152,13 +153,13 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
         if flush:
             _flush_folder(path.parent)
     except OSError as error:
-        with contextlib.suppress(OSError):  # a read-only folder; the reason is the one above
+        with contextlib.suppress(OSError):  # read-only folder; the error above is reported
             beside.unlink(missing_ok=True)
         raise write_error(path, error) from None
 
 
 def _flush_folder(folder: Path) -> None:
-    """So that what was renamed in it outlasts a power cut, where the file system can tell."""
+    """Flushes a folder, where the file system can, so that a rename in it survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -170,25 +171,25 @@ def _flush_folder(folder: Path) -> None:
 
 
 def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
-    """`write_atomically` of contents that are at hand."""
+    """Writes these bytes by `write_atomically`."""
     write_atomically(path, lambda file: file.write(contents), flush)
 
 
 def as_json(value: Any, indent: int | None = 2) -> bytes:
-    """A value as JSON that every reader takes; ValueError for a number that is not finite."""
+    """Returns a value as strictly valid JSON; ValueError for a number that is not finite."""
     text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n"
     return text.encode(errors="replace")  # a path that is not UTF-8 has surrogates in it
 
 
 def write_json(path: Path, value: Any, flush: bool = True) -> None:
-    """`write_bytes` of a value as JSON that people can read, too."""
+    """Writes a value as indented JSON by `write_bytes`."""
     write_bytes(path, as_json(value), flush)
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes what killed processes were writing. Only for whoever holds the folder's lease."""
+    """Deletes what killed processes left half-written. Only for the holder of the lease."""
     for beside in folder.glob(f"{BESIDE_PREFIX}*"):
-        with contextlib.suppress(OSError):  # a stranger's folder of that name may stay
+        with contextlib.suppress(OSError):  # a folder of that name is not ours and stays
             beside.unlink(missing_ok=True)
 
 
@@ -197,7 +198,7 @@ def canonical_json(value: Any) -> str:
 
 
 def config_dir() -> Path:
-    """conf/ of the checkout this module lies in, else the copy inside the installed package."""
+    """Returns conf/ of the checkout this module lies in, else of the installed package."""
     package = Path(__file__).resolve().parent
     checkout = package.parents[1] / "conf"
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away: `charcmp train | head` trains on."""
+"""Standard output and error that may be closed early: `charcmp train | head` keeps training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from charcmp.errors import EXIT_STORAGE, EXIT_USER_ERROR
 
-# Between two lines of progress, where no terminal shows a bar.
+# Time between two lines of progress, where there is no terminal to show a bar.
 PROGRESS_SECONDS = 30.0
 
 if TYPE_CHECKING:
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 def fail(message: str) -> NoReturn:
-    """Ends the program with one line, as for any mistake of a user's."""
+    """Ends the program with one line and the exit status of a user's mistake."""
     print(f"charcmp: {message}", file=sys.stderr)
     sys.exit(EXIT_USER_ERROR)
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 run`, `72 runs`"""
+    """Returns `1 run`, `72 runs` and so on."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Returns a time in seconds, minutes or hours, whichever reads best."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 def say(line: str) -> None:
-    """Prints a line at once, also into a pipe or a file that somebody follows."""
+    """Prints a line and flushes it, for readers who follow a pipe or a file."""
     print(line, flush=True)
 
 
@@ -45,9 +45,9 @@ class LastingOutput(io.FileIO):
     """A file descriptor that becomes the null device once nothing can be written to it.
 
     Args:
-        fd: of standard output or standard error; stays open.
-        essential: whether a command is of no use without it. If so, the failure ends the program
-            with one line.
+        fd: the descriptor of standard output or standard error; it stays open.
+        essential: whether the command is useless without it. If so, a failed write ends the
+            program, with one line unless the reader has just gone away.
     """
 
     def __init__(self, fd: int, essential: bool) -> None:
@@ -70,8 +70,9 @@ class LastingOutput(io.FileIO):
 
 
 def make_lasting(essential: bool) -> None:
-    """Replaces sys.stdout and sys.stderr; what their encoding lacks is written as \\u79c1."""
-    for descriptor in range(3):  # one that the shell has closed would be the next file's
+    """Makes sys.stdout and sys.stderr outlast their readers, and print what cannot be encoded
+    as \\u79c1."""
+    for descriptor in range(3):  # else the next file opened takes the number of a closed one
         try:
             os.fstat(descriptor)
         except OSError:
@@ -84,11 +85,11 @@ def _lasting(stream: Any, essential: bool) -> Any:
     if stream is None:  # closed by the shell: charcmp train >&-
         return Path(os.devnull).open("w")
     if isinstance(raw := getattr(getattr(stream, "buffer", None), "raw", None), LastingOutput):
-        raw.essential = essential  # of an earlier call in this process: nothing in it is lost
+        raw.essential = essential  # from an earlier call in this process: keep what is buffered
         return stream
     try:
         descriptor = stream.fileno()
-    except OSError:  # a buffer of whoever called main: it stays
+    except OSError:  # main's caller has put a buffer there: it stays
         return stream
     return io.TextIOWrapper(
         io.BufferedWriter(LastingOutput(descriptor, essential)),

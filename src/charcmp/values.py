@@ -1,6 +1,6 @@
-"""What can be said of an option where it is declared: its default, its meaning, its values.
+"""Declarations of options: the default, the meaning and the allowed values, in one place.
 
-Checks, `--help`, tab completion and docs/options.md all read it there.
+Checks, `--help`, tab completion and docs/options.md all read them from there.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import field, fields
 from typing import Any, NamedTuple
 
-MISSING = "???"  # omegaconf.MISSING, without its import: a value that somebody else must give
+MISSING = "???"  # omegaconf.MISSING, without importing omegaconf: a value that must be given
 
 
 class Rule(NamedTuple):
-    """Which values will do."""
+    """Which values an option may have."""
 
-    holds: Callable[[Any], object]  # whether this one does
-    wanted: str  # what a user reads where one does not
-    choices: tuple[str, ...] = ()  # all of them, where they can be listed
+    holds: Callable[[Any], object]  # whether it may have this one
+    wanted: str  # what the error message says is allowed
+    choices: tuple[str, ...] = ()  # all allowed values, if they can be listed
 
 
 def any_value(value: Any) -> bool:
     return True
 
 
-ANY = Rule(any_value, "")  # of its type; or the module that uses it knows which
+ANY = Rule(any_value, "")  # of the right type; the module that uses the option may check more
 
 
 def option(default: Any, meaning: str, rule: Rule = ANY) -> Any:
-    """A dataclass's field: its default, what it means in a line of `--help`, its values.
+    """Returns a dataclass field with its default, its line of `--help` and its allowed values.
 
-    A list or a dict as default is copied for each instance.
+    A default that is a list or a dict is copied for each instance.
     """
     metadata = {"meaning": meaning, "rule": rule}
     if isinstance(default, list | dict):
@@ -42,7 +42,7 @@ def option(default: Any, meaning: str, rule: Rule = ANY) -> Any:
 
 
 def rules_of(schema: Any) -> dict[str, Rule]:
-    """The rules that a dataclass's own fields name, by field."""
+    """Returns the rules of a dataclass's fields, by field; fields without one are left out."""
     return {f.name: f.metadata["rule"] for f in fields(schema) if "rule" in f.metadata}
 
 
@@ -73,9 +73,9 @@ FINITE_NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "must be 0 or mo
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """`; did you mean gru?`, or nothing where no known word is like this one.
+    """Returns `; did you mean gru?`, or "" if no known word is like this one.
 
-    Of keys with dots, such as `optimizer.lr`, the last part alone is enough.
+    For keys with dots, such as `optimizer.lr`, the last part alone is enough.
     """
     for alike in _alike(word, known):
         return f"; did you mean {alike}?"

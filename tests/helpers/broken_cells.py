@@ -1,4 +1,4 @@
-"""Classes for cell=module: one that works in either manner, and one for each way to go wrong."""
+"""Classes for cell=module: a step and a layer that work, and one for each way to go wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Step(nn.Module):
-    """state = cell(x, state)"""
+    """A step: state = cell(x, state)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -19,7 +19,7 @@ class Step(nn.Module):
 
 
 class Layer(Step):
-    """y, state = layer(x, state)"""
+    """A layer: y, state = layer(x, state)."""
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
         h = x.new_zeros(1, x.shape[1], self.hidden_size) if h is None else h
@@ -31,7 +31,7 @@ class Layer(Step):
 
 
 class TwoStates(Step):
-    """A step that makes no state of its own and has two tensors of it."""
+    """A step whose state is two tensors, which the caller must supply."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:  # type: ignore
         h, slow = state
@@ -39,7 +39,7 @@ class TwoStates(Step):
 
 
 class LooksAhead(Layer):
-    """As a published one did: a convolution over the steps that is not causal."""
+    """A layer with a convolution over the steps that is not causal, as a published one has."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -81,7 +81,7 @@ class Draws(Layer):
 
 
 class Remembers(Step):
-    """Its state is kept inside, behind the caller's back."""
+    """A step that keeps its state inside, behind the caller's back."""
 
     kept: Tensor | float = 0.0
 
@@ -97,7 +97,7 @@ class DividesByZero(Step):
 
 
 class Grows(TwoStates):
-    """Its second state overflows after some sixty steps; its outputs stay finite."""
+    """A step whose second state overflows after some sixty steps; its outputs stay finite."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, large = state
@@ -105,7 +105,7 @@ class Grows(TwoStates):
 
 
 class CarriesInfinity(TwoStates):
-    """As one that keeps a logarithm: of zero at first."""
+    """A step with an infinite state, as if it kept a logarithm that is of zero at first."""
 
     def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         h, logarithm = state
@@ -113,7 +113,7 @@ class CarriesInfinity(TwoStates):
 
 
 class Größe(Step):
-    """A name that no run's folder can have."""
+    """A step whose name no run's folder can have."""
 
 
 class NoGradient(Step):
@@ -130,7 +130,7 @@ class HasHeads(Step):
 
 
 class lstm(Step):
-    """A name that is taken."""
+    """A step whose name is taken."""
 
 
 class NotAModule:

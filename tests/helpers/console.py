@@ -27,8 +27,8 @@ needs_corpora = pytest.mark.skipif(
     not (REAL_DATA / "wp.txt").is_file(), reason="CHARCMP_DATA names no folder with wp.txt, lk.txt"
 )
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGUSR1, signal.SIGUSR2)
-# A model and a text so small that an epoch takes a fraction of a second: 18 updates, which leave so
-# little of the text over that no note is made of it.
+# A model so small that an epoch on the tiny text takes a fraction of a second: 18 updates, which
+# leave so little of the text over that no note mentions it.
 TINY = ["hidden_size=8", "epochs=3", "batch_size=18", "unroll_steps=10", "device=cpu", "threads=1"]
 
 
@@ -38,7 +38,7 @@ def command(*args: str) -> list[str]:
 
 @contextmanager
 def left_as_it_was() -> Iterator[None]:
-    """Puts back what a command changes of its process."""
+    """Restores what a command changes in its process."""
     folder, environment, argv = Path.cwd(), dict(os.environ), sys.argv
     handlers = {signum: signal.getsignal(signum) for signum in HANDLED}
     try:
@@ -53,7 +53,7 @@ def left_as_it_was() -> Iterator[None]:
 
 
 def call(*args: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """`charcmp ARGS` in this process, which has torch imported already: what came of it."""
+    """Runs `charcmp ARGS` in this process, which has torch imported already."""
     stdout, stderr = (
         io.TextIOWrapper(io.BytesIO(), "utf-8", errors="backslashreplace") for _ in range(2)
     )
@@ -66,7 +66,7 @@ def call(*args: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProc
             main()
         except SystemExit as leaving:
             status = leaving.code or 0
-        except Exception:  # a mistake of ours, as Python shows it
+        except Exception:  # a bug of ours: show it as Python does
             traceback.print_exc()
             status = 1
     assert isinstance(status, int)
@@ -85,7 +85,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def write_tiny_text(path: Path) -> Path:
-    """Four thousand characters with something to learn in them."""
+    """Writes four thousand characters with something to learn in them."""
     words = ["the", "cat", "sat", "on", "a", "mat", "and", "the", "dog", "ran", "to", "the", "sun"]
     rng = random.Random(0)
     path.write_text(" ".join(rng.choice(words) for _ in range(1100)))
@@ -98,12 +98,12 @@ def run_of(trained: Path, text: str) -> Path:
 
 
 def load_script(name: str) -> ModuleType:
-    """A file of scripts/ as a module."""
+    """Imports a file of scripts/ as a module."""
     file = CHECKOUT / "scripts" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where dataclasses look for the module that they are written in
+    sys.modules[name] = module  # dataclasses look up the module they are defined in here
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""A report with every kind of table, on disk."""
+"""What tests of the page make reports of: a hostile text, and the losses of a grid of models."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """A pretended GPU: a device other than the CPU, whose tensors have shapes and no values.
 
 Tensors that a GPU would hold are FakeTensors here, so a step runs as on a GPU as far as Python
-decides: which form of a cell, which optimiser, which device each tensor is on. It says nothing of
-streams, of what may be captured, of cuDNN or of kernels' results.
+decides: which form of a cell, which optimiser, which device each tensor is on. This tests nothing
+about streams, about what may be captured, about cuDNN or about the kernels' results.
 
-Registering a device is for the whole process and cannot be undone: for processes of their own.
+The device is registered for the whole process, which cannot be undone: use a process of its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from charcmp.training.optim import make_optimizer, rate_tensor
 
 torch.utils.backend_registration._setup_privateuseone_for_python_backend("pretend")
 GPU = torch.device("pretend:0")
-CONSTANTS = (MINUS_ONE, THREE)  # of the host's: a launch has their values among its arguments
+CONSTANTS = (MINUS_ONE, THREE)  # on the host: a launch has their values among its arguments
 HOST_READS = (
     torch.ops.aten._local_scalar_dense.default,
     torch.ops.aten.nonzero.default,
@@ -38,7 +38,7 @@ HOST_READS = (
 
 
 class Watched(TorchDispatchMode):
-    """Notes operations that a captured step must not have: on two devices, or read by the host."""
+    """A mode that notes what a captured step must not do: mix devices, or be read by the host."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Watched(TorchDispatchMode):
 
 
 class Kernel:
-    """In the place of a Triton kernel: takes what it takes, if a GPU could."""
+    """A stand-in for a Triton kernel: takes what the kernel takes, if a GPU could use it."""
 
     def __init__(self, name: str, launched: set[str]) -> None:
         self.name, self.launched = name, launched
@@ -83,7 +83,7 @@ class HostGenerator(torch.Generator):
 
 
 def moved(model: CharModel, device: torch.device) -> CharModel:
-    """`model.to(device)`, which torch refuses for such a device: parameters anew."""
+    """Stands in for `model.to(device)`, which torch refuses here, by making new parameters."""
     for module in model.modules():
         for name, value in module._parameters.items():
             if value is not None:
@@ -96,7 +96,7 @@ def moved(model: CharModel, device: torch.device) -> CharModel:
 
 
 def rate(config: OptimizerConfig, device: torch.device) -> Tensor:
-    """`rate_tensor`, by torch.full: torch.tensor would make it on the CPU first."""
+    """Stands in for `rate_tensor`, with torch.full: torch.tensor would make it on the CPU first."""
     if config.capturable:
         return torch.full((), config.lr, device=device)
     return rate_tensor(config, device)
@@ -105,7 +105,7 @@ def rate(config: OptimizerConfig, device: torch.device) -> Tensor:
 def optimizer(
     config: OptimizerConfig, parameters: list[nn.Parameter], lr: Tensor
 ) -> torch.optim.Optimizer:
-    """`make_optimizer`, which checks the rate's value: here it is set afterwards."""
+    """Stands in for `make_optimizer`, which checks the rate's value: here it is set afterwards."""
     made = make_optimizer(config, parameters, torch.tensor(config.lr))
     for group in made.param_groups:
         group["lr"] = lr
@@ -114,7 +114,7 @@ def optimizer(
 
 @contextmanager
 def pretended_gpu(kernels: bool) -> Iterator[set[str]]:
-    """Tensors may be on GPU; yields the names of the kernels that are launched there.
+    """Lets tensors be on GPU; yields the names of the kernels that are launched there.
 
     Args:
         kernels: whether Triton works there.

@@ -1,4 +1,4 @@
-"""What processes of a sweep are given to do in tests of how they are started."""
+"""Functions that processes of a sweep run in tests of how they are started."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charcmp.training.stop import StopRequest
 
 
 def describe() -> int:
-    """Prints what a process finds itself in, before it imports anything."""
+    """Prints the surroundings of a process before it imports anything."""
     server = Path(f"/proc/{os.getppid()}")
     print(
         json.dumps(
@@ -56,7 +56,7 @@ def sleep_for_ever() -> int:
 
 
 def answer_late() -> int:
-    """Whether a signal that came before there was anybody to answer it is answered."""
+    """Returns 7 if a signal is answered that came before there was a handler for it, else 8."""
     print("begun", flush=True)
     time.sleep(1)
     return 7 if StopRequest()() else 8

@@ -1,4 +1,4 @@
-"""Run folders as a training leaves them, with known losses: what the report's tests read."""
+"""Writes run folders as a training leaves them, with known losses, for the report's tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NOT_IN_AN_IDENTITY = {"dataset.name", "budget", "corpus_note"}
 
 
 def losses(nats: float = 1.5, num_chars: int = NUM_TEST_CHARS, seed: int = 0) -> NDArray[Any]:
-    """Losses of characters, harder and easier by stretches as in a text, with a given mean."""
+    """Returns losses of characters of a given mean, harder and easier by stretches as in a text."""
     rng = np.random.default_rng(seed)
     stretches = np.repeat(rng.gamma(4.0, 0.25, num_chars // 50), 50)
     nll = stretches * rng.gamma(1.0, 1.0, num_chars)
@@ -39,16 +39,16 @@ def write_run(
     *,
     budget: str = "50k",
     nll: NDArray[Any] | None = None,
-    extra: dict[str, Any] | None = None,  # what the identity has besides
+    extra: dict[str, Any] | None = None,  # further keys of the identity
     **changed: Any,
 ) -> Path:
-    """Writes the folder of a finished run; `test_nats` None: one that diverged."""
+    """Writes the folder of a finished run or, if `test_nats` is None, of one that diverged."""
     cell, layers = changed.get("cell", "lstm"), changed.get("layers", 1)
     dataset = changed.get("dataset", "wp")
     num_symbols = NUM_SYMBOLS.get(dataset, 80)
     target = target_params(budget, num_symbols)
     task = (extra or {}).get("task", "lm")
-    sized = cell if cell in CELLS else "lstm"  # a class that charcmp does not bring
+    sized = cell if cell in CELLS else "lstm"  # a class from outside charcmp
     solved = solve(shape(sized, layers, 1, num_symbols, task), target)
     hidden_size = changed.get("hidden_size") or solved.hidden_size
     result: dict[str, Any] = {
@@ -123,14 +123,14 @@ def only_entry(results_dir: Path) -> Entry:
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
-    """Every file of a report, figures included, by its path in it."""
+    """Returns every file of a report, figures included, by its path in it."""
     report = folder / "report"
     files = [file for file in report.rglob("*") if file.is_file()]
     return {str(file.relative_to(report)): file.read_bytes() for file in files}
 
 
 def add_records(folder: Path, epochs: int = 5, num_chars: int = 200_000) -> None:
-    """The learning curve and the environment that a training leaves, made up."""
+    """Adds the learning curve and the environment that a training leaves, made up."""
     result = json.loads((folder / "result.json").read_text())
     end = result["val_nats_per_char"]
     history = [
@@ -145,7 +145,7 @@ def add_records(folder: Path, epochs: int = 5, num_chars: int = 200_000) -> None
 
 
 def paired_losses(nats: float, seed: int, num_chars: int = NUM_TEST_CHARS) -> NDArray[Any]:
-    """Losses on a text that is hard where it is hard for all models, with a little of their own."""
+    """Returns losses on a text that is hard in the same places for all models, plus own noise."""
     own = np.random.default_rng(1000 + seed).normal(0, 0.02, num_chars)
     nll = losses(1.5, num_chars) + 0.1 + own
     return (nll + nats - nll.mean()).astype(np.float32)
@@ -158,7 +158,10 @@ def write_grid(
     sd: float = 0.001,
     **common: Any,
 ) -> list[Path]:
-    """A run for each (cell, layers) and seed, with losses; seeds spread evenly, of the given SD."""
+    """Writes a run with losses for each (cell, layers) and seed; seeds are evenly spaced by `sd`.
+
+    Of three seeds, `sd` is also the standard deviation.
+    """
     folders = []
     for number, ((cell, layers), nats) in enumerate(nats_of.items()):
         for seed in range(seeds):
@@ -173,5 +176,5 @@ def write_grid(
 
 
 def report_texts(results_dir: Path, filters: Filters | None = None) -> None:
-    """The report without figures and page."""
+    """Makes the report without figures and page."""
     make_report(results_dir, filters, formats=TEXTS, full=True)

@@ -1,4 +1,4 @@
-"""What a sweep leaves behind."""
+"""Jobs of a sweep, the processes that it starts, and the results that it leaves."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from helpers.training import TIMES
 
 
 def results(folder: Path) -> dict[str, dict]:
-    """Every result of a results folder, times aside, with what the weights and losses hash to."""
+    """Returns every result of a results folder: no times, but hashes of weights and losses."""
     found = {}
     for run in sorted((folder / "runs").iterdir()):
         result = json.loads((run / "result.json").read_text())
         for key in TIMES:
-            result.pop(key, None)  # no sampling time from lanes
+            result.pop(key, None)  # lanes do not time sampling
         result["weights"] = hash((run / "best.safetensors").read_bytes())
         result["losses"] = hash((run / "test_nll.npy").read_bytes())
         found[run.name] = result
@@ -34,7 +34,7 @@ def results(folder: Path) -> dict[str, dict]:
 
 
 def _started_by(pid: int) -> dict[int, str]:
-    """The command lines of the processes that a process has started, by process."""
+    """Returns the command lines of the processes that a process has started, by process id."""
     listed = subprocess.run(
         ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
     )
@@ -43,12 +43,12 @@ def _started_by(pid: int) -> dict[int, str]:
 
 
 def servers_of(pid: int) -> list[int]:
-    """The server that forks the processes of a sweep."""
+    """Returns the servers that fork the processes of a sweep."""
     return [child for child, args in _started_by(pid).items() if "forkserver import" in args]
 
 
 def children_of(pid: int) -> list[int]:
-    """The processes in which a sweep trains: forked from its server, or fresh."""
+    """Returns the processes in which a sweep trains: forked from its server, or fresh."""
     fresh = [child for child, args in _started_by(pid).items() if "spawn_main" in args]
     return fresh + [child for server in servers_of(pid) for child in _started_by(server)]
 
@@ -59,7 +59,7 @@ LANES = [Slot("CPU", 1, {}, 3)] * 3
 def make_jobs(
     text: Path, results_dir: Path, epochs: int = 8, lr: float = 2e-3, device: str = "cpu"
 ) -> list[Job]:
-    """Five runs, and the command line that means the same to `charcmp train`."""
+    """Returns jobs of five runs, each with the command line that means it to `charcmp train`."""
     jobs = []
     for cell, seed in (("lstm", 0), ("gru", 0), ("rnn", 0), ("rnn", 1), ("gru", 1)):
         config = Config(

@@ -1,4 +1,4 @@
-"""Small specifications to train in this process, and what comes of them."""
+"""Small specifications to train in this process, and helpers to compare what comes of them."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def write(results_dir: Path, *found: Baseline, **changed: Any) -> Path:
 
 
 def shown(results_dir: Path) -> dict[str, str]:
-    """What each baseline is ahead of, as baselines.csv has it."""
+    """Returns what each baseline is ahead of, from baselines.csv."""
     frame = pd.read_csv(results_dir / "report" / "baselines.csv", keep_default_na=False)
     return dict(zip(frame["baseline"], frame["ahead_of"], strict=True))
 
@@ -71,7 +71,7 @@ def test_beside_the_models(small_grid: Path, capsys: pytest.CaptureFixture[str])
     statistics = (small_grid / "report" / "statistics.md").read_text()
     page = (small_grid / "report" / "report.html").read_text()
     printed = capsys.readouterr().out
-    assert "50k: all 3 models; 130k:" in printed  # which goes on in the cell's next line
+    assert "50k: all 3 models; 130k:" in printed  # which goes on in the next line of its column
     for text in (statistics, page):
         assert "50k: all 3 models; 130k: none" in text
     for text in (statistics, page, printed):

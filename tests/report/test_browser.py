@@ -36,7 +36,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two corpora, three seeds each, one with a name that is a trap."""
+    """Makes a report of two corpora with three seeds each, and one with a note that is a trap."""
     results = tmp_path_factory.mktemp("results")
     folders = write_grid(results, GRID) + write_grid(results, GRID, dataset="lk", budget="130k")
     for folder in folders:
@@ -48,7 +48,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(browser: Any, report: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The page on a desktop, or as the test's parameter says; nothing may be complained of."""
+    """Opens the page on a desktop, or as the test's parameter says; no error may be reported."""
     context = browser.new_context(**getattr(request, "param", DESKTOP), offline=True)
     page = context.new_page()
     wrong: list[str] = []

@@ -25,7 +25,7 @@ from charcmp.report.analysis.recommend import recommendations
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
 from charcmp.report.losses import sampled_positions
 
-# Test nats of a grid on which all of the paper's claims hold ...
+# Test nats of a grid on which the paper's claims 1, 2a and 2b hold.
 AS_CLAIMED = {
     ("lstm", 1): 1.46, ("lstm", 2): 1.42, ("lstm", 3): 1.44,
     ("gru", 1): 1.44, ("gru", 2): 1.40, ("gru", 3): 1.38,
@@ -207,7 +207,7 @@ def test_the_grid_of_other_blocks_is_what_was_run(tmp_path: Path) -> None:
 def test_seeds_of_one_pair_change_no_multiplicity_of_another(tmp_path: Path) -> None:
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.43}, sd=0.004)
     (before,) = analysis_of(tmp_path).differences_of("lstm_gru")
-    # Of two pairs as alike as can be no p-value is smaller than that of the first.
+    # The further pairs are so alike that their p-values are larger than that of the first.
     write_grid(tmp_path, {("lstm", 2): 1.40, ("gru", 2): 1.4001}, sd=0.004)
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.4001}, sd=0.004, budget="130k")
     after = analysis_of(tmp_path).differences_of("lstm_gru")[0]
@@ -226,7 +226,7 @@ def test_a_claim_is_not_held_on_a_part_of_the_grid(tmp_path: Path) -> None:
 
 
 def test_a_claim_holds_by_plain_intervals_of_every_pair(tmp_path: Path) -> None:
-    """Holm would refuse one that each pair of the grid supports."""
+    """Holm's procedure would not confirm this claim, although each pair of the grid supports it."""
     nats = {("lstm", 1): 1.4, ("gru", 1): 1.4, ("rnn", 1): 1.42}
     write_grid(tmp_path, nats, sd=0.008, dataset="mine")
     analysis = analysis_of(tmp_path)
@@ -239,7 +239,7 @@ def test_a_claim_holds_by_plain_intervals_of_every_pair(tmp_path: Path) -> None:
 
 
 def short_text(tmp_path: Path, num_chars: int, unroll_steps: int, seeds: int = 2) -> None:
-    """Runs of one single stream."""
+    """Writes runs with a single stream."""
     for cell, nats in (("lstm", 1.4), ("gru", 1.45)):
         for seed in range(seeds):
             nll = paired_losses(nats + 0.001 * seed, seed, num_chars)
@@ -273,7 +273,7 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.404}, sd=0.01)
     (power,) = analysis_of(tmp_path).power
     assert power.num_seeds == 3
-    assert 0.05 < power.detectable < 0.07  # the first of twelve, four degrees of freedom
+    assert 0.05 < power.detectable < 0.07  # Holm's first step of twelve, four degrees of freedom
     assert power.is_beyond
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
@@ -287,7 +287,7 @@ def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> 
     write_grid(tmp_path, {("lstm", 2): 1.40, ("gru", 2): 1.45}, seeds=1)
     (power,) = analysis_of(tmp_path).power
     assert (power.layers, power.num_seeds, power.is_beyond) == (1, 3, True)
-    assert power.detectable == alone.detectable  # of the grid's twelve comparisons all the time
+    assert power.detectable == alone.detectable  # both count the grid's twelve comparisons
 
 
 def test_a_depth_whose_seeds_spread_does_not_speak_for_another(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_short_trainings_decide_no_claim(tmp_path: Path) -> None:
     write_grid(tmp_path, AS_CLAIMED, epochs=2)
     analysis = analysis_of(tmp_path)
     found = verdicts([analysis])
-    assert len(found) == 5  # decided, were they of 50 epochs: test_claims
+    assert len(found) == 5  # with 50 epochs they would be decided: test_claims
     assert {verdict.verdict for verdict in found} == {UNDECIDED}
     assert all("more epochs" in verdict.decided_by for verdict in found)
     said = [*(verdict.evidence for verdict in found), recommendations([analysis])[0].text()]
@@ -329,7 +329,7 @@ def verdict_on(claim: str, found: list[Any]) -> Any:
         ({("rnn", 1): 1.4601}, {"1": UNDECIDED}),
         ({("gru", 2): 1.46}, {"2a": FAILS}),
         ({("gru", 2): 1.4395}, {"2a": UNDECIDED}),
-        ({("gru", 3): 1.45}, {"2b": UNDECIDED}),  # two wins in two cells, the RNN ...
+        ({("gru", 3): 1.45}, {"2b": UNDECIDED}),  # two layers win in two cells, the RNN is open
         ({("gru", 3): 1.45, ("rnn", 3): 1.4799}, {"2b": UNDECIDED}),
     ],
     ids=str,
@@ -372,7 +372,7 @@ def test_protocols_are_not_mixed_in_a_verdict(tmp_path: Path) -> None:
 
 
 def predictions(tmp_path: Path, alike: tuple[str, str], seeds: int) -> None:
-    """Two cells that predict alike, up to their seeds, and a third that does not."""
+    """Writes runs of two cells that predict alike but for their seeds, and of one that does not."""
     common = losses(1.5)
     for number, cell in enumerate(("lstm", "gru", "rnn")):
         of_cell = common if cell in alike else losses(1.5, seed=7)
@@ -408,7 +408,7 @@ def test_who_predicts_alike(
 
 
 def test_seeds_that_are_far_apart_are_no_distance_of_cells() -> None:
-    """All three cells predict alike; the RNN's seeds alone are far apart."""
+    """All three cells predict alike; in the second part only the RNN's seeds are far apart."""
     rng = np.random.default_rng(0)
     common = rng.uniform(0.3, 0.7, 4000)
     excesses = []
@@ -445,7 +445,7 @@ def test_distances_of_one_seed_are_not_corrected() -> None:
 def test_segments_stay_within_a_row() -> None:
     positions = np.arange(0, 12_000, 7, dtype=np.uint32)
     segments = segment_of(positions, num_chars=12_000, num_series=3)
-    assert len(set(segments)) == 21  # at least 20, as many in each row
+    assert len(set(segments)) == 21  # at least 20, as many in each series
     rows = positions // 4000
     for segment in set(segments):
         assert len(set(rows[segments == segment])) == 1

@@ -30,7 +30,7 @@ LM = {("lstm", 1): 1.46, ("gru", 1): 1.44, ("rnn", 1): 1.50}
 
 
 def write_fill(results: Path, nats: float | None = 0.9, **changed) -> Path:
-    """A fill-in model, better than any language model could be."""
+    """Writes a fill-in run, better than any language model could be."""
     folder = write_run(results, nats, extra=changed.pop("extra", FILL), **changed)
     add_records(folder) if nats is not None else None
     return folder
@@ -38,7 +38,7 @@ def write_fill(results: Path, nats: float | None = 0.9, **changed) -> Path:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Language models, and fill-in models of the same cells, one of them diverged."""
+    """Writes language models, and fill-in models of the same cells, one of them diverged."""
     results = tmp_path_factory.mktemp("results")
     for folder in write_grid(results, LM, seeds=2):
         add_records(folder)
@@ -51,7 +51,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_nothing_of_a_language_models_report_moves(results: Path, tmp_path: Path) -> None:
-    """Tables, statistics, verdicts and figures, byte by byte; the page gains a section."""
+    """Tables, statistics, verdicts and figures stay, byte by byte; the page gains a section."""
     for run in (results / "runs").iterdir():
         if "-fill-" not in run.name:
             shutil.copytree(run, tmp_path / "runs" / run.name)
@@ -71,7 +71,7 @@ def test_nothing_of_a_language_models_report_moves(results: Path, tmp_path: Path
     assert '<span class="value">0.910</span><small>perplexity 2.484</small>' in section
     assert "diverged" in section
     for run in (results / "runs").glob("*-fill-*"):
-        assert run.name in section  # hovering tells the run
+        assert run.name in section  # hovering shows the run
         assert f'"{run.name}": {{' in rest
 
 

@@ -39,7 +39,7 @@ CELLS = ("lstm", "gru")
 
 
 def autoregressive(rho: float, shape: tuple[int, int], seed: int = 0) -> Floats:
-    """Rows of a process of variance 1 / (1 - rho^2), each on its own."""
+    """Returns independent series, as rows, of a process of variance 1 / (1 - rho^2)."""
     shocks = np.random.default_rng(seed).standard_normal((shape[1] + 50, shape[0]))
     state, values = np.zeros(shape[0]), []
     for shock in shocks:
@@ -95,7 +95,7 @@ def test_standard_errors_of_a_dependent_series(rho: float) -> None:
 
 
 def test_the_check_sees_what_short_blocks_do_not() -> None:
-    """Independent blocks on levels that differ by series: only these as wholes show the spread."""
+    """Blocks are independent, but levels differ by series: only whole series show the spread."""
     rng = np.random.default_rng(0)
     means = rng.standard_normal((100, 33)) + 0.25 * rng.standard_normal((100, 1))
     text = text_variance(means)
@@ -123,7 +123,7 @@ def test_a_single_block_has_no_variance() -> None:
 
 
 def test_a_long_dependent_series_takes_long_blocks() -> None:
-    """Blocks as long as the rule says, of which there are many, rather than the whole series."""
+    """Blocks are as long as the rule says, of which there are many; none is the whole series."""
     text = text_variance(autoregressive(0.99, (1, 20_000)))
     assert 128 < text.block_length < 1000
     assert text.num_blocks > 20
@@ -163,7 +163,7 @@ def test_holm_is_statsmodels_and_intervals_are_plain() -> None:
     rng = np.random.default_rng(0)
     num_rejected = 0
     for size in (1, 2, 6, 9):
-        for _ in range(2):  # multipletests collects garbage, slowly
+        for _ in range(2):  # few rounds: multipletests collects garbage, slowly
             family = [
                 Estimate(d, 1.0, df)
                 for d, df in zip(
@@ -251,7 +251,7 @@ def test_intervals_cover(simulation: ModuleType, dependence: str) -> None:
 def test_false_findings_of_the_whole_report_are_rare(
     simulation: ModuleType, num_seeds: int
 ) -> None:
-    """Nominal 5 %. Satterthwaite's uncapped degrees of freedom gave 26 % against the RNN."""
+    """The nominal rate is 5 %; Satterthwaite's uncapped degrees of freedom gave 26 % (RNN)."""
     rng = np.random.default_rng(num_seeds)
     seed_sds = simulation.MODEL_SEED_SDS["as published"]
     found = [
@@ -263,7 +263,7 @@ def test_false_findings_of_the_whole_report_are_rare(
 
 
 def test_seeds_of_one_cell_under_two_names(simulation: ModuleType) -> None:
-    """A/A: whatever differs here is chance, so 5 % of plain intervals may leave out 0."""
+    """An A/A test: any difference is chance, so 5 % of plain intervals may leave out 0."""
     rng = np.random.default_rng(0)
     plain, significant, over_text, num = 0, 0, 0, 150
     for _ in range(num):

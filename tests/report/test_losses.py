@@ -31,7 +31,7 @@ def test_bootstrap_sds_are_the_limit_of_resampling() -> None:
     assert sd_blocks == pytest.approx(np.std(blocks), rel=0.08)
     assert summary.sd_chars == pytest.approx(nll.astype(float).std() / 100, rel=1e-4)
     assert sd_blocks == pytest.approx(block_means.std(ddof=1) / 10, rel=1e-4)
-    assert sd_blocks > 1.2 * summary.sd_chars  # the stretches are seen
+    assert sd_blocks > 1.2 * summary.sd_chars  # blocks see the stretches
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_blocks_stay_within_a_series(
 
 @pytest.mark.parametrize("num_chars", [1, 99, 100, 150, 15_001])
 def test_one_series_of_any_length(tmp_path: Path, num_chars: int) -> None:
-    """The last block of a contiguous text has what the others leave; nothing is dropped."""
+    """The last block of a contiguous text takes what the others leave; nothing is dropped."""
     nll = losses(num_chars=20_000)[:num_chars]
     summary = summarize(nll, 1, 60)
     assert summary.num_chars == num_chars
@@ -103,7 +103,7 @@ def test_seeds(tmp_path: Path) -> None:
 
 
 def test_the_sd_shown_is_that_of_the_rule_for_blocks(tmp_path: Path) -> None:
-    """Rows of a text that differ: only whole rows show how far the mean moves."""
+    """The series of this text differ: only whole series show how far the mean moves."""
     rng = np.random.default_rng(0)
     levels = np.repeat(rng.normal(1.5, 0.1, 100), NUM_TEST_CHARS // 100)
     nll = (levels + rng.gamma(1.0, 0.2, NUM_TEST_CHARS)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The report's files and what is printed; what is wrong in a folder of runs is named."""
+"""The report's files and what it prints; it names what is wrong in a folder of runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
         "",
     ]
     assert lines[5].startswith("wp, 50 epochs: test nats per character; nothing is bold, as")
-    del lines[:8]  # the caption goes on
+    del lines[:8]  # the rest of the caption
     assert lines[0].split() == [c for c in ("LSTM", "RNN") for _ in range(3)]
     assert lines[1].split() == ["budget", *"123" * 2]
     assert lines[3].split() == ["50k", "test", "1.450", "—", "—", "—", "1.445", "—"]
@@ -63,7 +63,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
 def test_what_is_printed_unless_all_is_asked_for(
     small_grid: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What to take, the tables, what no table may be without, and where the rest is."""
+    """By default: what to take, the tables with the notes they must have, where the rest is."""
     make_report(small_grid, formats=["md"])
     short = capsys.readouterr().out
     report_texts(small_grid)
@@ -162,7 +162,7 @@ def test_a_thousand_runs_in_seconds(tmp_path: Path) -> None:
         folder = write_run(tmp_path, nats, seed=seed, num_test_chars=330_000, **model)
         os.link(tmp_path / f"{number % 8}.npy", folder / "test_nll.npy")
     assert number > 1000
-    start = time.process_time()  # not the wall's: the neighbours of a test are none of its business
+    start = time.process_time()  # of this process only: others may be busy
     report_texts(tmp_path)
     assert time.process_time() - start < 15
 
@@ -180,7 +180,7 @@ def test_many_columns_are_printed_in_parts(
     out = capsys.readouterr().out
     assert max(len(line) for line in out.splitlines() if "written to" not in line) <= 80
     assert out.count("130k      test") == 2
-    assert out.count("*1.400") == 12  # of equals, all are the best
+    assert out.count("*1.400") == 12  # equal models are all the best
 
 
 # What can be wrong.
@@ -299,7 +299,7 @@ def test_a_report_that_cannot_be_written_where_it_is_asked_for(small_grid: Path)
 
 
 def test_the_characters_that_an_epoch_reads(tmp_path: Path) -> None:
-    """All of the training text that fills updates, or the beginning that was asked for."""
+    """An epoch reads all training text that fills updates, or the beginning that was asked for."""
     parts = [{}, {"updates_per_epoch": 7}, {"updates_per_epoch": 7, "train_batch_size": 50},
              {"updates_per_epoch": 999}]  # fmt: skip
     for seed, extra in enumerate(parts):

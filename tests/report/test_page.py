@@ -1,4 +1,4 @@
-"""The figures and the page: what they hold, the same each time, whatever a run is called."""
+"""The figures and the page: what they show, the same each time, whatever a run is called."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "d
 
 @pytest.fixture(scope="module")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A full report of a small grid of three seeds."""
+    """Makes a full report of a small grid of three seeds."""
     results = tmp_path_factory.mktemp("results")
     for folder in write_grid(results, GRID):
         add_records(folder)
@@ -70,7 +70,7 @@ def test_what_the_figures_say(reported: Path, figure: str, shown: set[str]) -> N
 
 
 def test_many_models_in_their_order(tmp_path: Path) -> None:
-    """Tiers by what the planned comparisons say; a model far off stands at the edge; speeds."""
+    """Tiers follow the planned comparisons; a model far off is at the edge; speeds are drawn."""
     levels = {
         "rnn": 1.40,
         "lstm": 1.45,
@@ -103,7 +103,7 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
 
 
 def test_a_speed_that_is_not_known(tmp_path: Path) -> None:
-    """Of runs whose last start did little; nothing is measured by it."""
+    """A run whose last start did little has a speed of 0, by which nothing may be divided."""
     for number in range(10):
         extra = {"cell.forget_bias": float(number)}
         write_run(tmp_path, 1.5, extra=extra, chars_per_second=1000 * number)
@@ -224,7 +224,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 
 def test_figures_need_no_losses(tmp_path: Path) -> None:
-    """Partial results: no loss kept, one cell diverged."""
+    """The results are partial: no losses are kept, and one model diverged."""
     write_run(tmp_path, 1.4)
     write_run(tmp_path, None, cell="gru")
     make_report(tmp_path)

@@ -1,4 +1,4 @@
-"""Ours against the paper's."""
+"""Our losses against the paper's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands together in a table, and which runs a report is narrowed to."""
+"""Which runs are together in a table, and which runs a report is narrowed to."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_other_cells_of_a_numeric_budget_share_its_row(tmp_path: Path) -> None:
 
 
 def test_dropout_is_chosen_by_validation(tmp_path: Path) -> None:
-    # On validation 0.2 wins over the mean of its seeds; on test 0 would.
+    # By the mean validation loss of the common seeds 0.2 wins; by test loss 0.5 would.
     for dropout, seed, val, test in [
         (0.0, 0, 1.40, 1.30),
         (0.0, 1, 1.50, 1.30),
@@ -161,8 +161,10 @@ def write_rates(folder: Path) -> None:
 
 
 def test_each_at_its_own_rate(tmp_path: Path) -> None:
-    """Chosen on validation text by the seeds that all rates have; a diverged one comes last; a
-    model without one of the rates stays out."""
+    """Validation loss over the seeds that all rates have chooses a rate.
+
+    A rate with a diverged run comes last. A model that lacks one of the rates is left out.
+    """
     write_rates(tmp_path)
     protocol, own = tables_of(tmp_path)
     assert protocol.heading == "wp, 50 epochs"
@@ -171,7 +173,7 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     assert set(own.entries) == {("50k", "lstm", 1), ("50k", "gru", 1)}
     lstm, gru = own.entries["50k", "lstm", 1], own.entries["50k", "gru", 1]
     assert (lstm.rate, lstm.rate_candidates) == (0.006, [0.002, 0.006])
-    assert lstm.test_nats == pytest.approx((1.8 + 1.8 + 9) / 3)  # all its seeds are shown
+    assert lstm.test_nats == pytest.approx((1.8 + 1.8 + 9) / 3)  # the mean is over all its seeds
     assert (gru.rate, gru.test_nats) == (0.002, pytest.approx(1.4))
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
@@ -193,11 +195,11 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     [
         # The best two by seed 0 are compared again by three seeds.
         ({0.003: [1.5], 0.006: [1.32, 1.33, 1.31], 0.012: [1.30, 1.40, 1.41]}, 0.006),
-        # A rate that was worse has further seeds, a better one has not: seed 0 decides.
+        # A worse rate has further seeds and a better one has not: seed 0 decides.
         ({0.003: [1.4, 1.2, 1.2], 0.006: [1.32], 0.012: [1.30, 1.40, 1.41]}, 0.012),
         # They share no further seed.
         ({0.003: [1.5], 0.006: [1.32, 1.2], 0.012: [1.30, None, 1.41]}, 0.012),
-        # The best one alone has more: it stays the best.
+        # Only the best one has further seeds: it stays the best.
         ({0.003: [1.5], 0.006: [1.32], 0.012: [1.30, 1.40, 1.41]}, 0.012),
     ],
 )
@@ -215,7 +217,7 @@ def test_the_best_rates_are_compared_again_by_further_seeds(
 
 
 def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
-    """It counts as tried; the training that gave it up has a block of its own."""
+    """Such a rate counts as tried; the training that gave it up has a block of its own."""
 
     def write(cell: str, nats: dict[float, float], **length) -> None:
         extra = {"optimizer.schedule": "cosine"}
@@ -233,7 +235,7 @@ def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     write("lstm", {0.003: 1.6}, epochs=20)  # longer: it gives nothing up
     (own,) = [table for table in tables_of(tmp_path) if "10 epochs" in table.heading]
     assert own.heading.endswith("each at its own learning rate, optimizer.schedule=cosine")
-    assert {entry.cell for entry in own.done()} == {"lstm", "gru"}  # the RNN never met 0.003
+    assert {entry.cell for entry in own.done()} == {"lstm", "gru"}  # the RNN never had 0.003
     lstm, gru = own.entries["50k", "lstm", 1], own.entries["50k", "gru", 1]
     assert (lstm.rate, lstm.rates_given_up) == (0.012, [0.003])
     assert (gru.rate, gru.rates_given_up) == (0.003, [0.012])
@@ -340,7 +342,7 @@ def test_a_model_that_is_lost_at_the_start_is_noted(
         ({"dataset": "text", "dataset__name": "mine"}, 1),
         ({"dataset": "text", "dataset__path": "some/where/your text.txt"}, 1),
         ({"dataset": "wp,text", "dataset__name": "mine"}, 5),
-        ({"dataset": "wp", "dataset__path": "a/file.txt"}, 4),  # the paper's corpus, wherever
+        ({"dataset": "wp", "dataset__path": "a/file.txt"}, 4),  # the paper's, whatever the path
         ({"dataset": "wp", "cell": "lstm,gru"}, 3),
         ({"layers": "2"}, 1),
         ({"budget": "130k"}, 1),
@@ -419,7 +421,7 @@ def test_a_long_filter_has_a_short_folder() -> None:
 
 
 def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
-    """Two texts whose names no run id can hold, one whose name is markup, and two of one name."""
+    """There are two texts whose names no run id can hold, one named in markup, two of one name."""
     names = {"Война и мир": "a", "戦争": "b", "<b>*x*|y": "c", "book": "d"}
     for name, letter in names.items():
         write_run(tmp_path, 1.5, dataset=name, corpus_sha256=letter * 64)

@@ -1,4 +1,4 @@
-"""`charcmp baselines`: n-grams and compressors on the test texts of a grid."""
+"""`charcmp baselines`: scores n-grams and compressors on the test texts of a grid."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charcmp.training.baselines import baselines_of
 
 
 def baselines(args: list[str]) -> None:
-    """`charcmp baselines`."""
+    """Runs `charcmp baselines`."""
     run_composed(read_line("baselines", args), compute)
 
 

@@ -1,8 +1,8 @@
 """The commands: what each is for, its flags and its keys.
 
 `charcmp --help`, every command's own help, tab completion, docs/options.md and the check of a
-command's flags are all made from this table and from the keys' declarations. Nothing here is slow
-to import: no torch, no Hydra, no numpy.
+command's flags are all made from this table and from the keys' declarations. Nothing slow is
+imported here: no torch, no Hydra, no numpy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from charcmp.report.formats import FORMATS
 from charcmp.sweeping.race.arms import CELLS, DEPTHS
 from charcmp.values import POSITIVE
 
-# `dropout=select` is a grid over these values, ordinary runs with ordinary ids; the report picks
-# one per model by validation loss. `optimizer.lr=0.003,0.01` and the like are other ladders.
+# `dropout=select` stands for a grid over these values: ordinary runs with ordinary ids, of which
+# the report picks one per model by validation loss. `optimizer.lr=0.003,0.01` gives other values.
 SELECT = {
     "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
     "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
 }
-GROUPS = ("cell", "dataset", "optimizer", "experiment")  # whose options are files of conf/
+GROUPS = ("cell", "dataset", "optimizer", "experiment")  # their choices are files of conf/
 
 
 @dataclass(frozen=True)
@@ -35,30 +35,30 @@ class Flag:
 
     name: str
     meaning: str
-    value: str = ""  # what stands for its value; empty: it has none
-    choices: tuple[str, ...] = ()  # of the value, or of each part of a list
+    value: str = ""  # placeholder of its value; empty: it takes none
+    choices: tuple[str, ...] = ()  # for the value, or for each part of a list
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command, which is a function of its name in the module charcmp.cli.NAME."""
+    """A command. The function that runs it has its name, in the module charcmp.cli.NAME."""
 
     name: str
-    args: str  # what follows it, in the list of all commands
+    args: str  # what follows the name in the list of all commands
     summary: str  # in a few words, for that list
     about: str  # for its own help
     examples: tuple[tuple[str, str], ...]  # a line to type, and what it does
     flags: tuple[Flag, ...] = ()
-    own_keys: tuple[Key, ...] = ()  # that it alone has
-    key_patterns: tuple[str, ...] = ()  # which of a run's keys it lists, by their names
+    own_keys: tuple[Key, ...] = ()  # keys that only this command has
+    key_patterns: tuple[str, ...] = ()  # which of a run's keys its help lists
     without: tuple[str, ...] = ()  # ... except these
-    narrowed_by: tuple[str, ...] = ()  # keys that name runs, not settings
-    is_composed: bool = False  # by Hydra, from overrides
-    file: str = ""  # what a word that is no key stands for
+    narrowed_by: tuple[str, ...] = ()  # keys that select runs, rather than change settings
+    is_composed: bool = False  # whether Hydra composes its configuration from overrides
+    file: str = ""  # what a word stands for that is not key=value
 
     @property
     def keys(self) -> list[Key]:
-        """The keys that its help lists, but for those that name runs."""
+        """The keys that its help lists, except those that select runs."""
         return [
             *self.own_keys,
             *(
@@ -70,7 +70,7 @@ class Command:
 
     @property
     def all_flags(self) -> tuple[Flag, ...]:
-        """Its own flags, and those of every command that composes a configuration."""
+        """Its own flags and, if Hydra composes its configuration, those of all such commands."""
         return (*self.flags, *COMPOSING_FLAGS) if self.is_composed else self.flags
 
 
@@ -79,7 +79,7 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
 
 
 def config_folders(words: Sequence[str]) -> list[str]:
-    """The folders that a line names by --config-dir."""
+    """Returns the folders that a line names by --config-dir."""
     flags = ("--config-dir", "-cd")
     found = [after for before, after in itertools.pairwise(words) if before in flags]
     parted = [word.partition("=") for word in words]
@@ -95,7 +95,7 @@ GRID = ("experiment", "task", "cell*", "dataset*", "layers", "budget", "hidden_s
 SWEEP_ONLY = ("jobs", "jobs_per_gpu", "gpus", "hang_seconds")
 TEXT = ("dataset", "dataset.name", "dataset.path", "dataset.layout", "dataset.split")
 MACHINE = ("device", "threads", "jobs", "gpus", "results_dir", "data_dir")
-# Of a race of `charcmp recommend`: the time that it has, and what it decides itself.
+# A race of `charcmp recommend`: how long it takes by default, and the keys that it decides itself.
 RACE_MINUTES = 30.0
 RACE_DECIDES = (
     *("optimizer.lr", "epochs", "updates_per_epoch", "hidden_size"),
@@ -196,7 +196,7 @@ COMMANDS = {
             ),
             (Flag("--watch", "show it again and again until nothing runs any more"), JSON),
             key_patterns=("results_dir", "lease_seconds"),
-            # What is known of a run from its first second on: its progress note says it.
+            # A run's progress note has these from its first second on.
             narrowed_by=(
                 *("task", "dataset", "dataset.name", "dataset.path", "cell", "layers", "budget"),
                 *("hidden_size", "seed", "epochs"),

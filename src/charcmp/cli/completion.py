@@ -1,7 +1,7 @@
 """`charcmp completion bash`: tab completion of commands, flags, keys, values, run ids and files.
 
-What the shell evaluates calls `charcmp completion query SHELL LINE` at each tab. No library fits:
-argcomplete and shtab complete argparse's command lines, and ours is key=value.
+The script that the shell evaluates calls `charcmp completion query SHELL LINE` at each tab. No
+library fits: argcomplete and shtab complete argparse's command lines, and ours have key=value.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def completion(args: list[str]) -> None:
-    """`charcmp completion`."""
+    """Runs `charcmp completion`."""
     match args:
         case [shell] if shell in SCRIPTS:
             print(SCRIPTS[shell], end="")
@@ -62,9 +62,9 @@ def completion(args: list[str]) -> None:
 
 
 def split_line(line: str) -> tuple[list[str], bool]:
-    """The words of a line up to the cursor, and whether the last one's quote is still open.
+    """Returns the words of a line up to the cursor, and whether the last one's quote is open.
 
-    The last word is empty where the line ends with a blank.
+    The last word is empty if the line ends with a blank.
     """
     for quote in ("", "'", '"'):
         try:
@@ -78,8 +78,11 @@ def split_line(line: str) -> tuple[list[str], bool]:
 
 
 def _as_inserted(shell: str, candidate: str, typed: str, is_quoted: bool) -> str:
-    """A candidate as the shell puts it into the line: bash wants it quoted, and without what of the
-    word lies before a character at which it breaks words."""
+    """Returns a candidate as the shell inserts it.
+
+    Bash breaks words at `=` and `:`, so it gets only what comes after the last of these; unless the
+    user has opened a quote, special characters are escaped.
+    """
     if shell != "bash":
         return candidate
     rest = candidate[max(typed.rfind("="), typed.rfind(":")) + 1 :]
@@ -87,7 +90,7 @@ def _as_inserted(shell: str, candidate: str, typed: str, is_quoted: bool) -> str
 
 
 def candidates(words: Sequence[str]) -> list[str]:
-    """What the last word can become, given those before it; the first is the program."""
+    """Returns what the last word can become, given those before it; the first is the program."""
     current = words[-1]
     if len(words) == 2 or words[1:-1] == ["help"]:
         return _starting(current, [*COMMANDS, *(["--help", "--version"] * (len(words) == 2))])
@@ -110,7 +113,7 @@ def candidates(words: Sequence[str]) -> list[str]:
 
 
 def _words_and_keys(command: Command, words: Sequence[str]) -> list[str]:
-    """What a new word can be: a key that the line does not have yet."""
+    """Returns what a new word can be: the keys that the line does not have yet, or subcommands."""
     given = _given(words)
     keys = {key.name: key for key in all_keys()}
     names = [key.name for key in command.keys] + list(command.narrowed_by)
@@ -129,13 +132,13 @@ def _fetched() -> list[str]:
 
 
 def _given(words: Iterable[str]) -> dict[str, str]:
-    """The keys that the line has already, with their values."""
+    """Returns the keys that the line has already, with their values."""
     parted = (word.partition("=") for word in words)
     return {key: value for key, equals, value in parted if equals}
 
 
 def _fits(key: Key, given: dict[str, str]) -> bool:
-    """Whether an option is one of the cell, or of the optimiser, that the line chooses."""
+    """Returns whether the line's choice of cell or optimiser has this option; yes without one."""
     group = key.name.partition(".")[0]
     chosen = given.get(group, "").split(",")
     return not key.owners or group not in given or any(choice in key.owners for choice in chosen)
@@ -150,7 +153,7 @@ def _of_flag(flag: Flag, current: str) -> list[str]:
 
 
 def _of_key(command: Command, name: str, current: str, words: Sequence[str]) -> list[str]:
-    """The values that a key can have."""
+    """Returns the values that a key can have."""
     given = _given(words)
     if name in PATH_KEYS:
         return _files(current)
@@ -170,7 +173,7 @@ def _choices(command: Command, name: str, words: Sequence[str]) -> tuple[str, ..
 
 
 def _one_more_of_list(current: str, choices: Iterable[str]) -> list[str]:
-    """`gru,ls` becomes `gru,lstm`: the last value of a list, with those before it."""
+    """Completes the last value of a list: `gru,ls` becomes `gru,lstm`."""
     before, comma, last = current.rpartition(",")
     values = before.split(",")
     return [before + comma + one for one in _starting(last, choices) if one not in values]
@@ -181,7 +184,7 @@ def _starting(current: str, words: Iterable[str]) -> list[str]:
 
 
 def _files(current: str) -> list[str]:
-    """The files and folders whose path begins so, folders with a slash at the end."""
+    """Returns the files and folders whose path begins with `current`, folders with a slash."""
     folder, slash, start = current.rpartition("/")
     try:
         entries = sorted(os.scandir(Path(folder + slash).expanduser()), key=lambda one: one.name)

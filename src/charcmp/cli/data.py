@@ -1,4 +1,4 @@
-"""`charcmp data`: the corpora, and how to get them."""
+"""`charcmp data`: lists, downloads and builds corpora."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from charcmp.files import is_there
 
 
 def data(args: list[str]) -> None:
-    """`charcmp data`."""
+    """Runs `charcmp data`."""
     with one_line_errors():
         match args:
             case []:

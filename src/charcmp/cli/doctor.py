@@ -1,4 +1,4 @@
-"""`charcmp doctor`: what this machine can do, and that its results are right."""
+"""`charcmp doctor`: shows what this machine can do, and checks that its results are right."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from charcmp.values import did_you_mean
 
 
 def doctor(args: list[str]) -> None:
-    """`charcmp doctor`."""
+    """Runs `charcmp doctor`."""
     line = read_line("doctor", args)
     with one_line_errors():
         given = _values(line.hydra)
@@ -27,7 +27,11 @@ def doctor(args: list[str]) -> None:
 
 
 def _values(words: Sequence[str]) -> dict[str, str]:
-    """The values of its keys, as words give them; UserError for a word that gives none."""
+    """Returns the value of each of its keys.
+
+    Raises:
+        UserError: for a word that is not the key=value of one of them.
+    """
     keys = {key.name: key for key in COMMANDS["doctor"].keys}
     given = {name: key.default for name, key in keys.items()}
     for word in words:
@@ -41,7 +45,7 @@ def _values(words: Sequence[str]) -> dict[str, str]:
 
 
 def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
-    """Whether the device passes all checks; what was found is printed, and kept for a GPU."""
+    """Runs and prints all checks; returns whether the device passes. Results of a GPU are kept."""
     import torch
 
     from charcmp.training import device as devices

@@ -12,7 +12,7 @@ from charcmp.config.keys import SECTIONS, Key, all_keys, default_of, other_defau
 NARROWEST, WIDEST = 60, 100  # columns
 LEFT = 30  # columns of a key or flag, before its meaning
 LONGEST = 52  # likewise of an example
-FEW_KEYS = 3  # that need no sections
+FEW_KEYS = 3  # at most so many are listed without sections
 
 FIRST_STEPS = (
     ("charcmp sweep experiment=demo", "a few minutes, on text that every Python has"),
@@ -22,7 +22,7 @@ FIRST_STEPS = (
 
 
 def overview() -> str:
-    """What fits a screen: every command in a line."""
+    """Returns the help that fits on one screen, with a line for each command."""
     lines = [
         "charcmp: which recurrent cell for a text, compared at equal parameter counts",
         "",
@@ -38,7 +38,7 @@ def overview() -> str:
 
 
 def command_help(command: Command) -> str:
-    """A command's forms, flags and keys."""
+    """Returns a command's help: what it is for, examples, flags and keys."""
     parts = [_paragraph(command.about), _examples(command.examples)]
     if command.all_flags:
         parts.append(_table("Flags", map(flag_columns, command.all_flags)))
@@ -81,7 +81,7 @@ def _key(key: Key) -> tuple[str, str]:
 
 
 def meaning(key: Key) -> str:
-    """What a key means, its choices, and which cells or optimisers have it."""
+    """Returns what a key means, its choices, and which cells or optimisers have it."""
     text = key.meaning
     if key.rule.choices:
         text = f"{' | '.join(key.rule.choices)}: {text}"
@@ -93,7 +93,7 @@ def meaning(key: Key) -> str:
 
 
 def owners_text(key: Key) -> str:
-    """`adam, adamw`, or `all but module` where that is shorter."""
+    """Returns which choices have a key: `adam, adamw`, or `all but module` if that is shorter."""
     group = next(one for one in all_keys() if one.name == key.name.partition(".")[0])
     others = [choice for choice in group.choices if choice not in key.owners]
     if len(others) < len(key.owners) / 2:
@@ -102,7 +102,7 @@ def owners_text(key: Key) -> str:
 
 
 def other_defaults_text(key: Key) -> str:
-    """`adagrad: 0.05; adam, adamw, sgd: 0.01`"""
+    """Returns a key's other defaults as text: `adagrad: 0.05; adam, adamw, sgd: 0.01`."""
     choices: dict[str, list[str]] = {}
     for choice, value in other_defaults_of(key):
         choices.setdefault(value, []).append(choice)
@@ -114,7 +114,7 @@ def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _row(left: str, right: str, columns: int = LEFT) -> str:
-    """Two columns; what is too long for the first has a line of its own."""
+    """Formats two columns; a left side too long for its column gets a line of its own."""
     if not right:
         return f"  {left}"
     indent = " " * columns

@@ -1,4 +1,4 @@
-"""A command's line: its own flags, Hydra's flags, and overrides in Hydra's grammar."""
+"""Reads a command's line: its own flags, Hydra's flags, and overrides in Hydra's grammar."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from charcmp.files import config_dir, is_there
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
-# Hydra's flags that make sense here. Of the others it is said that there are none such: they would
-# print what Hydra's plugins are, or run what is no command of ours.
+# Hydra's flags that make sense here. The others are refused like unknown flags: they would print
+# Hydra's plugins, or run something that is no command of ours.
 HYDRA_FLAGS = (
     *("--cfg", "-c", "--package", "-p", "--resolve", "--multirun", "-m"),
     *("--config-path", "--config-name", "--config-dir", "-cp", "-cn", "-cd"),
@@ -32,25 +32,25 @@ FLAGS_WITH_A_VALUE = (
 
 @dataclass(frozen=True)
 class Line:
-    """What was typed behind a command."""
+    """The words typed after a command."""
 
-    flags: frozenset[str]  # the command's own
-    options: dict[str, str]  # its own flags that have a value
-    hydra: list[str]  # the rest, as Hydra wants it: overrides, then its own flags
+    flags: frozenset[str]  # the command's own flags that take no value
+    options: dict[str, str]  # the command's own flags that take one, with their values
+    hydra: list[str]  # the rest, in Hydra's order: overrides, then Hydra's own flags
 
     @property
     def only_prints(self) -> bool:
-        """Whether Hydra is to print something, with nothing run."""
+        """Whether Hydra only prints the configuration, and nothing is run."""
         return any(word.split("=")[0] in ("--cfg", "-c") for word in self.hydra)
 
 
 def read_line(command: str, args: Sequence[str]) -> Line:
-    """Takes a line apart; one that nobody understands ends the program with one line.
+    """Takes a line apart; if it is not understood, ends the program with a one-line message.
 
     Args:
-        command: its name; its row in COMMANDS says which flags it has. One with a value is written
-            `--format csv` or `--format=csv`.
-        args: what follows it.
+        command: the command's name. Its row in COMMANDS says which flags it has; one with a value
+            is written `--format csv` or `--format=csv`.
+        args: the words that follow it.
     """
     known = {flag.name: flag for flag in COMMANDS[command].flags}
     given: set[str] = set()
@@ -94,8 +94,10 @@ def _unknown_flag(command: str, name: str) -> str:
 
 
 def _overrides_first(args: list[str]) -> list[str]:
-    """The line with its overrides, each as Hydra's grammar has it, in one piece, which its parser
-    wants, and Hydra's own flags with their values behind them."""
+    """Returns the line's overrides in Hydra's grammar, then Hydra's own flags with their values.
+
+    Hydra's parser wants all overrides in one piece.
+    """
     flags: list[str] = []
     overrides: list[str] = []
     for before, word in zip(["", *args], args, strict=False):
@@ -105,13 +107,16 @@ def _overrides_first(args: list[str]) -> list[str]:
 
 
 def is_flags_value(before: str, word: str) -> bool:
-    """Whether a word is the value of one of Hydra's flags, which stands before it."""
+    """Returns whether a word is the value of the Hydra flag before it."""
     return before in FLAGS_WITH_A_VALUE and "=" not in word
 
 
 def _as_one_override(arg: str) -> str:
-    """What only a sweep understands, in Hydra's terms; `gpus=0,1` is one value, not two, and to set
-    names that nobody has declared is to add them."""
+    """Returns a word as one override that Hydra understands.
+
+    `dropout=select` and the like become their values. `gpus=0,1` is quoted, since it is one value,
+    not two. Keys in a free-form mapping get a `+`, which adds names that nobody has declared.
+    """
     if arg in SELECT:
         return SELECT[arg]
     key, _, value = arg.partition("=")
@@ -121,7 +126,7 @@ def _as_one_override(arg: str) -> str:
 
 
 def run_hydra(args: Sequence[str]) -> None:
-    """Runs hydra.main: the training task, with --multirun the sweeper, or what only prints."""
+    """Runs hydra.main: the training task, the sweeper (with --multirun), or only printing."""
     import hydra
 
     from charcmp.cli.task import train_task
@@ -135,9 +140,9 @@ def run_hydra(args: Sequence[str]) -> None:
 
 
 def run_composed(line: Line, run: Callable[[Composer], None]) -> None:
-    """Runs a command on the configuration of its line, or lets Hydra print what it is asked for.
+    """Runs a command on the configuration of its line, or lets Hydra print what it was asked for.
 
-    A user's mistake ends the program with one line.
+    A user's mistake ends the program with a one-line message.
     """
     if line.only_prints:
         run_hydra(line.hydra)

@@ -1,4 +1,4 @@
-"""The console command: names a command and hands the rest of the line to it, whole."""
+"""The console script: finds the command and hands it the rest of the line unchanged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from charcmp.values import did_you_mean
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Runs the console script."""
     make_lasting(essential=sys.argv[1:2] not in (["train"], ["sweep"]))
     try:
         dispatch()
-    except KeyboardInterrupt:  # before a run or a sweep answers it by itself
+    except KeyboardInterrupt:  # came before a run or a sweep had its own handler
         sys.exit(EXIT_INTERRUPTED)
     finally:
-        sys.stdout.flush()  # a full disk is told of now: see charcmp.output
+        sys.stdout.flush()  # so that a full disk is reported: see charcmp.output
 
 
 def dispatch() -> None:
@@ -30,7 +30,7 @@ def dispatch() -> None:
     if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
     if command in ("sample", "score"):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them, without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them without a traceback
     if command == "--version":
         print(f"charcmp {__version__}")
     elif command in ("--help", "-h") or (command == "help" and not args):
@@ -45,7 +45,7 @@ def dispatch() -> None:
 
 
 def known_command(name: str) -> Command:
-    """The command of this name; the program ends with one line if there is none."""
+    """Returns the command of this name; if there is none, ends the program with a message."""
     if name in COMMANDS:
         return COMMANDS[name]
     meant = did_you_mean(name, list(COMMANDS)) or ";"

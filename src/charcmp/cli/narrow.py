@@ -1,4 +1,4 @@
-"""Overrides that narrow a status or a report: the runs that they name, whatever else they have."""
+"""Narrows a status or a report to the runs that the overrides of its line name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from charcmp.errors import UserError
 
 
 def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Config]:
-    """The axes that narrow a report or a status, and the configuration by the other overrides.
+    """Returns the axes that narrow a report or a status, and the configuration of the other keys.
 
-    What does neither is noted on stderr.
+    Prints a note on stderr for overrides that have no effect.
     """
     known = COMMANDS[command].narrowed_by
     axes: dict[str, set[str]] = {}
@@ -39,7 +39,7 @@ def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Confi
 
 
 def values_as_text(override: Override) -> list[str]:
-    """The values that an override gives to its key, without the quotes of Hydra's grammar."""
+    """Returns the values that an override gives to its key, without Hydra's quotes."""
     if override.is_sweep_override() and not override.is_discrete_sweep():
         raise UserError(f"{override.input_line}: must be a value, or a list of values as in 1,2")
     values = override.sweep_iterator() if override.is_sweep_override() else [override.value()]

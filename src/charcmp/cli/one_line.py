@@ -1,6 +1,6 @@
-"""What Hydra finds wrong with a command line, in one line and in this program's words.
+"""Reports what Hydra finds wrong with a command line, in one line and in this program's words.
 
-Hydra's own advice (`+key=value`, `--multirun`) leads nowhere here: no key can be added, and several
+Hydra's own advice (`+key=value`, `--multirun`) does not help here: no key can be added, and several
 values are for `charcmp sweep`.
 """
 
@@ -22,9 +22,9 @@ from charcmp.errors import EXIT_INTERRUPTED, Interrupted, UserError, exit_status
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
-# With it Hydra raises its errors, else it prints them and exits.
+# If it is set, Hydra raises its errors; else it prints them and exits.
 TRACEBACKS_VARIABLE = "HYDRA_FULL_ERROR"
-# What a line is that Hydra answers with a plain ValueError, and what its message begins with.
+# How the messages begin of the plain ValueErrors that Hydra raises for some wrong lines.
 PLAIN_ERRORS = (
     "Config group override must be",
     "Only one of --",
@@ -34,7 +34,8 @@ PLAIN_ERRORS = (
 
 @contextmanager
 def in_one_line() -> Iterator[None]:
-    """Ends the program with one line for Hydra's errors; with HYDRA_FULL_ERROR=1, a traceback."""
+    """Ends the program with one line for an error of Hydra's, or a traceback if the user set
+    HYDRA_FULL_ERROR=1."""
     if TRACEBACKS_VARIABLE in os.environ:
         yield
         return
@@ -61,7 +62,7 @@ def _parser_error(self: argparse.ArgumentParser, message: str) -> NoReturn:
 
 
 def explain(error: CompactHydraException) -> str:
-    """One line for what Hydra says in several."""
+    """Returns one line for what Hydra says in several."""
     lines = str(error).splitlines()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -89,7 +90,7 @@ def explain(error: CompactHydraException) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """A user's mistake ends the program with one line; ours keeps its traceback."""
+    """Ends the program with one line for a user's mistake; other errors keep their traceback."""
     try:
         yield
     except UserError as error:

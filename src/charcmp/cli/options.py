@@ -1,7 +1,7 @@
-"""The keys of `charcmp sample` and `charcmp score`: key=value as everywhere, but values as typed.
+"""The keys of `charcmp sample` and `charcmp score`: key=value, with the values taken as typed.
 
-These commands configure no run, so Hydra has no part in them, and no value needs its quoting: a
-prime may hold commas, brackets and `=`.
+These commands configure no run, so they do without Hydra, and values need no quoting for its
+grammar: a prime may contain commas, brackets and `=`.
 """
 
 from __future__ import annotations
@@ -84,16 +84,16 @@ class ScoreOptions:
 
 
 def parse(args: list[str], options: type[Options]) -> Options:
-    """The options that arguments give; an argument that is not key=value is the file to score.
+    """Returns the options in the arguments; one that is not key=value is the file to score.
 
     Raises:
-        UserError: for an unknown key, or a value that it cannot have.
+        UserError: for an unknown key, one given twice, or a value that it cannot have.
     """
     types = get_type_hints(options)
     given: dict[str, Any] = {}
     for arg in args:
         key, equals, text = arg.partition("=")
-        if not (equals and re.fullmatch(r"[a-z_]+", key)):  # not even a key: a file
+        if not (equals and re.fullmatch(r"[a-z_]+", key)):  # it does not look like a key: a file
             key, text = "file", arg
         if key not in types:
             command = options.__name__.removesuffix("Options").lower()
@@ -106,7 +106,7 @@ def parse(args: list[str], options: type[Options]) -> Options:
 
 
 def _convert(key: str, text: str, to: Any) -> Any:
-    """A value as typed; UserError if it is of another type."""
+    """Converts a value as typed; raises UserError if it is not of this type."""
     if to in (str, str | None):
         return None if to is not str and text == "null" else text
     if to is bool:

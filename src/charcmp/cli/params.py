@@ -1,4 +1,4 @@
-"""`charcmp params`: the solver's table, nothing trained."""
+"""`charcmp params`: prints hidden sizes and parameter counts, and trains nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from charcmp.sweeping.grid import make_grid
 
 
 def params(args: list[str]) -> None:
-    """`charcmp params`."""
+    """Runs `charcmp params`."""
     line = read_line("params", args)
     run_composed(line, lambda composer: print_params(composer, "--json" in line.flags))
 
@@ -28,7 +28,7 @@ def print_params(composer: Composer, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for config in make_grid(composer).configs():
         row = size_row(config)
-        if row not in rows:  # seeds do not matter here
+        if row not in rows:  # runs that differ in seed, say, have the same row
             rows.append(row)
     if as_json:
         print(json.dumps(rows, indent=2))
@@ -39,7 +39,7 @@ def print_params(composer: Composer, as_json: bool) -> None:
 
 
 def _printed(row: dict[str, Any]) -> dict[str, Any]:
-    """A row with the short headings that fit 80 columns."""
+    """Returns a row with short headings that fit into 80 columns."""
     return {
         "dataset": row["dataset"],
         **({} if row["task"] == "lm" else {"task": row["task"]}),
@@ -53,7 +53,7 @@ def _printed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _targets(rows: list[dict[str, Any]]) -> list[str]:
-    """`wp: 50k = 44,823 parameters`, for each corpus and its named budgets."""
+    """Returns a line for each corpus on its named budgets: `wp: 50k = 44,823 parameters`."""
     targets: dict[str, dict[str, int]] = {}
     for row in rows:
         if row["budget"] in BUDGETS:
@@ -66,7 +66,7 @@ def _targets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def size_row(config: Config) -> dict[str, Any]:
-    """The size that a configuration leads to, and how far it is off the budget."""
+    """Returns the size that a configuration leads to, and how far it is off the budget."""
     name, num_symbols = _vocabulary(config)
     size = resolve_size(config, num_symbols)
     count = size.shape.num_params
@@ -84,7 +84,10 @@ def size_row(config: Config) -> dict[str, Any]:
 
 
 def _vocabulary(config: Config) -> tuple[str | None, int]:
-    """A corpus's name and number of symbols: known of the paper's even where they are not here."""
+    """Returns a corpus's name and number of symbols.
+
+    For the paper's corpora these are known even if their files are not here.
+    """
     dataset = config.dataset
     if is_fetched(dataset) and not dataset.path and not find(str(dataset.name), config.data_dir):
         assert dataset.num_symbols is not None

@@ -1,4 +1,4 @@
-"""`charcmp recommend my.txt`: which model to take for a text, within minutes."""
+"""`charcmp recommend my.txt`: finds out within minutes which model to take for a text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from charcmp.files import is_there
 
 
 def recommend(args: list[str]) -> None:
-    """`charcmp recommend`."""
+    """Runs `charcmp recommend`."""
     overrides, minutes = [], RACE_MINUTES
     for before, arg in zip(["", *args], args, strict=False):
         key, equals, value = arg.partition("=")

@@ -1,4 +1,4 @@
-"""`charcmp report`: of everything in the results folder, or of the part that overrides name."""
+"""`charcmp report`: reports on all runs of the results folder, or on those that overrides name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charcmp.report.formats import FORMATS
 
 
 def report(args: list[str]) -> None:
-    """`charcmp report`."""
+    """Runs `charcmp report`."""
     line = read_line("report", args)
     run_composed(line, lambda composer: make(composer, line))
 

@@ -1,4 +1,4 @@
-"""`charcmp sample`: text from a trained run."""
+"""`charcmp sample`: generates text from a trained run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from charcmp.errors import UserError
 
 
 def sample(args: list[str]) -> None:
-    """`charcmp sample`."""
+    """Runs `charcmp sample`."""
     from charcmp.cli.options import SampleOptions, parse
 
     with one_line_errors():

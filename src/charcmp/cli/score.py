@@ -1,4 +1,4 @@
-"""`charcmp score`: what a trained run thinks of a text."""
+"""`charcmp score`: computes the loss of a text under a trained run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 from charcmp.cli.one_line import one_line_errors
 
-SCORE_TOLERANCE = 0.01  # nats; another device or precision changes less
+SCORE_TOLERANCE = 0.01  # nats; another device or precision changes a loss by less
 
 
 def score(args: list[str]) -> None:
-    """`charcmp score`."""
+    """Runs `charcmp score`."""
     from charcmp.cli.options import ScoreOptions, parse
 
     with one_line_errors():

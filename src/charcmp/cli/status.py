@@ -1,4 +1,4 @@
-"""`charcmp status`: what every run of a results folder is doing, once or again and again."""
+"""`charcmp status`: shows what every run of a results folder is doing, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ from charcmp.runs.status import STATES, RunStatus, run_status
 WATCH_SECONDS = 2.0
 MAX_REASON = 80  # characters
 UNLIMITED = 1_000_000  # columns
-# Between two runs of a sweep nothing runs while a process starts: on a busy machine or a slow disk
-# not for seconds. With no run left to start, it is over.
+# After so long without a running run, --watch takes the sweep to be over. On a busy machine or a
+# slow disk it can take many seconds until the process of the next run has started. The shorter time
+# applies when no run is left to start.
 QUIET_SECONDS, QUIET_SECONDS_AT_THE_END = 120.0, 5.0
 
 
 def status(args: list[str]) -> None:
-    """`charcmp status`: of everything in the results folder, or of the part that overrides name."""
+    """Runs `charcmp status`, for all runs of the results folder or those that overrides name."""
     line = read_line("status", args)
     run_composed(line, lambda composer: show(composer, line))
 
@@ -43,11 +44,7 @@ def show(composer: Composer, line: Line) -> None:
 
 
 class Runs:
-    """The runs of a results folder, or some of them, looked at once or again and again.
-
-    Raises:
-        UserError: at a look, if there is no run, or none of those that are asked for.
-    """
+    """The runs of a results folder, or some of them, to be looked at once or repeatedly."""
 
     def __init__(
         self, results_dir: str, lease_seconds: float, filters: Filters | None = None
@@ -55,10 +52,15 @@ class Runs:
         self.path = runs_dir(results_dir)
         self.filters = filters
         self.lease_seconds = lease_seconds
-        self.folders: dict[str, RunFolder] = {}  # kept: a lease shows its age to who keeps looking
+        # Kept from look to look: the age of a lease is only known by watching it.
+        self.folders: dict[str, RunFolder] = {}
 
     def look(self) -> list[RunStatus]:
-        """The state of every run, the unfinished first."""
+        """Returns the state of every run, in the order of STATES.
+
+        Raises:
+            UserError: if there is no run, or none of those that were asked for.
+        """
         for path in run_folders(self.path):
             self.folders.setdefault(path.name, RunFolder(path, self.lease_seconds))
         if not self.folders:
@@ -74,7 +76,7 @@ class Runs:
 def print_status(
     results_dir: str, lease_seconds: float, as_json: bool, filters: Filters | None = None
 ) -> None:
-    """Prints a line per run that is admitted, the best of each row, and how much is left."""
+    """Prints a line for each run that matches, the best of each row, and the time that is left."""
     runs = Runs(results_dir, lease_seconds, filters).look()
     print(json.dumps([asdict(run) for run in runs], indent=2) if as_json else overview(runs))
 
@@ -85,8 +87,11 @@ def watch_status(
     as_json: bool = False,
     filters: Filters | None = None,
 ) -> None:
-    """Shows the status until nothing has been running for some seconds: a table that renews itself
-    in a terminal, elsewhere a line for each run whose state has changed; as JSON, such a line."""
+    """Shows the status until nothing has been running for a while.
+
+    In a terminal this is a table that is redrawn; elsewhere, and as JSON, a line for each run whose
+    state has changed.
+    """
     folder = Runs(results_dir, lease_seconds, filters)
     is_table = sys.stdout.isatty() and not as_json
     shown: dict[str, str] = {}
@@ -111,7 +116,7 @@ def watch_status(
 
 
 def overview(runs: Sequence[RunStatus]) -> str:
-    """The whole status as text."""
+    """Returns the whole status as text."""
     counts = Counter(run.state for run in runs)
     lines = [
         *(f"{run.run_id}: {run.reason[:MAX_REASON]}" for run in runs if run.reason),
@@ -124,14 +129,17 @@ def overview(runs: Sequence[RunStatus]) -> str:
     if counts["running"] and len(known) == len(left):
         seconds = sum(known) / counts["running"]
         lines.append(f"about {duration(seconds)} left, {counts['running']} at once")
-    # A pipe has no width: what reads it wants a line for each run.
+    # A pipe has no width, and its reader wants one line for each run.
     width = shutil.get_terminal_size((UNLIMITED, 0)).columns
     wrapped = [textwrap.fill(line, width, break_on_hyphens=False) for line in lines]
     return "\n".join([_table(runs, width), *wrapped])
 
 
 def _table(runs: Sequence[RunStatus], width: int) -> str:
-    """A line for each run, without columns that would be empty; two where it has no room."""
+    """Returns a table of the runs, without columns that would be empty.
+
+    If it is too wide, each run gets two lines instead.
+    """
     rows = [_printed(run) for run in runs]
     for column in [key for key in rows[0] if not any(row[key] for row in rows)]:
         for row in rows:
@@ -149,10 +157,10 @@ def _table(runs: Sequence[RunStatus], width: int) -> str:
 
 
 def _best_of_rows(runs: Sequence[RunStatus]) -> list[str]:
-    """For each row of the tables, the model with the lowest validation loss so far."""
+    """Returns a line for each row of the tables: its best model by validation loss so far."""
     best: dict[tuple[str, ...], tuple[float, RunStatus]] = {}
     for run in runs:
-        what = "fill-in" if run.task == "fill" else ""  # notes of earlier commits have none
+        what = "fill-in" if run.task == "fill" else ""  # notes of earlier commits have no task
         row = (str(run.dataset), str(run.budget), what)
         val = run.val_nats_per_char
         if val is not None and run.dataset is not None:

@@ -1,16 +1,16 @@
-"""`charcmp sweep`: a grid of runs, by Hydra's sweeper; or what it would be, by --dry-run."""
+"""`charcmp sweep`: trains a grid of runs by Hydra's sweeper, or lists them with --dry-run."""
 
 from __future__ import annotations
 
 from charcmp.cli.line import read_line, run_composed, run_hydra
 from charcmp.config.compose import Composer
 
-# To Hydra's sweeper they go as its own keys: hydra_plugins/charcmp/sweeper.py.
+# These flags are passed to Hydra's sweeper as keys of its own: hydra_plugins/charcmp/sweeper.py.
 SWEEPER_FLAGS = {"--retry-failed": "retry_failed", "--fail-fast": "fail_fast"}
 
 
 def sweep(args: list[str]) -> None:
-    """`charcmp sweep`."""
+    """Runs `charcmp sweep`."""
     line = read_line("sweep", args)
     if line.only_prints:
         run_hydra(line.hydra)

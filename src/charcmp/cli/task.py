@@ -1,4 +1,4 @@
-"""The task that Hydra runs: one training, from the configuration that Hydra composed."""
+"""The task that Hydra runs: trains one run with the configuration that Hydra has composed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 from charcmp.training.stop import StopRequest
 
-# Launchers other than ours start a task by unpickling it: its module registers what it needs.
+# Launchers other than ours unpickle the task in a new process, so this module registers the schemas
+# that the task needs.
 register_schemas()
 
 
 def train_task(cfg: DictConfig) -> None:
-    """`charcmp train`, or a job of a sweep on another launcher than ours, which reports exceptions
-    and takes an exit for a crash."""
+    """Trains the run of `charcmp train`, or a job of a sweep on a launcher other than ours.
+
+    Such a launcher reports exceptions and takes an exit for a crash, so a job does not exit.
+    """
     should_stop = StopRequest()
     is_launchers = HydraConfig.get().mode == RunMode.MULTIRUN
     with nullcontext() if is_launchers else one_line_errors():

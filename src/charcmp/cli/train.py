@@ -1,4 +1,4 @@
-"""`charcmp train`: one run."""
+"""`charcmp train`: trains one run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from charcmp.output import fail
 
 
 def train(args: list[str]) -> None:
-    """`charcmp train`."""
+    """Runs `charcmp train`."""
     for several in SELECT.keys() & set(args):
         fail(f"{several} is several runs: charcmp sweep {several} ...")
     run_hydra(read_line("train", args).hydra)

@@ -1,4 +1,4 @@
-"""Configurations from override lines: by Hydra once, then quickly for every point of a grid.
+"""Composes configurations from overrides: once by Hydra, then quickly for every point of a grid.
 
 `charcmp params`, `status` and `report` compose here, without hydra.main and Hydra's plugins.
 """
@@ -31,22 +31,22 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, flag_override
 from charcmp.config.schema import register_schemas
 from charcmp.files import config_dir
 
-VERSION_BASE = "1.3"  # of Hydra's behaviour
-SCHEMAS = "structured://"  # what register_schemas has registered
+VERSION_BASE = "1.3"  # the Hydra version whose behaviour we rely on
+SCHEMAS = "structured://"  # where Hydra finds what register_schemas has registered
 
 
 class Composer:
     """The configuration of a command line, and those of the points of its grid.
 
-    Hydra takes 90 ms for a configuration, nearly all of it to find and merge the files that the
-    choices name (cell=gru, experiment=paper). The points of a grid share few choices and differ in
-    values. So Hydra composes each set of choices once, and each point's values are set on a copy of
-    that, by the function with which Hydra itself sets them: with its checks and its messages.
+    Hydra takes 90 ms to compose a configuration, nearly all of it to find and merge the files that
+    the choices name (cell=gru, experiment=paper). The points of a grid share a few choices and
+    differ in their values. So Hydra composes each set of choices once; each point then gets a copy,
+    on which Hydra's own function sets the values, with Hydra's checks and messages.
 
     Args:
-        loader: Hydra's, with the folders that it searches.
-        line: the command line, composed: keys with one value are set, those with several are left
-            for the points.
+        loader: Hydra's loader, which knows the folders to search.
+        line: the composed command line: keys with one value are set, those with several values are
+            left for the points.
     """
 
     def __init__(self, loader: ConfigLoader, line: DictConfig) -> None:
@@ -69,10 +69,10 @@ class Composer:
         return self._parser.parse_overrides(list(overrides))
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """The configuration that Hydra composes from single overrides, without the node `hydra`.
+        """Composes one point's configuration as Hydra would, without the node `hydra`.
 
         Raises:
-            HydraException: where Hydra does, with its messages.
+            HydraException: where Hydra raises one, with its message.
         """
         read = [self._read(override) for override in overrides]
         parsed = [override for override, _ in read]
@@ -84,7 +84,10 @@ class Composer:
         return cfg
 
     def _read_once(self, line: str) -> tuple[Override, bool]:
-        """An override, and whether it chooses files (or is for Hydra, which needs it by then)."""
+        """Parses an override; tells whether Hydra needs it when it loads files.
+
+        It does if the override chooses files (cell=gru) or is meant for Hydra itself.
+        """
         (override,) = self.parse([line])
         is_group = self._repository.group_exists(override.key_or_group)
         is_choice = is_group and not isinstance(override.value(), dict)
@@ -93,12 +96,12 @@ class Composer:
     def _load_once(self, choices: tuple[str, ...]) -> DictConfig:
         cfg = self.loader.load_sweep_config(self.line, list(choices))
         with flag_override(cfg, "struct", False):
-            del cfg["hydra"]  # half of what there is to copy, and no part of a run
+            del cfg["hydra"]  # half of the nodes to copy, and not part of a run
         return cfg
 
 
 def _lines(overrides: ListConfig) -> list[str]:
-    """Overrides as typed: a `${x}` in one is the override's, not to be resolved here."""
+    """Returns the overrides as typed: a `${x}` in one is left for the override to resolve."""
     lines = OmegaConf.to_container(overrides, resolve=False)
     assert isinstance(lines, list)
     return lines
@@ -113,26 +116,26 @@ def compose_line(
     """Composes a command line as hydra.main does with --multirun.
 
     Args:
-        overrides: as Hydra's grammar has them.
+        overrides: in Hydra's grammar.
         config_path: folder of the configuration; None: charcmp's own.
-        config_name: of the file in it.
+        config_name: name of the file in it.
         extra_path: another folder to search.
 
     Raises:
-        HydraException: where Hydra does, with its messages.
+        HydraException: where Hydra raises one, with its message.
     """
     register_schemas()
     version.setbase(VERSION_BASE)
     setup_globals()
-    # What reads configuration files, of Hydra's plugins. To look for all of them would import
-    # those of other packages as well, Ray's and our own.
+    # Register only those of Hydra's plugins that read configuration files. Searching for all
+    # plugins would also import those of other packages, such as Ray's, and our own.
     for source in (FileConfigSource, ImportlibResourcesConfigSource, StructuredConfigSource):
         SourcesRegistry.instance().register(source)
     main = config_path or str(config_dir())
 
     def composed(search_path: ConfigSearchPath) -> Composer:
         if extra_path is not None:
-            schemas = SearchPathQuery(provider="schema")  # they come last
+            schemas = SearchPathQuery(provider="schema")  # insert before the schemas, which go last
             search_path.prepend("command-line", f"file://{extra_path}", schemas)
         loader = ConfigLoaderImpl(search_path)
         line = loader.load_configuration(config_name, list(overrides), RunMode.MULTIRUN)
@@ -146,4 +149,5 @@ def compose_line(
     except MissingConfigException as error:
         if not (error.missing_cfg_file or "").startswith("hydra/"):
             raise
-    return composed(create_config_search_path(main))  # with all plugins: it may be one of theirs
+    # Try again with all plugins loaded: the missing file may belong to one of them.
+    return composed(create_config_search_path(main))

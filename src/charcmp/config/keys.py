@@ -1,7 +1,7 @@
 """Every key that a command line can set, as help, tab completion and docs/options.md show it.
 
-Read from where the keys are declared: the dataclasses of the schema, the rows of the cells and the
-optimisers, the files of conf/.
+They are read from where the keys are declared: the dataclasses of the schema, the registries of
+cells and optimisers, and the files of conf/.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ EXPERIMENT = "a grid and its training, from conf/experiment"
 
 @dataclass(frozen=True)
 class Key:
-    """A key, and what a user can know of it without running anything."""
+    """A key, and what a user can learn about it without running anything."""
 
     name: str
-    default: str  # as one types it; empty where there is none, or a file has it (see default_of)
+    default: str  # as typed; empty if there is none or a file sets it (see default_of)
     meaning: str
     rule: Rule = ANY
-    owners: tuple[str, ...] = ()  # of cell.x: the cells that have it; of optimizer.x likewise
-    other_defaults: tuple[tuple[str, str], ...] = ()  # of owners whose default is another
+    owners: tuple[str, ...] = ()  # for cell.x, the cells that have it; for optimizer.x likewise
+    other_defaults: tuple[tuple[str, str], ...] = ()  # (owner, its default) where that differs
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -51,7 +51,7 @@ class Key:
 
 @cache
 def all_keys() -> tuple[Key, ...]:
-    """The keys of a run's configuration and of its groups, in the order of the schema."""
+    """Returns the keys of a run's configuration and of its groups, in the order of the schema."""
     return tuple(_all_keys())
 
 
@@ -71,7 +71,7 @@ def _all_keys() -> Iterator[Key]:
 
 
 def keys_of(schema: Any, prefix: str = "") -> list[Key]:
-    """The options of a dataclass that say what they mean."""
+    """Returns a dataclass's options that declare a meaning."""
     return [
         Key(prefix + f.name, as_typed(_default(f)), f.metadata["meaning"], f.metadata["rule"])
         for f in fields(schema)
@@ -80,7 +80,7 @@ def keys_of(schema: Any, prefix: str = "") -> list[Key]:
 
 
 def _keys_of_group(group: str, schemas: dict[str, Any]) -> Iterator[Key]:
-    """The options of a group's choices, each once, with the choices that have it."""
+    """Yields each option of a group's choices once, with the choices that have it."""
     found: dict[str, dict[str, Key]] = {}
     for choice, schema in schemas.items():
         for key in keys_of(schema, f"{group}."):
@@ -100,13 +100,13 @@ def _keys_of_group(group: str, schemas: dict[str, Any]) -> Iterator[Key]:
 
 
 def _rule_of_cells(option: str, cells: Iterable[str]) -> Rule:
-    """Of an option whose values depend on the cell: all that some cell can have."""
+    """Returns the rule of an option whose values depend on the cell: all that any cell allows."""
     choices = {choice: None for cell in cells for choice in cell_rules(cell)[option].choices}
     return Rule(any_value, "as the cell has", tuple(choices))
 
 
 def choices_of(group: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
-    """What `group=` can choose: the registered cells, and files of conf/ or of further folders."""
+    """Returns what `group=` can choose: registered cells, files of conf/ and of further folders."""
     found = set(cell_options()) if group == "cell" else set()
     for folder in (config_dir(), *map(Path, folders)):
         found |= {file.stem for file in (folder / group).glob("*.yaml")}
@@ -114,13 +114,16 @@ def choices_of(group: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
 
 
 def default_of(key: Key) -> str:
-    """A key's default, that of a group from conf/config.yaml."""
+    """Returns a key's default; a group's is read from conf/config.yaml."""
     groups = [entry for entry in _yaml("", "config")["defaults"] if isinstance(entry, dict)]
     return key.default or next((one[key.name] for one in groups if key.name in one), "")
 
 
 def other_defaults_of(key: Key) -> tuple[tuple[str, str], ...]:
-    """The choices of its group with another default: those of texts from conf/dataset."""
+    """Returns the choices of the key's group that have another default, and that default.
+
+    Those of texts are read from conf/dataset.
+    """
     group, _, option = key.name.partition(".")
     if group != "dataset" or key.default in ("", "null", "{}"):
         return key.other_defaults
@@ -142,7 +145,7 @@ def _default(f: Field[Any]) -> Any:
 
 
 def as_typed(value: Any) -> str:
-    """A value as one writes it on a command line."""
+    """Returns a value as written on a command line."""
     if value == MISSING:
         return ""
     if isinstance(value, list):

@@ -1,5 +1,8 @@
-"""Paths on a command line, taken as typed: Hydra's grammar has a meaning for commas, brackets,
-equals signs, quotes and blanks, and none for letters beyond ASCII."""
+"""Paths on a command line, taken as typed.
+
+Hydra's grammar gives commas, brackets, equals signs, quotes and spaces a meaning of their own and
+has no letters beyond ASCII, so paths with any of them have to be quoted.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ PATH_KEYS = ("dataset.path", "data_dir", "results_dir")
 PATH = re.compile(
     rf"(?P<key>\+{{0,2}}(?P<name>{'|'.join(map(re.escape, PATH_KEYS))}))=(?P<value>.+)", re.S
 )
-PLAIN = re.compile(r"(?!\.?\d)[A-Za-z_./][A-Za-z0-9_./-]*")  # Hydra reads it as it is
-NO_TEXT = ("null", "true", "false", "nan", "inf")  # ... but not these
+PLAIN = re.compile(r"(?!\.?\d)[A-Za-z_./][A-Za-z0-9_./-]*")  # Hydra reads these as plain text ...
+NO_TEXT = ("null", "true", "false", "nan", "inf")  # ... except for these
 QUOTED = re.compile(r"'.*'|\".*\"", re.S)
 SWEEP = re.compile(r"(choice|glob|range|shuffle|sort)\(.*\)", re.S)
 
 
 def literal_path(arg: str) -> str:
-    """An override in Hydra's grammar that names the same path as the given one, as typed.
+    """Rewrites a path's override in Hydra's grammar so that it names the path as typed.
 
-    Hydra's own forms keep their meaning where there is no file of that name: a quoted value,
+    Hydra's own forms keep their meaning unless a file has that name: a quoted value,
     `choice(a.txt,b.txt)`, `null`, `${...}`, and for dataset.path several files, `a.txt,b.txt`.
     """
     if not (override := PATH.fullmatch(arg)):
@@ -29,7 +32,7 @@ def literal_path(arg: str) -> str:
     is_there = os.path.lexists(value)
     if not is_there and (QUOTED.fullmatch(value) or SWEEP.fullmatch(value) or value == "null"):
         return arg
-    if value.startswith("~/") and not is_there:  # no shell puts a home folder there
+    if value.startswith("~/") and not is_there:  # shells do not expand ~ after key=
         value = str(Path(value).expanduser())
     files = value.split(",")
     if override["name"] == "dataset.path" and not is_there and any(map(os.path.isfile, files)):
@@ -44,12 +47,12 @@ def _in_hydras_grammar(path: str, is_there: bool = True) -> str:
 
 
 def unescaped(text: str) -> str:
-    """A text in which `quoted` has kept `${x}` from being resolved, as it was."""
+    """Undoes the escapes with which `quoted` keeps `${x}` from being resolved."""
     return re.sub(r"(?<!\\)(\\*)\1\\\$\{", r"\1${", text)
 
 
 def quoted(text: str, interpolate: bool = False) -> str:
-    """A text as Hydra's grammar quotes it; `${x}` in it stands for itself unless told otherwise."""
+    """Quotes a text in Hydra's grammar; `${x}` in it is literal unless `interpolate` is set."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if not interpolate:

@@ -1,8 +1,8 @@
-"""The optimisers, a class each: its torch.optim class, its options, their defaults and rules.
+"""The optimisers, one class each: its torch.optim class, its options, their defaults and rules.
 
-A new optimiser is its class here, with its name in OPTIMIZERS, and conf/optimizer/NAME.yaml. A
-run's identity leaves out what stands at its default, so a default may move only together with
-PROTOCOL_VERSION.
+To add an optimiser, write its class here, add its name to OPTIMIZERS and write
+conf/optimizer/NAME.yaml. A run's identity leaves out every option at its default, so a default may
+change only together with PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def epsilon(default: float) -> Any:
 
 @dataclass
 class OptimizerConfig:
-    """What all optimisers have: a rate and its schedule."""
+    """The options that all optimisers share: a rate and its schedule."""
 
-    torch_name: ClassVar[str]  # of the class in torch.optim
-    # Whether its step can be part of a CUDA graph: whether torch.optim's class has `capturable`.
+    torch_name: ClassVar[str]  # name of the class in torch.optim
+    # Whether its step can be part of a CUDA graph, that is, torch.optim's class has `capturable`.
     capturable: ClassVar[bool] = False
 
     name: str = MISSING
@@ -64,12 +64,12 @@ class OptimizerConfig:
     warmup_updates: int = option(0, "with rate_per=update, in place of warmup_epochs", NOT_NEGATIVE)
 
     def torch_options(self) -> dict[str, Any]:
-        """The optimiser's own options, by the keywords of its torch.optim class."""
+        """Returns the optimiser's own options, which are keywords of its torch.optim class."""
         shared = {f.name for f in fields(OptimizerConfig)}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in shared}
 
     def problem(self) -> str | None:
-        """What of the options cannot go together; None if they can."""
+        """Says which options exclude each other; returns None if none do."""
         return None
 
 

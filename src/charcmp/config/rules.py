@@ -1,4 +1,4 @@
-"""Which values a run can have, and which of its options change nothing beside the others."""
+"""Which values a run's keys may have, and which options have no effect given the others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from charcmp.values import ANY, did_you_mean
 
 
 def typed(cfg: DictConfig) -> Config:
-    """The configuration as dataclasses, checked; Hydra's own node is dropped.
+    """Checks a configuration and returns it as dataclasses, without Hydra's own node.
 
     Raises:
-        UserError: for a key that is not in the schema, or a value no run can have.
+        UserError: if a key is not in the schema or missing, or no run can have a value.
     """
     if "hydra" in cfg:
         cfg = copy.copy(cfg)
@@ -39,13 +39,13 @@ def typed(cfg: DictConfig) -> Config:
 
 
 def not_resolved(error: OmegaConfBaseException) -> str:
-    """One line for a value whose `${name}` leads nowhere, or to a value of another type."""
+    """Returns a line on a value whose `${name}` names nothing, or a value of another type."""
     key = f"{error.full_key}: " if error.full_key else ""
     return key + str(error).splitlines()[0]
 
 
 def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
-    """Hydra lets `+new=1` and `~old` through; here exactly the schema's keys must be given."""
+    """Requires exactly the schema's keys: Hydra lets `+new=1` and `~old` through."""
     given = {str(key) for key in cfg if not OmegaConf.is_missing(cfg, key)}
     known = {f.name for f in fields(schema)}
     if unknown := given - known:
@@ -61,7 +61,7 @@ def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
 
 
 def unknown_key(key: str) -> str:
-    """The message for an unknown key."""
+    """Returns the message for an unknown key."""
     part, _, option = key.rpartition(".")
     known = [one.name for one in all_keys()]
     if part in ("cell", "dataset", "optimizer") and key in known:
@@ -71,7 +71,7 @@ def unknown_key(key: str) -> str:
 
 
 def check(config: Config) -> None:
-    """UserError for the first value that no run can have."""
+    """Raises UserError for the first value that no run can have."""
     check_cell(config.cell)
     optimizer = config.optimizer
     require(
@@ -125,7 +125,7 @@ def check(config: Config) -> None:
 
 
 def without_effect(config: Config) -> list[str]:
-    """A line for each option away from its default that changes nothing beside the others."""
+    """Returns a line for each option that was changed from its default but has no effect."""
     optimizer, epochs = config.optimizer, config.epochs
     lines = []
     if config.task == "lm" and config.fill_context is not None:

@@ -1,7 +1,7 @@
 """The typed configuration: every key a user can set, its type, its default.
 
 The defaults of the scientific keys are the paper's protocol. A run's identity (spec.py) leaves out
-what stands at its default here, so a default may move only together with PROTOCOL_VERSION.
+every key at its default, so a default may change only together with PROTOCOL_VERSION.
 """
 
 from __future__ import annotations
@@ -33,31 +33,32 @@ from charcmp.values import (
 )
 
 PROTOCOL_VERSION = 1
-# 2: a language model's validation and test text of `contiguous` is scored whole, each stretch after
-# some text that is read but not scored (corpus.WARM_UP_CHARS). 1 dropped what filled no chunk of
-# every stream and began each stream from a zero state, as the paper's layout does to this day.
+# Version 2, for language models on `contiguous`: every character of the validation and test text is
+# scored, and each stream first reads some text that is not scored (corpus.WARM_UP_CHARS). Version 1
+# dropped the characters that did not fill a chunk of every stream, and scored each stream from a
+# zero state; `columns`, the paper's layout, still does.
 CONTIGUOUS_PROTOCOL_VERSION = 2
 
 
 def protocol_version(layout: str, task: str) -> int:
-    """The version of how such runs are trained and scored, part of their identity."""
+    """Returns the version of how such runs are trained and scored, part of their identity."""
     is_new = layout == "contiguous" and task == "lm"
     return CONTIGUOUS_PROTOCOL_VERSION if is_new else PROTOCOL_VERSION
 
 
 MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
-# Generators take no more bits than these: beyond, other seeds give the same numbers.
+# Generators use only these 32 bits: larger seeds would repeat the numbers of smaller ones.
 SEED = Rule(lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)")
-# Whether it is a budget, the solver knows.
+# The solver checks whether a value is a budget.
 BUDGET = Rule(any_value, "a name, or a number of parameters such as 60k", tuple(BUDGETS))
 
-# Whether a machine has it, torch knows.
+# torch checks whether the machine has the device.
 DEVICE = Rule(any_value, "auto, cpu, cuda, or one GPU such as cuda:1", ("auto", "cpu", "cuda"))
 
 
 @dataclass(kw_only=True)
 class Config:
-    # The science: part of a run's identity.
+    # What is trained and how: part of a run's identity.
     task: str = option(
         "lm", "predict the next byte (lm), or each byte from both sides of it", one_of(NUM_STACKS)
     )
@@ -129,7 +130,7 @@ class Config:
         "of the factors in matrix products; tf32 needs an NVIDIA GPU",
         one_of(("float32", "tf32"), "; the paper's is float32"),
     )
-    # How and where: not part of it.
+    # How and where it is computed: not part of the identity.
     device: str = option("auto", "where to train; cuda:1 is the second GPU", DEVICE)
     threads: int | None = option(
         None,
@@ -171,23 +172,24 @@ class Config:
     progress: bool = option(True, "show a progress bar, or without a terminal a line every 30 s")
 
 
-# Keys of Config that say how and where a run is computed, not what it is. A key that is not listed
-# is part of the identity: forgetting one here costs a rerun, never a wrong merge.
+# Keys of Config that are not part of a run's identity: they say how and where it is computed, or
+# something else identifies it. Forgetting one here costs a rerun; it never merges different runs.
 NOT_SCIENTIFIC = {
     *("device", "threads", "jobs", "jobs_per_gpu", "gpus", "results_dir", "data_dir", "progress"),
     *("checkpoint_seconds", "hang_seconds", "lease_seconds"),
-    *("budget", "hidden_size"),  # identified by the hidden size that they lead to
-    *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),  # by the corpus's sha256
+    *("budget", "hidden_size"),  # identity() has the hidden size that they lead to
+    # identity() has the corpus's sha256.
+    *("dataset.name", "dataset.source", "dataset.path", "dataset.url"),
     *("dataset.num_chars", "dataset.num_symbols", "dataset.stand_ins"),
 }
 
 
 @dataclass
 class SweeperConfig:
-    """Of Hydra's sweeper; an experiment's grid stands here."""
+    """The options of Hydra's sweeper; holds an experiment's grid."""
 
     _target_: str = "hydra_plugins.charcmp.sweeper.GridSweeper"
-    params: dict[str, str] = field(default_factory=dict)  # axes of the grid that stand by default
+    params: dict[str, str] = field(default_factory=dict)  # axis -> values, unless the user sets it
     variants: dict[str, list[str]] = field(default_factory=dict)  # name -> overrides of the axes
     retry_failed: bool = False  # charcmp sweep --retry-failed
     fail_fast: bool = False
@@ -195,19 +197,19 @@ class SweeperConfig:
 
 @dataclass
 class LauncherConfig:
-    """Of Hydra's launcher."""
+    """The options of Hydra's launcher."""
 
     _target_: str = "hydra_plugins.charcmp.launcher.ProcessLauncher"
 
 
-@cache  # a command asks for it more than once, and Hydra copies each of them: 60 ms
+@cache  # commands call it more than once, and Hydra copies every schema each time: 60 ms
 def register_schemas() -> None:
-    """Makes the dataclasses known to Hydra; the YAML files in conf/ name them as their base.
+    """Registers the dataclasses with Hydra; the YAML files in conf/ name them as their base.
 
-    The choices of `cell=` come from the registry, and so do the bases of a cell/NAME.yaml of
-    one's own: `defaults: [/schema/cell@_here_: lstm]`, `name: lstm`, `forget_bias: 1.0`.
+    The choices of `cell=` come from the registry. So do the bases that a user's own cell/NAME.yaml
+    may name: `defaults: [/schema/cell@_here_: lstm]`, `name: lstm`, `forget_bias: 1.0`.
     """
-    from hydra.core.config_store import ConfigStore  # slow to import, and help needs none of it
+    from hydra.core.config_store import ConfigStore  # slow to import, and --help does not need it
 
     store = ConfigStore.instance()
     store.store(name="charcmp_schema", node=Config)
@@ -222,18 +224,18 @@ def register_schemas() -> None:
 
 
 def _schema_name(options: type[CellConfig]) -> str:
-    """CascadedGateConfig as the YAML files name it: `/schema/cell@_here_: cascaded_gate`."""
+    """Returns a class's name in YAML files: CascadedGateConfig is `cascaded_gate`."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", options.__name__.removesuffix("Config"))
     return words.lower()
 
 
 def flatten(config: Any) -> dict[str, Any]:
-    """{'optimizer.lr': 0.002, ...} of a configuration dataclass."""
+    """Returns a configuration dataclass as {'optimizer.lr': 0.002, ...}."""
     return {key: value for key, value, _ in flat_fields(config)}
 
 
 def flat_fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Field[Any]]]:
-    """Key, value and field of every option of a configuration dataclass."""
+    """Yields the key, value and field of every option of a configuration dataclass."""
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):

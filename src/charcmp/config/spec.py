@@ -1,4 +1,4 @@
-"""What one run is: a configuration and a corpus, the hidden size they lead to, and their id."""
+"""What defines a run: its configuration, its corpus, the hidden size they lead to, and its id."""
 
 from __future__ import annotations
 
@@ -46,14 +46,15 @@ WARN_DEVIATION_PERCENT = 2.0
 
 @dataclass(frozen=True, eq=False)
 class RunSpec:
-    """One model of a grid, fully resolved."""
+    """One run of a grid, fully resolved."""
 
     config: Config
     corpus: Corpus
     shape: Shape
-    target_params: int  # num_params itself where a hidden size was asked for, not a budget
-    budget: str  # its name where it has one, else the target as digits
-    chosen_sizes: str | None = None  # a note on batch and steps where the text is short for 100
+    # With hidden_size=: the parameters of the named budget that has this size, else num_params.
+    target_params: int
+    budget: str  # its name if it has one, else the target in digits
+    chosen_sizes: str | None = None  # a note on batch and steps if the text is too short for 100
 
     @property
     def hidden_size(self) -> int:
@@ -65,7 +66,7 @@ class RunSpec:
 
     @cached_property
     def cell_identity(self) -> dict[str, Any]:
-        """`cell.name`, which of `cell=module` is the class's, and the options."""
+        """`cell.name` (with `cell=module` the class's name) and the cell's options."""
         return cell_identity(self.config.cell, self.corpus.num_symbols, self.hidden_size)
 
     @property
@@ -88,35 +89,35 @@ class RunSpec:
 
     @property
     def train_batch_size(self) -> int:
-        """Streams of a training update."""
+        """Streams that a training update reads."""
         return self.config.train_batch_size or self.batch_size
 
     @property
     def train_unroll_steps(self) -> int:
-        """Steps of a training update."""
+        """Steps that a training update unrolls."""
         return self.config.train_unroll_steps or self.unroll_steps
 
     @cached_property
     def updates_per_epoch(self) -> int:
-        """Training updates of an epoch."""
+        """Training updates per epoch."""
         return self.config.updates_per_epoch or _num_updates(self.config, self.corpus)
 
     @property
     def right_context(self) -> int | None:
-        """Of a fill-in model: bytes that it reads beyond a chunk's right edge; else None."""
+        """Bytes that a fill-in model reads beyond a chunk's edge; None for a language model."""
         config = self.config
         return None if config.task == "lm" else config.fill_context or self.unroll_steps
 
     @property
     def text_name(self) -> str:
-        """What files and folders call the text."""
+        """The text's name in the names of files and folders."""
         return self.config.dataset.name or safe_name(self.corpus.name)
 
     @property
     def run_id(self) -> str:
         """`wp-lstm-2x84-130k-s0-1f3a9c2e`: a readable prefix and a hash of the identity.
 
-        `wp-fill-lstm-...` where the task is not that of a language model.
+        `wp-fill-lstm-...` for a fill-in model.
         """
         config = self.config
         parts = (
@@ -131,7 +132,7 @@ class RunSpec:
         return "-".join(parts)
 
     def row(self) -> dict[str, Any]:
-        """Which row of which table the run counts in, and as what."""
+        """Returns which table and row the run belongs to, and as which entry and seed."""
         config = self.config
         return {
             "dataset": self.corpus.name,
@@ -144,9 +145,9 @@ class RunSpec:
         }
 
     def identity(self) -> dict[str, Any]:
-        """The scientific configuration, without what stands at its default, and the corpus.
+        """Returns what can change the run's numbers: the corpus and the keys not at their default.
 
-        An option added later, at its default, leaves the ids of today's runs as they are.
+        A key added later, at its default, so leaves the ids of today's runs unchanged.
         """
         config = self.config
         defaults = _defaults(config)
@@ -157,10 +158,10 @@ class RunSpec:
             if key not in NOT_SCIENTIFIC and value != defaults.get(key, ...)
         }
         if config.init != "uniform":
-            identity.pop("init_range", None)  # it changes nothing: not another run
+            identity.pop("init_range", None)  # has no effect, so it is the same run
         identity.pop("fill_context", None)
         if self.right_context is not None:
-            identity["fill_context"] = self.right_context  # however it came about
+            identity["fill_context"] = self.right_context  # the same if given or by default
         return identity | {
             "protocol_version": protocol_version(config.dataset.layout, config.task),
             "corpus_sha256": self.corpus.sha256,
@@ -174,12 +175,13 @@ class RunSpec:
 
 
 def _defaults(config: Config) -> dict[str, Any]:
-    """What an identity may leave out: a key at the default that this cell and optimiser give it."""
+    """Returns what an identity leaves out: the keys' defaults with this cell and optimiser."""
     cell, optimizer = type(config.cell)(), type(config.optimizer)()
     return flatten(Config(cell=cell, optimizer=optimizer)) | {
-        # Every other name stays in, so leaving out the defaults of each optimiser keeps ids apart.
+        # Other optimisers' names stay in identities, so their ids differ though defaults are left
+        # out.
         "optimizer.name": "rmsprop",
-        "batch_size": PAPER_SIZE,  # however they came about
+        "batch_size": PAPER_SIZE,  # whether given, or chosen because it was null
         "unroll_steps": PAPER_SIZE,
     }
 
@@ -188,19 +190,19 @@ def resolve(config: Config) -> RunSpec:
     """Loads the corpus and solves for the hidden size.
 
     Raises:
-        UserError: if the corpus cannot be had, no hidden size meets the budget, or the names are
-            too long.
+        UserError: if the corpus cannot be loaded, no hidden size meets the budget, or the text's
+            name makes the run id too long.
     """
     return resolve_with(config, load_corpus(config.dataset, config.data_dir))
 
 
 def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
-    """`resolve` for a corpus that is at hand."""
+    """Does what `resolve` does, for a corpus that is already loaded."""
     config, chosen = _with_sizes(config, corpus)
     if config.updates_per_epoch is not None and config.updates_per_epoch >= _num_updates(
         config, corpus
     ):
-        config = replace(config, updates_per_epoch=None)  # all of the text: the same run
+        config = replace(config, updates_per_epoch=None)  # the whole text, so it is the same run
     size = resolve_size(config, corpus.num_symbols)
     spec = RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
     if len(spec.run_id) > MAX_RUN_ID:
@@ -212,12 +214,12 @@ def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
 
 
 def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
-    """The configuration with numbers for batch and steps, and a note on them where it takes one."""
+    """Fills in batch and steps; returns a note too if the text is too short for the usual ones."""
     given = config.batch_size, config.unroll_steps
     if config.dataset.layout == "columns" or config.task == "fill":
         batch, steps = (size or PAPER_SIZE for size in given)
         config = replace(config, batch_size=batch, unroll_steps=steps)
-        if config.train_batch_size == batch:  # however it came about, the same run
+        if config.train_batch_size == batch:  # its default, so it is the same run
             config = replace(config, train_batch_size=None)
         if config.train_unroll_steps == steps:
             config = replace(config, train_unroll_steps=None)
@@ -236,7 +238,7 @@ def _with_sizes(config: Config, corpus: Corpus) -> tuple[Config, str | None]:
 
 
 def _num_updates(config: Config, corpus: Corpus) -> int:
-    """Updates of an epoch of all the training text."""
+    """Returns the updates of an epoch that reads all the training text."""
     batch, steps = config.batch_size or PAPER_SIZE, config.unroll_steps or PAPER_SIZE
     dataset = config.dataset
     num_chars = num_train_chars(corpus.num_chars, dataset.layout, dataset.split, batch, steps)
@@ -251,7 +253,7 @@ class Size:
 
 
 def resolve_size(config: Config, num_symbols: int) -> Size:
-    """The model that a configuration asks for, by budget or by hidden size."""
+    """Returns the size of the model that a configuration asks for, by budget or by hidden size."""
     shape = Shape(config.cell, config.layers, config.hidden_size or 1, num_symbols, config.task)
     if config.hidden_size is not None:
         label = budget_label(shape)
@@ -263,7 +265,7 @@ def resolve_size(config: Config, num_symbols: int) -> Size:
 
 
 def split_of(spec: RunSpec) -> Splits:
-    """The run's corpus, cut into training, validation and test text.
+    """Cuts the run's corpus into training, validation and test text.
 
     Raises:
         UserError: if it is too short for that.
@@ -282,14 +284,17 @@ def split_of(spec: RunSpec) -> Splits:
 
 
 def warnings(spec: RunSpec) -> list[str]:
-    """What a user should know before a run: options without effect, a budget that is missed."""
+    """Returns notes to the user before a run: options without effect, a missed budget and so on."""
     missed = deviation_warning(spec)
     notes = (spec.chosen_sizes, _left_out(spec), missed, _how_called(spec))
     return [*without_effect(spec.config), *filter(None, notes)]
 
 
 def _how_called(spec: RunSpec) -> str | None:
-    """How a class of anyone's is called, which a trial may have found."""
+    """Returns a line that says how the class of cell=module is called, if there is one.
+
+    A trial call may have found that out.
+    """
     if not isinstance(cell := spec.config.cell, ModuleConfig):
         return None
     kind, states = (spec.cell_identity[f"cell.{key}"] for key in ("kind", "states"))
@@ -297,7 +302,7 @@ def _how_called(spec: RunSpec) -> str | None:
 
 
 def _left_out(spec: RunSpec) -> str | None:
-    """A note where more than one percent of the training text fills no whole chunk."""
+    """Returns a note if more than one percent of the training text fills no whole chunk."""
     dataset, num_chars = spec.config.dataset, spec.corpus.num_chars
     share = training_part(num_chars, dataset.split)
     used = num_train_chars(
@@ -312,7 +317,7 @@ def _left_out(spec: RunSpec) -> str | None:
 
 
 def deviation_warning(spec: RunSpec) -> str | None:
-    """A line for a budget that the solver misses by more than two percent."""
+    """Returns a line if the model misses its budget by more than two percent."""
     if math.fabs(spec.deviation_percent) <= WARN_DEVIATION_PERCENT:
         return None
     return (

@@ -16,12 +16,12 @@ from charcmp.models.fill_in import NOTHING
 class Chunks:
     """Streams on the device, cut for truncated back-propagation: x and y, uint8 (K, T, B).
 
-    For a fill-in model x is longer, see windows.
+    For a fill-in model x is longer and int16; see `windows`.
     """
 
     x_KTB: Tensor
     y_KTB: Tensor
-    warm_up: int = 0  # as those of Streams
+    warm_up: int = 0  # this and num_scored as in Streams
     num_scored: int | None = None
 
     def __len__(self) -> int:
@@ -29,20 +29,20 @@ class Chunks:
 
     @property
     def num_chars(self) -> int:
-        """Characters that count."""
+        """Characters that are scored."""
         return self.y_KTB.numel() if self.num_scored is None else self.num_scored
 
     def first(self, num_chunks: int) -> Chunks:
-        """The beginning of every stream alone."""
+        """Returns only the first chunks of every stream."""
         return replace(self, x_KTB=self.x_KTB[:num_chunks], y_KTB=self.y_KTB[:num_chunks])
 
     def scored(self, nll_KTB: Tensor) -> Tensor:
-        """What counts of a number for each character, (num_chars,), stream after stream."""
+        """Returns the values of the scored characters, (num_chars,), stream after stream."""
         nll_BC = nll_KTB.permute(2, 0, 1).flatten(1)
         return nll_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
     def __getitem__(self, chunk: Tensor) -> tuple[Tensor, Tensor]:
-        """x and y, int64 (T, B), of the chunk whose number is in a tensor (1) on the device."""
+        """Returns x and y, int64 (T, B), of a chunk; its number is a tensor (1) on the device."""
         x_1TB, y_1TB = (part.index_select(0, chunk) for part in (self.x_KTB, self.y_KTB))
         return x_1TB[0].long(), y_1TB[0].long()
 
@@ -50,9 +50,9 @@ class Chunks:
 def to_chunks(
     streams: Streams, unroll_steps: int, device: torch.device, right_context: int | None = None
 ) -> Chunks:
-    """Lays streams out so that each chunk is one contiguous copy.
+    """Cuts streams into chunks that are each contiguous in memory.
 
-    `right_context` is that of a fill-in model, None for a language model.
+    `right_context` is a fill-in model's; None for a language model.
     """
 
     def cut(streams_BC: Tensor) -> Tensor:
@@ -69,7 +69,7 @@ def to_chunks(
 
 
 def windows(streams: Streams, unroll_steps: int, right_context: int) -> Tensor:
-    """What a FillModel reads of each chunk, int16 (K, W, B): see its `forward`."""
+    """Returns what a FillModel reads for each chunk, int16 (K, W, B); see its `forward`."""
     assert 1 <= right_context <= unroll_steps
     text_BC = np.concatenate([streams.x_BC[:, :1], streams.y_BC], axis=1).astype(np.int16)
     beyond_BR = np.full((len(text_BC), right_context), NOTHING, dtype=np.int16)

@@ -1,4 +1,4 @@
-"""A corpus as symbols, and its split into the streams that a model trains and is judged on.
+"""A corpus as symbols, and its split into the streams that a model is trained and tested on.
 
 Shape suffixes: N characters, B streams (the batch), C columns, T steps of a chunk.
 """
@@ -21,11 +21,11 @@ from charcmp.errors import UserError
 Symbols = NDArray[np.uint8]
 Value = TypeVar("Value", bound=np.generic)
 
-PAPER_SIZE = 100  # of the batch, and of an unrolled chunk
-MIN_UPDATES = 20  # an epoch; where the paper's sizes would leave fewer, they shrink
-MIN_CHARS = 1000  # of a contiguous text; a tenth of it is the test text
-# Read before what is scored. Without a context a model's loss is far above its level for some 80
-# characters (LOG.md, "War and Peace, 130k, seed 0").
+PAPER_SIZE = 100  # streams of a batch, and steps of a chunk
+MIN_UPDATES = 20  # per epoch; where the paper's sizes would leave fewer, they shrink
+MIN_CHARS = 1000  # of a contiguous text; by default a tenth of it is test text
+# Read before the scored characters. Without context, a model's loss is far above its usual level
+# for some 80 characters (LOG.md, "War and Peace, 130k, seed 0").
 WARM_UP_CHARS = 200
 
 
@@ -37,7 +37,7 @@ class Corpus:
     symbols_N: Symbols
     vocabulary: bytes
     sha256: str
-    note: str | None = None  # what a reader of the results must know: a stand-in, another sha256
+    note: str | None = None  # what a reader of the results must know: it is a stand-in
 
     @property
     def num_chars(self) -> int:
@@ -48,7 +48,7 @@ class Corpus:
         return len(self.vocabulary)
 
     def record(self) -> dict[str, Any]:
-        """What is stored of the corpus beside each run."""
+        """Returns what is stored about the corpus with each run."""
         return {
             "name": self.name,
             "num_chars": self.num_chars,
@@ -68,7 +68,7 @@ def corpus_from_bytes(name: str, text: bytes, note: str | None = None) -> Corpus
         raise UserError(f"{name}: the file is empty")
     bytes_N = np.frombuffer(text, dtype=np.uint8)
     present = np.zeros(256, dtype=bool)
-    present[bytes_N] = True  # not bincount, which makes eight bytes of each
+    present[bytes_N] = True  # not bincount, which converts each byte to an int64
     if present.sum() < 2:
         raise UserError(f"{name}: a single distinct byte; there is nothing to predict")
     index_of_byte = (np.cumsum(present) - 1).astype(np.uint8)
@@ -88,24 +88,24 @@ class Streams:
     x_BC: Symbols
     y_BC: Symbols
     warm_up: int = 0  # columns at the beginning that are read, but not scored
-    num_scored: int | None = None  # of the other characters, stream after stream; None: all
+    num_scored: int | None = None  # of the remaining ones, taken stream after stream; None: all
 
     @property
     def num_chars(self) -> int:
-        """Characters that count."""
+        """Characters that are scored."""
         return self.x_BC.size if self.num_scored is None else self.num_scored
 
     def num_chunks(self, unroll_steps: int) -> int:
         return self.x_BC.shape[1] // unroll_steps
 
     def scored(self, values_BC: NDArray[Value]) -> NDArray[Value]:
-        """What counts of a value for each character of y, (num_chars,), stream after stream."""
+        """Returns the values of the scored characters of y, (num_chars,), stream after stream."""
         return values_BC[:, self.warm_up :].flatten()[: self.num_chars]
 
     def in_streams(self, num_streams: int) -> Streams:
-        """The same text as fewer, longer streams; their number is a divisor of what it was.
+        """Returns the same text as fewer, longer streams; `num_streams` must divide their number.
 
-        Streams that lie far apart in the text (`columns`) then follow each other at a seam.
+        Streams that lie far apart in the text (`columns`) are then joined at a seam.
         """
         x, y = (part.reshape(num_streams, -1) for part in (self.x_BC, self.y_BC))
         return Streams(x, y, self.warm_up, self.num_scored)
@@ -118,7 +118,7 @@ class Splits:
     test: Streams
 
     def num_chunks(self, unroll_steps: int) -> int:
-        """Of the shortest part."""
+        """Returns the number of chunks in each stream of the shortest part."""
         parts = (self.train, self.val, self.test)
         return min(part.num_chunks(unroll_steps) for part in parts)
 
@@ -132,7 +132,7 @@ def split_corpus(
     min_chunks: int = 1,
     scored_whole: bool = False,
 ) -> Splits:
-    """Cuts a corpus into train, validation and test text.
+    """Cuts a corpus into training, validation and test text.
 
     Args:
         layout: "columns", the paper's: the text as `batch_size` streams, each cut into chunks of
@@ -141,13 +141,13 @@ def split_corpus(
             of the text, each then laid out as streams.
         percent: of train, validation and test; chunks (or characters) are floored, test is the
             rest.
-        min_chunks: that every stream of every part must have: 2 for a fill-in model, which reads on
-            beyond the edge of every chunk but the last.
-        scored_whole: of "contiguous": every character of validation and test text is scored, after
-            a warm-up (see `_to_score`). Otherwise they are cut like training text.
+        min_chunks: how many every stream of every part must have: 2 for a fill-in model, which
+            reads beyond the edge of every chunk but the last.
+        scored_whole: for "contiguous": score every character of validation and test text, after a
+            warm-up (see `_to_score`). Otherwise they are cut like training text.
 
     Raises:
-        UserError: if a part would be shorter than that.
+        UserError: if a part would be shorter than that, or a text scored whole than MIN_CHARS.
     """
     shares = [Fraction(str(part)) / 100 for part in percent]
     is_contiguous = layout == "contiguous"
@@ -169,7 +169,7 @@ def split_corpus(
 
 
 def _shifted(symbols_N: Symbols, start: int, length: int) -> Symbols:
-    """The character that follows each of [start, start + length); after the last, the first."""
+    """Returns the character after each of [start, start + length); after the last, the first."""
     stop = start + length + 1
     if stop <= len(symbols_N):
         return symbols_N[start + 1 : stop]
@@ -179,7 +179,7 @@ def _shifted(symbols_N: Symbols, start: int, length: int) -> Symbols:
 def num_train_chars(
     num_chars: int, layout: str, percent: list[float], batch_size: int, unroll_steps: int
 ) -> int:
-    """Characters that `split_corpus` gives to training, of a corpus of `num_chars`."""
+    """Returns how many characters of a corpus of `num_chars` `split_corpus` gives to training."""
     chunk = batch_size * unroll_steps
     if layout == "columns":
         return training_part(num_chars // chunk, percent) * chunk
@@ -187,7 +187,7 @@ def num_train_chars(
 
 
 def training_part(whole: int, percent: list[float]) -> int:
-    """Of so many characters or chunks, those for training."""
+    """Returns how many of `whole` characters or chunks are for training."""
     return int(whole * Fraction(str(percent[0])) / 100)
 
 
@@ -234,12 +234,12 @@ def _contiguous(
 def _to_score(
     symbols_N: Symbols, start: int, stop: int, batch_size: int, unroll_steps: int
 ) -> Streams:
-    """The characters [start, stop), each scored once, in up to `batch_size` streams.
+    """Lays out the characters [start, stop), each scored once, in up to `batch_size` streams.
 
-    A stream begins with the text that stands before it, at least WARM_UP_CHARS that are read but
-    not scored: a model that starts from a zero state has found into the text when it counts. For
-    the first stream that is the end of the part before. The last stream may be shorter than the
-    others; what fills it up is read after all that counts in it.
+    Each stream begins with at least WARM_UP_CHARS of the text before it. They are read but not
+    scored, so that a model that starts from a zero state has settled when scoring begins. For the
+    first stream they are the end of the preceding part. The last stream may have fewer characters
+    to score than the others; it is padded after the last of them.
     """
     num_scored = stop - start
     num_streams = max(1, min(batch_size, num_scored // WARM_UP_CHARS))
@@ -248,6 +248,7 @@ def _to_score(
     num_columns = -(-(WARM_UP_CHARS + length) // unroll_steps) * unroll_steps
     warm_up = num_columns - length
     first_B1 = start - warm_up + length * np.arange(num_streams)[:, np.newaxis]
+    # Beyond either end the outermost character is repeated.
     places_BC = (first_B1 + np.arange(num_columns)).clip(0, stop - 1)
     y_BC = symbols_N[(places_BC + 1) % len(symbols_N)]
     return Streams(symbols_N[places_BC], y_BC, warm_up, num_scored)
@@ -260,9 +261,10 @@ def fitting_sizes(
     most_streams: int = PAPER_SIZE,
     most_steps: int = PAPER_SIZE,
 ) -> tuple[int, int]:
-    """Batch size and steps for so much contiguous text: those given, else the most or fewer.
+    """Returns the batch size and the unroll steps for so much contiguous text.
 
-    As many as leave MIN_UPDATES updates an epoch; first the batch shrinks, then the steps.
+    Sizes that are given stay. The others are at most `most_streams` and `most_steps`, and shrink
+    until an epoch has MIN_UPDATES updates: first the batch, then the steps.
     """
     steps = unroll_steps or most_steps
     if batch_size is None:

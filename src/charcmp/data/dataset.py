@@ -1,6 +1,6 @@
-"""What a user can say of a text: where it is, how it is laid out and split; the built-in ones.
+"""A dataset's options: where its text is, how it is laid out and split; and the built-in datasets.
 
-A new dataset is its file in conf/dataset.
+To add a dataset, add a file to conf/dataset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SPLIT = Rule(
     "three positive percentages that sum to 100",
 )
 MAX_NAME = 80  # characters
-EARLIER_SOURCES = {"paper": "download"}  # as configurations of earlier commits have them
+EARLIER_SOURCES = {"paper": "download"}  # their names in configurations of earlier commits
 
 
 @dataclass
@@ -52,8 +52,8 @@ class DatasetConfig:
 
 @cache
 def builtin_datasets() -> dict[str, DatasetConfig]:
-    """The datasets of conf/dataset that name a text of their own, by the name of their file."""
-    import yaml  # help and completion need none of it
+    """Returns the datasets of conf/dataset by file name, without those for a user's own text."""
+    import yaml  # here, since most of help and completion needs no YAML
 
     datasets = {}
     for file in sorted((config_dir() / "dataset").glob("*.yaml")):
@@ -65,17 +65,17 @@ def builtin_datasets() -> dict[str, DatasetConfig]:
 
 
 def is_fetched(dataset: DatasetConfig) -> bool:
-    """Whether the text is one to download, checked by its length and number of symbols."""
+    """Returns whether the text is downloaded, and so checked by its length and its symbols."""
     return dataset.source == "download"
 
 
 def file_title(path: str | Path) -> str:
-    """What a user's text is called in tables: its file's stem, but for what no terminal shows."""
+    """Returns a user's text's name in tables: its file's stem, unprintable characters replaced."""
     title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
                     for char in Path(path).stem)  # fmt: skip
     return title[:MAX_NAME].strip() or "text"
 
 
 def safe_name(stem: str) -> str:
-    """A text's name as it may stand in a run id and in the name of a folder."""
+    """Returns a text's name in a form that run ids and folder names may contain."""
     return re.sub(r"[^A-Za-z0-9_.]+", "-", stem).strip("-.")[:40] or "text"

@@ -1,4 +1,4 @@
-"""Where corpora come from: downloaded, found in a folder, a file of one's own, or Python itself."""
+"""Where corpora come from: a download, a folder, a file of the user's, or Python itself."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
 DOWNLOAD_TIMEOUT_SECONDS = 20
 BUILT_BY = "charcmp data build-lk"
-# A character takes some six bytes of memory: the file, its symbols, and inputs and targets twice,
-# in the order of the text and on the device. Below 2^31, so that 32-bit positions reach everywhere.
+# A character takes about six bytes of memory: one in the file, one as a symbol, and inputs and
+# targets twice, in the order of the text and on the device. The limit is below 2^31, so that a
+# position fits in 32 bits.
 MAX_TEXT_BYTES = 2_000_000_000
 MEMORY_PER_CHAR = 8
 MAX_RECORD_BYTES = 1 << 16  # of lk.json
@@ -32,7 +33,7 @@ def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
     """Finds, fetches or builds the text of a dataset and encodes it.
 
     Raises:
-        UserError: if it cannot be had, or is not what the dataset says it is.
+        UserError: if it cannot be found or read, or is not what the dataset says it is.
     """
     if dataset.path and "\0" in dataset.path:
         raise UserError(f"dataset.path={dataset.path!r}: no file can have this name")
@@ -72,31 +73,31 @@ def _load(
 
 
 def read_file(path: Path) -> bytes:
-    """A text; UserError if it cannot be had, or is larger than this machine can train on."""
+    """Reads a text; UserError if it cannot, or if the text is too large for this machine."""
     return read_text(path, max_text_bytes())
 
 
 def max_text_bytes() -> int:
-    """The largest text that this machine has memory for, MAX_TEXT_BYTES at most."""
+    """Returns the size of the largest text that this machine can train on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(MAX_TEXT_BYTES, memory // MEMORY_PER_CHAR)
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: the user's cache folder."""
+    """Returns the folder for downloads, in the user's cache."""
     import pooch
 
     return Path(pooch.os_cache("charcmp"))
 
 
 def data_folders(data_dir: str | None = None) -> list[Path]:
-    """Where corpora are looked for: data_dir= or $CHARCMP_DATA where given, then the cache."""
+    """Lists where corpora are looked for: data_dir= or $CHARCMP_DATA if given, then the cache."""
     named = data_dir or os.environ.get(DATA_VARIABLE)
     return [*([Path(named)] if named else []), cache_dir()]
 
 
 def find(name: str, data_dir: str | None = None) -> Path | None:
-    """The corpus's file, if it is on this machine."""
+    """Returns the corpus's file; None if it is not on this machine."""
     for folder in data_folders(data_dir):
         file = folder / f"{name}.txt"
         if is_there(file):
@@ -105,7 +106,7 @@ def find(name: str, data_dir: str | None = None) -> Path | None:
 
 
 def find_or_fetch(name: str, data_dir: str | None, url: str | None) -> Path:
-    """The corpus's file, downloaded into the cache folder if it is not here yet."""
+    """Returns the corpus's file, downloading it into the cache folder if it is not here yet."""
     if (file := find(name, data_dir)) is not None:
         return file
     if url is None:
@@ -114,7 +115,7 @@ def find_or_fetch(name: str, data_dir: str | None, url: str | None) -> Path:
 
 
 def fetch(name: str, url: str) -> Path:
-    """Downloads with a progress bar; nothing half-finished is ever left under the final name."""
+    """Downloads a corpus with a progress bar; an unfinished file never has the final name."""
     import logging
 
     import pooch
@@ -151,10 +152,10 @@ def judge(
     file) is accepted too.
 
     Returns:
-        What a reader must know about it, or None.
+        What a reader of the results must know about the text, or None.
 
     Raises:
-        UserError: if it is neither. A bad file in the cache is set aside, to be fetched anew.
+        UserError: if it is neither. A bad file in the cache is set aside, so it is fetched again.
     """
     sha256 = hashlib.sha256(text).hexdigest()
     if sha256 in stand_ins:
@@ -171,7 +172,7 @@ def judge(
         return None
     advice = "get it again, or use it as dataset=text dataset.path=..."
     if cache_dir() in file.parents:
-        with contextlib.suppress(OSError):  # a cache that may not be written
+        with contextlib.suppress(OSError):  # if the cache may not be written
             file.replace(file.with_suffix(".txt.bad"))
             advice = "set aside; the next command fetches it again"
     raise UserError(
@@ -181,7 +182,7 @@ def judge(
 
 
 def built_note(record_file: Path, sha256: str) -> str | None:
-    """What `charcmp data build-lk` recorded of the text with this sha256; None if it did not."""
+    """Returns the note that `charcmp data build-lk` left on the text with this sha256, if any."""
     try:
         record = json.loads(read_text(record_file, MAX_RECORD_BYTES))
     except (UserError, ValueError, RecursionError):
@@ -193,7 +194,7 @@ def built_note(record_file: Path, sha256: str) -> str | None:
 
 
 def shuffled_sources(root: Path, patterns: tuple[str, ...], seed: int = 0) -> list[Path]:
-    """Files below `root` that match: sorted by relative path, shuffled, always the same way."""
+    """Returns the files below `root` that match, shuffled; only names and seed decide the order."""
     files = sorted(
         {file for pattern in patterns for file in root.rglob(pattern) if file.is_file()},
         key=lambda file: file.relative_to(root).as_posix(),
@@ -203,14 +204,14 @@ def shuffled_sources(root: Path, patterns: tuple[str, ...], seed: int = 0) -> li
 
 
 def pydocs() -> bytes:
-    """The prose of Python's own language reference, as `help()` shows it."""
+    """Returns the prose of Python's own language reference, as `help()` shows it."""
     from pydoc_data.topics import topics
 
     return "\n".join(topics[key] for key in sorted(topics)).encode()
 
 
 def pysrc() -> bytes:
-    """Python's standard library, files in a fixed shuffled order, its first 2 million bytes."""
+    """Returns the first 2 million bytes of Python's standard library, files in a shuffled order."""
     root = Path(sysconfig.get_paths()["stdlib"])
     skipped = {
         "site-packages",
@@ -235,10 +236,10 @@ def pysrc() -> bytes:
 def build_lk(tree: Path, folder: Path) -> Path:
     """Makes lk.txt by the paper's recipe: all *.c and *.h of a Linux tree's kernel/, shuffled.
 
-    Writes lk.txt and, beside it, lk.json that says what it is.
+    Writes lk.txt and, beside it, lk.json, which says what it is. Returns the path of lk.txt.
 
     Raises:
-        UserError: if `tree` is not a kernel tree or `folder` cannot be written.
+        UserError: if `tree` is not a kernel tree or cannot be read, or `folder` cannot be written.
     """
     root = tree / "kernel"
     if not is_there(root, stat.S_ISDIR):

@@ -1,4 +1,4 @@
-"""Nats per character of a text under a trained run.
+"""Scores texts with a trained run: nats per character.
 
 Shape suffixes: N characters, T steps.
 """
@@ -23,22 +23,22 @@ from charcmp.inference.trained import TrainedRun
 if TYPE_CHECKING:
     from charcmp.models.language_model import CharModel
 
-BLOCK_BYTES = 1 << 18  # of a file, held at once
-STEPS = 1000  # run through the model at once
+BLOCK_BYTES = 1 << 18  # bytes of a file held in memory at a time
+STEPS = 1000  # characters per call of the model
 
 
 def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[str, Any]:
     """Scores a file of any length as one stream from a zero state, in bounded memory.
 
-    Its first byte, which nothing predicts, does not count. A fill-in model predicts the others from
-    both sides, in chunks and with right context as in its training.
+    The first byte, which nothing predicts, does not count. A fill-in model predicts the others from
+    both sides, with chunks and right context as in its training.
 
     Args:
         skip_unknown: leave out, and count, bytes that the run's corpus does not have.
 
     Raises:
-        UserError: if the file cannot be read or holds nothing to predict, or for bytes that the
-            run's corpus does not have.
+        UserError: if the file cannot be read, holds nothing to predict, or has bytes that the run's
+            corpus does not have (unless they are skipped).
     """
     num_skipped = 0
 
@@ -53,7 +53,7 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
                 raise UserError(f"{path}: {error}; unknown_bytes=skip leaves them out") from None
 
     blocks = symbols()
-    first_N = next(blocks, None)  # whatever is wrong with the file is told before torch is loaded
+    first_N = next(blocks, None)  # reports a bad file before the slow import of torch
     if first_N is None:
         raise UserError(f"{path}: the file is empty")
     text = itertools.chain([first_N], blocks)
@@ -93,7 +93,7 @@ def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> 
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:
-    """A file, or whatever else can be read once, in pieces; a progress bar where one can see it."""
+    """Yields a file or pipe in pieces; shows a progress bar if a terminal is there to show it."""
     try:
         with open_text(path, or_pipe=True) as file, tqdm(
             total=path.stat().st_size or None, unit="B", unit_scale=True, leave=False, disable=None
@@ -106,7 +106,7 @@ def read_blocks(path: Path) -> Iterator[bytes]:
 
 
 def stream_nats(model: CharModel, blocks: Iterable[Symbols]) -> tuple[int, float]:
-    """How many characters of a text were predicted, and the sum of their nats.
+    """Returns how many characters of a text were predicted, and the sum of their nats.
 
     Args:
         model: in eval mode, on the CPU.
@@ -135,7 +135,7 @@ def stream_nats(model: CharModel, blocks: Iterable[Symbols]) -> tuple[int, float
 def fill_nats(
     model: CharModel, blocks: Iterable[Symbols], unroll_steps: int, right_context: int
 ) -> tuple[int, float]:
-    """`stream_nats` under a fill-in model, whose chunks and right context matter."""
+    """Does what `stream_nats` does, for a fill-in model, in chunks with right context."""
     import torch
     import torch.nn.functional as F
 

@@ -1,7 +1,8 @@
-"""A finished run's model to use: found by name, read as plain data.
+"""Loads the model of a finished run, which is found by name and read as plain data.
 
-Nothing in a run's folder can execute: weights are safetensors, configuration and result are read
-as YAML and JSON, and no interpolation in them is resolved. No torch before `model()`.
+Nothing in a run's folder is executed: weights are safetensors, configuration and result are read
+as YAML and JSON, and interpolations in them are not resolved. torch is imported only by methods
+that need it.
 """
 
 from __future__ import annotations
@@ -41,20 +42,20 @@ if TYPE_CHECKING:
     from charcmp.data.chunks import Chunks
     from charcmp.models.language_model import CharModel
 
-MAX_NAMED = 8  # runs or bytes that a message names
+MAX_NAMED = 8  # most runs or bytes that a message names
 MAX_LOADED_PARAMS = 1 << 32
 MAX_HEADER_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedRun:
-    """A run with a result, and the bytes that its symbols stand for."""
+    """A finished run with weights, and the bytes that its symbols stand for."""
 
     folder: RunFolder
     result: Result
     config: StoredConfig
     vocabulary: bytes
-    module_cell: ModuleConfig | None = None  # of a class that charcmp does not bring
+    module_cell: ModuleConfig | None = None  # for a run of cell=module
 
     @property
     def run_id(self) -> str:
@@ -74,10 +75,10 @@ class TrainedRun:
         return context
 
     def encode(self, text: bytes) -> Symbols:
-        """Bytes as symbols.
+        """Encodes bytes as symbols.
 
         Raises:
-            UserError: names the bytes that the run's corpus does not have.
+            UserError: if the run's corpus does not have some of the bytes; names them.
         """
         bytes_N = np.frombuffer(text, dtype=np.uint8)
         is_known_N = np.isin(bytes_N, list(self.vocabulary))
@@ -90,24 +91,25 @@ class TrainedRun:
         return np.searchsorted(list(self.vocabulary), bytes_N).astype(np.uint8)
 
     def known(self, text: bytes) -> bytes:
-        """A text without the bytes that the run's corpus does not have."""
+        """Returns a text without the bytes that the run's corpus does not have."""
         return text.translate(None, bytes(set(range(256)) - set(self.vocabulary)))
 
     def corpus(self, data_dir: str | None = None) -> Corpus:
-        """The corpus that the run was trained on.
+        """Loads the corpus that the run was trained on.
 
         Raises:
-            UserError: if it is not here, or is not the same any more.
+            UserError: if it is not on this machine, or has changed.
         """
         return _corpus(self.folder, self.result, self.config, data_dir)
 
     def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
-        """The train, val or test text, on the CPU, in the streams and chunks of an evaluation.
+        """Returns the train, val or test text, on the CPU, in an evaluation's streams and chunks.
 
-        All of it, whatever sizes the training's updates had and however much an epoch read.
+        It is all of that text, whatever sizes the training's updates had and however much of it an
+        epoch read.
 
         Raises:
-            UserError: if the corpus is not here or has changed.
+            UserError: if the corpus is not on this machine or has changed.
         """
         import torch
 
@@ -124,10 +126,10 @@ class TrainedRun:
         return to_chunks(stream, result.unroll_steps, device, self.right_context)
 
     def model(self) -> CharModel:
-        """The run's model with its best weights, on the CPU, dropout off.
+        """Loads the run's model with its best weights, on the CPU, dropout off.
 
-        Sets torch to one thread: the products of a single stream are too small to share out (two
-        threads had a tenth of the speed on a busy machine).
+        Sets torch to one thread: the matrix products of a single stream are too small to be shared
+        between threads (on a busy machine, two threads had a tenth of the speed).
 
         Raises:
             UserError: if weights and configuration do not fit together.
@@ -142,7 +144,7 @@ class TrainedRun:
             num_symbols, hidden_size = weights["decoder.weight"].shape
             hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
-            # Before anything is built by numbers that are not the weights' own.
+            # Checked before a model is built whose size the weights do not have.
             options = dict(self.config.cell)
             name = str(options.pop("name"))
             cell = self.module_cell or cell_config(name)
@@ -170,10 +172,10 @@ class TrainedRun:
 def load_trained(
     name: str, results_dir: str, data_dir: str | None = None, target: str | None = None
 ) -> TrainedRun:
-    """The finished run called `name`: see `find_run`.
+    """Loads the finished run called `name`: see `find_run`.
 
     Args:
-        target: the class of a run of cell=module. What the run's files name is never imported.
+        target: the class, for a run of cell=module. What the run's files name is never imported.
 
     Raises:
         UserError: if there is no such run, it has no weights (not finished, diverged, published
@@ -203,7 +205,7 @@ def load_trained(
     try:
         config = read_config(folder.config)
         if (weights := open_file(folder.best, max_weight_bytes(result))) is not None:
-            weights.close()  # read by its path, now that it is known to be a file of such a size
+            weights.close()  # safetensors opens the path itself; type and size are checked now
     except CorruptFileError as error:
         raise UserError(str(error)) from None
     if config is None:
@@ -222,10 +224,10 @@ def load_trained(
 
 
 def _same_class(result: Result, target: str) -> ModuleConfig:
-    """The cell of a run of cell=module, by the class that the user names.
+    """Returns the cell of a run of cell=module, made from the class that the user names.
 
     Raises:
-        UserError: if it is another class than the run's, or another version of it.
+        UserError: if that is not the run's class, or another version of it.
     """
     said = {key: value for key, value in result.identity.items() if key.startswith("cell.")}
     prefix = "cell.kwargs."
@@ -245,12 +247,12 @@ def _same_class(result: Result, target: str) -> ModuleConfig:
 
 
 def max_weight_bytes(result: Result) -> int:
-    """The most that the file of weights has: float32, names and shapes."""
+    """Returns the largest size that the file of weights can have: float32s, names and shapes."""
     return 4 * min(result.num_params, MAX_LOADED_PARAMS) + MAX_HEADER_BYTES
 
 
 def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:
-    """Finished language models of a results folder whose ids match one of the patterns (`*-gru-*`).
+    """Loads a results folder's finished language models whose ids match a pattern (`*-gru-*`).
 
     Raises:
         UserError: if there is none, or a run's files are damaged.
@@ -265,10 +267,14 @@ def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[Traine
 
 
 def find_run(name: str, results_dir: str) -> Path:
-    """The folder of a run: its id, a beginning that no other finished run's id has, or else a path.
+    """Finds the folder of a run.
+
+    Args:
+        name: the run's id; or a beginning of it that no other run's id has, or at least no other
+            finished run's; or else the path of a folder.
 
     Raises:
-        UserError: if there is none, or several ids begin so.
+        UserError: if there is none, or the beginning is ambiguous.
     """
     folder = runs_dir(results_dir)
     ids = [path.name for path in run_folders(folder)]
@@ -292,7 +298,7 @@ def find_run(name: str, results_dir: str) -> Path:
 def _vocabulary(
     folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
 ) -> bytes:
-    """The sorted bytes, from the weights' metadata; for runs older than that, from the corpus."""
+    """Reads the sorted bytes from the weights' metadata; older runs lack it: from the corpus."""
     try:
         with safe_open(folder.best, framework="np") as weights:
             stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
@@ -315,8 +321,10 @@ def _vocabulary(
 def _corpus(
     folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
 ) -> Corpus:
-    """The corpus a run's files name, if it is here: a run's files cause no download, and whether it
-    is the right text, its sha256 says."""
+    """Loads the corpus that a run's files name, if it is on this machine.
+
+    A run's files never cause a download. The sha256 tells whether it is the right text.
+    """
     run_id, stored = result.run_id, config.dataset
     if stored is None:
         raise UserError(f"{run_id}: its configuration names no corpus")
@@ -347,8 +355,11 @@ def _corpus(
 def _places(
     folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
 ) -> list[Path]:
-    """Where a run's text may be: where the run read it, by the same path from here, or in a folder
-    of data by its name. A published run's files name no folder."""
+    """Returns the paths where a run's text may be.
+
+    These are: the path where the run read it, that path relative to the current folder, and the
+    text's name in a folder of data. The files of a published run name no folder.
+    """
     try:
         start = read_environment(folder.environment).working_dir
     except CorruptFileError:

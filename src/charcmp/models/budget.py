@@ -1,7 +1,7 @@
-"""The solver: which hidden size meets a parameter budget. No torch; counts are exact all the same.
+"""The solver: which hidden size meets a parameter budget. Its counts are exact, without torch.
 
 A model is a stack of L recurrent layers of equal width H over one-hot symbols (V of them) and a
-decoder Linear(H, V); one that fills in has two such stacks and a decoder Linear(2H, V). Karpathy,
+decoder Linear(H, V); a fill-in model has two such stacks and a decoder Linear(2H, V). Karpathy,
 Johnson & Fei-Fei 2015, section 4.1: the budgets are the counts of the 1-layer LSTM with 64, 128,
 256 and 512 units, and every other model takes the H that comes closest.
 """
@@ -36,7 +36,7 @@ UNITS = {"": 1, "k": 1000, "m": 1_000_000}
 
 @dataclass(frozen=True)
 class Shape:
-    """A model, but for the values of its parameters and how it is trained."""
+    """A model's architecture: everything but the values of its parameters and its training."""
 
     cell: CellConfig
     layers: int
@@ -46,7 +46,7 @@ class Shape:
 
     @property
     def num_params(self) -> int:
-        """Parameters of the built model, to the parameter."""
+        """The exact number of parameters of the built model."""
         num_stacks = NUM_STACKS[self.task]
         first = layer_params(self.cell, self.num_symbols, self.hidden_size)
         above = self.layers > 1 and layer_params(self.cell, self.hidden_size, self.hidden_size)
@@ -54,15 +54,15 @@ class Shape:
         return num_stacks * (first + (self.layers - 1) * above) + decoder
 
     def with_size(self, hidden_size: int) -> Shape:
-        """The same model at another hidden size."""
+        """Returns the same model at another hidden size."""
         return replace(self, hidden_size=hidden_size)
 
 
 def canonical_budget(budget: str) -> str:
-    """A budget as tables call it: one of the names (`130K` is 130k), else its digits (`20k` 20000).
+    """Returns a budget as tables write it: a name (130k for `130K`), else digits (20000 for `20k`).
 
     Raises:
-        UserError: for what is neither a name nor a whole number of parameters.
+        UserError: if it is neither a name nor a whole number of parameters.
     """
     if (name := budget.lower()) in BUDGETS:
         return name
@@ -77,15 +77,15 @@ def canonical_budget(budget: str) -> str:
 
 
 def target_params(budget: str, num_symbols: int) -> int:
-    """The number of parameters that a budget stands for on a vocabulary of `num_symbols`.
+    """Returns the number of parameters that a budget means for a vocabulary of `num_symbols`.
 
-    One number for all tasks: the named ones are the language model's counts.
+    The number is the same for all tasks: a named budget is a language model's count.
 
     Args:
-        budget: as canonical_budget reads it.
+        budget: anything that canonical_budget accepts.
 
     Raises:
-        UserError: for anything else.
+        UserError: if canonical_budget rejects it.
     """
     budget = canonical_budget(budget)
     if budget in BUDGETS:
@@ -94,10 +94,10 @@ def target_params(budget: str, num_symbols: int) -> int:
 
 
 def solve(shape: Shape, target: int) -> Shape:
-    """The shape at the hidden size whose count is closest to `target`; of two, at the smaller.
+    """Returns the shape at the hidden size whose count is closest to `target`; a tie: the smaller.
 
     Args:
-        shape: at whatever hidden size.
+        shape: the model; its own hidden size is ignored.
         target: a number of parameters.
 
     Raises:
@@ -129,11 +129,11 @@ def solve(shape: Shape, target: int) -> Shape:
 
 
 def budget_label(shape: Shape) -> str | None:
-    """The named budget that the shape's hidden size is the solution of, if it is one of them."""
+    """Returns the named budget whose solution is the shape's hidden size, or None."""
     for name in BUDGETS:
         try:
             if shape == solve(shape, target_params(name, shape.num_symbols)):
                 return name
-        except UserError:  # too small a budget, or a class that cannot have every width
+        except UserError:  # the budget is too small, or the class cannot have every width
             continue
     return None

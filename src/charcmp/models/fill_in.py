@@ -1,21 +1,22 @@
-"""The fill-in model: each byte predicted from the text on both sides of it.
+"""The fill-in model: it predicts each byte from the text on both sides of it.
 
-As a language model a bidirectional network would see the answer. Here two separate stacks, one
-reading forward and one backward, meet only in the decoder: layers that see each other would pass on
-what the other side has read. For the target y_t, the character after x_t, the decoder gets
+A bidirectional network trained as a language model would see the answer. Here two separate stacks,
+one reading forward and one backward, meet only in the decoder; if their layers saw each other, they
+would pass on what the other side has read. For the target y_t, the character after x_t, the
+decoder gets
 
     the forward stack's top h after    ..., x_{t-1}, x_t
     the backward stack's top h after   ..., y_{t+2}, y_{t+1}
 
-so the targets are the language model's, character by character, but y_t alone is hidden from its
-prediction. The two directions are Schuster & Paliwal's (1997).
+so the targets are the language model's, character by character, but only y_t itself is hidden from
+its prediction. The two directions are Schuster & Paliwal's (1997).
 
-The forward stack's state is carried from chunk to chunk, as in the language model. The backward one
-starts from a zero state R characters beyond each chunk's right edge: the right context. It stays
-within the targets of its stream: the last chunk of a stream has no right context, since what
-follows in the text belongs to another part of the split or to another stream. So nothing is read in
-training but what a language model trains on. R is at most T: a chunk has all of its context or
-none.
+The forward stack's state is carried from chunk to chunk, as in the language model. The backward
+stack starts from a zero state R characters beyond each chunk's right edge; these R characters are
+the right context. It stays within the targets of its stream: the last chunk of a stream has no
+right context, since what follows in the text belongs to another part of the split or to another
+stream. So training reads only what a language model trains on. R is at most T, so a chunk has
+either all of its context or none.
 
 Shape suffixes: T steps of a chunk, R of right context, W = T + 1 + R, K chunks, B streams, C
 columns, V vocabulary, H hidden units, L layers, S state vectors.
@@ -29,14 +30,14 @@ from torch import Tensor, nn
 from charcmp.models.budget import Shape
 from charcmp.models.language_model import CharModel, make_stack
 
-NOTHING = -1  # in the place of right context where the stream has ended
+NOTHING = -1  # in place of the right context where the stream has ended
 
 
 class FillModel(CharModel):
-    """A CharModel with a second stack that reads backward; state and `cells` are the forward one's.
+    """A CharModel with a second stack that reads backward; `cells` and state are the forward one's.
 
     Args:
-        shape, dropout: as of CharModel.
+        shape, dropout: as for CharModel.
         right_context: R, at least 1.
     """
 
@@ -47,11 +48,11 @@ class FillModel(CharModel):
         self.right_context = right_context
 
     def forward(self, x_WB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits for each of y, the characters 1 to T of x.
+        """Returns logits for each of y, the characters 1 to T of x.
 
         Args:
             x_WB: symbols, int64: the T characters that a language model would read, the last
-                target, R more; NOTHING in all of the R where the stream has ended.
+                target, and R more, which are all NOTHING where the stream has ended.
             state_LSBH: the forward stack's state before the first step; see `zero_state`.
 
         Returns:
@@ -63,13 +64,13 @@ class FillModel(CharModel):
         return self.decoder(self._drop(both_TBH)), new_state_LSBH
 
     def _read_backward(self, right: Tensor, T: int) -> Tensor:
-        """Top h (T, B, H) of the backward stack: at step t, all of `right` from t on is read."""
+        """Returns the backward stack's top h (T, B, H); at step t it has read `right` from t on."""
         y_TB, context_RB = right[: T - 1], right[T - 1 :]
         is_text_B1 = (context_RB[0] != NOTHING).unsqueeze(1)
         h_RBH, state_LSBH = self.run_stack(
             self.backward_cells, context_RB.clamp_min(0).flip(0), self.zero_state(right.shape[1])
         )
-        # As if from here, where there is no context: tensors of one shape serve every chunk.
+        # Where there is no context, start from zeros here, so that every chunk has the same shape.
         state_LSBH = state_LSBH.where(is_text_B1, 0)
         h_TBH = h_RBH[-1:].where(is_text_B1, 0)
         if T > 1:
@@ -79,7 +80,7 @@ class FillModel(CharModel):
 
 
 def make_model(shape: Shape, right_context: int | None, dropout: float = 0.0) -> CharModel:
-    """A CharModel, or with a right context a FillModel."""
+    """Returns a CharModel, or a FillModel if there is a right context."""
     if right_context is None:
         return CharModel(shape, dropout)
     return FillModel(shape, right_context, dropout)

@@ -1,11 +1,11 @@
 """Initial values of a model's parameters, by `init=`.
 
-    uniform      all of them, biases included, uniform in [-init_range, init_range]; the paper's
+    uniform      all of them, biases included, uniform in [-init_range, init_range]; as in the paper
     xavier       matrices uniform in ±√(6 / (columns + rows)); biases and peepholes 0
-    orthogonal   recurrent matrices orthogonal, the other matrices as by xavier; the rest 0
+    orthogonal   recurrent matrices orthogonal, other matrices as with xavier; the rest 0
 
-A layer's weights lie on top of one another, one matrix for each gate; xavier and orthogonal draw
-each of these by itself: its rows are the H units that its sums feed, not G·H.
+A layer's weight stacks one matrix for each gate. xavier and orthogonal draw these separately, so
+that a matrix has H rows, not G·H.
 
 Sources: [paper, code] for uniform; Glorot & Bengio 2010; Saxe, McClelland & Ganguli 2014.
 """
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 def draw(model: nn.Module, hidden_size: int, init: str, init_range: float, seed: int) -> None:
     """Overwrites the parameters of a model whose layers have `hidden_size` units.
 
-    Drawn on the CPU from a generator of its own: the same weights on every device.
+    The values are drawn on the CPU from a separate generator, so they are the same on every device.
     """
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
@@ -37,7 +37,7 @@ def draw(model: nn.Module, hidden_size: int, init: str, init_range: float, seed:
 
 
 def matrices(name: str, values: Tensor, hidden_size: int) -> tuple[Tensor, ...]:
-    """The matrices that a parameter consists of: none in a bias or in peepholes."""
+    """Returns the matrices that a parameter consists of: none for biases and peepholes."""
     if "weight_ih" in name or "weight_hh" in name:
         return values.split(hidden_size)
     return (values,) if name == "decoder.weight" else ()

@@ -1,4 +1,4 @@
-"""The language model: recurrent layers over one-hot symbols, a linear decoder on the top one.
+"""The language model: recurrent layers over one-hot symbols, and a linear decoder on the top one.
 
 Shape suffixes: T steps, B batch, V vocabulary, H hidden units, L layers, S state vectors.
 """
@@ -18,7 +18,7 @@ from charcmp.models.initialization import draw
 
 
 class CharModel(nn.Module):
-    """L layers of one cell, dropout between and above them (never on the recurrence), a decoder."""
+    """L layers of one cell, dropout between and above them (never in the recurrence), a decoder."""
 
     def __init__(self, shape: Shape, dropout: float = 0.0) -> None:
         super().__init__()
@@ -26,16 +26,16 @@ class CharModel(nn.Module):
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
         num_states = max(cell.num_states for cell in cells)
-        for cell in cells:  # the state of a layer may depend on the width of what it reads
+        for cell in cells:  # the number may depend on the width of the input; use the largest
             cell.num_states = num_states
         self.state_shape = (shape.layers, num_states)
         self.hidden_size = shape.hidden_size
         self.decoder = nn.Linear(shape.hidden_size, shape.num_symbols)
         self.dropout = dropout
-        self.generator: torch.Generator | None = None  # of the dropout; None: the device's own
+        self.generator: torch.Generator | None = None  # for dropout; None: the device's default
 
     def forward(self, x_TB: Tensor, state_LSBH: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits for the character after each of x.
+        """Returns logits for the character after each of x.
 
         Args:
             x_TB: symbols, int64.
@@ -50,7 +50,7 @@ class CharModel(nn.Module):
     def run_stack(
         self, cells: nn.ModuleList, x_TB: Tensor, state_LSBH: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """h of the top layer at every step (T, B, H), and the state after the last."""
+        """Returns h of the top layer at every step (T, B, H), and the state after the last."""
         h: Tensor = x_TB
         states = []
         for layer, (cell, state_SBH) in enumerate(zip(cells, state_LSBH, strict=True)):
@@ -61,25 +61,25 @@ class CharModel(nn.Module):
         return h, torch.stack(states)
 
     def _drop(self, h_TBH: Tensor) -> Tensor:
-        """F.dropout, but from a generator of the model's own: runs that share a process do not
-        disturb each other's draws."""
+        """Applies dropout, drawn from the model's own generator (F.dropout takes none), so that
+        runs that share a process do not disturb each other's draws."""
         if not self.training or self.dropout == 0:
             return h_TBH
         keep = torch.empty_like(h_TBH).bernoulli_(1 - self.dropout, generator=self.generator)
         return h_TBH * keep.div_(1 - self.dropout)
 
     def zero_state(self, batch_size: int) -> Tensor:
-        """A state of zeros (L, S, B, H) on the model's device."""
+        """Returns a state of zeros (L, S, B, H) on the model's device."""
         shape = (*self.state_shape, batch_size, self.hidden_size)
         return self.decoder.weight.new_zeros(shape)
 
     @torch.no_grad()
     def initialize(self, init_range: float, seed: int, init: str = "uniform") -> None:
-        """Draws every parameter (see initialization.py), then what an option of the cell sets.
+        """Draws every parameter (see initialization.py), then sets what the cell's options ask for.
 
         Args:
-            init_range: of init="uniform"; the others have none.
-            seed: the weights depend on it alone.
+            init_range: for init="uniform"; the others ignore it.
+            seed: of every draw; nothing else is random.
             init: uniform | xavier | orthogonal.
         """
         draw(self, self.hidden_size, init, init_range, seed)
@@ -90,15 +90,15 @@ class CharModel(nn.Module):
 
 
 def make_stack(shape: Shape) -> list[Layer]:
-    """Layers of equal width, the first one over symbols."""
+    """Returns layers of equal width, the first one over symbols."""
     inputs = [shape.num_symbols, *[shape.hidden_size] * (shape.layers - 1)]
     return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]
 
 
 def check_module_cells(shape: Shape) -> None:
-    """Tries the layers of `cell=module` for what no recurrent cell may do; UserError if one does.
+    """Runs the checks of cells/checks.py on a model of `cell=module`; UserError if one fails.
 
-    Of a stack it tries the first layer and the second, which all others are like.
+    It checks the first layer and the second; the layers above are like the second.
     """
     if not isinstance(shape.cell, ModuleConfig):
         return

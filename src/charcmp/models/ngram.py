@@ -1,8 +1,8 @@
 """Interpolated modified Kneser-Ney n-grams of characters (Chen & Goodman 1999, section 3).
 
 A gram is a string of characters that occurs in the training text. The grams of one length are
-numbered in the order of (number of the gram without its last character, last character). One int64,
-the key, packs the two, so a binary search among sorted keys finds a gram, and no string is stored.
+numbered in the order of (number of the gram without its last character, last character). An int64,
+the key, packs this pair, so a binary search in the sorted keys finds a gram; no string is stored.
 
 The probability of character w after context h, whose number is that of the gram h:
 
@@ -13,7 +13,7 @@ D is one of three discounts. c counts occurrences for the longest grams; for sho
 the distinct characters that stand before the gram. Below single characters, p is uniform.
 
 Shape suffixes: B streams of text side by side, C characters of a stream, G grams of one length,
-H grams that are one character shorter and so the contexts of those G.
+H grams that are one character shorter, which are the contexts of those G.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-# Used where the text has too few rare grams to estimate discounts from. KenLM falls back to these.
+# For texts with too few rare grams to estimate discounts from. KenLM falls back to these, too.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
-# Each pass of `prune` chooses anew under the model that the last choice led to. On War and Peace,
-# 44,823 counts, 5 characters of context: 1.393, 1.362, 1.357, 1.354 validation nats, then no less.
+# Each pass of `prune` chooses again, under the model that the last choice led to. On War and Peace
+# (44,823 counts, 5 characters of context) the passes reach 1.393, 1.362, 1.357 and 1.354 validation
+# nats; more passes gain nothing.
 PRUNING_PASSES = 4
 
 
@@ -56,8 +57,8 @@ class Grams:
 
 
 def grams_of(text_BC: Symbols, num_symbols: int) -> Iterator[Grams]:
-    """The grams of length 1, 2, ... up to C. None crosses the edge of a stream."""
-    # Numbers of the strings that end before each character: at first the empty one.
+    """Yields the grams of length 1, 2, ... up to C. None crosses the edge of a stream."""
+    # Numbers of the strings that end before each character; at first these are empty.
     ids_BC: Integers = np.zeros((len(text_BC), text_BC.shape[1] + 1), dtype=np.int64)
     for length in range(1, text_BC.shape[1] + 1):
         keys_BC: Integers = ids_BC[:, :-1] * num_symbols + text_BC[:, length - 1 :]
@@ -71,17 +72,17 @@ def grams_of(text_BC: Symbols, num_symbols: int) -> Iterator[Grams]:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """What the grams of one length tell of a character after a context."""
+    """What the grams of one length say about the character after a context."""
 
     keys_G: Integers
     shares_G: Floats
-    rests_H: Floats  # left to shorter contexts; 1 where no gram continues the context
+    rests_H: Floats  # what is left to shorter contexts; 1 if no gram continues the context
 
 
 def discounts(counts_G: Integers) -> Floats:
-    """(0, D1, D2, D3+), by which counts of 0, 1, 2, and 3 or more shrink.
+    """Returns (0, D1, D2, D3+), what to subtract from counts of 0, 1, 2, and 3 or more.
 
-    Chen & Goodman 1999, equation 17, from how many grams have each of the counts 1 to 4.
+    Chen & Goodman 1999, equation 17, which uses how many grams have each of the counts 1 to 4.
     """
     n1, n2, n3, n4 = np.bincount(counts_G.clip(max=5), minlength=5)[1:5].tolist()
     if n1 and n2 and n3:
@@ -93,13 +94,13 @@ def discounts(counts_G: Integers) -> Floats:
 
 
 def rests(contexts_G: Integers, shares_G: Floats, num_contexts: int) -> Floats:
-    """What the shares leave in each context, (H,)."""
+    """Returns what the shares leave over in each context, (H,)."""
     taken_H = np.bincount(contexts_G, shares_G, minlength=num_contexts)
     return np.asarray(1 - taken_H, dtype=np.float64)
 
 
 def make_order(grams: Grams, counts_G: Integers, num_contexts: int) -> Order:
-    """The order of grams with these counts, which need not be those of their occurrences."""
+    """Returns the order of grams with these counts, which need not be their occurrences."""
     contexts_G = grams.contexts_G
     totals_H = np.bincount(contexts_G, counts_G, minlength=num_contexts)
     remaining_G = counts_G - discounts(counts_G)[counts_G.clip(max=3)]
@@ -108,20 +109,21 @@ def make_order(grams: Grams, counts_G: Integers, num_contexts: int) -> Order:
 
 
 def lower_counts(shorter: Grams, longer: Grams, passed_G: Integers | None = None) -> Integers:
-    """Kneser-Ney's counts of the shorter grams.
+    """Returns Kneser-Ney's counts of the shorter grams.
 
     Args:
         shorter: the grams to count.
-        longer: those with one more character in front. Each passes 1 to its suffix, so that a gram
-            counts the characters before it; at the beginning of a stream each occurrence counts.
-        passed_G: what each longer gram passes instead.
+        longer: those with one more character in front. Each adds 1 to its suffix, so that a gram
+            counts the distinct characters before it, plus its occurrences at the beginning of a
+            stream.
+        passed_G: what each longer gram adds instead of 1.
     """
     passed = np.bincount(longer.suffixes_G, passed_G, minlength=len(shorter))
     return passed.astype(np.int64) + shorter.starts_G
 
 
 class Reading:
-    """A text under a model that takes in one order after the other, the shortest grams first.
+    """A text's probabilities under a model that grows order by order, the shortest grams first.
 
     Args:
         text_BC: streams of text. The context of a character stays within its stream.
@@ -132,35 +134,35 @@ class Reading:
         self.num_symbols = num_symbols
         self.probabilities_BC = np.full(text_BC.shape, 1 / num_symbols)
         self.contexts_BC = np.zeros(text_BC.shape, dtype=np.int64)  # -1: not in the training text
-        self.grams_BC = self.contexts_BC  # likewise, of the gram that ends in each character
+        self.grams_BC = self.contexts_BC  # the same for the gram that ends with each character
 
     def find(self, keys_G: Integers) -> None:
-        """Looks up the gram that each character ends; then come `with_order` and `take_in`."""
+        """Looks up the gram that ends with each character, for `with_order` and `take_in`."""
         keys_BC = self.contexts_BC * self.num_symbols + self.text_BC
         places_BC = np.searchsorted(keys_G, keys_BC).clip(max=len(keys_G) - 1)
         is_there = (keys_G[places_BC] == keys_BC) & (self.contexts_BC >= 0)
         self.grams_BC = np.where(is_there, places_BC, -1)
 
     def with_order(self, order: Order) -> Floats:
-        """The probability of each character with one order more, (B, C)."""
+        """Returns the probability of each character with this order added, (B, C)."""
         shares_BC = np.where(self.grams_BC >= 0, order.shares_G[self.grams_BC], 0)
         rests_BC = np.where(self.contexts_BC >= 0, order.rests_H[self.contexts_BC], 1)
         return shares_BC + rests_BC * self.probabilities_BC
 
     def take_in(self, order: Order) -> None:
-        """Keeps the order; the contexts become one character longer."""
+        """Adds this order to the model; the contexts become one character longer."""
         self.probabilities_BC = self.with_order(order)
         self.contexts_BC = np.full_like(self.grams_BC, -1)
         self.contexts_BC[:, 1:] = self.grams_BC[:, :-1]
 
 
 def nats_of(probabilities_BC: Floats) -> Floats:
-    """Nats of every character but the first of each stream, which has no context, (B, C - 1)."""
+    """Returns nats of each character but the first of each stream, (B, C - 1)."""
     return -np.log(probabilities_BC[:, 1:])
 
 
 def nats_under(orders: Sequence[Order], text_BC: Symbols, num_symbols: int) -> Floats:
-    """Nats of every character but the first of each stream under a model, (B, C - 1)."""
+    """Returns nats of each character but the first of each stream under a model, (B, C - 1)."""
     reading = Reading(text_BC, num_symbols)
     for order in orders:
         reading.find(order.keys_G)
@@ -170,7 +172,7 @@ def nats_under(orders: Sequence[Order], text_BC: Symbols, num_symbols: int) -> F
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The model with contexts of up to so many characters, on several texts."""
+    """The scores on several texts of the model with contexts of up to `context` characters."""
 
     context: int
     num_counts: int  # grams of all lengths: what the model stores
@@ -178,10 +180,10 @@ class Scored:
 
 
 def by_context(train_BC: Symbols, texts: Sequence[Symbols], num_symbols: int) -> Iterator[Scored]:
-    """The unpruned models with contexts of 0, 1, 2, ... characters.
+    """Scores the unpruned models with contexts of 0, 1, 2, ... characters.
 
-    Each shares all orders but the last with the models after it, so all of them cost little more
-    than the last alone.
+    Each shares all orders but its last with the models after it, so all of them together cost
+    little more than the largest alone.
     """
     readings = [Reading(text_BC, num_symbols) for text_BC in texts]
     num_counts, num_contexts = 0, 1
@@ -200,11 +202,12 @@ def by_context(train_BC: Symbols, texts: Sequence[Symbols], num_symbols: int) ->
 
 
 def prune(lengths: Sequence[Grams], num_counts: int) -> list[Order]:
-    """A model that stores the `num_counts` most valuable grams, or all if they are fewer.
+    """Returns a model of the `num_counts` most valuable grams, or of all if there are fewer.
 
-    A gram's value is what the likelihood of the training text loses without it (the weighted
-    difference of Seymore & Rosenfeld 1996). What it counted then goes to its suffix in full, not as
-    a 1 (revised Kneser pruning: Siivola, Hirsimäki & Virpioja 2007), and the model is fitted again.
+    A gram's value is the log-likelihood that the training text loses without it (the weighted
+    difference of Seymore & Rosenfeld 1996). A pruned gram's whole count is added to its suffix, not
+    just 1 (revised Kneser pruning: Siivola, Hirsimäki & Virpioja 2007), and the model is fitted
+    again.
 
     Args:
         lengths: the grams of length 1, 2, ..., without a gap.
@@ -218,12 +221,12 @@ def prune(lengths: Sequence[Grams], num_counts: int) -> list[Order]:
 
 
 def _num_contexts(lengths: Sequence[Grams]) -> list[int]:
-    """For each length; single characters have one context, the empty one."""
+    """Returns the number of contexts for each length; single characters have one, the empty one."""
     return [1, *map(len, lengths[:-1])]
 
 
 def _fit(lengths: Sequence[Grams], kept: Sequence[Flags]) -> list[Order]:
-    """The orders of all grams, those not kept included: with the share each would have."""
+    """Returns the orders of all grams; those not kept get the share that each would have."""
     counts = [lengths[-1].counts_G]
     for shorter, longer, is_kept_G in reversed(
         list(zip(lengths, lengths[1:], kept[1:], strict=False))
@@ -236,9 +239,9 @@ def _fit(lengths: Sequence[Grams], kept: Sequence[Flags]) -> list[Order]:
 def _values(
     lengths: Sequence[Grams], orders: Sequence[Order], kept: Sequence[Flags]
 ) -> list[Floats]:
-    """Nats that the training text would lose without each gram, or gain with it if not kept."""
+    """Returns the nats of training text that each gram saves, or would save if it were kept."""
     values = []
-    lower_H = np.full(1, 1 / lengths[0].num_symbols)  # p of the suffixes: that of a last character
+    lower_H = np.full(1, 1 / lengths[0].num_symbols)  # by suffix: p of its last character
     for grams, order, is_kept_G in zip(lengths, orders, kept, strict=True):
         contexts_G, shares_G = grams.contexts_G, order.shares_G
         kept_shares_G = np.where(is_kept_G, shares_G, 0)
@@ -254,20 +257,20 @@ def _values(
 def _most_valuable(
     lengths: Sequence[Grams], values: Sequence[Floats], num_counts: int
 ) -> list[Flags]:
-    """Which grams to keep: with a gram always its context, or it could not be found."""
+    """Returns which grams to keep; with each also its context, which a look-up goes through."""
     worth = [values_G.copy() for values_G in values]
     for place in range(len(worth) - 1, 0, -1):
         np.maximum.at(worth[place - 1], lengths[place].contexts_G, worth[place])
     all_worth = np.concatenate(worth)
     kept = np.zeros(len(all_worth), dtype=np.bool_)
-    kept[np.argsort(-all_worth, kind="stable")[:num_counts]] = True  # of equals, the shorter first
+    kept[np.argsort(-all_worth, kind="stable")[:num_counts]] = True  # ties go to the shorter
     return np.split(kept, np.cumsum([len(grams) for grams in lengths])[:-1])
 
 
 def _without_the_rest(
     lengths: Sequence[Grams], orders: Sequence[Order], kept: Sequence[Flags]
 ) -> list[Order]:
-    """The orders of the kept grams alone, numbered anew; lengths of which none is kept end it."""
+    """Returns the orders of the kept grams, renumbered, up to the first length with none kept."""
     found = []
     is_context_H = np.ones(1, dtype=np.bool_)
     for grams, order, is_kept_G in zip(lengths, orders, kept, strict=True):

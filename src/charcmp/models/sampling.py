@@ -1,4 +1,4 @@
-"""Text from a model, one byte at a time.
+"""Sampling of text from a model, one byte at a time.
 
 Shape suffixes: T steps, B batch (1), V vocabulary, K candidates.
 """
@@ -36,11 +36,11 @@ def generate(
 
     Args:
         model: in eval mode, on the CPU.
-        prime_N: the text so far, read from a zero state; where it is empty, the first symbol is
-            drawn uniformly (as the paper's code does) and counts.
-        length: how many symbols.
-        temperature: divides the logits; towards 0 the most likely symbol is certain.
-        top_k: draw among so many of the most likely symbols; None for all.
+        prime_N: the text so far, read from a zero state. If it is empty, the first of the `length`
+            symbols is drawn uniformly, as in the paper's code.
+        length: how many symbols to draw.
+        temperature: divides the logits; towards 0 the most likely symbol becomes certain.
+        top_k: how many of the most likely symbols to draw from; None for all.
         seed: of every draw.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -58,32 +58,33 @@ def generate(
 
 
 def seconds_per_char(model: CharModel) -> float:
-    """How long one character takes to draw, on one thread of this CPU; the median of SPEED_CHARS.
+    """Returns the median time to draw a character, over SPEED_CHARS, on one thread of this CPU.
 
     Args:
         model: in eval mode, on the CPU.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # more only wait for each other
+    torch.set_num_threads(1)  # more would only wait for each other
     times = [time.perf_counter() for _ in generate(model, np.zeros(1, np.uint8), SPEED_CHARS, 1.0)]
     torch.set_num_threads(threads)
     return statistics.median(after - before for before, after in itertools.pairwise(times))
 
 
 def draw(logits_V: Tensor, temperature: float, top_k: int, generator: torch.Generator) -> int:
-    """A symbol drawn from softmax(logits / temperature) over the `top_k` largest."""
+    """Draws a symbol from softmax(logits / temperature) over the `top_k` largest."""
     logits_K, symbols_K = logits_V.double().topk(min(top_k, len(logits_V)))
-    # Relative to the largest, so that no temperature overflows: the others may only vanish.
+    # Relative to the largest, so that no temperature overflows; the others can only vanish.
     weights_K = ((logits_K - logits_K[0]) / temperature).exp()
     return int(symbols_K[torch.multinomial(weights_K, 1, generator=generator)])
 
 
 def write(symbols: Iterable[int], vocabulary: bytes, prime: bytes, raw: bool) -> None:
-    """A prime and what follows it to standard output, as it comes.
+    """Writes a prime and the symbols after it to standard output as they come.
 
     Args:
         symbols: indices into the vocabulary.
-        raw: the bytes themselves. Otherwise decoded, and on a terminal without control characters.
+        raw: write the bytes themselves. Otherwise they are decoded, and a terminal gets no control
+            characters.
     """
     pieces = itertools.chain([prime], (vocabulary[symbol : symbol + 1] for symbol in symbols))
     if raw:
@@ -100,7 +101,7 @@ def write(symbols: Iterable[int], vocabulary: bytes, prime: bytes, raw: bool) ->
 
 
 def decoded(pieces: Iterable[bytes]) -> Iterator[str]:
-    """UTF-8 as soon as a character is whole; U+FFFD for what is none."""
+    """Decodes UTF-8, each character as soon as it is whole; U+FFFD for invalid bytes."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for piece in pieces:
         if text := decoder.decode(piece):
@@ -109,9 +110,9 @@ def decoded(pieces: Iterable[bytes]) -> Iterator[str]:
 
 
 def harmless(text: str) -> str:
-    """A text whose control characters (escape sequences begin with one) are written out.
+    """Returns a text with its control characters (escape sequences begin with one) written out.
 
-    Newlines and tabs stay. Carriage returns go: they would overwrite the line.
+    Newlines and tabs stay. Carriage returns are removed: they would overwrite the line.
     """
     return "".join(
         repr(char)[1:-1] if unicodedata.category(char) == "Cc" and char not in "\n\t" else char

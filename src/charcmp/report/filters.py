@@ -1,4 +1,4 @@
-"""Which runs a report speaks of: the overrides of `charcmp report`, one set of values per axis."""
+"""Which runs a report covers: the overrides of `charcmp report`, one set of values per axis."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def _decimal(value: str) -> str:
 
 
 class Filters:
-    """Keeps a run if, on every axis that is named, it has one of the values.
+    """A choice of runs: one passes if, on every axis that is named, it has one of the values.
 
     Args:
         axes: values as on the command line, {"layers": {"1", "2"}}. `dataset=text` stands for every
             dataset that is not built in; `dataset.name`, or the stem of `dataset.path`, narrows it.
 
     Raises:
-        UserError: for a value that its axis cannot have.
+        UserError: if an axis cannot have one of its values.
     """
 
-    AXES: ClassVar[dict[str, Callable[[str], str]]] = {  # and how a value is written
+    AXES: ClassVar[dict[str, Callable[[str], str]]] = {  # axis -> the usual form of a value
         "task": str,
         "dataset": str,
         "dataset.name": str,
@@ -68,17 +68,17 @@ class Filters:
 
     @property
     def slug(self) -> str:
-        """The same as a folder's name: `dataset-wp_layers-1-2`; empty where nothing is named."""
+        """The filters as a folder's name: `dataset-wp_layers-1-2`; empty if no axis is named."""
         parts = [
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        if len(slug) <= MAX_SLUG and str(self).isascii():  # of other letters nothing is left
+        if len(slug) <= MAX_SLUG and str(self).isascii():  # safe_name drops all other letters
             return slug
         return f"{slug[:MAX_SLUG]}-{hashlib.sha256(str(self).encode()).hexdigest()[:8]}"
 
     def admits(self, run: Run) -> bool:
-        """Whether a run passes every axis but `budget`, which names a row: `admits_row`."""
+        """Returns whether a run passes every axis except `budget`, which is left to admits_row."""
         admitted = self._admits_dataset(run.dataset) and self._admits_cell(run.cell)
         return admitted and all(
             self._on(axis, value)
@@ -94,7 +94,7 @@ class Filters:
         )
 
     def admits_status(self, run: RunStatus) -> bool:
-        """The same of a run that need not be finished."""
+        """Returns whether a run, finished or not, passes every axis that its status records."""
         admitted = self._admits_dataset(str(run.dataset)) and self._admits_cell(str(run.cell))
         return admitted and all(
             self._on(axis, str(getattr(run, axis)))
@@ -112,8 +112,10 @@ class Filters:
         return axis not in self.axes or value in self.axes[axis]
 
     def _admits_cell(self, name: str) -> bool:
-        """`cell=module` stands for every class that is no cell of charcmp's; cell.target narrows
-        it."""
+        """Returns whether a cell passes.
+
+        `cell=module` stands for every class from outside charcmp; `cell.target` narrows it.
+        """
         is_class = name not in CELLS
         if is_class and not self._on("cell.target", name):
             return False
@@ -121,7 +123,7 @@ class Filters:
 
     def _admits_dataset(self, name: str) -> bool:
         paths = self.axes.get("dataset.path", set())
-        # Runs of earlier commits are named by the form that a run id has.
+        # Runs of earlier commits have the dataset's name as it stands in a run id (safe_name).
         named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
         if (wanted := self.axes.get("dataset")) is None:
             return name in named

@@ -1,3 +1,3 @@
-"""The files that a report can be written as."""
+"""The formats that a report can be written in."""
 
 FORMATS = ("csv", "md", "tex", "svg", "png", "html")

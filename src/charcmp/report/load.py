@@ -1,4 +1,4 @@
-"""The finished runs of a folder. What is corrupt is named and left out; nothing here is fatal."""
+"""Loads the finished runs of a folder. Corrupt files are named and left out; none is fatal."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ Found = TypeVar("Found")
 
 
 class Run(Result, frozen=True, kw_only=True, eq=False):
-    """A result, and what else the run's folder has.
+    """A result, and what else is in the run's folder.
 
-    Nats that do not exist, because the run diverged, are NaN.
+    Nats that do not exist because the run diverged are NaN.
     """
 
     train_nats_per_char: float
     val_nats_per_char: float
     test_nats_per_char: float
     losses: LossSummary | None
-    history: list[Epoch] = msgspec.field(default_factory=list)  # [] where the run keeps none
+    history: list[Epoch] = msgspec.field(default_factory=list)  # [] if the run keeps none
     environment: Environment = Environment()
     folder: Path
-    # Keys of the identity that tell this class from others of its name, where there are any.
+    # Keys of the identity that distinguish this class from others of the same name, if any.
     told_apart_by: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Nothing: the result was checked when it was read."""
+        """Does nothing: the result was checked when it was read."""
 
     @property
     def variant(self) -> str:
@@ -55,12 +55,12 @@ class Run(Result, frozen=True, kw_only=True, eq=False):
 
 
 def _short(value: Any) -> Any:
-    """A hash by its first digits."""
+    """Returns a hash by its first digits, anything else as it is."""
     is_hash = isinstance(value, str) and re.fullmatch(r"sha256 [0-9a-f]{64}", value)
     return value[: len("sha256 ") + 8] if is_hash else value
 
 
-# Of a cell=module, what its table shows only where two classes of one name need it.
+# Keys of a cell=module that tables show only to distinguish classes of the same name.
 CLASS_KEYS = ("cell.origin", "cell.kind", "cell.states")
 NATS = ("train_nats_per_char", "val_nats_per_char", "test_nats_per_char")
 
@@ -95,7 +95,7 @@ def load_runs(folder: Path) -> Loaded:
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:
-    """The runs, with what tells classes of one name apart, or from a cell of charcmp's."""
+    """Returns the runs, with what distinguishes classes of one name, or from charcmp's cells."""
     labels = {info.label for info in CELLS.values()}
     seen: dict[tuple[str, str], set[Any]] = defaultdict(set)
     for run in runs:
@@ -115,7 +115,7 @@ def _told_apart(runs: list[Run]) -> list[Run]:
 
 
 def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
-    """A run with what of its other files can be used."""
+    """Returns a run with whatever of its other files can be used."""
 
     def found(read: Callable[[], Found], without: str) -> Found | None:
         try:
@@ -141,7 +141,7 @@ def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
 
 
 def _losses(result: Result, path: Path) -> LossSummary | None:
-    """The losses kept beside a finished run; CorruptFileError if they are not its own."""
+    """Returns the losses kept beside a finished run; CorruptFileError if they are not its own."""
     losses = read_losses(path, result.num_test_chars, num_series(result), result.unroll_steps)
     if losses is not None:
         assert result.test_nats_per_char is not None  # Result has checked it
@@ -150,19 +150,21 @@ def _losses(result: Result, path: Path) -> LossSummary | None:
 
 
 def check_result(result: Result, file: Path) -> None:
-    """CorruptFileError for a result that no table here can hold."""
+    """Raises CorruptFileError for a result that no table here can hold."""
     if result.cell not in CELLS and result.origin is None:
         raise CorruptFileError(f"{file}: cell '{result.cell}', unknown here")
 
 
 def largest_state(run: Run) -> float:
-    """The largest element of the state that training carried, after its last epoch; 0 where the run
-    does not say."""
+    """Returns the largest element of the state that training carried after its last epoch.
+
+    Returns 0 if the run does not record it.
+    """
     return run.history[-1].largest_state if run.history else 0.0
 
 
 def num_train_chars_of(run: Run) -> int | None:
-    """Characters that an epoch of the run reads; None where its environment.json does not tell."""
+    """Returns how many characters an epoch reads, or None if environment.json does not say."""
     if (num_chars := run.environment.corpus.num_chars) is None:
         return None
     found = num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)

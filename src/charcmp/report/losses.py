@@ -1,7 +1,7 @@
-"""Losses of the single test characters: the standard errors they give, and their packed form.
+"""Losses of single test characters: the standard errors they give, and their packed form.
 
-A run keeps all of them (test_nll.npy, 1.3 MB on War and Peace); a published run keeps sums, in
-test_blocks.npz. Both lead to the same `LossSummary`, hence to the same figures.
+A run keeps all of them (test_nll.npy, 1.3 MB on War and Peace); a published run keeps sums of
+blocks (test_blocks.npz). Both give the same `LossSummary`, and so the same figures.
 
 Shape suffixes: N test characters, R series, J base blocks of a series, K = R·J blocks, S sampled
 positions.
@@ -29,22 +29,22 @@ BLOCK_CHARS = 100
 NUM_SAMPLED = 10_000
 SAMPLE_SEED = 1506_02078
 BLOCKS_FILE = "test_blocks.npz"
-MEMBERS = {  # of that file, and their types
+MEMBERS = {  # the arrays in that file, and their types
     "block_sums": "float32",
     "sum_of_squares": "float64",
     "block_length": "int64",
     "positions": "uint32",
     "nll_at_positions": "float16",
 }
-MAX_TEST_CHARS = 1 << 28  # whose losses are read: a gigabyte
+MAX_TEST_CHARS = 1 << 28  # no more losses are read: a gigabyte
 MAX_BLOCKS_BYTES = 1 << 26
 MAX_NPY_HEADER = 1 << 13
-MEAN_TOLERANCE = 1e-3  # nats; kept as float32, in sums, a mean is good to 1e-5
+MEAN_TOLERANCE = 1e-3  # nats; a mean of sums kept as float32 is good to 1e-5
 
 
 @dataclass(frozen=True)
 class LossSummary:
-    """What the standard errors of a mean loss need."""
+    """What is needed to compute the standard errors of a mean loss."""
 
     block_sums_K: NDArray[np.float32]  # nats, each of `block_length` characters of one series
     sum_of_squares: float  # of the nats of single characters
@@ -52,7 +52,7 @@ class LossSummary:
     num_series: int  # see the function of this name
     positions_S: NDArray[np.uint32]  # ascending
     nll_S: NDArray[np.float16]  # nats of the characters there
-    rest: int = 0  # characters that the last block has more than the others
+    rest: int = 0  # extra characters in the last block
 
     @property
     def num_chars(self) -> int:
@@ -67,9 +67,9 @@ class LossSummary:
 
     @property
     def rise_at_start(self) -> float:
-        """Mean nats a character of the series' first blocks, less that of the others; 0 if none.
+        """Mean nats per character of the series' first blocks minus that of the others; 0 if none.
 
-        Evaluation begins each series from a zero state, training only its very first step.
+        Evaluation starts each series from a zero state; training has one only at its first step.
         """
         means_RJ = self.block_means_RJ
         if means_RJ.shape[1] == 1:
@@ -78,20 +78,20 @@ class LossSummary:
 
     @property
     def cost_of_start(self) -> float:
-        """What that rise adds to the mean loss."""
+        """What rise_at_start adds to the mean loss."""
         return self.rise_at_start / self.block_means_RJ.shape[1]
 
     @property
     def probabilities_S(self) -> NDArray[np.float64]:
-        """What the model gave the correct character at the sampled positions."""
+        """The probabilities that the model gave the correct character at the sampled positions."""
         return np.exp(-self.nll_S.astype(np.float64))
 
     @property
     def sd_chars(self) -> float:
         """Bootstrap SD of the mean when single characters are resampled, as the paper does.
 
-        In closed form: the mean of n draws with replacement has variance σ²/n, σ² that of the
-        sample itself (divided by n, not n - 1).
+        In closed form: the mean of n draws with replacement has variance σ²/n, where σ² is that of
+        the sample itself (divided by n, not n - 1).
         """
         mean = float(self.block_sums_K.sum(dtype=np.float64)) / self.num_chars
         variance = max(self.sum_of_squares / self.num_chars - mean**2, 0.0)
@@ -99,14 +99,19 @@ class LossSummary:
 
 
 def num_series(result: Result) -> int:
-    """Stretches of text that a run's test losses are of: the streams of `columns` lie far apart in
-    the text, while those of `contiguous` follow each other and are one series."""
+    """Returns the number of series that a run's test losses form.
+
+    The streams of `columns` lie far apart in the text, so each is a series; those of `contiguous`
+    follow each other and are one.
+    """
     return 1 if result.layout == "contiguous" else result.batch_size
 
 
 def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) -> LossSummary:
-    """Sums of blocks that stay within a series; see `_block_length`. What a single one has beyond
-    its last whole block counts in that."""
+    """Sums losses in blocks that stay within a series; see `_block_length`.
+
+    If there is one series, the characters after its last whole block are added to that block.
+    """
     block_length = _block_length(len(nll_N), num_series, unroll_steps)
     exact_N = nll_N.astype(np.float64)
     rest = len(nll_N) % block_length if num_series == 1 else 0
@@ -114,7 +119,7 @@ def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) ->
     positions_S = sampled_positions(len(nll_N))
     return LossSummary(
         block_sums_K=np.add.reduceat(exact_N, starts_K).astype(np.float32),
-        # Not exact_N @ exact_N, which waits for BLAS's threads: 70 times as long.
+        # Not exact_N @ exact_N, which takes 70 times as long, as it waits for BLAS's threads.
         sum_of_squares=float(np.square(exact_N).sum()),
         block_length=block_length,
         num_series=num_series,
@@ -125,7 +130,7 @@ def summarize(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) ->
 
 
 def _block_length(num_chars: int, num_series: int, unroll_steps: int) -> int:
-    """100 characters; of several series that these do not divide, the steps of a chunk."""
+    """Returns 100, or the steps of a chunk if there are several series that 100 does not divide."""
     series_length = num_chars // num_series
     if num_series == 1:
         return min(BLOCK_CHARS, series_length)
@@ -135,7 +140,7 @@ def _block_length(num_chars: int, num_series: int, unroll_steps: int) -> int:
 def read_losses(
     folder: Path, num_test_chars: int, num_series: int, unroll_steps: int
 ) -> LossSummary | None:
-    """The loss summary of a run: from all its losses, else from the published sums, else None.
+    """Returns a run's loss summary: from all its losses, else from the published sums, else None.
 
     Raises:
         CorruptFileError: if the file is there but is not what the run says it is.
@@ -151,7 +156,7 @@ def read_losses(
 
 
 def check_mean(losses: LossSummary, test_nats: float, folder: Path) -> None:
-    """CorruptFileError if a run's result says another test loss than its kept losses average to."""
+    """Raises CorruptFileError if the test loss in a result is not the mean of the kept losses."""
     mean = float(losses.block_sums_K.sum(dtype=np.float64)) / losses.num_chars
     if abs(mean - test_nats) > MEAN_TOLERANCE:
         raise CorruptFileError(
@@ -161,7 +166,7 @@ def check_mean(losses: LossSummary, test_nats: float, folder: Path) -> None:
 
 
 def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:
-    """The nats of every test character, float32 (N,); CorruptFileError if they are not that."""
+    """Reads the nats of every test character, float32 (N,); CorruptFileError for anything else."""
     most = 4 * min(num_test_chars, MAX_TEST_CHARS) + MAX_NPY_HEADER
     if (contents := read_file(file, most)) is None:
         raise CorruptFileError(f"{file}: no such file")
@@ -173,15 +178,15 @@ def read_nll(file: Path, num_test_chars: int) -> NDArray[np.float32]:
 
 
 def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
-    """The array of an .npy file, of at most one dimension; its header is checked first.
+    """Reads an array of at most one dimension from an .npy file, whose header is checked first.
 
     Args:
-        contents: of the file, or of an entry of an .npz.
-        file: named in messages.
-        dtype: that the array must have.
+        contents: the bytes of the file, or of an entry of an .npz.
+        file: the file to name in messages.
+        dtype: the type that the array must have.
 
     Raises:
-        CorruptFileError: if it is another array, or none.
+        CorruptFileError: if the contents are not such an array.
     """
     opened = io.BytesIO(contents)
     try:
@@ -200,7 +205,7 @@ def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
 
 
 def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary:
-    """The published sums; CorruptFileError if they are not of `num_test_chars` characters."""
+    """Reads the published sums; CorruptFileError if they are not of `num_test_chars` characters."""
     if (opened := open_file(file, MAX_BLOCKS_BYTES)) is None:
         raise CorruptFileError(f"{file}: no such file")
     try:
@@ -239,7 +244,7 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
 
 
 def _member(packed: ZipFile, key: str, file: Path, dtype: str) -> NDArray[Any]:
-    """An array of an .npz, no larger than published ones can be."""
+    """Reads an array of an .npz; CorruptFileError if it is larger than published ones can be."""
     entry = packed.getinfo(f"{key}.npy")
     if entry.file_size > MAX_BLOCKS_BYTES:  # zipfile reads no more than an entry declares
         raise CorruptFileError(f"{file}: {key} unpacks to {entry.file_size:,} bytes")
@@ -248,7 +253,7 @@ def _member(packed: ZipFile, key: str, file: Path, dtype: str) -> NDArray[Any]:
 
 def _check_series(file: Path, num_test_chars: int, num_series: int, block_length: int) -> None:
     if num_series == 1:
-        return  # one of any length has a last block
+        return  # a single series may have any length: its last block takes the rest
     if num_test_chars % num_series or num_test_chars // num_series % block_length:
         raise CorruptFileError(f"{file}: not of {num_series} equal series")
 
@@ -264,14 +269,14 @@ def _first_line(error: Exception) -> str:
 
 @cache
 def sampled_positions(num_test_chars: int) -> NDArray[np.uint32]:
-    """The positions whose losses are published one by one: the same for all runs of a length."""
+    """Returns the positions whose losses are published one by one, the same for equal lengths."""
     generator = np.random.default_rng(SAMPLE_SEED)
     size = min(NUM_SAMPLED, num_test_chars)
     return np.sort(generator.choice(num_test_chars, size, replace=False)).astype(np.uint32)
 
 
 def pack(nll_N: NDArray[np.float32], num_series: int, unroll_steps: int) -> bytes:
-    """The contents of test_blocks.npz; the same bytes for the same losses."""
+    """Returns the contents of test_blocks.npz: the same bytes for the same losses."""
     summary = summarize(nll_N, num_series, unroll_steps)
     arrays: dict[str, Any] = {
         "block_sums": summary.block_sums_K,

@@ -1,4 +1,4 @@
-"""`charcmp report`, in order: load, arrange, judge, draw, write, print."""
+"""`charcmp report`, in order: load, arrange, judge, print, draw, write."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ def make_report(
     published: bool = False,
     full: bool = False,
 ) -> None:
-    """A report of the finished runs: written to a folder; what to take and the tables also printed.
+    """Writes a report of the finished runs to a folder; also prints what to take and the tables.
 
     Args:
-        results_dir: holds runs/.
+        results_dir: the folder that holds runs/.
         filters: which runs; None for all.
-        out: where to write. `<results_dir>/report` unless given; a report of some of the runs goes
-            into a folder of its own in it, so that it never takes the place of the full one.
+        out: where to write; None for `<results_dir>/report`. A report of some of the runs goes into
+            a folder of its own in there, so that it never replaces the full one.
         formats: which files, of FORMATS.
-        published: report of the published runs instead, in a folder of its own in
+        published: whether to report the published runs instead, in a folder of its own in
             `<results_dir>/report`.
-        full: whether statistics, claims and notes are printed too.
+        full: whether to print statistics, claims and notes too.
 
     Raises:
-        UserError: if there is no run to report of, or the folder cannot be
-            written or holds runs.
+        UserError: if there is no run to report, if the folder cannot be written or holds runs, or
+            if results_dir is that of the published runs and `out` is None.
     """
     usual = Path(results_dir) / "report"
     if out is None and usual.resolve().is_relative_to(PUBLISHED):
@@ -91,7 +91,7 @@ def make_report(
 
 
 def _where(folder: Path, written: Sequence[str], full: bool) -> str:
-    """Where the rest is, and the one file to open first."""
+    """Returns where the files are, and which one to open first."""
     firsts = ("report.html", "statistics.md", "entries.csv", "fill_in.md", "fill_in.csv")
     first = next((f"; begin with {name}" for name in firsts if name in written), "")
     more = "" if full else "\ncharcmp report --full prints statistics, claims and notes as well"
@@ -109,7 +109,10 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
 
 
 def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
-    """The figures, and the page that shows them: name -> contents. Half of the time is for PNGs."""
+    """Returns the figures and the page that shows them: name -> contents.
+
+    Half of the time goes into the PNGs.
+    """
     from charcmp.report.figures.pictures import pictures  # slow to import
     from charcmp.report.writing.page import page
 
@@ -126,7 +129,7 @@ def _note(text: str) -> None:
 
 
 def _refuse_among_runs(out: Path, results_dir: Path) -> None:
-    """UserError if a report's files would lie beside or in the folders of runs."""
+    """Raises UserError if a report's files would lie in or beside the folders of runs."""
     is_inside = out.resolve().is_relative_to(runs_dir(results_dir).resolve())
     files = ("progress.json", "result.json", "*/progress.json", "*/result.json")
     holds_runs = is_there(out, stat.S_ISDIR) and any(any(out.glob(file)) for file in files)
@@ -135,10 +138,10 @@ def _refuse_among_runs(out: Path, results_dir: Path) -> None:
 
 
 def load(folder: Path) -> Loaded:
-    """The runs of a folder; complaints go to stderr.
+    """Returns the runs of a folder; complaints go to stderr.
 
     Raises:
-        UserError: if there is none.
+        UserError: if there is no finished run.
     """
     loaded = load_runs(folder)
     for complaint in loaded.complaints:
@@ -153,7 +156,7 @@ def load(folder: Path) -> Loaded:
 
 
 def baselines_in(results_dir: Path) -> list[Baselines]:
-    """The baselines of a results folder; complaints go to stderr."""
+    """Returns the baselines of a results folder; complaints go to stderr."""
     found, complaints = load_baselines(results_dir)
     for complaint in complaints:
         print(f"charcmp: {complaint}", file=sys.stderr)
@@ -161,7 +164,7 @@ def baselines_in(results_dir: Path) -> list[Baselines]:
 
 
 def text_files(findings: Findings, formats: Sequence[str]) -> dict[str, bytes]:
-    """The report's tables and statistics in the formats that are text: name -> contents."""
+    """Returns the report's tables and statistics in the text formats: name -> contents."""
     analyses = findings.analyses
     files = fill_in.files(findings.fill_tables)
     if analyses:

@@ -21,14 +21,17 @@ SOURCE_NOTE = (
 
 
 def _reference(name: str) -> list[dict[str, str]]:
-    """The lines of one of the paper's tables; those with # are comments."""
+    """Returns the lines of one of the paper's tables, without comments (#)."""
     text = (REFERENCE / name).read_text()
     return list(csv.DictReader(line for line in text.splitlines() if not line.startswith("#")))
 
 
 @cache
 def table1() -> dict[tuple[str, str, str, int], float]:
-    """Test nats per character by (dataset, budget, cell, layers). No RNN at 512: 66 of 72."""
+    """Returns test nats per character by (dataset, budget, cell, layers).
+
+    There are 66 of 72: the paper has no RNN at 512.
+    """
     name_of_width = {str(width): name for name, width in BUDGETS.items()}
     return {
         (line["dataset"], name_of_width[line["size_row"]], line["cell"], int(line["layers"])): (
@@ -39,13 +42,13 @@ def table1() -> dict[tuple[str, str, str, int], float]:
 
 
 def test_nats(dataset: str, layout: str, row: str, cell: str, layers: int) -> float | None:
-    """The paper's test nats per character for a model; None where it has none."""
+    """Returns the paper's test nats per character for a model, or None if it has none."""
     return table1().get((dataset, row, cell, layers)) if layout == "columns" else None
 
 
 @cache
 def best_ngram(dataset: str) -> tuple[int, float] | None:
-    """(context length, nats per character) of the paper's best n-gram model, its Table 2."""
+    """Returns (context length, nats per character) of the paper's best n-gram model (Table 2)."""
     found = [
         (int(line["context_chars"]), float(line["test_nats_per_char"]))
         for line in _reference("table2_ngram.csv")

@@ -1,7 +1,7 @@
-"""Runs to tables: what may stand in one block, which row a run counts in, what an entry shows.
+"""Makes tables of runs: what may be in one block, which row a run counts in, what an entry shows.
 
-Where models were trained at several learning rates, there is a table more, of each model at the
-rate that did best on validation text: no rate is right for all cells (docs/reading_the_tables.md).
+If models were trained at several learning rates, one more table shows each model at the rate that
+did best on validation text: no rate is right for all cells (docs/reading_the_tables.md).
 """
 
 from __future__ import annotations
@@ -22,24 +22,25 @@ from charcmp.report.filters import Filters
 from charcmp.report.load import Run
 from charcmp.report.text_variance import text_variance
 
-CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))  # the paper's
-# What tells the runs of one block apart, with all options of the cell (`cell.*`); the rest of an
-# identity tells blocks apart.
+# The paper's cells come first.
+CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))
+# Keys of an identity in which runs of one block may differ, besides all options of the cell
+# (`cell.*`). Runs that differ in any other key are in different blocks.
 WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
-ANY_RATE = {"optimizer.lr": "each model's own"}  # the settings of such a block
+ANY_RATE = {"optimizer.lr": "each model's own"}  # in the settings of that additional table
 LENGTH = ("epochs", "updates_per_epoch")  # of a training; without the second, epochs are whole
-MANY_MODELS = 10  # of a budget: so many are no longer seen at a glance
+MANY_MODELS = 10  # of a budget: too many to see their order at a glance
 Column = tuple[str, int]  # a cell with its options, and the number of layers
-Model = tuple[str, int, int]  # such a cell, the number of layers, the hidden size
-Candidate = tuple[float, float]  # learning rate and dropout, of which validation text chooses
+Model = tuple[str, int, int]  # a cell with its options, the number of layers, the hidden size
+Candidate = tuple[float, float]  # a learning rate and a dropout; validation loss chooses one
 
 
 @dataclass(frozen=True)
 class Entry:
     """One entry of a table: the mean over seeds, at the dropout that did best on validation text.
 
-    In a table of own rates, at the learning rate that did best there, too.
+    In a table of own rates, it is also at the learning rate that did best there.
     """
 
     row: str
@@ -48,10 +49,10 @@ class Entry:
     layers: int
     hidden_size: int
     num_params: int
-    status: str  # done | diverged: every run of it
-    runs: list[Run]  # that the figures are of, by seed
-    num_diverged: int  # of all its runs, at whatever dropout and learning rate
-    num_left_out: int  # seeds at what was chosen that diverged: the means are over the others
+    status: str  # done | diverged: every run at the chosen dropout and learning rate
+    runs: list[Run]  # behind the figures, by seed
+    num_diverged: int  # among all its runs, at any dropout and learning rate
+    num_left_out: int  # diverged seeds at the chosen ones: the means are over the others
     dropout: float
     dropout_candidates: list[float]
     rate: float  # learning rate; NaN for the default of an optimiser other than RMSProp
@@ -80,7 +81,7 @@ class Entry:
 
     @property
     def rates_tried(self) -> list[float]:
-        """Learning rates, ascending: to the end or for a shorter time."""
+        """The learning rates it was trained at, in full or for a shorter time, ascending."""
         return sorted({*self.rate_candidates, *self.rates_given_up})
 
     @property
@@ -97,11 +98,11 @@ class Table:
     """A block: runs that differ only in cell (with its options), layers, size, seed and dropout."""
 
     heading: str
-    settings: dict[str, Any]  # all that its runs have in common
+    settings: dict[str, Any]  # everything that its runs have in common
     corpus_note: str | None
     rows: dict[str, int]  # name -> target parameters, ascending
     columns: list[Column]
-    entries: dict[tuple[str, str, int], Entry]  # by (row, *column); a missing one is not in it
+    entries: dict[tuple[str, str, int], Entry]  # by (row, *column); absent without a run
 
     @property
     def dataset(self) -> str:
@@ -113,7 +114,7 @@ class Table:
 
     @property
     def protocol(self) -> str:
-        """The heading, up to the corpus."""
+        """The heading without the name of the corpus."""
         return _heading(self.settings).removeprefix(f"{self.dataset}, ")
 
     @property
@@ -132,7 +133,7 @@ class Table:
 
 
 def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
-    """One table for each group of runs that may be compared, all of one task."""
+    """Returns a table for each group of runs that may be compared, all of one task."""
     runs = [run for run in runs if run.task == task]
     rows = {
         sha256: row_targets(same_text)
@@ -159,8 +160,11 @@ class Block:
 
 
 def arranged(runs: Iterable[Run]) -> list[Block]:
-    """A block for each training, and one of models each at its own learning rate where several
-    rates were trained; of these rates only the protocol's then has a block to itself."""
+    """Returns a block for each training, and one of all models at their own learning rates.
+
+    There is such a block only if models were trained at several rates (see at_every_rate). Of these
+    rates only the protocol's then has a block to itself.
+    """
     blocks = []
     runs = list(runs)
     for alike in _grouped(runs, lambda run: canonical_json(settings(run) | ANY_RATE)).values():
@@ -177,12 +181,12 @@ def arranged(runs: Iterable[Run]) -> list[Block]:
 def at_every_rate(
     runs: Sequence[Run], shorter: Mapping[Model, set[Candidate]] | None = None
 ) -> list[Run]:
-    """The runs of the models that were trained at every rate and dropout that others were.
+    """Returns the runs of models trained at every rate and dropout that was tried at their budget.
 
-    What a model was trained at for a shorter time alone counts too: it was tried, and given up for
-    something better (scripts/census.py).
+    A rate at which a model was trained only for a shorter time counts too: it was tried, and given
+    up for something better (scripts/census.py).
 
-    [] unless there are several rates and, at one budget, at least two such models.
+    Returns [] unless some budget has several rates and at least two such models.
     """
     found = []
     shorter = shorter or {}
@@ -199,8 +203,7 @@ def at_every_rate(
 
 
 def _tried_shorter(runs: Sequence[Run], others: Iterable[Run]) -> dict[Model, set[Candidate]]:
-    """What the models of runs of one training were tried at in shorter ones, where several rates
-    were trained."""
+    """Returns what each model was tried at in shorter trainings; empty if `runs` share one rate."""
     tried: dict[Model, set[Candidate]] = defaultdict(set)
     if len({rate_of(run) for run in runs}) > 1:
         for run in others:
@@ -214,7 +217,7 @@ def model_of(run: Run) -> Model:
 
 
 def _is_shorter(run: Run, other: Run) -> bool:
-    """Whether a run was trained as another was, only for a shorter time."""
+    """Returns whether `run` was trained as `other` was, but for a shorter time."""
     if _without_length(run) != _without_length(other):
         return False
     length, longer = _length(run), _length(other)
@@ -226,7 +229,7 @@ def _without_length(run: Run) -> dict[str, Any]:
 
 
 def _length(run: Run) -> tuple[float, float]:
-    """Epochs, and updates of each: infinite where they are whole."""
+    """Returns the epochs, and the updates of each: infinity if an epoch is not cut short."""
     updates = run.identity.get("updates_per_epoch", math.inf)
     return run.epochs, updates if isinstance(updates, int | float) else math.inf
 
@@ -239,7 +242,7 @@ def _grouped(runs: Iterable[Run], key: Any) -> dict[Any, list[Run]]:
 
 
 def rate_of(run: Run) -> float:
-    """A run's learning rate; an identity leaves out the default of its optimiser."""
+    """Returns a run's learning rate; an identity leaves it out if it is the optimiser's default."""
     default = math.nan if "optimizer.name" in run.identity else paper.LEARNING_RATE
     rate = run.identity.get("optimizer.lr", default)
     return rate if isinstance(rate, float) else math.nan
@@ -250,7 +253,7 @@ def candidate_of(run: Run) -> Candidate:
 
 
 def settings(run: Run) -> dict[str, Any]:
-    """What every run of a block has in common, by the names of the configuration."""
+    """Returns what all runs of a block have in common, by the names of the configuration."""
     return {
         key: value
         for key, value in run.identity.items()
@@ -276,10 +279,10 @@ def _block_order(run: Run, common: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def block_headings(blocks: list[dict[str, Any]]) -> list[str]:
-    """`wp, 50 epochs`: what a block is, and whatever else tells it from the paper's protocol.
+    """Returns headings: `wp, 50 epochs`, and whatever else differs from the paper's protocol.
 
-    What is still the same then is told apart by the first of corpus, test length and protocol
-    version that differ.
+    Blocks that would have equal headings also show those of protocol version, corpus and test
+    length in which they differ.
     """
     headings = [_heading(block) for block in blocks]
     full = []
@@ -313,7 +316,8 @@ def _heading(block: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-# Settings that every block has. Others are in an identity only where they are not at the default.
+# Settings that headings show in their own way. All others, except those in USUAL, are in an
+# identity only if they are not at their default.
 ALWAYS = (
     *("dataset", "corpus_sha256", "dataset.layout", "dataset.split", "protocol_version"),
     *("num_test_chars", "epochs", "task"),
@@ -322,7 +326,7 @@ USUAL = {"precision": "float32", "batch_size": 100, "unroll_steps": 100}
 
 
 def unusual(block: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a block that are not the paper's, `epochs` apart."""
+    """Returns the settings of a block that are not the paper's, except those in ALWAYS."""
     return {
         key: value
         for key, value in block.items()
@@ -331,7 +335,7 @@ def unusual(block: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_the_papers(block: dict[str, Any]) -> bool:
-    """Whether a block is of wp or lk, trained and tested as the paper did."""
+    """Returns whether the runs of a block are on wp or lk, trained and tested as in the paper."""
     return (
         not unusual(block)
         and "task" not in block
@@ -342,9 +346,9 @@ def is_the_papers(block: dict[str, Any]) -> bool:
 
 
 def row_targets(runs: Sequence[Run]) -> dict[str, int]:
-    """The rows that runs of one corpus can count in: name -> target parameters.
+    """Returns the rows that runs of one corpus can count in: name -> target parameters.
 
-    The named budgets, and every number that one of the runs was asked to meet.
+    They are the named budgets, and every number of parameters that a run was asked to meet.
     """
     rows = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
     for run in runs:
@@ -360,8 +364,8 @@ def _solution(cell: str, layers: int, target: int, num_symbols: int, task: str) 
 
 
 def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
-    """The rows whose target the solver meets with the run's size; else one of the run's own."""
-    if run.origin is not None:  # of no formula: the row that it was made for
+    """Returns the rows for which the solver finds the run's size, or else one of the run's own."""
+    if run.origin is not None:  # a class has no formula to solve: take the row it was made for
         same = [name for name, target in rows.items() if target == run.target_params]
         return {(same or [run.budget])[0]: run.target_params}
     return {
@@ -372,7 +376,7 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
 
 
 def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filters) -> Table:
-    """The table of a block's runs."""
+    """Returns the table of a block's runs."""
     runs, common = block.runs, block.settings
     runs_of_entry = defaultdict(list)
     used: dict[str, int] = {}
@@ -405,7 +409,7 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
 
 
 def _is_lm(settings: dict[str, Any]) -> bool:
-    """Whether a block is of language models: the paper has no others."""
+    """Returns whether a block holds language models: the paper has no others."""
     return "task" not in settings
 
 
@@ -417,12 +421,12 @@ def _paper_nats(settings: dict[str, Any], row: str, cell: str, layers: int) -> f
 
 
 def base_cell(cell: str) -> str:
-    """The cell without its options."""
+    """Returns the cell without its options."""
     return cell.partition("(")[0]
 
 
 def cell_order(cell: str) -> tuple[int, str]:
-    """The paper's cells, our others, and then those that charcmp does not bring, by name."""
+    """Returns a sort key: first the paper's cells, then charcmp's others, then classes by name."""
     return [*CELL_ORDER, base_cell(cell)].index(base_cell(cell)), cell
 
 
@@ -438,7 +442,7 @@ def make_entry(
     paper_nats: float | None,
     tried_shorter: Set[Candidate] = frozenset(),
 ) -> Entry:
-    """What a table shows of runs of several seeds, perhaps several dropouts or learning rates."""
+    """Returns a model's entry from its runs: seeds, perhaps at several dropouts or rates."""
     candidates = _grouped(runs, candidate_of)
     rates = {rate for rate, _ in candidates}
     chosen = chosen_by_validation(candidates)
@@ -474,7 +478,7 @@ def make_entry(
 
 
 class _SpreadOverText(NamedTuple):
-    """How exactly the text measures one run's test loss; see Entry."""
+    """The precision with which the text measures one run's test loss; see Entry."""
 
     sd_chars: float | None
     sd_blocks: float | None
@@ -493,12 +497,12 @@ def _spread_over_text(runs: Sequence[Run]) -> _SpreadOverText:
 
 
 def chosen_by_validation(candidates: dict[Candidate, list[Run]]) -> Candidate:
-    """The candidate with the lowest mean validation loss over the seeds that all of them have.
+    """Returns the candidate with the lowest mean validation loss over the seeds that all have.
 
-    So none is chosen for its luck with more seeds. Where exactly the best ones share further seeds,
-    as after a first look at all with one seed, these are compared again by all that they share. A
-    candidate of which a compared seed diverged comes last. Where no seed is common to all, each has
-    the mean of its own.
+    So no candidate wins because it had more seeds. If exactly the best ones share further seeds, as
+    after a first look at all with one seed, they are compared again by all seeds that they share. A
+    candidate with a diverged run among the compared seeds comes last. If no seed is common to all,
+    each candidate is judged by its own seeds.
     """
     seeds = {candidate: {run.seed for run in runs} for candidate, runs in candidates.items()}
     common = set.intersection(*seeds.values())

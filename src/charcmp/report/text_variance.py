@@ -1,4 +1,4 @@
-"""The variance of a mean over test text, by blocks as long as its dependence asks for."""
+"""The variance of a mean over test text, from blocks as long as the text's dependence requires."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
-# Block lengths in base blocks; the rule's answer is rounded up to one of them, or to a series.
+# Block lengths in base blocks; the rule's answer is rounded up to one of these or a whole series.
 LENGTHS = (1, *(factor * 2**power for power in range(20) for factor in (2, 3)))
 MIN_BLOCKS = 2  # fewer have no variance
 MIN_SERIES = 10  # fewer whole series are too few blocks to estimate a variance from
@@ -27,11 +27,11 @@ class Component:
 
 @dataclass(frozen=True)
 class TextVariance:
-    """Of the mean over the test text, and how the block length came about."""
+    """The variance of the mean over the test text, and how the block length was chosen."""
 
     variance: float
     block_length: int  # in base blocks
-    rule_length: int  # what the automatic rule says, rounded up
+    rule_length: int  # from the automatic rule, rounded up
     num_blocks: float  # of the chosen length
     se_of_length: dict[int, float]  # the check: standard errors by block length
 
@@ -45,14 +45,14 @@ class TextVariance:
 
 
 def text_variance(means_RJ: Floats) -> TextVariance | None:
-    """The variance of the mean of base blocks, by blocks as long as its dependence asks for.
+    """Returns the variance of the mean of base blocks, from blocks as long as dependence requires.
 
-    None for a single base block, which has no variance. Otherwise at least two blocks are left,
-    however strong the dependence.
+    Returns None for a single base block, which has no variance. Otherwise at least two blocks are
+    left, however strong the dependence.
 
-    The length is the automatic one. The check: where whole series give a standard error that is
-    larger by more than chance explains (one-sided, 5 %), there is dependence that short blocks do
-    not see, and whole series are the blocks.
+    The automatic rule chooses the length, and a check follows: if there are MIN_SERIES series, and
+    the standard error with whole series as blocks is larger by more than chance explains
+    (one-sided, 5 %), there is dependence that short blocks miss, and whole series are used.
     """
     num_series, series_length = means_RJ.shape
     longest = means_RJ.size / MIN_BLOCKS
@@ -70,6 +70,7 @@ def text_variance(means_RJ: Floats) -> TextVariance | None:
         for length in sorted(lengths) if length <= longest
     }  # fmt: skip
     if num_series >= MIN_SERIES:
+        # An SD estimated from n values has a relative standard error of about 1 / sqrt(2 (n - 1)).
         tolerance = 1 + stats.norm.isf(0.05) / math.sqrt(2 * (num_series - 1))
         if se[series_length] > tolerance * se[chosen]:
             chosen = series_length
@@ -83,9 +84,10 @@ def text_variance(means_RJ: Floats) -> TextVariance | None:
 
 
 def block_variance(means_RJ: Floats, length: int) -> float:
-    """Variance of the mean when circular blocks of `length` base blocks are resampled.
+    """Returns the variance of the mean when circular blocks of `length` base blocks are resampled.
 
-    In closed form, with the divisor of an unbiased estimate: m blocks count as m - 1.
+    It is computed in closed form, with the divisor of an unbiased estimate: m - 1 for m blocks. It
+    is NaN if there is no more than one block.
     """
     num_blocks = means_RJ.size / length
     if num_blocks <= 1:
@@ -94,23 +96,24 @@ def block_variance(means_RJ: Floats, length: int) -> float:
 
 
 def block_means(means_RJ: Floats, length: int) -> Floats:
-    """Means of the blocks that start at each base block, (R, J)."""
+    """Returns the means of the circular blocks that start at each base block, (R, J)."""
     wrapped = np.concatenate([means_RJ, means_RJ[:, : length - 1]], axis=1)
     sums = np.cumsum(np.pad(wrapped, ((0, 0), (1, 0))), axis=1)
     return (sums[:, length:] - sums[:, :-length]) / length
 
 
 def automatic_block_length(means_RJ: Floats) -> float:
-    """The length that minimises the error of the variance (Politis & White 2004, Patton 2009).
+    """Returns the block length that minimises the error of the variance.
 
-    As arch.bootstrap.optimal_block_length for the circular bootstrap, but over several series,
-    whose autocovariances are pooled; a single long one gives arch's answer.
+    The rule is that of Politis & White 2004 and Patton 2009. It is computed as by
+    arch.bootstrap.optimal_block_length for the circular bootstrap, but over several series, whose
+    autocovariances are pooled; for a single long series the result is arch's.
     """
     size = means_RJ.size
     covariance = _pooled_autocovariances(means_RJ)
     if covariance[0] <= 0 or len(covariance) == 1:
         return 1.0
-    run = max(5, int(math.log10(size)))  # so many small autocorrelations in a row end the search
+    run = max(5, int(math.log10(size)))  # this many small autocorrelations in a row end the search
     last = min(math.ceil(math.sqrt(size)) + run, len(covariance) - 1)
     small = np.abs(covariance) < 2 * math.sqrt(math.log10(size) / size) * covariance[0]
     ends = [lag for lag in range(1, last + 1) if small[lag : lag + run].all()]
@@ -126,7 +129,7 @@ def automatic_block_length(means_RJ: Floats) -> float:
 
 
 def _pooled_autocovariances(means_RJ: Floats) -> Floats:
-    """By lag, up to J - 1; only pairs within a series count."""
+    """Returns autocovariances by lag, up to J - 1; only pairs within a series count."""
     num_series, series_length = means_RJ.shape
     centred = means_RJ - means_RJ.mean()
     power = np.abs(np.fft.rfft(centred, 2 * series_length, axis=1)) ** 2

@@ -1,6 +1,6 @@
-"""What n-grams and compressors make of a test text: records in a results folder, checked when read.
+"""Scores of n-gram models and compressors on a test text, kept in a results folder.
 
-results/baselines/<text>-<layout>-<hash>.json
+The files are results/baselines/<text>-<layout>-<hash>.json; they are checked when read.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from charcmp.runs.result import (
     read_json,
 )
 
-VERSION = 1  # of how they are computed: moves when their numbers do
+VERSION = 1  # raised when a change of the computation changes the numbers
 MAX_BYTES = 1 << 20
 
 
 class Baseline(Struct, frozen=True, kw_only=True):
-    """A predictor of the next character that no gradient trained."""
+    """A predictor of the next character that was not trained by gradients, and its score."""
 
     name: Text
-    nats_per_char: Nats  # test text, given the training text
-    size: Count | None = None  # stored counts of an n-gram model
-    budget: Params | None = None  # the number of parameters that it was pruned to in counts
+    nats_per_char: Nats  # of the test text, given the training text
+    size: Count | None = None  # number of stored counts of an n-gram model
+    budget: Params | None = None  # the parameter budget; the model is pruned to this many counts
     note: Text | None = None
 
     def __post_init__(self) -> None:
@@ -46,15 +46,15 @@ class Baseline(Struct, frozen=True, kw_only=True):
 
 
 class TestText(Struct, frozen=True, kw_only=True):
-    """The characters that are scored: losses on one test text may be compared."""
+    """Which characters are scored: losses may be compared if this is equal."""
 
-    __test__ = False  # for pytest
+    __test__ = False  # tells pytest that this is not a test
 
     corpus_sha256: Sha256
     layout: Layout
     split: Split
     num_chars: Count
-    # They decide which characters are test text in `columns`; None where they do not.
+    # In `columns` these decide which characters are test text; None in `contiguous`.
     batch_size: Count | None
     unroll_steps: Count | None
 
@@ -81,12 +81,12 @@ class TestText(Struct, frozen=True, kw_only=True):
 
 
 class Baselines(Struct, frozen=True, kw_only=True):
-    """A file of the folder."""
+    """The contents of one file."""
 
     version: int
     dataset: DatasetName
     test_text: TestText
-    budgets: Annotated[list[Params], Meta(max_length=1000)]  # asked for, ascending
+    budgets: Annotated[list[Params], Meta(max_length=1000)]  # those asked for, ascending
     baselines: Annotated[list[Baseline], Meta(max_length=1000)]
 
     def __post_init__(self) -> None:
@@ -102,11 +102,11 @@ def baselines_dir(results_dir: str | Path) -> Path:
 
 
 def baselines_file(results_dir: str | Path, name: str, test_text: TestText) -> Path:
-    """Where the baselines of a test text are.
+    """Returns the path of the file with the baselines of a test text.
 
     Args:
         results_dir: the folder of all results.
-        name: of the text, as it may stand in the name of a file.
+        name: the text's name, in a form that is safe in a file name.
         test_text: what is scored.
     """
     key = canonical_json([VERSION, msgspec.to_builtins(test_text)])
@@ -115,21 +115,21 @@ def baselines_file(results_dir: str | Path, name: str, test_text: TestText) -> P
 
 
 def read_baselines(file: Path) -> Baselines | None:
-    """None where there are none.
+    """Reads a file of baselines; returns None if there is none.
 
     Raises:
-        CorruptFileError: if the file is there but is no such record.
+        CorruptFileError: if the file exists but is not such a record.
     """
     return read_json(file, DECODER, MAX_BYTES)
 
 
 def write_baselines(file: Path, baselines: Baselines) -> None:
-    """UserError if they cannot be written."""
+    """Writes the baselines to their file; raises UserError if that fails."""
     write_json(file, msgspec.to_builtins(baselines))
 
 
 def load_baselines(results_dir: str | Path) -> tuple[list[Baselines], list[str]]:
-    """Those of a results folder, and a line for each file that is none."""
+    """Reads all baselines of a results folder; returns them, and a line for each corrupt file."""
     found, complaints = [], []
     for file in sorted(baselines_dir(results_dir).glob("*.json")):
         try:
@@ -141,7 +141,7 @@ def load_baselines(results_dir: str | Path) -> tuple[list[Baselines], list[str]]
 
 
 def of_text(all_baselines: Iterable[Baselines], test_text: TestText) -> list[Baseline]:
-    """The baselines on one test text; [] where there are none."""
+    """Returns the baselines on one test text; [] if there are none."""
     return [
         baseline
         for baselines in all_baselines

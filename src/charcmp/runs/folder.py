@@ -1,21 +1,21 @@
-"""A run on disk. The files are the truth: whoever wants a run's state reads its folder.
+"""A run on disk. A run's state is in its files and nowhere else: to know it, read the folder.
 
     results/runs/<run id>/
         config.yaml           the resolved configuration
         environment.json      versions, device, commit, corpus, command
-        progress.json         which row it counts in and how far it is, rewritten every second
+        progress.json         which row it belongs to and how far it is, rewritten every second
         checkpoint.pt         all that resuming needs
         history.json          losses of every epoch
-        best.safetensors      the weights that the test loss is of; in its metadata `vocabulary`,
-                              the bytes that symbols 0, 1, ... stand for, in hexadecimal
+        best.safetensors      the weights with which the test loss was measured; `vocabulary` in its
+                              metadata has the bytes for symbols 0, 1, ..., in hexadecimal
         test_nll.npy          nats of every test character, float32, stream after stream
-        val_nll.npy           the same of the validation text, of the same weights
-        result.json           written last: the run is finished
+        val_nll.npy           the same for the validation text, with the same weights
+        result.json           written last: if it exists, the run is finished
         failure.json          why the last attempt ended without a result
-        log.txt               what a run of a sweep printed
+        log.txt               what the run printed, if a sweep trained it
         owner                 host and process at work on it, with a heartbeat (lease.py)
 
-No torch here, so that tables and status can be made without it.
+This module does not import torch, so that tables and status can be made without it.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from charcmp.runs.result import (
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
 RUNAWAY = 1000.0
-VOCABULARY_KEY = "vocabulary"  # runs of earlier commits have none: see trained.py
+VOCABULARY_KEY = "vocabulary"  # missing in runs of earlier commits: see trained.py
 
 
 class RunFolder:
@@ -65,7 +65,7 @@ class RunFolder:
 
     Args:
         path: the folder; need not exist.
-        lease_seconds: after how long without a heartbeat its owner counts as dead.
+        lease_seconds: seconds without a heartbeat after which its owner counts as dead.
     """
 
     def __init__(self, path: Path, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -84,7 +84,7 @@ class RunFolder:
         self.log = path / "log.txt"
 
     def create(self) -> None:
-        """Makes the folder; UserError if the results folder cannot be written."""
+        """Makes the folder; raises UserError if it cannot be written to."""
         try:
             try_folder(self.path)
         except OSError as error:
@@ -95,21 +95,21 @@ class RunFolder:
         self._make_way()
 
     def _make_way(self) -> None:
-        """Sets aside what stands where the run writes its files but is no file.
+        """Sets aside whatever has the name of one of the run's files but is not a regular file.
 
-        Appending to a log that is a link would write elsewhere, renaming onto a folder would fail
-        when the training is over.
+        Appending to a log that is a link would write elsewhere, and renaming a file onto a folder
+        would fail when the training is over.
         """
         own = [value for value in vars(self).values() if isinstance(value, Path)]
         for file in {*own, self.lease.path} - {self.path}:
-            with contextlib.suppress(OSError, UserError):  # else writing it tells why it cannot
+            with contextlib.suppress(OSError, UserError):  # writing to it will report the error
                 if not stat.S_ISREG(file.lstat().st_mode):
                     aside = self.set_aside(file)
                     print(f"charcmp: {file}: not a file; kept as {aside.name}", file=sys.stderr)
 
     @contextmanager
     def leased(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[None]:
-        """Holds the run for this process; see Lease.acquire for what it raises."""
+        """Holds the run's lease for this process; see Lease.acquire for what it raises."""
         self.lease.acquire(should_stop)
         try:
             remove_leftovers(self.path)
@@ -118,11 +118,11 @@ class RunFolder:
             self.lease.release()
 
     def write(self, file: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
-        """Replaces a file of the run: whole or not at all.
+        """Replaces a file of the run, completely or not at all.
 
         Raises:
-            LostLeaseError: if this process held the run and holds it no longer.
-            UserError, StorageError: if it cannot be written.
+            LostLeaseError: if this process held the run's lease and has lost it.
+            UserError, StorageError: if the file cannot be written.
         """
         if self.lease.is_held:
             self.lease.check()
@@ -138,28 +138,31 @@ class RunFolder:
         self.write(file, lambda opened: opened.write(buffer.getvalue()))
 
     def write_result(self, result: Result) -> None:
-        """Writes the result, which is the run's end: one that could not be read back never is.
+        """Writes the result, which finishes the run; checks first that it can be read back.
 
         Raises:
-            CorruptFileError: if it could not.
+            CorruptFileError: if it cannot; nothing is written then.
         """
         contents = as_json(msgspec.to_builtins(result))
         records.decode(self.result, contents, records.RESULT)
         self.write(self.result, lambda file: file.write(contents))
 
     def read_result(self) -> Result | None:
-        """The result, None where there is none.
+        """Reads the result; returns None if there is none.
 
         Raises:
-            CorruptFileError: if the file is there but is no complete result.
+            CorruptFileError: if the file exists but is not a complete result.
         """
         return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
 
     def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
-        """The result; one that is corrupt or another run's is told of and set aside.
+        """Reads the result; sets it aside, and says so, if it is corrupt or another run's.
+
+        Returns:
+            The result; None if there is none or it was set aside.
 
         Raises:
-            StorageError: if the disk or its server does not give it now.
+            StorageError: if the disk or its server fails to deliver the file.
         """
         try:
             result = self.read_result()
@@ -174,7 +177,7 @@ class RunFolder:
         return result
 
     def set_aside(self, file: Path) -> Path:
-        """Renames a file that cannot be used; nothing is deleted."""
+        """Renames a file that cannot be used, so that it is kept; returns its new path."""
         number = 1
         while os.path.lexists(aside := file.with_name(f"{file.name}.bad-{number}")):
             number += 1
@@ -185,31 +188,32 @@ class RunFolder:
         return aside
 
     def read_progress(self) -> Progress:
-        """The last progress note; an empty one where there is none that can be read."""
+        """Reads the last progress note; returns an empty one if none can be read."""
         try:
             note = records.read_json(self.progress, records.PROGRESS, records.MAX_PROGRESS_BYTES)
-        except CorruptFileError:  # the next one replaces it, a second later
+        except CorruptFileError:  # the run's next note replaces it, a second later
             note = None
         return note or Progress()
 
     def write_progress(self, note: Progress) -> None:
-        """Replaces the progress note; not flushed, since a lost one costs nothing.
+        """Replaces the progress note, without flushing it to disk: losing one costs nothing.
 
-        A sweep notes what is to come before it has the lease. Who gets the lease meanwhile clears
-        the folder of what others have begun to write, and knows better.
+        A sweep writes notes for its planned runs without holding their leases. A process that takes
+        the lease at that moment removes unfinished files from the folder, this one included; the
+        note is then dropped, since that process writes a newer one.
         """
         with contextlib.suppress(VanishedError):
             self.write_json(self.progress, msgspec.to_builtins(note), flush=False)
 
     def read_failure(self) -> Failure | None:
-        """Why the last attempt ended without a result; None where no attempt failed."""
+        """Reads why the last attempt ended without a result; returns None if no attempt failed."""
         try:
             return records.read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
         except CorruptFileError:
             return Failure("no reason that can be read")
 
     def failure_reason(self) -> str:
-        """The same, in one line."""
+        """Returns one line that says why there is no result."""
         failure = self.read_failure() or Failure("no result and no reason recorded")
         return f"{failure.line} (log: {self.log})"
 
@@ -221,22 +225,25 @@ class RunFolder:
         Args:
             reason: one line.
             detail: a traceback or the end of a log.
-            retry: whether the next sweep may try again unasked: what failed cost nothing.
-            is_users: whether it is a mistake of the user's, which every run like it would meet.
+            retry: whether the next sweep may try again without --retry-failed.
+            is_users: whether it is a mistake of the user's, which similar runs would repeat.
         """
         failure = Failure(reason, retry, is_users, detail, time.time())
         self.write_json(self.failure, msgspec.to_builtins(failure))
 
     def forget_failure(self) -> None:
-        """Removes why an earlier attempt failed: it would hide how the one that begins ends."""
+        """Removes the record of an earlier failure, which would hide how the new attempt ends."""
         try:
             self.failure.unlink(missing_ok=True)
         except OSError as error:
             raise write_error(self.failure, error) from None
 
     def record_death(self, reason: str, detail: str = "") -> None:
-        """Records, from outside, why a run ended that could not do so itself; not if it could,
-        nor if somebody has taken it up again."""
+        """Records why a run ended whose process died before it could record that itself.
+
+        Does nothing if the run has recorded a failure or a result, or another process is at work
+        on it.
+        """
         with contextlib.suppress(BusyError), self.leased():
             if self.read_failure() is None and not self.result.exists():
                 self.write_failure(reason, detail)
@@ -247,6 +254,7 @@ def runs_dir(results_dir: str | Path) -> Path:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """The folders of runs in a folder, by name; none where it is not there or cannot be read."""
-    found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()  # glob: too long a name
+    """Returns a folder's run folders, by name; none if it does not exist or cannot be read."""
+    # Checked first, since glob raises an error for too long a name.
+    found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()
     return sorted(path for path in found if is_there(path, stat.S_ISDIR))

@@ -1,12 +1,13 @@
 """Who is at work on a run: a lease with host, process and heartbeat, on any shared file system.
 
-The lease is filelock's SoftFileLease: a file created exclusively, that names its owner and whose
-time stamp the owner renews every few seconds. An owner that died on this host is found out at once;
-one on another host when its stamp has stood still for the lease's whole length on the observer's
-own monotonic clock, so that no two clocks are ever compared.
+The lease is filelock's SoftFileLease: a file that is created exclusively and names its owner; the
+owner renews its time stamp every few seconds. The death of an owner on this host is noticed at
+once. An owner on another host counts as dead when its stamp has not changed for the lease's whole
+length. The observer measures that by its own monotonic clock, so two hosts' clocks are never
+compared.
 
-filelock takes a dead owner's lease by exchanging two names, which NFS and SMB refuse; it then takes
-nothing for ever. There the dead owner's file is renamed aside, and the free name is taken.
+filelock takes a dead owner's lease by exchanging two file names. NFS and SMB refuse that, and
+filelock would never get the lease. So we rename the dead owner's file, then take the free name.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from charcmp.runs.result import printable
 
 LEASE_SECONDS = 60.0
 HEARTBEATS_PER_LEASE = 12
-PATIENCE_SECONDS = 10.0  # a child of a killed sweep needs about one second to notice and let go
+PATIENCE_SECONDS = 10.0  # a child of a killed sweep releases its lease after about one second
 POLL_SECONDS = 0.1
 
-Stamp = tuple[int, int]  # which file it is, and when it was last touched
+Stamp = tuple[int, int]  # inode, time of last modification in nanoseconds
 
 
 @cache
 def _this_host() -> str:
-    """This host, and the container on it, as filelock names them in a lease."""
+    """Returns the name that filelock gives this host, and its container, in a lease."""
     with (
         tempfile.TemporaryDirectory() as folder,
         filelock.SoftFileLease(Path(folder) / "owner") as lock,
@@ -46,11 +47,12 @@ def _this_host() -> str:
 
 
 class Lease:
-    """The lease of one run folder, as its owner or as somebody who looks at it.
+    """The lease of one run folder, for its owner and for processes that only look at it.
 
     Args:
-        path: the file that marks the owner; its folder exists.
-        seconds: after how long without a heartbeat an owner counts as dead; the same for all.
+        path: the file that names the owner; its folder exists.
+        seconds: time without a heartbeat after which an owner counts as dead; all processes must
+            use the same.
     """
 
     def __init__(self, path: Path, seconds: float = LEASE_SECONDS) -> None:
@@ -63,22 +65,22 @@ class Lease:
             thread_local=False,
         )
         self.is_held = False
-        self._seen: tuple[Stamp | None, float] | None = None  # a stamp, and since when it stands
+        self._seen: tuple[Stamp | None, float] | None = None  # last stamp, when we first saw it
 
     def acquire(
         self,
         should_stop: Callable[[], bool] = lambda: False,
         patience: float = PATIENCE_SECONDS,
     ) -> None:
-        """Takes the lease; waits for an owner that may be dead, not for one that is alive.
+        """Takes the lease. Waits while the owner may be dead; gives up if it is alive.
 
         Args:
-            should_stop: asked while waiting.
-            patience: seconds that an owner which is alive has to let go.
+            should_stop: called while waiting.
+            patience: seconds that a living owner is given to release the lease.
 
         Raises:
-            BusyError: if its owner shows that it lives, or is dead but cannot be followed.
-            Interrupted: if `should_stop` said so while waiting.
+            BusyError: if the owner sent a heartbeat, or seems dead but its lease cannot be taken.
+            Interrupted: if `should_stop` returned True while waiting.
         """
         begun = time.monotonic()
         stamp = self.stamp()
@@ -100,7 +102,7 @@ class Lease:
         self.is_held = True
 
     def check(self) -> None:
-        """LostLeaseError if this process has the lease no longer, having been suspended, say."""
+        """Raises LostLeaseError if this process has lost its lease, for example while suspended."""
         owner = self._lock.owner
         if self._lock.compromise is not None or owner is None or owner.token != self._lock.token:
             raise LostLeaseError(
@@ -113,25 +115,31 @@ class Lease:
         self.is_held = False
 
     def is_free(self) -> bool:
-        """Whether nobody is at work. To notice an owner that died on another host, the same object
-        has to be asked for the length of the lease."""
+        """Returns whether no process is at work on the run.
+
+        An owner that died on another host is noticed only if the same object is asked repeatedly
+        for the length of the lease.
+        """
         if not is_there(self.path.parent, stat.S_ISDIR):
             return True
         try:
             if not self._try_acquire():
                 return False
-        except OSError:  # a folder that we may not write
+        except OSError:  # we may not write to the folder
             return not self.path.exists()
         self._lock.release()
         return True
 
     def owner(self) -> str | None:
-        """`host:process`, None where there is none."""
+        """Returns the owner as `host:process`; None if there is none."""
         owner = self._lock.owner
         return printable(f"{owner.hostname}:{owner.pid}") if owner else None
 
     def seconds_since_heartbeat(self) -> float | None:
-        """By the file's time stamp and this host's clock: for people to read, not to decide by."""
+        """Returns the age of the last heartbeat, for display only; None if there is no owner.
+
+        It compares the file's time stamp with this host's clock, so no decision may rest on it.
+        """
         stamp = self.stamp()
         return None if stamp is None else max(0.0, time.time() - stamp[1] / 1e9)
 
@@ -157,21 +165,21 @@ class Lease:
         return True
 
     def _follow_the_dead(self) -> bool:
-        """Frees the name of a lease whose owner is dead and which filelock could not take.
+        """Frees the name of a dead owner's lease that filelock could not take.
 
-        It takes none where the file system cannot exchange names, nor one whose owner died before
-        it had written its name.
+        filelock cannot take a lease if the file system cannot exchange names, or if the owner died
+        before it wrote its name into the file.
         """
         stamp = self.stamp()
         if stamp is None or not self.is_owner_dead():
             return False
         aside = self.path.with_name(f"{self.path.name}.dead-{secrets.token_hex(8)}")
         try:
-            if self.stamp() != stamp:  # somebody was quicker
+            if self.stamp() != stamp:  # another process took it first
                 return False
             self.path.rename(aside)
-            if _stamp_of(aside) != stamp:  # quicker still: that one is alive
-                with contextlib.suppress(OSError):  # if it is lost, its owner notices and stops
+            if _stamp_of(aside) != stamp:  # taken just before the rename: give it back to its owner
+                with contextlib.suppress(OSError):  # if this fails, that owner notices and stops
                     os.link(aside, self.path, follow_symlinks=False)
             aside.unlink()
         except OSError:
@@ -179,12 +187,14 @@ class Lease:
         return True
 
     def is_owner_dead(self) -> bool:
-        """Whether it died on this host, or has been silent for the lease's length while this object
-        was asked again and again."""
+        """Returns whether the owner died on this host or has been silent for the lease's length.
+
+        Silence counts from when this object, asked repeatedly, first saw the current stamp.
+        """
         return self._owner_died_here() or self._seconds_silent() >= self.seconds
 
     def _owner_died_here(self) -> bool:
-        """Whether the owner was a process of this host and is no more."""
+        """Returns whether the owner was a process on this host that no longer exists."""
         if (owner := self._lock.owner) is None:
             return False
         try:
@@ -192,24 +202,25 @@ class Lease:
                 os.kill(owner.pid, 0)
         except ProcessLookupError:
             return True
-        except OSError:  # another user's process; or nowhere to write
+        except OSError:  # another user's process, or _this_host() found nowhere to write
             pass
         return False
 
     def _seconds_silent(self) -> float:
-        """For how long this object has seen no heartbeat, by this process's own clock."""
+        """Returns how long this object has seen no heartbeat, by this process's own clock."""
         stamp, now = self.stamp(), time.monotonic()
         if self._seen is None or self._seen[0] != stamp:
             self._seen = stamp, now
         return now - self._seen[1]
 
     def stamp(self) -> Stamp | None:
-        """What every heartbeat and every new owner changes; None where there is no owner."""
+        """Returns what changes with every heartbeat and every new owner; None without an owner."""
         return _stamp_of(self.path)
 
 
 def _stamp_of(path: Path) -> Stamp | None:
-    # Opened, since NFS asks its server anew only then; what is no file is not waited for.
+    # Opens the file because only then NFS asks its server for a fresh stamp. O_NONBLOCK: opening a
+    # pipe would wait.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
         descriptor = os.open(path, flags)

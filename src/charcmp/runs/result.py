@@ -1,9 +1,9 @@
-"""What is read back from a run's folder, checked here and nowhere else.
+"""The records that are read back from a run's folder. They are checked here and nowhere else.
 
-A run's folder may come from a stranger, or from a disk that failed. Each file has a record that
-says which keys it has, of which types and in which ranges; msgspec decodes into it and refuses the
-rest. Files that are no plain files (a folder, a pipe, a link that leads elsewhere) or larger than
-such a file can be are not even opened.
+A run's folder may come from a stranger, or from a disk that failed. Each file has a record type
+that says which keys it has, of which types and in which ranges; msgspec decodes into it and refuses
+everything else. Anything that is not a regular file (a folder, a pipe, a link), or is larger than
+such a file can be, is not read.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ from charcmp.models.cells.registry import CELLS, cell_config
 
 SCHEMA_VERSION = 1
 
-# Largest size of a file, bytes. A real one is far smaller: a result has 2 KB, an epoch 250 bytes.
+# Largest size of each file, in bytes. Real ones are far smaller: a result has 2 KB, an epoch 250
+# bytes.
 MAX_RESULT_BYTES = 1 << 20
 MAX_HISTORY_BYTES = 1 << 26
 MAX_ENVIRONMENT_BYTES = 1 << 24
 MAX_FAILURE_BYTES = 1 << 22
 MAX_PROGRESS_BYTES = 1 << 16
 MAX_SPEEDS_BYTES = 1 << 24
-MAX_CONFIG_BYTES = 1 << 16  # PyYAML needs half a second for it
+MAX_CONFIG_BYTES = 1 << 16  # PyYAML needs half a second for this much
 
 MAX_MESSAGE = 500  # characters: a message may quote what it found
 MAX_NATS = 700.0  # exp() of it is still a float
@@ -42,7 +43,7 @@ MAX_RUN_ID = 200  # characters
 
 Name = Annotated[str, Meta(max_length=MAX_RUN_ID, pattern=rf"\A{SAFE_NAME.pattern}\Z")]
 Text = Annotated[str, Meta(max_length=1000)]
-# A file's own name, without its folder: texts are looked for by it.
+# Without a slash: it names a text file, which is looked for in the data folders.
 DatasetName = Annotated[str, Meta(max_length=1000, pattern=r"\A[^/\0]+\Z")]
 Count = Annotated[int, Meta(ge=1, le=1 << 40)]
 Whole = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -59,12 +60,12 @@ Record = TypeVar("Record")
 
 
 def printable(text: str) -> str:
-    """Text of a stranger's file, without what could steer a terminal."""
+    """Replaces the characters of a stranger's text that could control a terminal."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 class CorruptFileError(ValueError):
-    """A file of a run is there but cannot be what it should be; the message is one safe line."""
+    """A file of a run exists but is not valid; the message is one line that is safe to print."""
 
     def __init__(self, message: str) -> None:
         text = printable(message)
@@ -72,9 +73,9 @@ class CorruptFileError(ValueError):
 
 
 class UnreadableFileError(CorruptFileError):
-    """A file of a run is there, but the disk or its server does not give it now.
+    """A file of a run exists, but the disk or its server fails to deliver it at the moment.
 
-    A reader leaves it out as one that is corrupt; who would replace it must not.
+    Code that only reads treats it as corrupt. Code that would replace it must not: it may be fine.
     """
 
     @property
@@ -83,13 +84,13 @@ class UnreadableFileError(CorruptFileError):
 
 
 class Result(Struct, frozen=True, kw_only=True):
-    """A result.json: the run is finished. Losses that do not exist are None."""
+    """A result.json, which a finished run has. Losses that do not exist are None."""
 
     schema_version: int
     protocol_version: Annotated[int, Meta(ge=1, le=1_000_000)]
     status: Literal["done", "diverged"]
     run_id: Name
-    task: Literal["lm", "fill"] = "lm"  # a key of budget.NUM_STACKS; results of before it: lm
+    task: Literal["lm", "fill"] = "lm"  # a key of budget.NUM_STACKS; older results lack it: lm
     dataset: DatasetName
     corpus_sha256: Sha256
     corpus_note: Text | None
@@ -104,10 +105,10 @@ class Result(Struct, frozen=True, kw_only=True):
     target_params: Params
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
     dropout: Annotated[float, Meta(ge=0, lt=1)]
-    precision: Literal["float32", "tf32", "bf16"]  # bf16: of earlier commits, not trained now
+    precision: Literal["float32", "tf32", "bf16"]  # bf16: only in runs of earlier commits
     epochs: Count
     patience: Count | None = None
-    epochs_trained: Whole | None = None  # fewer with patience; None in runs of before it was kept
+    epochs_trained: Whole | None = None  # may be fewer than epochs; older runs lack it
     batch_size: Count
     unroll_steps: Count
     identity: Annotated[
@@ -121,21 +122,21 @@ class Result(Struct, frozen=True, kw_only=True):
     test_bits_per_char: NonNegative | None
     num_test_chars: Count
     seconds_train: NonNegative
-    chars_per_second: NonNegative  # of the last start; 0: not known
+    chars_per_second: NonNegative  # since the run was last started; 0: not known
     seconds_per_sampled_char: Annotated[float, Meta(gt=0)] | None = None  # None: not measured
     device: Annotated[str, Meta(pattern=r"\A(cpu|cuda)(:[0-9]{1,4})?\Z")]
     device_name: Text | None = None
-    verified: bool | None = None  # on a GPU: what it computed was checked (training/verify.py)
+    verified: bool | None = None  # on a GPU: whether its numbers were checked (training/verify.py)
     git_commit: Annotated[str, Meta(max_length=100, pattern=r"\A[0-9a-z]*\Z")] | None = None
     git_dirty: bool | None = None
 
     def __post_init__(self) -> None:
-        """What one key alone cannot tell; msgspec makes a ValueError its own."""
+        """Checks what concerns several keys; msgspec turns a ValueError into a ValidationError."""
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(
                 f"schema version {self.schema_version}, but {SCHEMA_VERSION} is read here"
             )
-        # Notes and options are shown in terminals.
+        # These are shown in terminals.
         for text in _texts([self.dataset, self.corpus_note, self.identity]):
             if not text.isprintable() or len(text) > 1000:
                 raise ValueError(f"with control characters or too long: {text[:100]!r}")
@@ -156,7 +157,7 @@ class Result(Struct, frozen=True, kw_only=True):
 
     @property
     def shape(self) -> Shape:
-        """The model's; its cell's options, which change no count, at their defaults."""
+        """The model's shape; the cell's options are at their defaults, as they change no count."""
         cell = cell_config(self.cell)
         return Shape(cell, self.layers, self.hidden_size, self.num_symbols, self.task)
 
@@ -198,11 +199,11 @@ class Epoch(Struct, frozen=True):
     epoch: Count
     train_nats_per_char: Nats
     val_nats_per_char: Nats
-    largest_state: NonNegative = 0.0  # of the state that training carried; runs before it: 0
+    largest_state: NonNegative = 0.0  # largest |element| of the carried state; 0 in older runs
 
 
 class CorpusRecord(Struct, frozen=True):
-    """Of environment.json."""
+    """What readers need of the corpus in an environment.json."""
 
     num_chars: Count | None = None
 
@@ -220,7 +221,7 @@ class Environment(Struct, frozen=True):
 
 
 class Progress(Struct, frozen=True, omit_defaults=True):
-    """A progress.json: which row the run counts in and how far it is."""
+    """A progress.json: which row the run belongs to and how far it is."""
 
     dataset: Text | None = None
     task: Text | None = None
@@ -242,21 +243,21 @@ class Failure(Struct, frozen=True):
     """A failure.json: why the last attempt ended without a result."""
 
     reason: str
-    retry: bool = False  # whether the next sweep may try again unasked
-    is_users: bool = False  # a mistake of the user's, which every run like it would meet
+    retry: bool = False  # whether the next sweep may try again without --retry-failed
+    is_users: bool = False  # a mistake of the user's, which similar runs would repeat
     detail: str = ""  # a traceback, or the end of a log
     time: float = 0.0
 
     @property
     def line(self) -> str:
-        """The reason as it may be shown in a terminal."""
+        """The reason, safe to show in a terminal."""
         return printable(self.reason[:MAX_MESSAGE])
 
 
 class StoredDataset(Struct, frozen=True):
-    """What a config.yaml says of the corpus, as far as it is needed to find it again."""
+    """What a config.yaml says about the corpus that helps to find it again."""
 
-    # "paper": what earlier commits called a download.
+    # "paper" is what earlier commits called "download".
     source: Literal["download", "paper", "file", "pydocs", "pysrc"]
     name: DatasetName | None = None
     path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
@@ -277,18 +278,18 @@ class StoredConfig(Struct, frozen=True):
 RESULT = msgspec.json.Decoder(Result)
 HISTORY = msgspec.json.Decoder(Annotated[list[Epoch], Meta(max_length=1_000_000)])
 ENVIRONMENT = msgspec.json.Decoder(Environment)
-EARLIER = msgspec.json.Decoder(dict[str, Any])  # an environment.json as it is, to be kept
+EARLIER = msgspec.json.Decoder(dict[str, Any])  # a whole environment.json, to keep all its keys
 PROGRESS = msgspec.json.Decoder(Progress)
 FAILURE = msgspec.json.Decoder(Failure)
-SPEEDS = msgspec.json.Decoder(dict[str, Annotated[float, Meta(gt=0)]])  # of a results folder
+SPEEDS = msgspec.json.Decoder(dict[str, Annotated[float, Meta(gt=0)]])  # in a results folder
 
 
 def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
-    """A file of a run, open for reading; None where there is none.
+    """Opens a file of a run for reading; returns None if there is none.
 
     Raises:
-        CorruptFileError: if it is no plain file, or larger than that.
-        UnreadableFileError: if the disk does not give it.
+        CorruptFileError: if it is not a regular file, or larger than `max_bytes`.
+        UnreadableFileError: if the disk fails to deliver it.
     """
     # O_NOFOLLOW: a link may lead out of the folder. O_NONBLOCK: opening a pipe would wait.
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -315,40 +316,40 @@ def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
 
 
 def read_file(file: Path, max_bytes: int) -> bytes | None:
-    """The contents of `open_file`."""
+    """Reads a file of a run; returns None if there is none. Raises what `open_file` does."""
     if (opened := open_file(file, max_bytes)) is None:
         return None
     with opened:
         try:
-            return opened.read(max_bytes)  # no more, even if it grows meanwhile
+            return opened.read(max_bytes)  # not more, even if the file has grown meanwhile
         except OSError as error:
             raise UnreadableFileError(f"{file}: {error.strerror}") from None
 
 
 def read_json(file: Path, decoder: msgspec.json.Decoder[Record], max_bytes: int) -> Record | None:
-    """A file of a run as its record; None where there is none.
+    """Reads a file of a run as its record; returns None if there is none.
 
     Raises:
-        CorruptFileError: if the file is there but is not such a record.
+        CorruptFileError: if the file exists but is not such a record.
     """
     contents = read_file(file, max_bytes)
     return None if contents is None else decode(file, contents, decoder)
 
 
 def decode(file: Path, contents: bytes, decoder: msgspec.json.Decoder[Record]) -> Record:
-    """The contents of a run's file as its record; CorruptFileError if they are none."""
+    """Decodes the contents of a run's file; raises CorruptFileError if they are not its record."""
     try:
         return decoder.decode(contents)
     except msgspec.ValidationError as error:
         raise CorruptFileError(f"{file}: {_reason(error)}") from None
-    except ValueError as error:  # UnicodeDecodeError, too
+    except ValueError as error:  # also UnicodeDecodeError
         raise CorruptFileError(f"{file}: not valid JSON ({error})") from None
     except RecursionError:
         raise CorruptFileError(f"{file}: nested too deeply") from None
 
 
 def read_history(file: Path) -> list[Epoch]:
-    """A history.json, the epochs 1, 2, ... in order; [] where there is none."""
+    """Reads a history.json, which has the epochs 1, 2, ... in order; returns [] without a file."""
     history = read_json(file, HISTORY, MAX_HISTORY_BYTES) or []
     if any(entry.epoch != number for number, entry in enumerate(history, start=1)):
         raise CorruptFileError(f"{file}: not epochs 1, 2, ... in order")
@@ -356,27 +357,27 @@ def read_history(file: Path) -> list[Epoch]:
 
 
 def read_environment(file: Path) -> Environment:
-    """An environment.json; one that says nothing where there is none."""
+    """Reads an environment.json; returns an empty record if there is none."""
     return read_json(file, ENVIRONMENT, MAX_ENVIRONMENT_BYTES) or Environment()
 
 
 def read_config(file: Path) -> StoredConfig | None:
-    """A config.yaml; None where there is none.
+    """Reads a config.yaml; returns None if there is none.
 
     Raises:
-        CorruptFileError: if the file is there but is not a run's configuration.
+        CorruptFileError: if the file exists but is not a run's configuration.
     """
     if (contents := read_file(file, MAX_CONFIG_BYTES)) is None:
         return None
     try:
         loaded = yaml.safe_load(contents)
-    except Exception as error:  # PyYAML's constructors fail in many ways, RecursionError among them
+    except Exception as error:  # PyYAML's constructors raise many kinds, also RecursionError
         raise CorruptFileError(f"{file}: unreadable ({type(error).__name__})") from None
     return as_record(loaded, StoredConfig, file, "not the configuration of a run")
 
 
 def as_record(value: Any, kind: type[Record], file: Path, what: str) -> Record:
-    """Plain data as a record; CorruptFileError, which says `what` it is not, if it is none."""
+    """Converts plain data to a record; raises CorruptFileError, which says `what`, if it cannot."""
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
@@ -384,14 +385,14 @@ def as_record(value: Any, kind: type[Record], file: Path, what: str) -> Record:
 
 
 def _reason(error: Exception) -> str:
-    """msgspec's message, with the place first: `hidden_size: Expected int, got str`."""
+    """Returns msgspec's message with the place first: `hidden_size: Expected int, got str`."""
     text, _, place = str(error).replace("`", "").partition(" - at $")
     text = text.replace("Object missing required field ", "without ")
     return f"{place.lstrip('.')}: {text}" if place else text
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every text inside a JSON value."""
+    """Yields every text inside a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

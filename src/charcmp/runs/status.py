@@ -9,16 +9,16 @@ from charcmp.files import is_there
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError, printable
 
-# Finished runs last: what goes on or went wrong is what one looks for.
+# In the order in which they are shown: finished runs last, since users look for the others.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")
 ROW_KEYS = ("dataset", "task", "budget", "cell", "layers", "hidden_size", "seed")
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run and, as far as it got, its epoch, speed, time left and losses (nats per character).
+    """A run's state, with its epoch, speed, time left and losses (nats per character) so far.
 
-    What is not known is None. The fields are those of `charcmp status --json`.
+    Unknown values are None. The fields are those of `charcmp status --json`.
     """
 
     run_id: str
@@ -30,18 +30,18 @@ class RunStatus:
     layers: int | None = None
     hidden_size: int | None = None
     seed: int | None = None
-    epoch: int | None = None  # that it is in, or of which it had so many
+    epoch: int | None = None  # the current one; for a finished run, how many it trained
     epochs: int | None = None
     chars_per_second: int | None = None
     seconds_left: int | None = None
     val_nats_per_char: float | None = None  # the best so far
     test_nats_per_char: float | None = None
     owner: str | None = None  # `host:process`
-    reason: str | None = None  # of a state that went wrong, or may have
+    reason: str | None = None  # what went wrong, or may have
 
 
 def run_status(folder: RunFolder) -> RunStatus:
-    """What a run is doing."""
+    """Reads what a run is doing from its folder."""
     note = folder.read_progress()
     status = RunStatus(
         run_id=printable(folder.path.name),
@@ -70,10 +70,10 @@ def run_status(folder: RunFolder) -> RunStatus:
         )
     if not folder.lease.is_free():
         owner = folder.lease.owner()
-        if folder.lease.is_owner_dead():  # and we may not write, else it were free
+        if folder.lease.is_owner_dead():  # we may not write here, or is_free() would be true
             reason = f"its owner {owner} is dead"
             return replace(status, state="interrupted", owner=owner, reason=reason)
-        # A stamp is of another host's clock, or a file server's: it accuses, but proves nothing.
+        # The stamp comes from another host's or a file server's clock: grounds for doubt, no proof.
         silent = folder.lease.seconds_since_heartbeat() or 0.0
         doubt = f"its owner {owner} may be dead: silent for {silent:.0f} s, if clocks agree"
         return replace(

@@ -31,7 +31,7 @@ ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
 
 
 class Child(ABC):
-    """A run at work in a slot."""
+    """A run that is being trained in a slot."""
 
     process: BaseProcess
 
@@ -40,21 +40,21 @@ class Child(ABC):
         self.config = replace(
             job.spec.config, threads=job.spec.config.threads or slot.threads, progress=False
         )
-        self.note: bytes | None = None  # its last progress note, and since when it says that
-        self.note_since = time.monotonic()
+        self.note: bytes | None = None  # its last progress note
+        self.note_since = time.monotonic()  # when that was first seen
         self.hung = False
 
     @property
     @abstractmethod
     def news(self) -> int | Connection:
-        """What becomes readable when the run ends: see multiprocessing.connection.wait."""
+        """The object for multiprocessing.connection.wait that becomes ready when the run ends."""
 
     @abstractmethod
     def poll(self) -> int | None:
-        """Its exit status, negative for a signal; None while it is at work."""
+        """Returns its exit status, negative for a signal; None while it is running."""
 
     def watch(self, hang_seconds: float) -> None:
-        """Ends it if its progress note has not changed for too long."""
+        """Ends it if its progress note has not changed for `hang_seconds`."""
         try:
             note = self.job.folder.progress.read_bytes()
         except OSError:
@@ -86,7 +86,7 @@ class OwnProcess(Child):
             (config, shlex.join(command), job.spec.run_id),
             job.folder.log,
             slot.environment,
-            # A process that uses CUDA is fresh: nobody has tried the other on a GPU.
+            # Forked processes have not been tried on a GPU.
             forked=not slot.on_gpu,
         )
 
@@ -96,24 +96,24 @@ class OwnProcess(Child):
 
     def poll(self) -> int | None:
         code = self.process.exitcode
-        # If the server that it was forked from was killed, it may be at work still: its lease says
-        # whether it is, and whoever is busy is looked at again.
+        # If the server that it was forked from was killed, it may still be running. The pool then
+        # looks at its lease again and again, as it does for any busy run.
         return EXIT_BUSY if code == EXIT_UNKNOWN else code
 
 
 def train_alone(config: Config, command: str, planned_id: str) -> int:
-    """What the process of a run does; returns its exit status."""
+    """Trains one run in a process of its own; returns the exit status."""
     return attempt(config, Session(StopRequest(), command=command), planned_id)
 
 
 class InLane(Child):
-    """A run in a lane of a process with others."""
+    """A run in a lane of a process that other runs share."""
 
     def __init__(self, job: Job, slot: Slot, lanes: LaneProcess, extra_args: Sequence[str]) -> None:
         super().__init__(job, slot)
         self.lanes, self.process = lanes, lanes.process
         self.order = LaneOrder(
-            replace(self.config, device="cpu" if slot.threads else "cuda"),  # the GPU that it sees
+            replace(self.config, device="cpu" if slot.threads else "cuda"),  # it sees one GPU only
             job.spec.run_id,
             job.folder.log.resolve(),
             shlex.join(["charcmp", "train", *extra_args, *job.overrides]),
@@ -151,34 +151,34 @@ class LaneProcess:
         try:
             self.here.send(order)
         except OSError:
-            self.process.join()  # it has just ended: the run's next poll says so
+            self.process.join()  # it has just ended; the run's next poll reports that
 
     def ending(self, log: Path) -> int | None:
-        """How the run with this log ended; None while it is at work."""
+        """Returns the exit status of the run with this log; None while it is running."""
         try:
             while self.here.poll():
                 ending = self.here.recv()
                 assert isinstance(ending, Ending)
                 self.endings[ending.log] = ending.code
         except (EOFError, OSError):
-            pass  # it has ended, with what it sent before received
+            pass  # the process has ended; all that it sent before is received
         return self.endings.pop(log, None)
 
     def tell_what_it_said(self, log: Path) -> None:
-        """Adds the process's own last words to a run's log."""
+        """Appends what the process itself printed to a run's log."""
         self.said.seek(0)
         with log.open("ab") as file:
             file.write(self.said.read())
 
 
 def train_in_lanes(connection: Connection) -> int:
-    """What the process of a GPU's lanes does; returns its exit status."""
+    """Trains runs in the lanes of a GPU; returns the process's exit status."""
     work_in_lanes(connection)
     return 0
 
 
 def end(process: BaseProcess, seconds: float) -> None:
-    """Waits for the end of a process that was asked for it; kills it if it takes too long."""
+    """Waits until a process that was asked to end has done so; kills it if it takes too long."""
     process.join(seconds)
     if process.exitcode is None:
         process.kill()

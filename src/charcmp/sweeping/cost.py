@@ -1,4 +1,4 @@
-"""What runs will cost in time: told by finished runs, by an earlier estimate, or measured."""
+"""Estimates how long runs will take, from finished runs, earlier measurements, or new ones."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
 WARM_UP_STEPS = 2
 MAX_STEPS = 20
-MAX_SECONDS = 2.0  # per shape, after which fewer than MAX_STEPS do: a step of a large model is long
+MAX_SECONDS = 2.0  # per shape: for large models, fewer than MAX_STEPS fit into it
 EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
-# Assumptions that only order runs while nothing is known: float operations per second of a core, of
-# a GPU's lane, and what a step of the recurrence takes on a GPU in each layer, however narrow.
+# Assumptions for ordering runs whose speed is unknown: float operations per second of a core and
+# of a GPU's lane, and the time that a GPU takes for one time step of a layer, however narrow.
 ASSUMED_FLOPS = 30e9
 ASSUMED_GPU_FLOPS = 5e12
 ASSUMED_GPU_STEP_SECONDS = 20e-6
 FLOPS_PER_PARAM = 6  # forward and backward, per character
-# What a step's time depends on, beside sizes and machine.
+# What a step's time depends on, besides cell, sizes and machine.
 SPEED_KEYS = (
     *("task", "fill_context", "batch_size", "unroll_steps", "precision", "optimizer.name"),
     *("train_batch_size", "train_unroll_steps"),
@@ -53,15 +53,15 @@ SPEED_KEYS = (
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Time that a run takes in one slot, and how that is known."""
+    """The time that a run takes in one slot, and how that is known."""
 
-    seconds: float  # of the whole run
-    seconds_left: float  # of what its last attempt has left to do
+    seconds: float  # for the whole run
+    seconds_left: float  # for the part that its attempts so far have not done
     source: str  # past runs | measured | assumed
 
 
 def speed_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
-    """What runs of equal speed have in common, in JSON: cell, sizes, machine and SPEED_KEYS."""
+    """Returns in JSON what decides a run's speed: cell, sizes, machine and SPEED_KEYS."""
     keys = {key: value for key, value in identity.items() if key.startswith("cell.")}
     keys |= {key: identity[key] for key in ("layers", "hidden_size")}
     keys |= {key: identity[key] for key in SPEED_KEYS if key in identity}
@@ -69,7 +69,7 @@ def speed_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
 
 
 class Speeds:
-    """Characters per second by shape, as far as a results folder tells."""
+    """The speeds that a results folder knows, in characters per second, by `speed_key`."""
 
     def __init__(self, results_dir: str | Path) -> None:
         self.file = Path(results_dir) / "speeds.json"
@@ -82,7 +82,7 @@ class Speeds:
         self.finished = {key: statistics.median(values) for key, values in speeds.items()}
 
     def find(self, key: str) -> tuple[float, str] | None:
-        """(characters per second, how it is known) of a shape."""
+        """Returns a shape's characters per second and how that is known; None if unknown."""
         for speeds, source in ((self.finished, "past runs"), (self.measured, "measured")):
             if key in speeds:
                 return speeds[key], source
@@ -98,11 +98,11 @@ def _read_speeds(file: Path) -> dict[str, float]:
     try:
         return records.read_json(file, records.SPEEDS, records.MAX_SPEEDS_BYTES) or {}
     except CorruptFileError:
-        return {}  # an estimate's cache: without it, shapes are measured again
+        return {}  # only a cache: without it, shapes are measured again
 
 
 def _finished_speed(result_file: Path) -> tuple[str, float] | None:
-    """Shape and speed of a finished run; None if its files do not tell."""
+    """Returns the `speed_key` and speed of a finished run; None if its files do not have them."""
     try:
         result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
         environment = records.read_environment(result_file.with_name("environment.json"))
@@ -116,11 +116,11 @@ def _finished_speed(result_file: Path) -> tuple[str, float] | None:
 
 
 def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
-    """Training and evaluations of a whole run."""
+    """Returns the seconds that a whole run takes, training and evaluations together."""
     config, num_chars = spec.config, spec.corpus.num_chars
     val, test = (num_chars * percent / 100 for percent in config.dataset.split[1:])
     train = spec.updates_per_epoch * spec.train_batch_size * spec.train_unroll_steps
-    # Validation text once more at the end, for the losses of its characters.
+    # At the end the validation text is evaluated once more, for the losses of its characters.
     evaluated = (config.epochs + 1) * val + test
     return (config.epochs * train + EVALUATION_SHARE * evaluated) / chars_per_second
 
@@ -128,12 +128,12 @@ def run_seconds(spec: RunSpec, chars_per_second: float) -> float:
 def estimate_times(
     jobs: Sequence[Job], slots: Sequence[Slot], measure: bool = False
 ) -> dict[Job, TimeEstimate]:
-    """The time that each job takes in a slot.
+    """Returns the time that each job takes in a slot.
 
     Args:
         jobs: of one sweep, at least one.
-        slots: what the runs will have of the machine.
-        measure: whether shapes that nothing tells of are measured, or only assumed.
+        slots: the shares of the machine that the runs will have.
+        measure: whether to measure shapes of unknown speed, rather than assume one.
     """
     machine = slots[0].key
     speeds = Speeds(jobs[0].spec.config.results_dir)
@@ -153,8 +153,11 @@ def estimate_times(
 
 
 def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
-    """Characters per second of a shape that nothing tells of: on a CPU arithmetic rules, on a GPU
-    for small models the steps that have to wait for one another."""
+    """Returns the assumed characters per second of a shape whose speed is unknown.
+
+    On a CPU the arithmetic decides. On a GPU small models are slowed by the time steps, each of
+    which has to wait for the one before.
+    """
     flops = FLOPS_PER_PARAM * spec.num_params
     if not on_gpu:
         return ASSUMED_FLOPS / flops
@@ -164,13 +167,16 @@ def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
 
 
 def longest_first(jobs: Sequence[Job], estimates: dict[Job, TimeEstimate]) -> list[Job]:
-    """The order of launch: the last runs to end are then short ones, and no slot idles for long."""
+    """Returns the order of launch, in which short runs end last, so that no slot idles for long."""
     return sorted(jobs, key=lambda job: -estimates[job].seconds_left)
 
 
 def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Slot]) -> None:
-    """Measures shapes as many side by side as runs will be: on a CPU in processes, on the first of
-    the GPUs, in a process of its own that sees no other, in lanes."""
+    """Measures shapes, as many side by side as there will be runs, and keeps their speeds.
+
+    On a CPU each is measured in a process; with GPUs, in the lanes of a process that sees only the
+    first of them.
+    """
     if not specs:
         return
     on_gpu = slots[0].on_gpu
@@ -192,13 +198,14 @@ def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Sl
 
 
 def _set_environment(environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # itself it cannot be sent to another process
+    os.environ.update(environment)  # a function, as os.environ.update itself cannot be pickled
 
 
 def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
-    """`measure_speed` of several shapes at a time on the one GPU that this process sees.
+    """Runs `measure_speed` for several shapes at a time on the one GPU that this process sees.
 
-    The clocks of a group start together, when all of it is captured: captures stop the others.
+    The clocks of a group start together, once each of its shapes has captured its graph: a capture
+    stops all other lanes.
     """
     speeds: list[float] = []
     with ThreadPoolExecutor(num_lanes) as lanes:
@@ -213,13 +220,13 @@ def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cu
 def measure_speed(
     spec: RunSpec, threads: int | None, device: str | None = None, ready: Barrier | None = None
 ) -> float:
-    """Characters per second of training steps on symbols drawn at random, in this process.
+    """Returns characters per second of training steps on random symbols, in this process.
 
     Args:
         spec: sizes and cell of the model.
-        threads: of a CPU.
-        device: where; None: where its configuration says.
-        ready: met when all that is prepared once is done, before the clock starts.
+        threads: of the CPU; None on a GPU.
+        device: where to measure; None: on the device of its configuration.
+        ready: waited for after the warm-up, before the clock starts.
     """
     from charcmp.training.cuda_streams import at_work_on
     from charcmp.training.device import prepare
@@ -230,7 +237,7 @@ def measure_speed(
             return _measure(spec, where, ready)
     except BaseException:
         if ready is not None:
-            ready.abort()  # or the others would wait for ever
+            ready.abort()  # else the others would wait for ever
         raise
 
 
@@ -245,9 +252,9 @@ def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> floa
     with closing(Step(spec, device, chunks)) as step:
         for _ in range(WARM_UP_STEPS):
             step()
-        step.loss_sum.item()  # waits for a GPU
+        step.loss_sum.item()  # waits until a GPU has finished
         if ready is not None:
-            with GATE.stood_back():  # others may still have to capture
+            with GATE.stood_back():  # others may still have to capture their graphs
                 ready.wait()
         num_steps = 0
         begun = time.perf_counter()
@@ -260,7 +267,7 @@ def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> floa
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:
-    """When the last of the runs ends, launched in this order as slots become free."""
+    """Returns when the last run ends if they are launched in this order as slots become free."""
     ends = [0.0] * num_slots
     for duration in seconds:
         heapq.heapreplace(ends, ends[0] + duration)

@@ -1,4 +1,4 @@
-"""A GPU examined before runs train on it, once for each set of software: `charcmp doctor`."""
+"""Has `charcmp doctor` examine a GPU before runs train on it, once for each set of software."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from charcmp.training.checks import FALLBACKS, CheckResult
 
 
 def examined_slots(config: Config) -> list[Slot]:
-    """`make_slots`, less what the doctor has to say against.
+    """Returns the slots of `make_slots` in which the doctor allows runs.
 
     Raises:
-        UserError: as `make_slots` does, and if a GPU cannot be relied on.
+        UserError: as `make_slots` does, and if a GPU gives wrong results.
     """
     return examined(make_slots(config), config.precision)
 
 
 def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:
-    """Those of these slots that runs can be trained in; see `usable`. CPUs are not examined."""
+    """Returns those of the slots that runs can train in (see `usable`). CPUs are not examined."""
     gpus = {slot.gpu: slot for slot in slots if slot.on_gpu}
     return usable(slots, {gpu: ask_doctor(slot, precision) for gpu, slot in gpus.items()})
 
 
 def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) -> list[Slot]:
-    """All slots, but only one of a GPU whose lanes failed their check.
+    """Returns all slots, but only one of each GPU whose lanes failed their check.
 
-    A run heeds the other checks itself (training/checks.py). What failed is noted.
+    Runs themselves work around the other checks that failed (training/checks.py). Prints a note on
+    every check that failed.
 
     Raises:
-        UserError: if a GPU, or its libraries, cannot be relied on.
+        UserError: if a GPU or its libraries give wrong results.
     """
     left: list[Slot] = []
     alone: set[str] = set()
@@ -60,9 +61,9 @@ def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) 
 
 
 def ask_doctor(slot: Slot, precision: str) -> list[CheckResult]:
-    """What the doctor finds of a slot's device, or has found before.
+    """Returns what the doctor finds out about a slot's device, or found out before.
 
-    In a process of its own: the sweep itself holds nothing of a GPU.
+    The doctor has a process of its own, so that the sweep itself holds no GPU memory.
 
     Raises:
         UserError: if the doctor ends without a result.

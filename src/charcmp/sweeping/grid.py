@@ -1,4 +1,4 @@
-"""A grid of runs, expanded from overrides: one job for each of its points."""
+"""Expands overrides into a grid of runs: one job for each of its points."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from charcmp.runs.folder import RunFolder, runs_dir
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One point of the grid: the overrides that name it, what they resolve to, where it lives."""
+    """One point of the grid: its overrides, the run that they resolve to, and its folder."""
 
     overrides: list[str]
     spec: RunSpec
     folder: RunFolder
-    variant: str = ""  # its name, where the experiment has variants
+    variant: str = ""  # name of its variant, if the experiment has variants
 
     def fraction_done(self) -> float:
-        """How much of the run its attempts so far have done, 0 to 1."""
+        """Returns how much of the run its attempts so far have done, 0 to 1."""
         return self.folder.read_progress().fraction or 0.0
 
 
@@ -38,10 +38,10 @@ def make_job(overrides: list[str], cfg: DictConfig, variant: str = "") -> Job:
 
 
 class Grid:
-    """The cross product that overrides span; axes they do not name come from the experiment.
+    """The cross product of overrides; axes that they do not name come from the experiment.
 
-    Where the experiment has variants, the grid is one such product for each: a variant changes
-    what it names of the experiment's axes, and the command line what it names of both.
+    If the experiment has variants, the grid has one such product for each of them. A variant
+    replaces those of the experiment's axes that it names, and the command line those of both.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Grid:
         self.variants = variants or {"": []}
 
     def points(self) -> list[tuple[str, list[str]]]:
-        """The variant and the overrides of every point."""
+        """Returns the variant and the overrides of every point."""
         points = []
         for name, overrides in self.variants.items():
             variant = _without(overrides, self.given)
@@ -72,7 +72,7 @@ class Grid:
         return [typed(self.compose(overrides)) for _, overrides in self.points()]
 
     def jobs(self) -> list[Job]:
-        """The runs of the grid, each once, however many of its points lead to it."""
+        """Returns the runs of the grid, each once even if several points lead to it."""
         jobs: dict[str, Job] = {}
         for variant, overrides in self.points():
             job = make_job(overrides, self.compose(overrides), variant)
@@ -81,7 +81,7 @@ class Grid:
 
 
 def make_grid(composer: Composer) -> Grid:
-    """The grid of a command line, by the axes and variants of its experiment."""
+    """Returns the grid of a command line, with the axes and variants of its experiment."""
     experiment = composer.line.hydra.sweeper
     return Grid(
         composer.given,
@@ -92,9 +92,9 @@ def make_grid(composer: Composer) -> Grid:
 
 
 def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Override]:
-    """The axes that others do not name; a hidden size stands for a budget.
+    """Returns the axes that `named` does not replace; a hidden size replaces the budget, too.
 
-    Where others choose another cell, say, the options that stand beside the first go with it.
+    If `named` chooses another cell, say, the options of the first (cell.activation) go with it.
     """
     keys = {override.key_or_group for override in named}
     if "hidden_size" in keys:
@@ -108,7 +108,7 @@ def _without(axes: Sequence[Override], named: Sequence[Override]) -> list[Overri
 
 
 def single_values(override: Override) -> list[str]:
-    """The single overrides that a sweep over one key stands for."""
+    """Returns the single overrides that a sweep over one key stands for."""
     key = override.get_key_element()
     if not override.is_sweep_override():
         return [override.input_line or ""]

@@ -1,10 +1,10 @@
 """Lanes: several runs at once in one process, each in a thread; on a GPU each has its own stream.
 
-A small model leaves most of a GPU idle, and processes only take turns on it. The sweep sends runs
-down a pipe to one process per GPU and hears how each ended; see children.py for its side. A lane
-that fails or diverges leaves the others alone. What breaks the whole process (a CUDA error, a
-kill) is charged to no run: the sweep goes on with all that was in it in a fresh process, and when
-that breaks too, with each run in a process of its own.
+A small model leaves most of a GPU idle, and several processes would only take turns on it. The
+sweep sends runs down a pipe to one process per GPU and is told how each ended; children.py has the
+sweep's side. A lane that fails or diverges does not affect the others. A failure of the whole
+process (a CUDA error, a kill) is charged to no run: the sweep continues all of its runs in a fresh
+process and, if that fails too, each in a process of its own.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ class LaneOrder:
     """One run for a lane."""
 
     config: Config
-    planned_id: str  # of the run that this is to be
+    planned_id: str  # the id that the sweep planned for this run
     log: Path
-    command: str  # that trains the same run alone, for its record
-    num_lanes: int  # that the process has
+    command: str  # which would train the same run alone, for its record
+    num_lanes: int  # of the process
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How it ended: what the exit status of a process of its own would have been."""
+    """How a run ended: the exit status that a process of its own would have had."""
 
     log: Path
     code: int
 
 
 def work(connection: Connection) -> None:
-    """What the process does: orders in, endings out, until the pipe is closed or a signal comes."""
-    import charcmp.training.train  # noqa: F401  here, not in several threads at once
+    """Takes orders and sends endings until the pipe is closed or a signal asks it to stop."""
+    import charcmp.training.train  # noqa: F401  once here, not in several threads at the same time
 
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()
@@ -80,7 +80,8 @@ def _run(
     should_stop: Callable[[], bool],
     endings: queue.SimpleQueue[Ending],
 ) -> None:
-    """One run, in a thread. It always says how it ended: the sweep would wait, then kill all."""
+    """Trains one run, in a thread. Always reports an ending: without one the sweep would take the
+    run for hung and kill the whole process."""
     try:
         with order.log.open("a", 1, LOG_ENCODING, "backslashreplace") as log:
             code = _run_logged(order, should_stop, log)
@@ -92,7 +93,7 @@ def _run(
 
 
 def _run_logged(order: LaneOrder, should_stop: Callable[[], bool], log: TextIO) -> int:
-    """The run; returns its exit status."""
+    """Trains the run; returns its exit status."""
     import torch
 
     from charcmp.training.device import is_gpu_trouble
@@ -103,7 +104,7 @@ def _run_logged(order: LaneOrder, should_stop: Callable[[], bool], log: TextIO) 
     try:
         session = Session(should_stop, say, order.command, order.num_lanes)
         return attempt(order.config, session, order.planned_id)
-    except torch.AcceleratorError as error:  # after it, nothing in this process can go on
+    except torch.AcceleratorError as error:  # after it, CUDA fails in the whole process
         say(f"charcmp: {error}")
         print(f"{order.log}: {error}", file=sys.stderr, flush=True)
         os._exit(EXIT_AGAIN)

@@ -1,4 +1,4 @@
-"""What a grid would be, without training it: hidden sizes, parameter counts, states, costs."""
+"""Shows what a grid would train: hidden sizes, parameter counts, states, costs."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from charcmp.sweeping.slots import Slot, make_slots
 
 IN_THE_ID = (
     *("task", "cell.name", "cell.target", "layers", "seed"),
-    *("dataset.layout", "dataset.split"),  # the text's own
+    *("dataset.layout", "dataset.split"),  # each text has its own
 )
 
 
 def print_plan(grid: Grid, with_cost: bool = True, retry_failed: bool = False) -> None:
-    """`charcmp sweep --dry-run`: the runs in the order of their launch, and what they will cost."""
+    """Prints the runs in the order of their launch and what they will cost: `sweep --dry-run`."""
     jobs = grid.jobs()
     states = {job: _plan_state(job) for job in jobs}
     unfinished = [job for job in jobs if states[job] not in ("done", "diverged")]
@@ -47,7 +47,10 @@ def print_plan(grid: Grid, with_cost: bool = True, retry_failed: bool = False) -
 
 
 def without_held(unfinished: Sequence[Job], retry_failed: bool) -> tuple[list[Job], list[Job]]:
-    """What a sweep runs of these, and what it holds back: runs that failed by themselves before."""
+    """Returns the runs that a sweep trains, and those that it holds back since they failed before.
+
+    A run whose failure allows a retry is not held back; with `retry_failed` none is.
+    """
     held = [] if retry_failed else [job for job in unfinished if _failed_for_good(job)]
     return [job for job in unfinished if job not in held], held
 
@@ -58,7 +61,7 @@ def _failed_for_good(job: Job) -> bool:
 
 
 def to_do(left: Sequence[Job], held: Sequence[Job]) -> str:
-    """How many that is, in words."""
+    """Returns in words how many runs are to do and how many are held back."""
     failed = f", {len(held)} failed before (--retry-failed tries again)" if held else ""
     return f"{len(left)} to do{failed}"
 
@@ -67,7 +70,7 @@ def look_ahead(jobs: Sequence[Job]) -> None:
     """Prints each note on the runs to come once.
 
     Raises:
-        UserError: if a text is too short for one of them: before anything is started or promised.
+        UserError: if a text is too short for one of them, before any run is started.
     """
     for job in jobs:
         split_of(job.spec)
@@ -81,8 +84,10 @@ def _plan_state(job: Job) -> str:
 
 
 def differing_keys(jobs: Sequence[Job]) -> list[str]:
-    """The keys of the science in which runs differ and that their ids do not show; where the grid
-    has variants, their names show them."""
+    """Returns the scientific keys in which runs differ and which their ids do not show.
+
+    None of them if the grid has variants, whose names show the difference.
+    """
     if any(job.variant for job in jobs):
         return []
     values: dict[str, set[str]] = {}
@@ -90,7 +95,7 @@ def differing_keys(jobs: Sequence[Job]) -> list[str]:
         for key, value in flatten(job.spec.config).items():
             values.setdefault(key, set()).add(str(value))
     shown = (*NOT_SCIENTIFIC, *IN_THE_ID)
-    # Options that are not set say nothing, whether a cell has them or not.
+    # An option that is not set counts like one that the cell does not have.
     return [key for key, found in values.items() if len(found - {"None"}) > 1 and key not in shown]
 
 
@@ -108,7 +113,7 @@ def _plan_row(job: Job, state: str, keys: Sequence[str]) -> dict[str, str]:
 
 
 def print_costs(left: list[Job], estimates: dict[Job, TimeEstimate], slots: list[Slot]) -> None:
-    """Time by row of the tables, and in all for these slots."""
+    """Prints the time that each row of the tables takes, and that of all runs in these slots."""
     by_row: dict[str, list[float]] = {}
     for job in left:
         task = "" if job.spec.config.task == "lm" else f" {job.spec.config.task}"

@@ -1,4 +1,4 @@
-"""Runs in child processes, as many at once as there are slots."""
+"""Trains the runs of a sweep in child processes, as many at once as there are slots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from charcmp.sweeping.slots import Slot
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM
-BUSY_SECONDS = 5.0  # before a run that another process is at work on is looked at again
+BUSY_SECONDS = 5.0  # until we look again at a run that another process is working on
 LOG_LINES = 30
 
 
@@ -46,29 +46,30 @@ def run_processes(
     until: float | None = None,
     on_end: Callable[[Job], None] | None = None,
 ) -> None:
-    """Runs every job as `charcmp train` does; a job that fails leaves the others alone.
+    """Trains every job as `charcmp train` does; a job that fails does not affect the others.
 
     Args:
         jobs: launched in the order of `longest_first`.
-        extra_args: for every child, before its overrides.
-        fail_fast: whether the first failure ends the others, too, with checkpoints.
-        slots: shares of the machine, examined; None: as the first job's configuration says.
-        until: the time by time.monotonic() at which what still runs is ended, with checkpoints.
-        on_end: hears of every job that has ended, in place of lines and a bar on the terminal.
+        extra_args: come before the overrides in the command that each run records.
+        fail_fast: whether the first failure ends the other runs too, with checkpoints.
+        slots: shares of the machine, already examined; None: those that the first job's
+            configuration asks for.
+        until: when to end the runs that are left, with checkpoints; by time.monotonic().
+        on_end: called with every job that has ended, in place of lines and a bar on the terminal.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when all children have written their checkpoints.
-        StorageError: when nothing can be written any more; children have ended.
+        StorageError: if nothing can be written any more; all children have ended by then.
     """
     config = jobs[0].spec.config
-    if config.device in ("auto", "cpu"):  # it imports torch while we look for a GPU
+    if config.device in ("auto", "cpu"):  # the server imports torch while we look for a GPU
         start_server()
     slots = slots or examined_slots(config)
     Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 
 
 class Pool:
-    """The jobs of a sweep on this machine: waiting, running, over."""
+    """The jobs of a sweep on this machine: waiting, running or ended."""
 
     def __init__(
         self,
@@ -86,9 +87,9 @@ class Pool:
         note_estimates(estimates)
         self.free = deque(slots)
         self.waiting = deque(longest_first(jobs, estimates))
-        self.not_before: dict[Job, float] = {}  # of jobs that another process was at work on
-        self.again: set[Job] = set()  # whose process of lanes failed once
-        self.alone: set[Job] = set()  # what failed with others in one process
+        self.not_before: dict[Job, float] = {}  # when to retry jobs that were busy elsewhere
+        self.again: set[Job] = set()  # jobs whose shared process has failed once
+        self.alone: set[Job] = set()  # jobs that failed while sharing a process
         self.running: list[Child] = []
         self.lanes: dict[str, LaneProcess] = {}
         self.extra_args = extra_args
@@ -129,8 +130,10 @@ class Pool:
         self.stop = True
 
     def _next_job(self) -> Job | None:
-        """Takes the first job that no other process is at work on: a second sweep, or what is left
-        of one that was killed a moment ago."""
+        """Takes the first job that no other process is working on, if there is one.
+
+        The other process may belong to a second sweep, or to one that was killed a moment ago.
+        """
         for job in self.waiting:
             if time.monotonic() >= self.not_before.get(job, 0.0) and job.folder.lease.is_free():
                 self.waiting.remove(job)
@@ -139,7 +142,7 @@ class Pool:
 
     def _start(self, job: Job) -> None:
         """Starts a run in the first free slot."""
-        if job.folder.result.exists():  # by another sweep, meanwhile
+        if job.folder.result.exists():  # another sweep has finished it in the meantime
             self.progress.ended(job)
             if self.on_end is not None:
                 self.on_end(job)
@@ -147,7 +150,7 @@ class Pool:
         job.folder.create()
         slot = self.free[0]
         child: Child
-        # How a GPU multiplies is set for a whole process.
+        # The precision of a GPU's products is set for a whole process.
         is_odd = job.spec.config.precision != self.config.precision
         if slot.lanes == 1 or is_odd or job in self.alone:
             child = OwnProcess(job, slot, self.extra_args)
@@ -157,14 +160,14 @@ class Pool:
         self.free.popleft()
 
     def _lanes(self, slot: Slot) -> LaneProcess:
-        """The process of a slot's lanes: one for all slots of a GPU."""
+        """Returns the process of a slot's lanes, which all slots of a GPU share."""
         lanes = self.lanes.get(slot.gpu)
         if lanes is None or not lanes.process.is_alive():
             lanes = self.lanes[slot.gpu] = LaneProcess(slot)
         return lanes
 
     def _reap(self, child: Child, code: int) -> None:
-        """Draws the conclusion from a run that has ended."""
+        """Handles a run that has ended: queues it again, or counts it as done or failed."""
         self.running.remove(child)
         self.free.append(child.slot)
         name, folder = child.job.spec.run_id, child.job.folder
@@ -183,7 +186,7 @@ class Pool:
         elif code == EXIT_STORAGE:
             self.stop_reason = storage_error(folder)
             self.stop = True
-        elif code == EXIT_INTERRUPTED:  # asked to stop by somebody else than us
+        elif code == EXIT_INTERRUPTED:  # somebody other than this sweep asked it to stop
             self.progress.num_failed += 1
             tell(f"{name}: interrupted")
         elif folder.result.exists():
@@ -203,7 +206,7 @@ def _hush(line: str) -> None:
 
 
 def _reason(child: Child, code: int) -> str:
-    """How a run ended, in one line."""
+    """Returns in one line why a run failed."""
     if child.hung:
         seconds = child.job.spec.config.hang_seconds
         return f"hung: no progress for {seconds:g} s (hang_seconds=...), ended by the sweep"
@@ -214,7 +217,7 @@ def _reason(child: Child, code: int) -> str:
 
 
 def last_lines(folder: RunFolder, number: int) -> str:
-    """The end of a run's log."""
+    """Returns the last lines of a run's log, "" if it cannot be read."""
     try:
         lines = folder.log.read_text(LOG_ENCODING, "replace").strip().splitlines()
     except OSError:
@@ -223,7 +226,7 @@ def last_lines(folder: RunFolder, number: int) -> str:
 
 
 def storage_error(folder: RunFolder) -> StorageError:
-    """Why a child could not write, by trying it: where the disk is full, so is its log."""
+    """Returns why a child could not write, found by trying: a full disk takes no log either."""
     try:
         with tempfile.TemporaryFile(dir=folder.path) as file:
             file.write(bytes(1 << 20))

@@ -1,8 +1,8 @@
 """Starts the processes of a sweep: forked from a server that has torch imported, or fresh.
 
-Importing torch takes seconds, as long as a small run trains. The server is multiprocessing's: it
+Importing torch takes seconds, as long as training a small run. The server is multiprocessing's: it
 imports PRELOADED, uses no threads and no GPU, and forks a process whenever the sweep asks for one.
-It lives as long as the sweep and its children do.
+It lives as long as the sweep or one of its children does.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from charcmp.files import write_error
 from charcmp.output import make_lasting
 from charcmp.training.stop import STOP_SIGNALS
 
-# torch._dynamo: every optimizer of torch imports it, as long as all of the rest.
+# Every optimizer of torch imports torch._dynamo, which takes as long as all the rest.
 PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
-# What multiprocessing says of a process whose server was killed, and its exit status with it.
+# The exit status that multiprocessing reports for a child if the server, which knew it, was killed.
 EXIT_UNKNOWN = 255
-LOG_ENCODING = "utf-8"  # of a run's log, whatever the terminal's is
+LOG_ENCODING = "utf-8"  # of a run's log, whatever the terminal's encoding
 
 
 @cache
 def start_server() -> bool:
-    """Starts the server, which imports meanwhile; whether there is one.
+    """Starts the server, which imports in the background; returns whether there is one.
 
-    There is none where forking is not safe (macOS) or not possible, nor where the temporary folder
-    takes no socket: too long a name, no room.
+    There is none if forking is not safe (macOS) or not possible, or if no socket can be made in the
+    temporary folder (too long a name, no room).
     """
     if sys.platform != "linux":
         return False
@@ -60,18 +60,18 @@ def start(
     """Starts a process in a session of its own, so that Ctrl-C reaches only the sweep.
 
     Args:
-        work: what it does; returns its exit status. SIGINT and SIGTERM wait until it has made a
-            StopRequest, which also notices the end of the sweep.
+        work: what the process does; returns the exit status. SIGINT and SIGTERM are held back until
+            `work` makes a StopRequest, which also notices the end of the sweep.
         args: of `work`.
-        log: the file that its standard output and standard error are appended to.
-        environment: variables that it has besides the sweep's, set before it imports torch, or,
+        log: the file that standard output and standard error are appended to.
+        environment: variables in addition to the sweep's, set before the process imports torch or,
             if it is forked, before it uses a GPU.
         forked: whether it may be forked from the server.
     """
     context: ForkServerContext | SpawnContext = get_context("spawn")
     if forked and start_server():
         context = get_context("forkserver")
-    environment = {**os.environ, **environment}  # a server has those of when it was started
+    environment = {**os.environ, **environment}  # the server has those of the time it was started
     process = context.Process(target=_begin, args=(work, args, log.resolve(), environment))
     with _signals_held():
         process.start()
@@ -80,10 +80,13 @@ def start(
 
 @contextmanager
 def _signals_held() -> Iterator[None]:
-    """What is started here inherits that SIGINT and SIGTERM wait. The server so outlives what stops
-    a sweep, and tells it how its children end; a child loses none that comes before it can answer.
+    """Blocks SIGINT and SIGTERM, also in the processes that are started within.
+
+    The server thus survives a signal that stops the sweep, and can report how the children end. A
+    child loses no signal that arrives before it has a handler.
     """
-    resource_tracker.ensure_running()  # multiprocessing's own, which unblocks them when it starts
+    # multiprocessing's resource tracker unblocks these signals when it starts: start it before.
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
@@ -94,7 +97,7 @@ def _signals_held() -> Iterator[None]:
 def _begin(
     work: Callable[..., int], args: tuple[Any, ...], log: Path, environment: dict[str, str]
 ) -> None:
-    """The first thing that a new process does."""
+    """Prepares a new process, then does its work."""
     os.setsid()
     os.environ.clear()
     os.environ.update(environment)
@@ -107,5 +110,5 @@ def _begin(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding=LOG_ENCODING, line_buffering=True)  # type: ignore[union-attr]
     make_lasting(essential=False)
-    faulthandler.enable()  # the sweep aborts what hangs: the log then says where
+    faulthandler.enable()  # the sweep sends SIGABRT to a run that hangs: the log then says where
     sys.exit(work(*args))

@@ -1,4 +1,4 @@
-"""How far a sweep is, in seconds of work: a bar in a terminal, elsewhere a line now and then."""
+"""Shows how far a sweep is, in seconds of work: a bar in a terminal, elsewhere a line at times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from charcmp.sweeping.grid import Job
 
 
 class SweepProgress:
-    """The jobs of a sweep as parts of all its work.
+    """How far a sweep is; a job counts by the time that it is estimated to take.
 
     Args:
-        jobs: of the sweep.
-        estimates: what each of them takes.
-        is_shown: whether anybody is to see it.
+        jobs: all jobs of the sweep.
+        estimates: how long each of them takes.
+        is_shown: whether to show anything at all.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class SweepProgress:
         self.num_jobs = len(jobs)
         self.num_done = self.num_failed = 0
         self.total = sum(estimate.seconds for estimate in estimates.values())
-        self.done = 0.0  # seconds of the total, of jobs that have ended
+        self.done = 0.0  # of the total, seconds that belong to jobs that have ended
         self.done_before = self._seconds_done(jobs) / self.total
         self.bar = tqdm(
             total=1.0,
-            # What earlier attempts did counts as done, not as speed.
+            # The work of earlier attempts counts as done, but not towards the speed.
             initial=self.done_before,
             bar_format="{percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}",
-            disable=None if is_shown else True,  # None: where there is no terminal
+            disable=None if is_shown else True,  # None disables it unless stderr is a terminal
             mininterval=1.0,
         )
         self.begun = self.last_line = time.monotonic()
@@ -55,7 +55,7 @@ class SweepProgress:
         self._say(runs)
 
     def _say(self, runs: str) -> None:
-        """A line now and then, where there is no terminal to show the bar."""
+        """Prints a line every PROGRESS_SECONDS if there is no terminal to show the bar in."""
         now, done = time.monotonic(), self.bar.n - self.done_before
         if not (self.is_shown and self.bar.disable) or now - self.last_line < PROGRESS_SECONDS:
             return
@@ -71,9 +71,9 @@ class SweepProgress:
 
 
 def note_estimates(estimates: Mapping[Job, TimeEstimate]) -> None:
-    """Leaves in the folder of each run that has not begun how long it will take, for the status."""
+    """Notes in the folder of each run that has not begun how long it will take, for the status."""
     for job, estimate in estimates.items():
-        if not job.fraction_done():  # one that began knows better
+        if not job.fraction_done():  # a run that has begun notes a better estimate itself
             note = job.folder.read_progress()
             left = estimate.seconds_left
             job.folder.write_progress(structs.replace(note, seconds_left=left))

@@ -1,4 +1,4 @@
-"""The machine in shares: how many runs at once, and what each of them gets."""
+"""Shares of the machine: how many runs go on at once, and what each of them gets."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from charcmp.errors import UserError, require
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
-# Multiprocessors that one model keeps busy, a guess: on an H200 (132) eight lanes of the largest
-# models did more in a second than 23 of several sizes (LOG.md). Fewer were not tried.
+# A guess at how many multiprocessors one model keeps busy. On an H200, which has 132, eight lanes
+# of the largest models did more per second than 23 lanes of several sizes (LOG.md). Fewer than
+# eight were not tried.
 MULTIPROCESSORS_PER_LANE = 16
-# Of the process that lanes share, for CUDA and the pools of threads that libraries start.
+# Environment variables of the process that lanes share, for CUDA and the libraries' thread pools.
 LANE_ENVIRONMENT = {
-    # By default the work of more than eight streams waits in line on the host's side.
+    # By default CUDA has eight queues on the host's side, and more streams than that share them.
     "CUDA_DEVICE_MAX_CONNECTIONS": "32",
-    # What a lane does on the CPU is little; by default each would have a thread for every core.
+    # A lane does little on the CPU; by default each would have a thread for every core.
     "OMP_NUM_THREADS": "2",
 }
-MAX_LANES = 32  # of one GPU: each has a CUDA stream, and torch has so many (cuda_streams.py)
+MAX_LANES = 32  # of one GPU: each lane has a CUDA stream, and torch has 32 (cuda_streams.py)
 
 
 @dataclass(frozen=True)
 class Slot:
     """A run's share of the machine."""
 
-    machine: str  # what it is a share of, for speeds: the device's name
+    machine: str  # the device's name, under which speeds are kept
     threads: int | None = None  # of the CPU; None on a GPU
     environment: dict[str, str] = field(default_factory=dict)
-    lanes: int = 1  # runs at once in the process that is shared by slots of one environment
+    lanes: int = 1  # runs at once in the process that slots with the same environment share
 
     @property
     def on_gpu(self) -> bool:
@@ -39,23 +40,23 @@ class Slot:
 
     @property
     def gpu(self) -> str:
-        """What tells its GPU from others: how the processes of its slots see it."""
+        """Identifies its GPU: the variables that make it the one a process sees."""
         return str(self.environment)
 
     @property
     def key(self) -> str:
-        """What runs of equal speed have in common of the machine."""
+        """The machine's part of what decides a run's speed."""
         return machine_key(self.machine, self.threads, self.lanes)
 
     @property
     def overrides(self) -> dict[str, str]:
-        """By key, what tells a run of its share."""
+        """The overrides, by key, that give a run this share."""
         # The one GPU that a child sees is its cuda:0.
         return {"device": "cuda"} if self.on_gpu else {"threads": str(self.threads)}
 
 
 def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
-    """A machine's name with a run's share of it: threads of a CPU, one of the lanes of a GPU."""
+    """Returns a device's name and a run's share of it: CPU threads, or one of a GPU's lanes."""
     if threads is not None:
         return f"{device_name}, {threads} threads"
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
@@ -66,13 +67,15 @@ def available_cores() -> int:
 
 
 def make_slots(config: Config) -> list[Slot]:
-    """One slot for each run that may go on at once.
+    """Returns one slot for each run that may go on at once.
 
-    On GPUs several runs each, in lanes (lanes.py); on a CPU one single-threaded run per core, which
-    has 1.3 to 1.7 times the throughput of one run on two threads (LOG.md).
+    Each GPU trains several runs at once, in lanes (lanes.py). A CPU by default trains one
+    single-threaded run per core, which has 1.3 to 1.7 times the throughput of one run on two
+    threads (LOG.md).
 
     Raises:
-        UserError: if a GPU that is asked for is not there, or one is there that torch cannot use.
+        UserError: if a GPU that was asked for does not exist, or if there is one that torch
+            cannot use.
     """
     if config.device != "cpu":
         if not torch_is_for_cpus():
@@ -96,17 +99,17 @@ def make_slots(config: Config) -> list[Slot]:
 def gpu_slots(
     config: Config, names: list[str], counts: list[int], visible: str | None
 ) -> list[Slot]:
-    """Slots that see one GPU each; those of one GPU are lanes of one process.
+    """Returns slots that see one GPU each; those of one GPU are lanes of one process.
 
     Args:
-        config: `gpus` or `device` choose among the GPUs, `jobs_per_gpu` how many runs share one,
-            `jobs` how many there are at once on all of them.
+        config: `gpus` or `device` chooses among the GPUs, `jobs_per_gpu` sets how many runs share
+            one, `jobs` how many there are at once on all of them.
         names: of all GPUs that this process sees.
-        counts: of their multiprocessors.
-        visible: its CUDA_VISIBLE_DEVICES.
+        counts: multiprocessors of each.
+        visible: this process's CUDA_VISIBLE_DEVICES.
 
     Raises:
-        UserError: if a GPU that is asked for is not there.
+        UserError: if a GPU that was asked for does not exist, or would have over MAX_LANES lanes.
     """
     numbers = list(range(len(names)))
     if config.gpus != "all":
@@ -127,7 +130,7 @@ def gpu_slots(
         max(lanes.values()) <= MAX_LANES,
         f"{max(lanes.values())} runs on one GPU: at most {MAX_LANES} (jobs_per_gpu=, jobs=)",
     )
-    # The first lane of every GPU before the second of any.
+    # The first lane of every GPU comes before the second of any.
     slots = [
         Slot(names[n], None, {"CUDA_VISIBLE_DEVICES": ids[n]}, lanes[n])
         for lane in range(max(lanes.values()))

@@ -1,4 +1,4 @@
-"""A sweep: what is left of a grid is launched, and summed up in the end."""
+"""A sweep: launches the unfinished runs of a grid and sums up how all of them ended."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.plan import look_ahead, to_do, without_held
 
-WATCH_SECONDS = 2.0  # between two looks at runs that may have died silently
+WATCH_SECONDS = 2.0  # between looks at runs that may have died silently
 
 
 def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
-    """Runs jobs by our launcher, or by another, which composes each from its overrides."""
+    """Runs jobs by our launcher, or by another one, which composes each from its overrides."""
     if (run_jobs := getattr(launcher, "launch_jobs", None)) is not None:
         run_jobs(jobs, fail_fast)
         return
@@ -53,17 +53,17 @@ def record_deaths(jobs: Sequence[Job]) -> None:
                 )
                 del silent[job]
             elif job.folder.lease.stamp() != stamp:
-                del silent[job]  # it lives
+                del silent[job]  # it has given a heartbeat: it is alive
         time.sleep(WATCH_SECONDS)
 
 
 def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = False) -> None:
-    """`charcmp sweep`: launches what is not done; exit status 1 if something is not in the end.
+    """Runs `charcmp sweep`: launches the unfinished runs; exit status 1 if some end without result.
 
     Args:
         grid: the runs.
-        launch: runs jobs and returns when none of them is running.
-        retry_failed: whether to try again what failed in an earlier sweep.
+        launch: runs jobs, and returns when none of them is running any more.
+        retry_failed: whether to retry runs that failed in an earlier sweep.
     """
     jobs = grid.jobs()
     unfinished = [job for job in jobs if job.folder.usable_result() is None]
@@ -81,7 +81,7 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
 
 
 def queue(jobs: Sequence[Job]) -> None:
-    """Leaves a note in the folder of each run that is to come, for whoever asks for the status.
+    """Notes in the folder of each run that it is waiting, so that `charcmp status` shows it.
 
     Raises:
         UserError: if the results folder cannot be written.
@@ -95,7 +95,7 @@ def queue(jobs: Sequence[Job]) -> None:
 
 
 def print_outcome(jobs: Sequence[Job]) -> None:
-    """How a sweep ended; exit status 1 if a run has no result."""
+    """Prints how a sweep ended; exit status 1 if a run has no result."""
     counts: Counter[str] = Counter()
     for job in jobs:
         state = run_status(job.folder).state

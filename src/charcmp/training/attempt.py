@@ -1,4 +1,4 @@
-"""An attempt at a run: its folder is leased, it is trained, a failure is recorded."""
+"""An attempt at a run: leases its folder, trains it, and records a failure."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def attempt(config: Config, session: Session, planned_id: str) -> int:
-    """Trains a run as `train_one` does; returns the exit status that `charcmp train` has then.
+    """Trains a run as `train_one` does; returns the exit status that `charcmp train` would have.
 
-    The session hears why a run ends early. Raises what is no user's mistake.
+    If it was interrupted, or a UserError ended it, tells the session why. Raises all other errors.
     """
     try:
         result = train_one(config, session, planned_id)
@@ -47,16 +47,16 @@ def train_one(
 ) -> Result:
     """Trains a run, or goes on with it; returns its result.
 
-    A failure that is the run's own is recorded in its folder. Raises what charcmp.training.train
-    does.
+    Records in the run's folder why it failed, unless it was interrupted, another process has it, or
+    the disk failed. Raises what charcmp.training.train does.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         session: the process around it.
-        planned_id: the run's id when a sweep planned it; None: it has no plan to keep to.
+        planned_id: the run's id when a sweep planned it; None if no sweep did.
 
     Raises:
-        UserError: also if the configuration now stands for another run than the planned one.
+        UserError: also if the configuration now leads to another run than the planned one.
     """
     from charcmp.config.spec import warnings
     from charcmp.runs.folder import RunFolder, runs_dir
@@ -96,10 +96,10 @@ def train_one(
 
 
 def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSpec:
-    """What the configuration stands for now, if this machine can hold it.
+    """Resolves the configuration and checks that this machine can hold the model.
 
-    Where there is a planned run, its sweep looks into that run's folder: a user's mistake is
-    recorded there, to be tried again when it is put right.
+    A sweep looks for failures in the planned run's folder. So a user's mistake is recorded there,
+    to be tried again once it is corrected.
     """
     from charcmp.config.spec import resolve
     from charcmp.models.cells.options import ModuleConfig

@@ -1,6 +1,7 @@
-"""Baselines: what n-grams and compressors make of the test text, given the training text.
+"""Baselines: scores n-gram models and compressors on the test text, given the training text.
 
-They see the characters that the models are trained on and are scored on those that the models are.
+They learn from the characters that the models are trained on, and are scored on those that the
+models are scored on.
 """
 
 from __future__ import annotations
@@ -29,19 +30,19 @@ from charcmp.runs.baselines import (
 from charcmp.runs.result import CorruptFileError
 
 MAX_CONTEXT = 20  # characters: the paper's longest
-PATIENCE = 2  # longer contexts to try after the best so far by validation
-# Most characters to learn from, the last ones: tables take some 100 bytes for each. And most
-# characters of a whole text: above, the test text alone would fill the memory of a small machine.
+PATIENCE = 2  # how many longer contexts to try after the best so far by validation
+# Most training characters to learn from, the last ones: tables take some 100 bytes for each.
 MAX_TRAIN_CHARS = 10_000_000
+# Above this size of a whole text, the test text alone would fill a small machine's memory.
 MAX_CHARS = 100_000_000
 
 
 def baselines_of(spec: RunSpec, budgets: Iterable[int]) -> Baselines:
-    """The baselines on a run's test text: those in its results folder, or computed and kept there.
+    """Returns the baselines on a run's test text; computes and stores them if they are not stored.
 
     Args:
         spec: a language model's; its cell and seed do not matter.
-        budgets: numbers of parameters, each to be met by a pruned n-gram model in counts.
+        budgets: numbers of parameters; for each, an n-gram model is pruned to this many counts.
 
     Raises:
         UserError: if the text is too short or too long, or the results folder cannot be written.
@@ -85,13 +86,13 @@ def baselines_of(spec: RunSpec, budgets: Iterable[int]) -> Baselines:
 
 
 def baselines(splits: Splits, vocabulary: bytes, budgets: Sequence[int]) -> list[Baseline]:
-    """All baselines on the test text; choices read validation text alone.
+    """Computes all baselines on the test text; context lengths are chosen on validation text alone.
 
     Args:
         splits: a corpus's, as a language model has them.
         vocabulary: the byte that each symbol stands for.
-        budgets: numbers of counts, each for a pruned n-gram model. One that has room for all
-            counts of the unpruned model needs none.
+        budgets: numbers of counts, each for a pruned n-gram model; none is made for a budget that
+            has room for all counts of the unpruned model.
     """
     train_BC = _last_chars(text_of(splits.train))
     note = None
@@ -105,12 +106,12 @@ def baselines(splits: Splits, vocabulary: bytes, budgets: Sequence[int]) -> list
 
 
 def text_of(streams: Streams) -> Symbols:
-    """The streams with the character before the first that is predicted, (B, C + 1)."""
+    """Returns the streams, each with the character before its first predicted one, (B, C + 1)."""
     return np.concatenate([streams.x_BC[:, :1], streams.y_BC], axis=1)
 
 
 def _last_chars(text_BC: Symbols) -> Symbols:
-    """The last streams, MAX_TRAIN_CHARS characters at most."""
+    """Returns the last streams, MAX_TRAIN_CHARS characters at most."""
     num_streams = max(1, MAX_TRAIN_CHARS // text_BC.shape[1])
     return text_BC[-num_streams:, -MAX_TRAIN_CHARS:]
 
@@ -120,7 +121,7 @@ def mean_nats(streams: Streams, nats_BC: Floats) -> float:
 
 
 def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | None) -> Baseline:
-    """The n-gram model with the context that does best on validation text."""
+    """Scores the n-gram model whose context does best on validation text."""
     texts = [text_of(splits.val), text_of(splits.test)]
     best = None
     best_context, lowest = 0, np.inf
@@ -146,7 +147,7 @@ def _unpruned(train_BC: Symbols, splits: Splits, num_symbols: int, note: str | N
 def _pruned(
     train_BC: Symbols, splits: Splits, num_symbols: int, budgets: Sequence[int], note: str | None
 ) -> list[Baseline]:
-    """For each number of counts the n-gram model with the best context by validation."""
+    """Scores for each number of counts the n-gram model whose context does best on validation."""
     best: dict[int, tuple[float, int, list[Order]]] = {}  # validation nats, context, model
     improving = set(budgets)
     lengths: list[Grams] = []
@@ -178,7 +179,7 @@ def _pruned(
 
 
 def _compressed(splits: Splits, vocabulary: bytes) -> list[Baseline]:
-    """Each general compressor."""
+    """Scores each general compressor."""
     byte_of_symbol = np.frombuffer(vocabulary, dtype=np.uint8)
     train_N = splits.train.scored(splits.train.y_BC)[-MAX_TRAIN_CHARS:]
     test_N = splits.test.scored(splits.test.y_BC)

@@ -1,4 +1,4 @@
-"""All that the rest of a run depends on, in one file, and back."""
+"""Checkpoints: writes all that the rest of a run depends on to one file, and reads it back."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from charcmp.training.step import Step
 
 CHECKPOINT_FORMAT = 1
-# What every checkpoint has; those of before it was kept have no rng_device.
+# The keys that every checkpoint has. Older ones have no rng_device.
 KEYS = {"format", "identity", "model", "optimizer", "state", "loss_sum", "best", "rng", "place"}
 LOSSES = {"train_nats_per_char", "val_nats_per_char"}
 
 
 @dataclass
 class Place:
-    """Where a run is: the part of a checkpoint that is not tensors."""
+    """A run's position and history: the part of a checkpoint that is not tensors."""
 
     epoch: Annotated[int, Meta(ge=1)] = 1
     chunk: Annotated[int, Meta(ge=0)] = 0
@@ -42,7 +42,7 @@ class Place:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def is_over(self, config: Config) -> bool:
-        """Whether training ends before `epoch`: all are done, or the best lies `patience` back."""
+        """Returns whether training ends before `epoch`: all are done, or `patience` has run out."""
         epochs_since_best = self.epoch - 1 - self.best_epoch
         return self.epoch > config.epochs or epochs_since_best >= (config.patience or math.inf)
 
@@ -50,7 +50,7 @@ class Place:
 def save_checkpoint(
     spec: RunSpec, folder: RunFolder, step: Step, place: Place, best: dict[str, Tensor]
 ) -> None:
-    """All that the rest of the run depends on, in one file."""
+    """Writes all that the rest of the run depends on to one file."""
     checkpoint = {
         "format": CHECKPOINT_FORMAT,
         "identity": canonical_json(spec.identity()),
@@ -69,15 +69,18 @@ def save_checkpoint(
 def load_checkpoint(
     spec: RunSpec, folder: RunFolder, step: Step, say: Callable[[str], None]
 ) -> dict[str, Any] | None:
-    """The run's checkpoint; one that cannot be used is set aside and the run redone.
+    """Reads the run's checkpoint; sets it aside if it is unusable, so the run starts from scratch.
 
     Args:
-        spec, folder: of the run.
-        step: that the checkpoint has to fit.
-        say: hears of one that cannot be used.
+        spec, folder: the run's.
+        step: the step that the checkpoint has to fit.
+        say: is told if the checkpoint cannot be used.
+
+    Returns:
+        The checkpoint; None if there is none that can be used.
 
     Raises:
-        StorageError: if the disk or its server does not give it now: it may be a good one.
+        StorageError: if the disk or its server fails to deliver the file, which may be intact.
     """
     try:
         if (opened := open_file(folder.checkpoint, max_bytes(step))) is None:
@@ -90,8 +93,8 @@ def load_checkpoint(
     except UnreadableFileError as error:
         raise error.storage_error from None
     except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
-        raise  # this process's trouble, not the file's
-    except Exception as error:  # torch.load fails in as many ways as files break
+        raise  # a problem of this process, not of the file
+    except Exception as error:  # torch.load raises many kinds of errors for broken files
         aside = folder.set_aside(folder.checkpoint)
         reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
         reason = reason.removeprefix(f"{folder.checkpoint}: ")
@@ -101,17 +104,17 @@ def load_checkpoint(
 
 
 def max_bytes(step: Step) -> int:
-    """The most that a step's checkpoint can have.
+    """Returns the largest size that a checkpoint of this step can have.
 
-    Weights, the best ones and two averages of each in the optimiser; the carried state; room for
-    names, a generator's state and the record of a million epochs.
+    It has the weights, the best weights and up to two averages of each weight in the optimiser, the
+    carried state, and 256 MiB for names, a generator's state and the history of a million epochs.
     """
     num_bytes = sum(weight.nbytes for weight in step.parameters)
     return 4 * num_bytes + step.state_LSBH.nbytes + (1 << 28)
 
 
 def _read_through(opened: IO[bytes], file: Path) -> None:
-    """UnreadableFileError if the disk fails: zipfile would say that the file is no archive."""
+    """Raises UnreadableFileError if the disk fails; zipfile would call the file not an archive."""
     try:
         while opened.read(1 << 20):
             pass
@@ -121,9 +124,10 @@ def _read_through(opened: IO[bytes], file: Path) -> None:
 
 
 def _check_archive(opened: IO[bytes]) -> None:
-    """CorruptFileError for what torch.save does not write, and for what unpacks to more than it is.
+    """Raises CorruptFileError for a compressed archive, which may unpack to far more than its size.
 
-    torch's older format names the size of each tensor's memory before it has been read.
+    zipfile refuses everything that is not an archive. That includes torch's older format, in which
+    the file names the size of each tensor's memory before any of it is read.
     """
     with zipfile.ZipFile(opened) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
@@ -132,7 +136,7 @@ def _check_archive(opened: IO[bytes]) -> None:
 
 
 def _check(checkpoint: Any, spec: RunSpec, step: Step) -> None:
-    """CorruptFileError unless every part of a checkpoint is what `restore` puts back."""
+    """Raises CorruptFileError unless `restore` can put every part of the checkpoint back."""
     missing = KEYS - checkpoint.keys() if isinstance(checkpoint, dict) else KEYS
     if missing:
         raise CorruptFileError(f"without {', '.join(sorted(missing))}")
@@ -148,16 +152,17 @@ def _check(checkpoint: Any, spec: RunSpec, step: Step) -> None:
         {"state": step.state_LSBH, "loss_sum": step.loss_sum, "rng": None},
     )
     if checkpoint.get("rng_device", "cpu") == step.generator.device.type:
-        torch.Generator(step.generator.device).set_state(checkpoint["rng"])  # fails if it is none
+        # Raises an error if it is not a generator's state.
+        torch.Generator(step.generator.device).set_state(checkpoint["rng"])
     _check_optimizer(checkpoint["optimizer"], step)
     place = _check_place(checkpoint["place"], spec, step)
     _check_tensors("best", checkpoint["best"], model if place.best_epoch else {})
 
 
 def _check_tensors(what: str, found: Any, wanted: Mapping[str, Tensor | None]) -> None:
-    """CorruptFileError unless the tensors are finite, of these names, shapes and types.
+    """Raises CorruptFileError unless the tensors are finite and have these names, shapes and types.
 
-    None: of whatever shape and type.
+    Where `wanted` has None, any shape and type will do.
     """
     if not isinstance(found, dict) or found.keys() != wanted.keys():
         raise CorruptFileError(f"{what}: not the tensors of this run")
@@ -172,9 +177,9 @@ def _check_tensors(what: str, found: Any, wanted: Mapping[str, Tensor | None]) -
 
 
 def _check_optimizer(found: Any, step: Step) -> None:
-    """CorruptFileError unless an optimiser's state is that of this step's parameters.
+    """Raises CorruptFileError unless an optimiser's state fits this step's parameters.
 
-    Nothing is there before the first step.
+    An empty state fits: it is that before the first step.
     """
     state = found.get("state") if isinstance(found, dict) else None
     if not isinstance(state, dict) or not isinstance(found.get("param_groups"), list):
@@ -196,7 +201,7 @@ def _check_optimizer(found: Any, step: Step) -> None:
 
 
 def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
-    """A checkpoint's place; CorruptFileError unless it is one that this run passes."""
+    """Parses a checkpoint's place; raises CorruptFileError if this run cannot be there."""
     try:
         value = json.loads(text)
         msgspec.convert(value, Place)
@@ -217,10 +222,11 @@ def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
 
 
 def restore(step: Step, checkpoint: dict[str, Any]) -> tuple[Place, dict[str, Tensor]]:
-    """Puts a checkpoint's tensors back in place; returns the rest of it."""
+    """Puts a checkpoint's tensors back in place; returns the run's place and best weights."""
     device = step.loss_sum.device
     step.model.load_state_dict(checkpoint["model"])
-    # Its options are the configuration's, which is the same: never a stranger's.
+    # The optimiser's options come from the configuration, never from the file, which may be a
+    # stranger's.
     options = [dict(group) for group in step.optimizer.param_groups]
     step.optimizer.load_state_dict(
         {
@@ -229,12 +235,12 @@ def restore(step: Step, checkpoint: dict[str, Any]) -> tuple[Place, dict[str, Te
         }
     )
     for group, given in zip(step.optimizer.param_groups, options, strict=True):
-        group |= given  # loading made copies: of the rate, too
+        group |= given  # loading made copies, even of step.lr, by which training sets the rate
     step.state_LSBH.copy_(checkpoint["state"])
     step.loss_sum.copy_(checkpoint["loss_sum"])
-    if checkpoint.get("rng_device", "cpu") == device.type:  # else another device's draws
+    if checkpoint.get("rng_device", "cpu") == device.type:  # the states of CPU and GPU differ
         step.generator.set_state(checkpoint["rng"])
     best = {key: value.to(device) for key, value in checkpoint["best"].items()}
     place = Place(**json.loads(checkpoint["place"]))
-    step.chunk.fill_(place.chunk % len(step.chunks))  # behind an epoch's last comes the first
+    step.chunk.fill_(place.chunk % len(step.chunks))  # after an epoch's last chunk: the first
     return place, best

@@ -1,6 +1,6 @@
-"""What `charcmp doctor` has found of a device, and where that is kept for the runs to come.
+"""The results of `charcmp doctor` for a device, and the file that keeps them for later runs.
 
-Without torch: a sweep reads results and does not import it.
+This module does not import torch, since a sweep reads the results without it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 MAX_BYTES = 1 << 20
-# What a run does without, by the check that failed. Without torch's own forms, nothing is left.
+# What a run does without if a check failed. If torch's own operations fail, nothing is left.
 FALLBACKS = {
     "kernels": "every cell runs by separate torch calls, not by our kernels: slower",
     "graph": "steps are not captured as CUDA graphs: slower",
@@ -49,7 +49,7 @@ class CheckResult:
 
 
 class _File(msgspec.Struct):
-    verdicts: list[CheckResult]  # the key that earlier records have
+    verdicts: list[CheckResult]  # a key named by earlier commits, kept to read their files
 
 
 _FILE = msgspec.json.Decoder(_File)
@@ -57,7 +57,7 @@ _FILE = msgspec.json.Decoder(_File)
 
 @cache
 def machine_and_software(device: torch.device) -> dict[str, str | None]:
-    """All that a result depends on: the device itself, its driver, the versions, our source."""
+    """Returns all that a check depends on: the device itself, its driver, versions, our source."""
     import torch
 
     from charcmp.training.environment import optional_version
@@ -80,7 +80,7 @@ def machine_and_software(device: torch.device) -> dict[str, str | None]:
 
 
 class Record:
-    """What the checks of a device with one set of software gave, in a file of the cache folder."""
+    """The results of a device's checks under one set of software, in a file of the cache folder."""
 
     def __init__(self, about: dict[str, str | None]) -> None:
         key = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
@@ -88,7 +88,7 @@ class Record:
         self.about = about
 
     def read(self) -> list[CheckResult]:
-        """[] where there are none, or none that can be read: the checks are then made again."""
+        """Reads the results; returns [], so that the checks are made again, if it cannot."""
         try:
             found = read_json(self.file, _FILE, MAX_BYTES)
         except CorruptFileError:
@@ -102,14 +102,14 @@ class Record:
 
 
 def record_of(device: torch.device, precision: str) -> Record | None:
-    """The record of a GPU; None for a CPU, of which none is kept."""
+    """Returns the record of a GPU; None for a CPU, which has no record."""
     if device.type != "cuda":
         return None
     return Record({**machine_and_software(device), "precision": precision})
 
 
 def failed_checks(device: torch.device, precision: str) -> set[str]:
-    """What the device is known to have failed; nothing where nobody has examined it."""
+    """Returns the checks that the device has failed; none if it has not been examined."""
     record = record_of(device, precision)
     results = [] if record is None else record.read()
     return {result.check for result in results if not result.passed}
@@ -119,7 +119,7 @@ def heed(failed: set[str]) -> bool:
     """Makes this process do without what has failed; returns whether steps may be captured.
 
     Raises:
-        UserError: if nothing is left to train with.
+        UserError: if the device cannot be trained on at all.
     """
     from charcmp.models.cells.fused import dispatch as fused
 

@@ -1,4 +1,4 @@
-"""This machine's CPU, asked without torch."""
+"""The name of this machine's CPU, found without importing torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cpu_name() -> str:
-    """What it calls itself."""
+    """Returns the CPU's model name."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

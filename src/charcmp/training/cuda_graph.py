@@ -1,7 +1,7 @@
-"""Work on a GPU recorded once, as a CUDA graph, and replayed; on a CPU the same work, called.
+"""Captures work on a GPU once, as a CUDA graph, and replays it; on a CPU, calls the same work.
 
-These models' kernels take a few microseconds each, less than a launch from Python costs. A graph
-launches thousands of them at once.
+These models' kernels take a few microseconds each, less than it costs to launch them from Python. A
+graph launches thousands of them at once.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from torch import Tensor
 
 from charcmp.training.gate import GATE
 
-MOST_AHEAD = 8  # replays of one graph that wait on the device
-# A capture cannot make the allocator give back what it keeps: below this share of a GPU's memory it
-# does so beforehand.
+MOST_AHEAD = 8  # replays of one graph that may wait on the device
+# During a capture the allocator cannot return its cached memory to the GPU. So we empty its cache
+# before a capture if less than this share of the GPU's memory is free.
 ENOUGH_FREE = 0.25
-WARM_UP_CALLS = 3  # before a capture: libraries set up, kernels compiled, optimiser's state made
+# Calls before a capture, to set up libraries, compile kernels and make the optimiser's state.
+WARM_UP_CALLS = 3
 Tag = TypeVar("Tag")
 
 
 class Replayed:
     """Work without arguments over tensors that stay where they are.
 
-    On a CPU, or with `capture=False`, a call does the work. On a GPU the first call captures it,
-    and every call replays the graph. All of that happens on the caller's stream, always the same
-    one and nobody else's: see streams.at_work_on.
+    On a CPU, or with `capture=False`, each call does the work. On a GPU the first call captures it
+    as a graph, and every call replays the graph. All of that happens on the caller's CUDA stream,
+    which must always be the same and be used by no other run: see cuda_streams.at_work_on.
     """
 
     def __init__(
@@ -44,12 +45,13 @@ class Replayed:
     ) -> None:
         """
         Args:
-            work: what is done; no synchronisation, no allocation that depends on values.
-            device: where.
-            changes: the tensors that work changes, those that its first call makes at the end and
-                with zeros before. Capturing leaves them as they were.
-            generator: what work draws from.
-            capture: whether a GPU captures it.
+            work: the function to call. It must not synchronise with the device, and the sizes it
+                allocates must not depend on values.
+            device: where it works.
+            changes: returns the tensors that work changes; those that its first call makes come
+                last and count as zeros before it. Capturing leaves all of them unchanged.
+            generator: the random generator that work draws from.
+            capture: whether to capture it on a GPU.
         """
         self.work = work
         self.changes = changes
@@ -57,7 +59,7 @@ class Replayed:
         self.device = device
         self.capture = capture and device.type == "cuda"
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.ahead: deque[torch.cuda.Event] = deque()  # each behind a replay
+        self.ahead: deque[torch.cuda.Event] = deque()  # one recorded after each replay
 
     def __call__(self) -> None:
         if not self.capture:
@@ -71,8 +73,10 @@ class Replayed:
         self._keep_near()
 
     def _keep_near(self) -> None:
-        """Waits where the host is too far ahead of the device: a launch into a full queue would
-        wait inside the driver, and other runs' launches with it."""
+        """Waits if the host is too many replays ahead of the device.
+
+        A launch into a full queue would wait inside the driver and block other runs' launches.
+        """
         event = torch.cuda.Event(blocking=True)
         if len(self.ahead) == MOST_AHEAD:
             event = self.ahead.popleft()
@@ -83,12 +87,12 @@ class Replayed:
     def by_graph_and_by_calls(
         self, read: Callable[[], Sequence[Tensor]]
     ) -> list[list[Tensor]] | None:
-        """What one call computes by the graph and, from the same start, without; None without one.
+        """Computes one call by the graph and again, from the same start, without it.
 
-        Nothing is changed by it.
+        Changes nothing. Returns both calls' tensors; None if there is no graph.
 
         Args:
-            read: the tensors to compare.
+            read: returns the tensors to compare.
         """
         if self.graph is None:
             return None
@@ -100,10 +104,13 @@ class Replayed:
         return results
 
     def close(self) -> None:
-        """Frees the graph. With it goes its memory, now and not whenever Python finds the circle
-        of a graph, its work and the step that the work belongs to."""
+        """Frees the graph and its memory at once.
+
+        The graph, its work and the step that the work belongs to form a reference cycle, which
+        Python would collect only at some later time.
+        """
         if self.graph is not None:
-            # Whatever error ended the run, on this stream or in this process, is the one to tell.
+            # An error here would hide the one that ended the run.
             with suppress(RuntimeError):
                 wait_for(self.device)
                 self.graph.reset()
@@ -117,21 +124,21 @@ class Replayed:
             for _ in range(WARM_UP_CALLS):
                 self.work()
         graph = torch.cuda.CUDAGraph()
-        # A no-op in torch to come, where every generator registers itself.
+        # Does nothing in coming versions of torch, where every generator registers itself.
         register = getattr(graph, "register_generator_state", None)
         if self.generator is not None and register is not None:
             register(self.generator)
         wait_for(self.device)
         with GATE.alone(), _no_garbage_collection():
             free, total = torch.cuda.mem_get_info(self.device)
-            if free < ENOUGH_FREE * total:  # graphs that are gone have left theirs to the allocator
+            if free < ENOUGH_FREE * total:  # the allocator has cached the memory of freed graphs
                 torch.cuda.empty_cache()
-            # thread_local: the backward pass runs in a thread of autograd's, on the same stream.
+            # thread_local: the backward pass runs in one of autograd's threads, on the same stream.
             graph.capture_begin(capture_error_mode="thread_local")
             try:
                 self.work()
             except BaseException:
-                # Where this fails, the process is past mending, and its AcceleratorError says so.
+                # If this fails too, CUDA is unusable in this process; its AcceleratorError says so.
                 graph.capture_end()
                 raise
             graph.capture_end()
@@ -139,7 +146,7 @@ class Replayed:
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Puts back, at the end, all that work changes and what it draws from."""
+        """Restores, at the end, all that work changes, and the state of the random generator."""
         before = [tensor.detach().clone() for tensor in self.changes()]
         drawn = None if self.generator is None else self.generator.get_state()
         yield
@@ -156,7 +163,7 @@ def _closed() -> None:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """Garbage may hold tensors and graphs, and freeing those is no part of a capture."""
+    """Disables garbage collection: it may free tensors and graphs, which a capture must not do."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -167,7 +174,7 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 def wait_for(device: torch.device) -> None:
-    """Waits until a GPU has done what this run has asked of it, without keeping a core busy."""
+    """Waits until a GPU has finished this run's work so far, without keeping a CPU core busy."""
     if device.type == "cuda":
         event = torch.cuda.Event(blocking=True)
         event.record()
@@ -177,8 +184,8 @@ def wait_for(device: torch.device) -> None:
 class Late(Generic[Tag]):
     """A number on the device, read one call late.
 
-    The device so never waits for the host, and the host is never further ahead of it than from one
-    call to the next. On a CPU there is nothing to wait for: the number as it is.
+    So the device never waits for the host, and the host is never further ahead of the device than
+    from one call to the next. On a CPU the number is read at once.
     """
 
     def __init__(self, number: Tensor) -> None:
@@ -187,7 +194,10 @@ class Late(Generic[Tag]):
         self.asked: tuple[torch.cuda.Event, Tag] | None = None
 
     def read(self, tag: Tag) -> tuple[float, Tag] | None:
-        """The number and the tag of the call before; None at the first call."""
+        """Returns the number and tag of the previous call, None at the first.
+
+        On a CPU, returns those of this call.
+        """
         if not self.number.is_cuda:
             return float(self.number), tag
         late = None

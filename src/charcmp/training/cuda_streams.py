@@ -1,4 +1,4 @@
-"""A CUDA stream for each run at work in this process, its own while it works.
+"""Gives each run at work in this process a CUDA stream of its own.
 
 torch.cuda.Stream() hands out 32 streams in turn: the thirty-third is the first again. Two runs on
 one stream would capture each other's work, and their graphs would share one cuBLAS workspace. So
@@ -20,11 +20,11 @@ Stream = TypeVar("Stream")
 
 
 class CudaStreamPool(Generic[Stream]):
-    """CUDA streams that are lent, one to a run, and lent again when they come back.
+    """A pool of CUDA streams, each lent to one run at a time.
 
     Args:
         make: makes another stream.
-        identity: what two objects for one and the same stream have in common.
+        identity: returns what two objects for the same stream have in common.
     """
 
     def __init__(self, make: Callable[[], Stream], identity: Callable[[Stream], Hashable]) -> None:
@@ -35,7 +35,7 @@ class CudaStreamPool(Generic[Stream]):
 
     @contextmanager
     def lent(self) -> Iterator[Stream]:
-        """A CUDA stream that nobody else has; it comes back however the block ends."""
+        """Lends a CUDA stream that no other run has, until the block ends."""
         with self._lock:
             stream = self._idle.pop() if self._idle else self._new()
         try:
@@ -53,15 +53,15 @@ class CudaStreamPool(Generic[Stream]):
         return stream
 
 
-_streams: dict[int, CudaStreamPool[torch.cuda.Stream]] = {}  # of each GPU
+_streams: dict[int, CudaStreamPool[torch.cuda.Stream]] = {}  # by the number of the GPU
 _streams_lock = threading.Lock()
 
 
 @contextmanager
 def at_work_on(device: torch.device) -> Iterator[None]:
-    """For all that a run does on a GPU: a CUDA stream of its own and a share of the gate.
+    """Holds, for all that a run does on a GPU, a CUDA stream of its own and a share of the gate.
 
-    On a CPU it does nothing. The GPU is this thread's current device: device.set_up.
+    Does nothing on a CPU. The GPU is this thread's current device, which device.set_up chooses.
     """
     if device.type != "cuda":
         yield

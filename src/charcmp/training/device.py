@@ -1,4 +1,4 @@
-"""The device that a run trains on: chosen, named, set up; the memory that it needs at least."""
+"""The device that a run trains on: chooses, names and sets it up; checks the memory it needs."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ BYTES_KEPT = 2_000_000_000
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep what is freed instead of giving it back to the system after every step.
+    """Makes glibc keep freed memory instead of returning it to the system after every step.
 
-    A step allocates and frees the same tens of megabytes each time; by default glibc returns them,
-    and the system hands them out again page by page, zeroed: a fifth of the time of a 2-layer LSTM
-    of 128 units (LOG.md). Elsewhere than on Linux with glibc this does nothing.
+    Each step allocates and frees the same tens of megabytes. By default glibc returns them to the
+    system, which hands them out again page by page, zeroed; that took a fifth of the time of a
+    2-layer LSTM of 128 units (LOG.md). Does nothing except on Linux with glibc.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -34,7 +34,7 @@ def keep_freed_memory() -> None:
 
 
 def require_memory(spec: RunSpec) -> None:
-    """UserError for a model that this machine cannot hold, whatever the rest of a run needs."""
+    """Raises UserError if the model's weights and gradients alone exceed this machine's memory."""
     if not hasattr(os, "sysconf"):
         return
     has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -48,11 +48,11 @@ def require_memory(spec: RunSpec) -> None:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device called auto, cpu, cuda or cuda:N.
+    """Returns the device called auto, cpu, cuda or cuda:N.
 
     Raises:
-        UserError: if there is no such device here, or for auto, if there is a GPU that torch cannot
-            use: a run that takes a minute there would take an hour.
+        UserError: if there is no such device here; for auto, if there is a GPU that torch cannot
+            use: a run that takes a minute on it would take an hour on the CPU.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -77,33 +77,35 @@ def resolve_device(name: str) -> torch.device:
 
 
 def set_up(device: torch.device, precision: str) -> None:
-    """Makes a GPU this thread's own, and tells this process how to multiply matrices: in float32,
-    or with factors in TF32. Sums, gates, losses and the optimiser are float32 in both.
+    """Makes a GPU this thread's current device and sets this process's precision.
+
+    Matrices are multiplied in float32, or with factors in TF32. Sums, gates, losses and the
+    optimiser are float32 in both.
 
     Raises:
-        UserError: for tf32 elsewhere than on a GPU.
+        UserError: if the precision is tf32 and the device is not a GPU.
     """
     if device.type == "cuda":
-        torch.cuda.set_device(device.index or 0)  # streams and graphs are the current device's
-        # By default cuBLAS, within cuDNN's recurrent layers too, may compute the same product in
-        # another order when other streams are at work: so says torch.nn.LSTM.
+        torch.cuda.set_device(device.index or 0)  # streams and graphs belong to the current device
+        # By default cuBLAS, also within cuDNN's recurrent layers, may sum a product in another
+        # order when other streams are at work (documentation of torch.nn.LSTM).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
     elif precision == "tf32":
         raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
-    # Never left to torch's defaults: by them cuDNN rounds and cuBLAS does not.
+    # Set for both libraries: by torch's defaults cuDNN rounds to TF32 and cuBLAS does not.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
 
 def prepare(config: Config, threads: int | None) -> torch.device:
-    """The configuration's device, with this process set up to train on it.
+    """Sets this process up to train on the configuration's device, which it returns.
 
     Args:
-        config: of the run.
-        threads: how many a CPU works with; None: as torch has it.
+        config: the run's configuration.
+        threads: number of CPU threads; None: torch's default.
 
     Raises:
-        UserError: if there is no such device here, or it cannot multiply as asked.
+        UserError: if there is no such device here, or it does not have this precision.
     """
     device = resolve_device(config.device)
     if threads is not None:
@@ -114,10 +116,10 @@ def prepare(config: Config, threads: int | None) -> torch.device:
 
 
 def is_gpu_trouble(error: BaseException) -> bool:
-    """Whether an error is the GPU's or its libraries', and another attempt may well go through.
+    """Returns whether an error came from the GPU or its libraries, so that a retry may succeed.
 
-    Out of memory beside other runs, a library that could not set itself up, a fault of another run
-    in the same process: torch raises most of these as plain RuntimeErrors.
+    Examples are running out of memory beside other runs, a library that could not initialise, and a
+    fault of another run in the same process. torch raises most of these as plain RuntimeErrors.
     """
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         return True
@@ -128,5 +130,5 @@ def is_gpu_trouble(error: BaseException) -> bool:
 
 
 def device_name(device: torch.device) -> str:
-    """What the hardware calls itself."""
+    """Returns the name of the hardware."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()

@@ -1,13 +1,14 @@
-"""Checks that this machine computes what it should, made where it trains: `charcmp doctor`.
+"""Checks that a device computes what it should, on the machine that trains: `charcmp doctor`.
 
-    torch     every cell by torch's own operations, cuDNN's on a GPU, against its equations
+    torch     every cell by torch's own operations, on a GPU by cuDNN's, against its equations
     kernels   every cell by our kernels, on a GPU
-    graph     twenty steps by a captured graph against the same by calls, on a GPU
+    graph     twenty steps by a captured graph against the same steps by calls, on a GPU
     lanes     two runs at once, while a third captures its graphs and an older one frees its own
     resume    an interrupted run against an uninterrupted one, on a CPU
 
-torch and kernels compare values and every gradient of a chunk with `Cell.reference` in float64 on
-the CPU; memory that nobody has written to is not a number meanwhile, so that reading it shows.
+torch and kernels compare the values and every gradient of a chunk with `Cell.reference` in float64
+on the CPU. Meanwhile newly allocated memory is filled with NaN, so that reading it before it is
+written shows in the result.
 """
 
 from __future__ import annotations
@@ -40,17 +41,18 @@ from charcmp.training.step import Step
 from charcmp.training.train import train
 from charcmp.training.verify import MAX_GRAPH_DIFFERENCE, relative_difference
 
-# cuDNN's LSTM in float32 is 1.2e-5 off on an H200; TF32 has 1,000 times coarser factors.
+# cuDNN's LSTM in float32 is off by 1.2e-5 on an H200; TF32's factors are 1,000 times coarser.
 MAX_ERROR = {"float32": 5e-5, "tf32": 3e-3}
 NUM_SYMBOLS = 87
-# T, B, H: a chunk of the grid's size with an odd width; wider than a program of our kernels.
+# (T, B, H): first a chunk of the grid's size with an odd width, then a layer wider than one program
+# of our kernels.
 SIZES = {"cuda": ((100, 100, 53), (10, 10, 150)), "cpu": ((10, 4, 37), (3, 4, 130))}
 NUM_STEPS = 20
 LANE_STEPS = 50
-# Where a library's sums differ when one and the same run is repeated, lanes may differ by so many
-# times that; what another run wrote into one's memory shows as more.
+# Repeating a run may change its numbers slightly, since some libraries sum in varying order. Lanes
+# may differ by this many times that; memory overwritten by another run would show as more.
 TIMES_REPEATED = 10
-# Of the grid's size: what libraries keep to themselves for large products shows in such alone.
+# Sizes of the grid: a fault in the memory that libraries keep for large products shows only there.
 IN_LANES = {"hidden_size": 128, "batch_size": 100, "unroll_steps": 100}
 
 Poisoned = (torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_empty,
@@ -58,7 +60,7 @@ Poisoned = (torch.ops.aten.empty, torch.ops.aten.empty_like, torch.ops.aten.new_
 
 
 class Poison(TorchDispatchMode):
-    """Memory that is given out unwritten holds NaN."""
+    """A mode in which newly allocated, unwritten floating-point memory holds NaN."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
@@ -68,7 +70,7 @@ class Poison(TorchDispatchMode):
 
 
 def examine(device: torch.device, precision: str = "float32") -> Iterator[CheckResult]:
-    """The checks that make sense on this device, which is set up; the quick ones first."""
+    """Runs the checks that apply to this device, which must be set up; the quick ones first."""
     on_gpu = device.type == "cuda"
     with at_work_on(device):
         yield result_of("torch", lambda: forms(device, precision, "torch"))
@@ -80,7 +82,7 @@ def examine(device: torch.device, precision: str = "float32") -> Iterator[CheckR
 
 
 def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
-    """A check's result, which is that it failed if it ended by an error."""
+    """Runs a check and returns its result; a check that raises an error has failed."""
     try:
         return run()
     except Exception as error:
@@ -89,7 +91,7 @@ def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
 
 
 def forms(device: torch.device, precision: str, form: str) -> CheckResult:
-    """Every cell in a form, torch or kernels, against its equations in float64 on the CPU."""
+    """Checks every cell in torch or kernels (`form`) against its float64 equations on the CPU."""
     worst, where, number = 0.0, "", 0
     for name, info in CELLS.items():
         for activation in info.activations:
@@ -100,7 +102,7 @@ def forms(device: torch.device, precision: str, form: str) -> CheckResult:
                 for reads in ("symbols", "features"):
                     error = form_error(name, activation, size, reads, device, form)
                     number += 1
-                    if not error <= worst:  # nor if it is not a number
+                    if not error <= worst:  # also true for NaN
                         worst, where = error, f"{name}, {activation}, H = {size[2]}, {reads}"
     limit = MAX_ERROR[precision]
     measured = f"{number} forms, largest error {worst:.1e} ({where}), limit {limit:.0e}"
@@ -115,7 +117,10 @@ def form_error(
     device: torch.device,
     form: str,
 ) -> float:
-    """The largest error of a cell's values and gradients, relative to each tensor's largest."""
+    """Returns the largest error of a cell's values and gradients.
+
+    The error of a tensor is relative to its largest element.
+    """
     T, B, H = size
     I = NUM_SYMBOLS if reads == "symbols" else H  # noqa: E741
     generator = torch.Generator().manual_seed(0)
@@ -155,7 +160,7 @@ def form_error(
 
 @contextmanager
 def in_form(form: str) -> Iterator[None]:
-    """Cells run by our kernels, or by torch's operations alone."""
+    """Runs cells by our kernels, or by torch's operations alone, until the block ends."""
     before, fused.mode = fused.mode, "always" if form == "kernels" else "never"
     try:
         yield
@@ -164,7 +169,7 @@ def in_form(form: str) -> Iterator[None]:
 
 
 def tiny_spec(cell: str, **changed: Any) -> RunSpec:
-    """A run of seconds on a text of our own."""
+    """Returns a run that takes seconds, on a text made up here."""
     text = corpus_from_bytes("doctor", bytes(range(32, 119)) * 60)
     config = Config(
         cell=cell_config(cell),
@@ -186,7 +191,7 @@ def make_step(spec: RunSpec, device: torch.device, capture: bool) -> Step:
 def after_steps(
     cell: str, device: torch.device, capture: bool, steps: int, **changed: Any
 ) -> list[Tensor]:
-    """All that a training has changed after some steps, on the CPU."""
+    """Trains for some steps; returns all tensors that training changes, on the CPU."""
     with closing(make_step(tiny_spec(cell, **changed), device, capture)) as step:
         for _ in range(steps):
             step()
@@ -194,7 +199,7 @@ def after_steps(
 
 
 def graph(device: torch.device) -> CheckResult:
-    """Steps by a graph against steps by calls, with cuDNN and with our kernels: bit for bit."""
+    """Checks steps by a graph against steps by calls, with cuDNN and our kernels: bit for bit."""
     differences = {
         cell: relative_difference(
             after_steps(cell, device, True, NUM_STEPS), after_steps(cell, device, False, NUM_STEPS)
@@ -207,7 +212,7 @@ def graph(device: torch.device) -> CheckResult:
 
 
 def lanes(device: torch.device) -> CheckResult:
-    """Two runs side by side, while others capture and free their graphs, against each alone."""
+    """Checks two runs, side by side while others capture and free graphs, against each alone."""
     cells = ("lstm", "gru")
     alone: dict[str, list[Tensor]] = {}
     alone_again: dict[str, list[Tensor]] = {}
@@ -220,7 +225,7 @@ def lanes(device: torch.device) -> CheckResult:
             into[cell] = after_steps(cell, device, True, LANE_STEPS, **IN_LANES)
 
     def come_and_go() -> None:
-        """Runs that begin and end, one always before the next is freed."""
+        """Keeps starting runs; frees each one's graph after the next has captured its own."""
         with at_work_on(device), ExitStack() as older:
             while not is_over.is_set():
                 step = make_step(tiny_spec("rnn"), device, True)
@@ -261,7 +266,7 @@ def lanes(device: torch.device) -> CheckResult:
 
 
 def resume() -> CheckResult:
-    """A run that is interrupted five times, against one that is not: the same bytes."""
+    """Checks that a run that is interrupted five times writes the same bytes as one that is not."""
     spec = tiny_spec("gru", device="cpu", hidden_size=8)
     weights = []
     with tempfile.TemporaryDirectory() as parent:

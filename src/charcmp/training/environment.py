@@ -1,4 +1,4 @@
-"""The circumstances of a run: versions, device, commit, command, folder; no host."""
+"""Describes how and where a run is trained: versions, device, commit, command, folder, no host."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from charcmp.training.device import device_name
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of the checkout that this code runs from, and whether its code differs from it.
+    """Returns the commit of the checkout that this code runs from, and whether the code differs.
 
-    As it is when a process first asks, before it trains: later edits are not what it runs.
+    The state is read once, before the process trains: it does not run later edits.
     """
     package = Path(__file__).resolve().parents[1]
     top = package.parents[1]
@@ -44,7 +44,7 @@ def git_state() -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """The command as typed: Hydra's own view of sys.argv lacks the subcommand."""
+    """Returns the command as typed; sys.argv, as Hydra sees it, lacks the subcommand."""
     words = sys.orig_argv
     for index, word in enumerate(words):
         if Path(word).name == "charcmp" or word.endswith("charcmp/__main__.py"):
@@ -60,7 +60,7 @@ def optional_version(package: str) -> str | None:
 
 
 def describe(device: torch.device, corpus: Corpus, num_lanes: int) -> dict[str, Any]:
-    """The record kept beside a run."""
+    """Returns the contents of a run's environment.json."""
     packages = ("torch", "numpy", "hydra-core", "omegaconf", "pandas", "safetensors")
     return {
         "charcmp": __version__,
@@ -76,6 +76,6 @@ def describe(device: torch.device, corpus: Corpus, num_lanes: int) -> dict[str, 
         **git_state(),
         "corpus": corpus.record(),
         "command": command_line(),
-        "working_dir": str(Path.cwd()),  # where the configuration's paths begin; not published
+        "working_dir": str(Path.cwd()),  # the configuration's paths are relative to it; unpublished
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

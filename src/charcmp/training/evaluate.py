@@ -17,7 +17,7 @@ from charcmp.training.cuda_graph import Replayed
 
 
 class Evaluation:
-    """A model's losses on a stream, as often as asked; on a GPU a captured graph per chunk."""
+    """A model's losses on a text, computed as often as called; on a GPU by a graph of one chunk."""
 
     def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
         K, T, B = chunks.y_KTB.shape
@@ -30,7 +30,7 @@ class Evaluation:
         self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)
 
     def close(self) -> None:
-        """Frees what it holds of a GPU; it evaluates no more."""
+        """Frees what it holds on a GPU; it cannot be used afterwards."""
         self.replay.close()
 
     def _score_chunk(self) -> None:
@@ -43,11 +43,12 @@ class Evaluation:
 
     @torch.no_grad()
     def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:
-        """Nats of every character that counts, float32 (N,), stream after stream.
+        """Returns the nats of every scored character, float32 (N,), stream after stream.
 
         The state is carried from the beginning of every stream to its end.
 
-        `before_chunk` may end it by an exception.
+        Args:
+            before_chunk: called before each chunk; may end the evaluation by raising an exception.
         """
         was_training = self.model.training
         self.model.eval()
@@ -61,10 +62,10 @@ class Evaluation:
 
 
 def losses(model: CharModel, chunks: Chunks) -> Tensor:
-    """Nats of every character, once: see Evaluation."""
+    """Returns the nats of every scored character: see Evaluation, which this uses once."""
     return Evaluation(model, chunks, capture=False)()
 
 
 def mean_loss(nll: Tensor) -> float:
-    """Mean nats per character, summed in float64."""
+    """Returns the mean nats per character, summed in float64."""
     return float(nll.double().mean())

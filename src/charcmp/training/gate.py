@@ -1,7 +1,7 @@
-"""Who may use the GPU: many runs at once, or one that captures a graph, never both.
+"""Decides who may use the GPU: many runs at once, or one run that captures a graph, never both.
 
-CUDA allows no other work in the process, on any thread, while a graph is captured. So a run holds
-the gate, shared, for as long as it works on the GPU, and lets captures pass between two steps.
+While a graph is captured, CUDA allows no other work on any thread of the process. So each run holds
+a share of the gate for as long as it works on the GPU, and lets captures go first between steps.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from contextlib import contextmanager
 class Gate:
     """A lock that threads share or hold alone, first come, first served.
 
-    First come, first served: a run that waits to capture is not kept waiting by others that replay,
-    nor are those kept waiting by a row of captures.
+    The order is fair: a run that waits to capture is not kept waiting by others that replay, and
+    those are not kept waiting by many captures in a row.
     """
 
     def __init__(self) -> None:
@@ -31,27 +31,27 @@ class Gate:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Beside others, for a whole run; call `let_others` now and then."""
+        """Holds a share of the gate for a whole run, which must call `let_others` now and then."""
         assert not self.is_shared_by_me(), "a thread shares the gate once"
         self._enter(alone=False)
         self._mine.shares = True
         try:
             yield
         finally:
-            if self.is_shared_by_me():  # not if a signal ended its wait to have it again
+            if self.is_shared_by_me():  # not if a signal ended the wait to take the share back
                 self._mine.shares = False
                 self._leave(alone=False)
 
     def let_others(self) -> None:
-        """Lets those who wait go first; the caller shares the gate."""
+        """Lets waiting threads go first; the caller must hold a share."""
         assert self.is_shared_by_me()
-        if self._queue:  # read without the lock: whoever comes a moment later waits for the next
+        if self._queue:  # read without the lock: a thread that joins just now waits one more step
             with self.stood_back():
                 pass
 
     @contextmanager
     def stood_back(self) -> Iterator[None]:
-        """Without the share that the thread may have; it has it again afterwards."""
+        """Gives up the thread's share, if it has one, and takes it back when the block ends."""
         if not self.is_shared_by_me():
             yield
             return
@@ -65,7 +65,7 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Without others. A thread that shares the gate gives its share up meanwhile."""
+        """Holds the gate alone. A thread that has a share gives it up meanwhile."""
         with self.stood_back():
             self._enter(alone=True)
             try:
@@ -87,7 +87,7 @@ class Gate:
                 )
                 self._is_taken = alone
                 self._num_sharing += not alone
-            finally:  # also if a signal's exception ended the wait
+            finally:  # also reached if a signal's exception ended the wait
                 self._queue.remove(ticket)
                 self._changed.notify_all()
 
@@ -100,4 +100,4 @@ class Gate:
             self._changed.notify_all()
 
 
-GATE = Gate()  # CUDA's rule is for the whole process
+GATE = Gate()  # one for the process, since CUDA's rule holds for all of it

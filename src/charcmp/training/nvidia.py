@@ -1,4 +1,4 @@
-"""NVIDIA's driver and the build of torch, asked without importing torch, which takes seconds."""
+"""Asks NVIDIA's driver and torch's build about GPUs, mostly without the slow import of torch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ANSWER_SECONDS = 30.0  # nvidia-smi may have to wake the driver
 
 
 def torch_is_for_cpus() -> bool:
-    """Whether this build of torch knows no GPUs."""
+    """Returns whether this build of torch has no GPU support."""
     return metadata.version("torch").endswith("+cpu")
 
 
 def nvidia_smi(*args: str) -> list[str]:
-    """The lines of its answer; none where it is not installed or finds no driver."""
+    """Runs nvidia-smi and returns the lines it prints; none if it is missing or fails."""
     try:
         asked = subprocess.run(
             ["nvidia-smi", *args], capture_output=True, text=True, timeout=ANSWER_SECONDS
@@ -29,21 +29,21 @@ def nvidia_smi(*args: str) -> list[str]:
 
 
 def gpus_of_the_driver() -> list[str]:
-    """What nvidia-smi lists, a line each."""
+    """Returns the GPUs that nvidia-smi lists, one line each."""
     return [line.strip() for line in nvidia_smi("-L") if line.startswith("GPU ")]
 
 
 def driver_version() -> str | None:
-    """None where nvidia-smi cannot be asked."""
+    """Returns the driver's version; None if nvidia-smi does not tell it."""
     lines = nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
     return lines[0].strip() if lines else None
 
 
 def require_no_idle_gpu() -> None:
-    """UserError for a GPU that nvidia-smi lists where torch sees none, unless it is hidden from us.
+    """Raises UserError if nvidia-smi lists a GPU. Called when torch sees none.
 
-    Where CUDA_VISIBLE_DEVICES is set, it says which GPUs this process may use; where it names none,
-    somebody has chosen the CPU.
+    Does nothing if CUDA_VISIBLE_DEVICES, which says which GPUs this process may use, names none:
+    the user has chosen the CPU.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1", "NoDevFiles"):
         return
@@ -55,7 +55,7 @@ def require_no_idle_gpu() -> None:
 
 
 def why_torch_sees_no_gpu() -> str:
-    """Why, and what to do, in half a line."""
+    """Returns why torch sees no GPU and what to do about it, as part of a sentence."""
     without_cuda = (
         f"torch {metadata.version('torch')} is built without CUDA: install a CUDA build of it "
         "(make TORCH_ARGS=..., docs/gpu.md)"
@@ -67,7 +67,7 @@ def why_torch_sees_no_gpu() -> str:
     if torch.version.cuda is None:
         return without_cuda
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # says the same
+        warnings.simplefilter("ignore")  # torch's warning has the same text as the error
         try:
             torch.cuda.init()
         except RuntimeError as error:

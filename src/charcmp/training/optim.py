@@ -15,22 +15,22 @@ from charcmp.config.optimizers import OptimizerConfig
 def learning_rate(
     optimizer: OptimizerConfig, epoch: int, epochs: int, chunk: int = 0, chunks: int = 1
 ) -> float:
-    """The rate of an update.
+    """Returns the learning rate of an update.
 
-    It changes with every epoch, or with every update where `rate_per` says so: read "update" for
-    "epoch" then, but for the exponential schedule, which goes by epochs.
+    The rate changes with every epoch; with rate_per=update it changes with every update, so below
+    read "update" for "epoch", except for the exponential schedule, which always goes by epochs.
 
     exponential: lr · lr_decay^max(0, epoch − lr_decay_after), the paper's. cosine: half a period,
-    from lr in the first epoch towards 0 behind the last (Loshchilov & Hutter 2017, without
-    restarts). Of w warm-up epochs, the first has lr/(w+1), the next 2·lr/(w+1), and so on; cosine
-    begins behind them, exponential counts them.
+    from lr in the first epoch towards 0, which it would reach after the last (Loshchilov & Hutter
+    2017, without restarts). Of w warm-up epochs, the first has lr/(w+1), the next 2·lr/(w+1), and
+    so on. cosine begins after the warm-up; exponential counts its epochs too.
 
     Args:
         optimizer: the schedule and its options.
-        epoch: counted from 1.
-        epochs: of the whole run.
-        chunk: of the epoch, which the update trains on, counted from 0.
-        chunks: of an epoch.
+        epoch: the update's epoch, counted from 1.
+        epochs: number of epochs of the whole run.
+        chunk: the chunk of the epoch that the update trains on, counted from 0.
+        chunks: number of chunks of an epoch.
     """
     number, total, warmup = epoch, epochs, optimizer.warmup_epochs
     if optimizer.rate_per == "update":
@@ -47,10 +47,10 @@ def learning_rate(
 
 
 def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
-    """Where the rate of the epoch stands, for an optimiser to read at every step.
+    """Makes the tensor that holds the current rate, which the optimiser reads at every step.
 
-    On a GPU where the optimiser reads it there, in the parameters' type: its kernels for many
-    tensors at once take no other. Else in float64, on the CPU.
+    For a capturable optimiser on a GPU it is on the GPU, in float32 like the parameters: the
+    optimiser's multi-tensor kernels take no other type. Otherwise it is on the CPU, in float64.
     """
     if device.type == "cuda" and config.capturable:
         return torch.tensor(config.lr, dtype=torch.float32, device=device)
@@ -60,7 +60,7 @@ def rate_tensor(config: OptimizerConfig, device: torch.device) -> Tensor:
 def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[nn.Parameter], lr: Tensor
 ) -> torch.optim.Optimizer:
-    """torch.optim's optimiser of that name; it reads its rate from `rate_tensor` at every step."""
+    """Makes the configured torch.optim optimiser, which reads its rate from `lr` at every step."""
     on_gpu = parameters[0].is_cuda
     options: dict[str, Any] = {"lr": lr, "foreach": on_gpu, **config.torch_options()}
     if config.capturable:
@@ -72,10 +72,11 @@ def make_optimizer(
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], mode: str, limit: float) -> None:
-    """Clips in place, without waiting for the device.
+    """Clips gradients in place, without waiting for the device.
 
-    value: each element to [-limit, limit], the paper's code. norm: all gradients together, as one
-    vector Δw, to Δw · limit/‖Δw‖ where ‖Δw‖ exceeds the limit (Pascanu, Mikolov & Bengio 2013).
+    value: clips each element to [-limit, limit], as the paper's code does. norm: takes all
+    gradients as one vector Δw and scales it to Δw · limit/‖Δw‖ if ‖Δw‖ exceeds the limit (Pascanu,
+    Mikolov & Bengio 2013).
     """
     if mode == "value":
         torch.nn.utils.clip_grad_value_(parameters, limit)

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: its configuration, its progress, its result."""
+"""What a run records about itself: its configuration, its progress and its result."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make_result(
     seconds_per_sampled_char: float | None,
     verified: bool | None,
 ) -> Result:
-    """What result.json says of a run that is over. Losses that do not exist are None."""
+    """Makes the contents of result.json for a run that is over. Missing losses are None."""
     config = spec.config
     best = place.history[place.best_epoch - 1] if place.best_epoch else None
     code = git_state()
@@ -59,7 +59,7 @@ def make_result(
         num_symbols=spec.corpus.num_symbols,
         layout=cast("Any", config.dataset.layout),
         split=list(config.dataset.split),
-        task=cast("Any", config.task),  # the configuration is checked, its types are str
+        task=cast("Any", config.task),  # checked by config.rules, but typed as str
         cell=spec.cell_name,
         layers=config.layers,
         budget=spec.budget,
@@ -76,7 +76,7 @@ def make_result(
         batch_size=spec.batch_size,
         identity=spec.identity(),
         best_epoch=place.best_epoch or None,
-        train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean over that epoch
+        train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean of the best epoch
         val_nats_per_char=best["val_nats_per_char"] if best else None,
         test_nats_per_char=test_nats,
         test_perplexity=None if test_nats is None else math.exp(test_nats),
@@ -99,9 +99,12 @@ def describe_run(
     device: torch.device,
     session: Session,
 ) -> None:
-    """Writes config.yaml and environment.json; earlier starts of the same run are kept in it.
+    """Writes config.yaml and environment.json; the latter keeps the records of earlier starts.
 
-    The session hears of an earlier environment.json that cannot be read.
+    Sets an earlier environment.json that is corrupt aside, and tells the session.
+
+    Raises:
+        StorageError: if the disk or its server fails to deliver an earlier environment.json.
     """
     resolved = OmegaConf.structured(spec.config)
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
@@ -130,15 +133,15 @@ def note_progress(
     speed: float,
     left: float | None,
 ) -> None:
-    """For whoever watches from outside: how far the run is.
+    """Writes progress.json, from which other processes read how far the run is.
 
     Args:
         spec: the run.
-        folder: where it lives.
-        place: where it is.
-        fraction: of it that is done.
-        speed: characters a second; 0 if nothing is known of it.
-        left: seconds, if they are known.
+        folder: the run's folder.
+        place: its position.
+        fraction: how much of the run is done.
+        speed: characters per second; 0 if unknown.
+        left: seconds left; None if unknown.
     """
     folder.write_progress(
         Progress(
@@ -156,10 +159,12 @@ def note_progress(
 
 @contextmanager
 def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
-    """Notes an epoch's record in a TensorBoard log of the run's, where the extra is installed.
+    """Yields a function that adds an epoch's record to the run's TensorBoard log.
+
+    The function does nothing if TensorBoard is not installed.
 
     Raises:
-        StorageError: if the log cannot be written, as files.write_error says.
+        UserError, StorageError: if the log cannot be written, as files.write_error says.
     """
     if (writer := _summary_writer()) is None:
         yield lambda entry: None
@@ -182,7 +187,10 @@ def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str,
 
 
 def _summary_writer() -> Any:
-    """TensorBoard's; None where it is not there, or does not go with this numpy or protobuf."""
+    """Returns TensorBoard's SummaryWriter; None if it is not installed or cannot be imported.
+
+    Some versions do not work with this numpy or protobuf.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except Exception:
@@ -192,7 +200,7 @@ def _summary_writer() -> Any:
 
 @contextmanager
 def _told_by_path(path: Path) -> Iterator[None]:
-    """Errors of a library that writes there as those of our own writing."""
+    """Turns a library's errors in writing to a path into those of files.write_error."""
     try:
         yield
     except OSError as error:

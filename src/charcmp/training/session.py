@@ -1,4 +1,4 @@
-"""What a run takes from the process that trains it."""
+"""What a run gets from the process that trains it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ def never() -> bool:
 
 @dataclass(frozen=True)
 class Session:
-    """One attempt at a run, as the process around it sees it."""
+    """The process around one attempt at a run: asks it to stop, prints its lines, names itself."""
 
-    should_stop: Callable[[], bool] = never  # asked after every step; if so, a checkpoint, the end
-    say: Callable[[str], None] = say  # receives lines for the user
-    command: str | None = None  # that trains the run, for its record; None: this process's own
+    # Called after every step and between the chunks of an evaluation; if it returns True, the run
+    # writes a checkpoint and ends.
+    should_stop: Callable[[], bool] = never
+    say: Callable[[str], None] = say  # prints a line for the user
+    command: str | None = None  # the command to record in the run; None: this process's own
     num_lanes: int = 1  # runs that share this process

@@ -1,4 +1,4 @@
-"""One training step over tensors that exist before it, and the text that it reads."""
+"""One training step, written so that it can be captured as a CUDA graph, and the text it reads."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
 
 
 class Step:
-    """One training step over tensors that exist before it, captured as a graph on a GPU.
+    """One training step over tensors that are allocated beforehand, captured as a graph on a GPU.
 
-    Nothing in it reads a number back from the device; where it is in the text is a number there.
+    It never reads a number back from the device; the number of the next chunk is on the device too.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Step:
         model = make_model(spec.shape, spec.right_context, config.dropout)
         model.initialize(config.init_range, config.seed, config.init)
         self.model = model.to(device)
-        # What is left to draw is dropout.
+        # From here on, only dropout draws random numbers.
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.model.generator = self.generator
         self.parameters = list(self.model.parameters())
@@ -38,7 +38,7 @@ class Step:
         self.optimizer = make_optimizer(config.optimizer, self.parameters, self.lr)
         self.clip, self.clip_mode = config.clip, config.clip_mode
         self.chunks = chunks
-        self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # the next one's number
+        self.chunk = torch.zeros(1, dtype=torch.int64, device=device)  # number of the next chunk
         self.state_LSBH = self.model.zero_state(spec.train_batch_size)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
         for parameter in self.parameters:
@@ -47,19 +47,19 @@ class Step:
         self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
 
     def __call__(self) -> None:
-        """Trains on the next chunk; behind the last comes the first."""
+        """Trains on the next chunk; after the last comes the first."""
         self.replay()
         if not self.is_capturable:
             self.optimizer.step()
 
     def close(self) -> None:
-        """Frees what it holds of a GPU; it trains no more."""
+        """Frees what it holds on a GPU; it cannot be used afterwards."""
         self.replay.close()
 
     def _compute(self) -> None:
         x_TB, y_TB = self.chunks[self.chunk]
         logits_TBV, state_LSBH = self.model(x_TB, self.state_LSBH)
-        # Mean over the batch, sum over the steps: clip and eps both refer to this scale. [code]
+        # Mean over the batch, sum over the steps: clip and eps are meant for this scale. [code]
         loss = (
             F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="sum")
             / x_TB.shape[1]
@@ -76,12 +76,15 @@ class Step:
         self.chunk.add_(1).remainder_(len(self.chunks))
 
     def computed(self) -> list[Tensor]:
-        """What a step leaves behind that depends smoothly on what was there before."""
+        """Returns the results of a step that depend smoothly on the values before it.
+
+        The weights are not among them: see verify.check_graph.
+        """
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return [*gradients, self.state_LSBH, self.loss_sum, *self._kept()]
 
     def kept_by_optimizer(self) -> dict[str, bool]:
-        """What the optimiser keeps of each parameter, and whether in the parameter's shape."""
+        """Returns what the optimiser keeps per parameter, and whether in the parameter's shape."""
         probe = torch.nn.Parameter(torch.zeros(2, 3))
         probe.grad = torch.zeros_like(probe)
         optimizer = make_optimizer(self.options, [probe], rate_tensor(self.options, probe.device))
@@ -92,11 +95,11 @@ class Step:
         }
 
     def _changed(self) -> list[Tensor]:
-        """All that a step changes; what the optimiser keeps is there, as zeros, from its first."""
+        """Returns all tensors that a step changes; the optimiser's exist from the first step on."""
         return [*self.parameters, self.chunk, self.state_LSBH, self.loss_sum, *self._kept()]
 
     def _kept(self) -> list[Tensor]:
-        """What the optimiser keeps, where its step is part of the captured work."""
+        """Returns what the optimiser keeps, if its step is part of the captured work; else []."""
         return [
             value
             for parameter in self.parameters
@@ -106,7 +109,7 @@ class Step:
 
 
 def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
-    """The run's text for training, validation and test, on the device.
+    """Cuts the run's corpus into training, validation and test text, on the device.
 
     Raises:
         UserError: if it is too short for that.
@@ -122,7 +125,7 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
 
 
 def notes(step: Step, device: torch.device) -> Iterator[str]:
-    """What of the step is slower on this device than it could be."""
+    """Yields notes to the user on what is slower on this device than it could be."""
     if device.type == "cuda" and not step.is_capturable:
         yield f"{type(step.optimizer).__name__} works outside the CUDA graph, launch by launch"
     if note := fused.note(device, step.model.in_cudnn):

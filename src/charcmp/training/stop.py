@@ -1,4 +1,4 @@
-"""What asks a run to stop: a signal, or the end of the sweep that started it."""
+"""Asks a run to stop: after a signal, or when the sweep that started it has ended."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Turns signals and the death of the parent sweep into an answer to `should_stop`.
+    """The answer to `should_stop`: true after a signal, or when the sweep that started it has died.
 
-    Where a scheduler's worker has its own answer to SIGUSR1 or SIGUSR2 (submitit requeues the job
-    there), it is given after the checkpoint is written: see `pass_on`.
+    A scheduler's worker may have its own handler for SIGUSR1 or SIGUSR2; submitit's requeues the
+    job. That handler is called only after the checkpoint is written: see `pass_on`.
 
-    STOP_SIGNALS that were held back before there was one to answer them (sweeping/processes.py) are
-    answered from here on.
+    sweeping/processes.py blocks STOP_SIGNALS until a StopRequest exists to handle them; creating
+    one unblocks them.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class StopRequest:
         self.sweep = parent_process()  # None: not in a process that a sweep started
         self.scheduler: dict[int, Callable[[int, FrameType | None], Any]] = {}
         if threading.current_thread() is not threading.main_thread():
-            return  # in some launchers' workers; only a main thread may answer signals
+            return  # as in some launchers' workers; only a main thread may handle signals
         for signum in (signal.SIGUSR1, signal.SIGUSR2):
             if callable(handler := signal.getsignal(signum)):
                 self.scheduler[signum] = handler
@@ -43,6 +43,6 @@ class StopRequest:
         return self.requested is not None or is_orphan
 
     def pass_on(self) -> None:
-        """Lets the scheduler's own handler answer, which may end the process."""
+        """Calls the scheduler's own handler, which may end the process."""
         if self.requested in self.scheduler:
             self.scheduler[self.requested](self.requested, None)

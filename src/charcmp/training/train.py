@@ -1,7 +1,7 @@
 """One run, from configuration to result: the whole protocol, top to bottom.
 
 Shape suffixes: T steps of a chunk, B streams, V vocabulary, L layers, S state vectors, H hidden.
-Marks: [code] read in the author's published char-rnn, [paper] Karpathy, Johnson & Fei-Fei 2015.
+Sources: [code] is the author's published char-rnn, [paper] is Karpathy, Johnson & Fei-Fei 2015.
 """
 
 from __future__ import annotations
@@ -35,17 +35,18 @@ from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, notes
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
-TICK_SECONDS = 1.0  # between two notes of the progress
-# A loss this many times that of guessing, ln V, has diverged: bounded cells hardly ever overflow.
-# The paper's code gives up at three times its first loss, which is about ln V. [code]
+TICK_SECONDS = 1.0  # between two progress notes
+# A loss above this many times ln V, the loss of guessing, has diverged: cells with bounded states
+# hardly ever overflow. The paper's code gives up at three times its first loss, about ln V. [code]
 EXPLODED = 3.0
-ENOUGH_SECONDS = 30.0  # of a resumed run, to know its speed by: on a GPU it begins with captures
+# A resumed run must train this long before its speed is recorded: on a GPU it begins with captures.
+ENOUGH_SECONDS = 30.0
 
 
 class Training:
-    """A run under way: where it is, its best weights so far, and the signs of life it gives.
+    """A run under way: holds its position and its best weights so far, and reports progress.
 
-    Begins at the run's checkpoint where there is one.
+    Starts from the run's checkpoint if there is one.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Training:
             unit="char",
             unit_scale=True,
             desc=spec.run_id,
-            disable=not config.progress or None,  # None: where it is not a terminal
+            disable=not config.progress or None,  # None: tqdm disables it without a terminal
         )
         self.loss_sum: Late[int] = Late(step.loss_sum)
         self.clock = time.perf_counter()
@@ -84,19 +85,21 @@ class Training:
         return (self.place.epoch - 1) * len(self.step.chunks) + self.place.chunk
 
     def chars_per_second(self) -> float:
-        """Of this start, as an earlier one may have been on another machine; 0 if it has trained
-        nothing yet."""
+        """Returns the speed since this process started the run; 0 before its first update.
+
+        An earlier start may have been on another machine.
+        """
         chunks = self.chunks_done() - self.chunks_before
         seconds = self.place.seconds_train - self.seconds_before
         return chunks * self.chars_per_chunk / max(seconds, 1e-9)
 
     def seconds_left(self) -> float:
-        """Of training, at this start's speed; it has trained something."""
+        """Returns the training time left at the current speed, which must not be 0."""
         chunks_left = self.num_chunks - self.chunks_done()
         return chunks_left * self.chars_per_chunk / self.chars_per_second()
 
     def recorded_speed(self) -> int:
-        """`chars_per_second` for the result; 0 if a last start has trained too little to tell."""
+        """Returns the speed for the result; 0 if the run was resumed and has trained too little."""
         seconds = self.place.seconds_train - self.seconds_before
         is_known = self.chunks_before == 0 or seconds >= ENOUGH_SECONDS
         return round(self.chars_per_second()) if is_known else 0
@@ -105,8 +108,8 @@ class Training:
         """Trains on what is left of the epoch; returns its mean loss in nats per character.
 
         Raises:
-            Interrupted: if `should_stop` said so, with a checkpoint written.
-            WrongResult: if the step's graph computes something else than the same step by calls.
+            Interrupted: if `should_stop` returned True; a checkpoint is written first.
+            WrongResult: if the step's graph and the same step by calls compute different results.
         """
         step, place, config = self.step, self.place, self.spec.config
         if config.reset_state == "epoch" and place.chunk == 0:
@@ -128,19 +131,22 @@ class Training:
                 continue
             so_far = self._tick(stop)
             if so_far is not None and not math.isfinite(so_far):
-                break  # the sum stays so: no need to finish the epoch
-        wait_for(step.loss_sum.device)  # so that the device's work is in the seconds
+                break  # the sum cannot become finite again: no need to finish the epoch
+        wait_for(step.loss_sum.device)  # so that seconds_train includes the device's work
         loss_sum = step.loss_sum.item()
         place.seconds_train += time.perf_counter() - self.clock
         return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
 
     def rate_at(self, chunk: int) -> float:
-        """The learning rate of an update of this epoch."""
+        """Returns the learning rate of an update of this epoch."""
         config, num_chunks = self.spec.config, len(self.step.chunks)
         return learning_rate(config.optimizer, self.place.epoch, config.epochs, chunk, num_chunks)
 
     def _tick(self, stop: bool) -> float | None:
-        """Notes the progress, at times a checkpoint; returns the epoch's loss so far, if known."""
+        """Notes the progress and, if due, saves a checkpoint; returns the epoch's loss so far.
+
+        Returns None if the loss is not known yet. Raises Interrupted if `stop` is set.
+        """
         step, place, config = self.step, self.place, self.spec.config
         self.last_tick = time.monotonic()
         read = self.loss_sum.read(place.chunk)
@@ -163,7 +169,7 @@ class Training:
         return so_far
 
     def _say_progress(self, so_far: float) -> None:
-        """A line now and then, where there is no terminal to show the bar."""
+        """Prints a line every PROGRESS_SECONDS if there is no terminal to show the bar."""
         place, config = self.place, self.spec.config
         is_due = self.last_tick - self.last_line >= PROGRESS_SECONDS
         if not (self.bar.disable and config.progress and is_due):
@@ -176,19 +182,19 @@ class Training:
         )
 
     def validate(self, evaluation: Evaluation) -> float:
-        """The mean loss on the validation text.
+        """Returns the mean loss on the validation text.
 
         Raises:
-            Interrupted: if `should_stop` said so, with a checkpoint written.
+            Interrupted: if `should_stop` returned True; a checkpoint is written first.
         """
         try:
             return mean_loss(evaluation(self.between_chunks))
         except Interrupted:
-            self.save()  # the epoch's last chunk is done; what remains of it is this evaluation
+            self.save()  # all the epoch's chunks are trained: only this evaluation is left to do
             raise
 
     def between_chunks(self) -> None:
-        """In evaluations, which are long on long texts: ends if asked to, gives a sign of life."""
+        """Stops if asked to, and notes the progress: evaluations of long texts take long."""
         if self.should_stop():
             raise Interrupted(f"{self.spec.run_id}: interrupted while evaluating")
         if time.monotonic() - self.last_tick >= TICK_SECONDS:
@@ -196,7 +202,10 @@ class Training:
             self.note_progress()
 
     def end_epoch(self, train_nats: float, val_nats: float) -> dict[str, float]:
-        """Keeps the weights if they are the best, and goes on to the next; returns its record."""
+        """Keeps the weights if they are the best so far; returns the epoch's record.
+
+        Moves the run's place on to the next epoch.
+        """
         step, place, config = self.step, self.place, self.spec.config
         if val_nats < place.best_val:
             place.best_val, place.best_epoch = val_nats, place.epoch
@@ -217,24 +226,24 @@ class Training:
         place.epoch, place.chunk = place.epoch + 1, 0
         step.loss_sum.zero_()
         self.note_progress()
-        # What is evaluated is kept at once, whatever checkpoint_seconds says; of short epochs not
-        # each, but one a second.
+        # Saves the evaluated epoch at once, even if checkpoint_seconds is longer; but if epochs are
+        # short, at most once a second.
         since = time.monotonic() - self.last_checkpoint
         if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
             self.save()
         return entry
 
     def test(self, validation: Evaluation, test: Evaluation) -> float | None:
-        """The test loss, once, of the weights that did best on validation [code].
+        """Returns the test loss of the weights that did best on validation, measured once. [code]
 
-        Writes them, and their losses of single characters, of which intervals are made. None, and
-        nothing is written, for a loss that is no number that can be compared.
+        Writes these weights and their loss on each character, from which the report computes
+        intervals. Returns None, and writes nothing, if the loss is NaN or above MAX_NATS.
         """
         spec, folder = self.spec, self.folder
         self.step.model.load_state_dict(self.best)
         val_nll_N = validation(self.between_chunks).cpu()
         nll_N = test(self.between_chunks).cpu()
-        if not (test_nats := mean_loss(nll_N)) <= MAX_NATS:  # nor if it is NaN
+        if not (test_nats := mean_loss(nll_N)) <= MAX_NATS:  # also true for NaN
             return None
         folder.write_npy(folder.val_nll, val_nll_N.numpy())
         folder.write_npy(folder.test_nll, nll_N.numpy())
@@ -265,19 +274,19 @@ def train(
 
     Args:
         spec: what to train.
-        folder: where it lives; created and locked by the caller.
-        session: whom to ask whether to stop, and whom to tell.
+        folder: the run's folder; created and leased by the caller.
+        session: says whether to stop, and prints lines for the user.
 
     Returns:
-        What result.json holds; its status is `done`, or `diverged` if the training or the
-        validation loss of an epoch was not finite or above EXPLODED times ln V, if the carried
-        state was not finite, or the test loss not below MAX_NATS.
+        The contents of result.json. Its status is `done`, or `diverged` if an epoch's training or
+        validation loss was not finite or was above EXPLODED times ln V, if the carried state was
+        not finite, or if the test loss was NaN or above MAX_NATS.
 
     Raises:
         Interrupted: if the session was asked to stop.
-        UserError: if the corpus is too short, the device absent or a file cannot be written, or a
-            class of anyone's is no recurrent cell.
-        WrongResult: if a GPU computed something else than it should.
+        UserError: if the corpus is too short, the device does not exist, a file cannot be written,
+            or the class of cell=module is not a recurrent cell.
+        WrongResult: if a GPU computed wrong results.
     """
     check_module_cells(spec.shape)
     device = prepare(spec.config, spec.config.threads)
@@ -292,7 +301,7 @@ def train(
         try:
             return run_protocol(spec, folder, session, device, step, validation, test)
         except WrongResult:
-            if folder.checkpoint.exists():  # whoever tries again starts anew
+            if folder.checkpoint.exists():  # so that the next attempt starts from scratch
                 folder.set_aside(folder.checkpoint)
             raise
 
@@ -306,7 +315,7 @@ def run_protocol(
     validation: Evaluation,
     test: Evaluation,
 ) -> Result:
-    """`train`, on a device that is set up, with the text on it."""
+    """Does the work of `train` on a device that is set up and has the text."""
     config, say = spec.config, session.say
     for note in notes(step, device):
         say(f"note: {note}")
@@ -321,7 +330,7 @@ def run_protocol(
             train_nats = training.train_epoch()
             val_nats = training.validate(validation)
             is_finite = bool(step.state_LSBH.isfinite().all())
-            if not (is_finite and train_nats <= highest and val_nats <= highest):  # nor if NaN
+            if not (is_finite and train_nats <= highest and val_nats <= highest):  # true for NaN
                 status = "diverged"
                 break
             note_epoch(training.end_epoch(train_nats, val_nats))
@@ -334,15 +343,15 @@ def run_protocol(
 
     test_nats = training.test(validation, test) if status == "done" else None
     status = "diverged" if test_nats is None else "done"
-    verified = None  # a CPU is what a GPU is compared with
+    verified = None  # stays None on a CPU, which is the reference
     if status == "done" and device.type == "cuda":
-        check_test(test, config.precision)  # and the graphs have been checked on the way
+        check_test(test, config.precision)  # train_epoch has checked the step's graph
         verified = True
     folder.write_json(folder.history, place.history)
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
-        on_cpu = step.model.cpu().eval()  # the last that it is used for
+        on_cpu = step.model.cpu().eval()  # moved for good: this is its last use
         seconds_per_sampled_char = round(seconds_per_char(on_cpu), 8)
     result = make_result(
         spec,

@@ -1,9 +1,9 @@
-"""Whether a GPU computes what it should, asked while a run goes on and when it ends.
+"""Checks, during a run and at its end, that a GPU computes what it should.
 
-A captured graph runs from memory that it was given once: another graph that wrote there, a library
-or a driver at fault would change a run's numbers without an error. So a run compares the graph of
-its step with the same step by calls at epochs 1, 2, 5, 10, 20, 50, ..., and at its end the losses
-of some test text by the graph, by calls and on the CPU.
+A captured graph runs in memory that was assigned to it once. If another graph writes there, or a
+library or driver has a fault, the run's numbers change without an error. So a run compares the
+graph of its step with the same step by calls at epochs 1, 2, 5, 10, 20, 50, ..., and at its end the
+losses of some test text by the graph, by calls and on the CPU.
 """
 
 from __future__ import annotations
@@ -19,32 +19,34 @@ from charcmp.models.language_model import CharModel
 from charcmp.training.evaluate import Evaluation
 from charcmp.training.step import Step
 
-# Largest difference of a gradient or an average, relative to its largest element; graph and calls
-# run the same kernels, in the same order but for atomic additions.
+# Largest difference of a gradient or an average, relative to its largest element. Graph and calls
+# run the same kernels in the same order, except for atomic additions.
 MAX_GRAPH_DIFFERENCE = 1e-4
 # Nats per character between GPU and CPU, by precision.
 MAX_NATS = {"float32": 1e-4, "tf32": 1e-2}
-# A model that trained badly can be chaotic, and rounding then grows. Its limit is this many times
-# the difference between its float32 and float64 losses on the CPU, up to so many nats.
+# A badly trained model can be chaotic and amplify rounding errors. It may differ by TIMES_ROUNDING
+# times the difference between its float32 and float64 losses on the CPU, at most by MOST_NATS.
 TIMES_ROUNDING = 30.0
 MOST_NATS = 0.5
 TEST_CHUNKS = 2
 
 
 class WrongResult(Exception):
-    """The device computed something else than it should: what it has trained is not to be used."""
+    """The device computed wrong results: what it has trained must not be used."""
 
 
 def is_check_due(epoch: int) -> bool:
-    """Epochs 1, 2, 5, 10, 20, 50, ..."""
+    """Returns whether an epoch is one of 1, 2, 5, 10, 20, 50, ..."""
     while epoch % 10 == 0:
         epoch //= 10
     return epoch in (1, 2, 5)
 
 
 def relative_difference(found: Iterable[Tensor], expected: Iterable[Tensor]) -> float:
-    """The largest |found - expected| of any tensor, relative to the largest element expected there;
-    infinite where one is not a number and the other is."""
+    """Returns the largest |found - expected|, relative to the tensor's largest expected element.
+
+    It is infinite if an element is NaN in one tensor and not in the other.
+    """
     worst = 0.0
     for ours, theirs in zip(found, expected, strict=True):
         if ours.isnan().ne(theirs.isnan()).any():
@@ -60,8 +62,8 @@ def relative_difference(found: Iterable[Tensor], expected: Iterable[Tensor]) -> 
 def check_graph(step: Step) -> None:
     """Compares the next step by its graph with the same step by calls; changes nothing.
 
-    Gradients, loss, state and the optimiser's averages, not the weights: RMSprop and Adam make a
-    whole step of the sign of a gradient near zero. Does nothing where there is no graph.
+    Compares gradients, loss, state and the optimiser's averages, but not the weights: RMSprop and
+    Adam turn the sign of a gradient near zero into a whole step. Does nothing if there is no graph.
 
     Raises:
         WrongResult: if they differ.
@@ -74,18 +76,17 @@ def check_graph(step: Step) -> None:
 
 
 def check_test(test: Evaluation, precision: str) -> None:
-    """Scores the first test chunks again, by calls on the device, then on the CPU, where the model
-    stays.
+    """Scores the first test chunks again, by calls on the device and on the CPU, and compares.
 
-    The graph and the calls run the same kernels: between them there is no allowance for a model
-    that amplifies rounding.
+    Leaves the model on the CPU. Since the graph and the calls run the same kernels, there is no
+    allowance between them for a model that amplifies rounding.
 
     Args:
-        test: that has just scored the test text.
-        precision: of the run.
+        test: the evaluation that has just scored the test text.
+        precision: the run's precision.
 
     Raises:
-        WrongResult: if a loss differs by more than rounding.
+        WrongResult: if the losses differ by more than rounding explains.
     """
     chunks, model = test.chunks, test.model
     few = replace(chunks, x_KTB=chunks.x_KTB[:TEST_CHUNKS], y_KTB=chunks.y_KTB[:TEST_CHUNKS])
@@ -109,16 +110,19 @@ def mean_difference(found: Tensor, expected: Tensor) -> float:
 
 
 def allowance(model: CharModel, chunks: Chunks, expected: Tensor) -> float:
-    """Nats per character by which rounding may move these losses of the model on the CPU."""
+    """Returns by how many nats per character rounding may change these losses on the CPU."""
     try:
         exact = nll_of(deepcopy(model).double(), chunks)
-    except Exception:  # a stranger's class that works in float32 alone
+    except Exception:  # a user's class may work in float32 alone
         return 0.0
     return min(TIMES_ROUNDING * mean_difference(exact, expected), MOST_NATS)
 
 
 def nll_of(model: CharModel, chunks: Chunks) -> Tensor:
-    """Losses of all characters of these chunks, from a zero state, without a graph, (K, T, B)."""
+    """Returns the losses of all characters of the chunks, from a zero state, without a graph.
+
+    Shape (K, T, B), on the CPU.
+    """
     evaluation = Evaluation(model, chunks, capture=False)
     evaluation()
     return evaluation.nll_KTB.cpu()

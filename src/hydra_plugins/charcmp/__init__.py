@@ -1,1 +1,1 @@
-"""charcmp's Hydra plugins: a sweeper that skips what is done, a launcher with a process per run."""
+"""charcmp's Hydra plugins: a sweeper that skips finished runs, a launcher of a process per run."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs by `charcmp train` in child processes; see charcmp.sweeping.pool."""
+    """A launcher that runs jobs in child processes; see charcmp.sweeping.pool."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 class GridSweeper(Sweeper):
     """`charcmp sweep`; its configuration is charcmp.config.schema.SweeperConfig.
 
-    `params` and `variants` of that are the grid's, which reads them itself.
+    Of its keys, `params` and `variants` are for the grid, which reads them from the configuration.
     """
 
     def __init__(self, retry_failed: bool, fail_fast: bool, **grid: object) -> None:

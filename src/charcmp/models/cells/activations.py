@@ -5,7 +5,7 @@
     relu       y = max(s, 0)                y' = 1 where y > 0, else 0
 
 Each slope is a function of the value y, so the backward pass needs no pre-activation. Softsign
-needs no exponential and nears ±1 like 1 − 1/|s|, where tanh does like 1 − 2·exp(−2|s|).
+needs no exponential and approaches ±1 as 1 − 1/|s| does, tanh as 1 − 2·exp(−2|s|) does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Activation:
-    """One activation, in the three forms in which cells use it."""
+    """One activation, in the three forms that cells use."""
 
     function: Callable[[Tensor], Tensor]  # differentiable, for the references
     into: Callable[[Tensor, Tensor], object]  # (s, out): writes y to out, which may be s itself
@@ -31,8 +31,8 @@ MINUS_ONE = torch.tensor(-1.0)
 
 
 def _tanh_into(s: Tensor, out: Tensor) -> None:
-    # 2σ(2s) − 1: on a CPU torch's sigmoid is so much faster than its tanh that this takes a third
-    # of the time. Within 2e-7 of tanh in float32 (LOG.md).
+    # tanh s = 2σ(2s) − 1. On a CPU torch's sigmoid is so much faster than its tanh that this takes
+    # a third of the time. It is within 2e-7 of tanh in float32 (LOG.md).
     torch.add(MINUS_ONE, (s + s).sigmoid_(), alpha=2, out=out)
 
 

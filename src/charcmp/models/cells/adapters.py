@@ -1,8 +1,9 @@
-"""Layers of other packages in torch.nn's manner, for `cell=module`; each imports its package.
+"""Layers of other packages, made callable like torch.nn's for `cell=module`.
 
     charcmp train cell=module cell.target=charcmp.models.cells.adapters.MinGRU
 
-`adapts` names the package, whose version is then part of a run's identity.
+Each imports its package when it is built. `adapts` names the package, whose version becomes part of
+a run's identity.
 
 Shape suffixes: see base.py.
 """
@@ -14,14 +15,14 @@ from torch import Tensor, nn
 
 
 class MinGRU(nn.Module):
-    """minGRU in log space (Feng et al. 2024, "Were RNNs All We Needed?", appendix B), of the
+    """minGRU in log space (Feng et al. 2024, "Were RNNs All We Needed?", appendix B), from the
     package minGRU-pytorch.
 
         z = σ(W_z x)    h' = g(W_h x)    h = (1 - z) ⊙ h + z ⊙ h'
 
-    with g(a) = a + 0.5 where a ≥ 0, else σ(a). The package takes streams first and says its width
-    by a factor. It takes the logarithm of the state, so the zeros of a run's start become the
-    smallest number.
+    with g(a) = a + 0.5 where a ≥ 0, else σ(a). The package expects the batch as first dimension,
+    and the width as a factor of the input size. It takes the logarithm of the state, so the zeros
+    of a run's first state are raised to the smallest normal number.
     """
 
     adapts = "minGRU_pytorch"
@@ -30,7 +31,7 @@ class MinGRU(nn.Module):
         from minGRU_pytorch import minGRU
 
         super().__init__()
-        # It rounds the product down, hence the half.
+        # The package rounds the product of the two down, hence the half.
         self.layer = minGRU(input_size, (hidden_size + 0.5) / input_size, proj_out=False)
 
     def forward(self, x_TBI: Tensor, state_1BH: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -43,9 +44,10 @@ class MinGRU(nn.Module):
 
 
 class SLSTM(nn.Module):
-    """sLSTM (Beck et al. 2024, "xLSTM", section 2.2), of the package xlstm: its cell in PyTorch
-    alone, behind a matrix for the inputs of the four gates, without the block's convolution, norm
-    and projections.
+    """sLSTM (Beck et al. 2024, "xLSTM", section 2.2), from the package xlstm.
+
+    Only its cell, in plain PyTorch, behind a matrix for the inputs of the four gates; without the
+    block's convolution, norm and projections.
     """
 
     adapts = "xlstm"
@@ -72,8 +74,9 @@ class SLSTM(nn.Module):
 
 
 class CfC(nn.Module):
-    """Closed-form continuous-time network (Hasani et al. 2022), of the package ncps, with a time of
-    1 between characters: ncps.torch.CfC, which takes streams first unless told otherwise.
+    """Closed-form continuous-time network (Hasani et al. 2022), from the package ncps.
+
+    ncps.torch.CfC with a time of 1 between characters, and the steps as first dimension.
     """
 
     adapts = "ncps"

@@ -1,4 +1,4 @@
-"""What every recurrent layer offers, and the input product that all of them share.
+"""The interface of every recurrent layer, and the input product that all cells share.
 
 Shape suffixes here and in the cells: T steps, B batch, I inputs, H hidden units, G gate sums,
 S state vectors (1 for h; 2 for h and c), P peephole vectors.
@@ -16,24 +16,24 @@ from charcmp.models.cells.activations import ACTIVATIONS
 
 
 class Trace(NamedTuple):
-    """What a cell's reference computes on the way through a chunk."""
+    """What a cell's reference computes over a chunk."""
 
     h_TBH: Tensor
     state_SBH: Tensor  # after the last step
-    gates: dict[str, Tensor]  # values of every gate by its letter, each (T, B, H); none in an RNN
+    gates: dict[str, Tensor]  # every gate's values by its letter, each (T, B, H); an RNN has none
 
 
 class Layer(nn.Module):
     """One recurrent layer over a whole chunk, as the language model runs it."""
 
     num_states: int = 1
-    in_cudnn: bool = False  # whether a GPU can do without kernels of ours
+    in_cudnn: bool = False  # whether a GPU can run it well without our kernels
     one_hot_II: Tensor
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size, self.hidden_size = input_size, hidden_size
-        # For layers that read symbols: row v is the one-hot vector of symbol v. A gather from it
+        # For layers that read symbols: row v is the one-hot vector of symbol v. Gathering from it
         # makes the dense input without the device synchronisation of F.one_hot.
         self.register_buffer("one_hot_II", torch.eye(input_size), persistent=False)
 
@@ -50,10 +50,10 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def set_initial_values(self, generator: torch.Generator) -> None:
-        """Overwrites, after the general initialisation, what an option of the cell asks for."""
+        """Overwrites, after the general initialisation, the values that the cell's options set."""
 
     def dense_input(self, x: Tensor) -> Tensor:
-        """Features (T, B, I) as they are; symbols (T, B) as one-hot vectors."""
+        """Returns features (T, B, I) as they are, symbols (T, B) as one-hot vectors."""
         return x if x.is_floating_point() else F.embedding(x, self.one_hot_II)
 
 
@@ -65,11 +65,12 @@ class Cell(Layer):
     two biases (G·H). `forward` may run that module or equations of its own over the same weights.
     """
 
-    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # with which cuDNN has the cell's equations
-    # Up to this width cuDNN runs the cell. On an H200 it is the faster form of an LSTM of 128 units
-    # and an RNN of 256, ours that of 256 and 512 (LOG.md); the middle is a guess.
+    cudnn_activations: ClassVar[tuple[str, ...]] = ()  # those with which cuDNN has this cell
+    # Widest layer that runs in cuDNN rather than by our kernels. On an H200, cuDNN is faster for an
+    # LSTM of 128 units and an RNN of 256, our kernels for 256 and 512 (LOG.md); the limits between
+    # are guesses.
     widest_in_cudnn: ClassVar[int] = 0
-    has_kernels: ClassVar[bool] = True  # of ours, in fused/
+    has_kernels: ClassVar[bool] = True  # whether fused/ has kernels for it
     weights: nn.RNNBase
 
     def __init__(self, weights: nn.RNNBase, activation: str = "tanh") -> None:
@@ -77,19 +78,20 @@ class Cell(Layer):
         self.weights = weights
         self.activation_name = activation
         self.activation = ACTIVATIONS[activation]
-        self.in_cudnn = activation in self.cudnn_activations  # a GPU can then run `weights`
+        self.in_cudnn = activation in self.cudnn_activations  # a GPU can run `weights` itself
         self.best_in_cudnn = self.in_cudnn and self.hidden_size <= self.widest_in_cudnn
 
     def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
-        """The equations, a step at a time, as slowly as they read; autograd differentiates them."""
+        """Runs the equations as written, slowly, a step at a time; autograd differentiates them."""
         raise NotImplementedError
 
     def input_sums(self, x: Tensor, both_biases: bool = True) -> Tensor:
-        """W x + b + b' for every step, (T, B, G·H); without b' if not `both_biases`.
+        """Returns W x + b + b' for every step, (T, B, G·H); without b' unless `both_biases`.
 
-        For symbols the product with a one-hot vector is a column of W: a gather, which on a CPU
-        saves a third of a narrow model's arithmetic. On a GPU a gather's gradient sorts the symbols
-        and, on an H200, differed from run to run; the product with one-hot vectors does neither.
+        The product of W with a symbol's one-hot vector is a column of W. On a CPU it is gathered,
+        which saves a third of a narrow model's arithmetic. On a GPU a gather's gradient sorts the
+        symbols and, on an H200, differed from run to run; the product with one-hot vectors does
+        neither.
         """
         weight_ih, _, bias_ih, bias_hh = self.weights.parameters()
         bias = bias_ih + bias_hh if both_biases else bias_ih
@@ -98,6 +100,6 @@ class Cell(Layer):
         return F.embedding(x, weight_ih.t() + bias)
 
     def per_gate(self, name: str) -> tuple[Tensor, ...]:
-        """The weight of this name ("weight_ih", "bias_hh", ...) cut into one part for each sum."""
+        """Returns a parameter ("weight_ih", "bias_hh", ...) cut into one part for each gate sum."""
         parameter = self.weights.get_parameter(f"{name}_l0")
         return parameter.split(self.hidden_size)

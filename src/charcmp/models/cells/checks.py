@@ -1,8 +1,8 @@
-"""Whether a class of anyone's can be compared at all: checked before its first training step.
+"""Checks that a user's class can be compared at all, made before its first training step.
 
 A layer that sees the byte it is to predict, or whose state does not carry the text on, gives losses
-that mean nothing. Each check names one way to go wrong; parameters are moved off their initial
-values first, since a gate that starts at zero hides what is behind it.
+that mean nothing. Each check looks for one such fault. All but the first are made after moving the
+parameters off their initial values, since a gate that starts at zero hides what is behind it.
 
 Shape suffixes: see base.py.
 """
@@ -19,12 +19,12 @@ from charcmp.models.cells.base import Layer
 from charcmp.models.cells.module import ModuleCell, seeded
 
 NUM_STEPS, NUM_STREAMS = 12, 3
-NOISE = 0.1  # standard deviation of what is added to each parameter
+NOISE = 0.1  # standard deviation of the noise added to each parameter
 TOLERANCE = 1e-4  # float32, relative to values of about 1
 
 
 def check_layer(layer: Layer) -> None:
-    """Raises UserError for the first check that the layer fails. It keeps its parameters."""
+    """Raises UserError for the first check that the layer fails; its parameters stay unchanged."""
     assert isinstance(layer, ModuleCell)
     target = layer.config.target
     kept = {name: value.clone() for name, value in layer.module.state_dict().items()}
@@ -59,7 +59,7 @@ def _other_symbols(x: Tensor, layer: ModuleCell) -> Tensor:
 
 
 def _check_start(layer: ModuleCell) -> None:
-    """From its own initial values and a zero state, all that training sees must be finite."""
+    """Raises UserError if outputs, gradients or state are not finite at the class's own start."""
     y_TBH, state_SBH = layer(_text(layer), _state(layer))
     y_TBH.square().sum().backward()
     gradients = [p.grad for p in layer.module.parameters() if p.grad is not None]

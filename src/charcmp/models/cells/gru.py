@@ -7,7 +7,7 @@
 
 z multiplies the candidate. This is not torch.nn.GRU, which applies the reset gate after the product
 and lets z keep the old state: see gru_reset_after.py. Gate order in the weights: r, z, n.
-φ is tanh in the paper, softsign by `cell.activation=softsign`; the gates r and z keep their σ.
+φ is tanh in the paper, softsign with `cell.activation=softsign`; the gates r and z keep their σ.
 
 Source: Karpathy, Johnson & Fei-Fei 2015, section 3.1, and the author's published code.
 Shape suffixes: see base.py.
@@ -27,9 +27,9 @@ from charcmp.models.cells.fused.dispatch import fused_on
 
 
 class GRU(Cell):
-    """One GRU layer in the paper's form, by our whole-sequence form, fused on a GPU.
+    """One layer of the paper's GRU, run by our whole-sequence form, fused on a GPU.
 
-    The torch.nn.GRU inside only holds the weights: its count, shapes and names are the same.
+    The torch.nn.GRU inside only holds the weights; their number, shapes and names are the same.
     """
 
     def __init__(self, input_size: int, hidden_size: int, activation: str = "tanh") -> None:
@@ -71,8 +71,8 @@ class GRUSequence(torch.autograd.Function):
         ∂L/∂s_n = g ⊙ z ⊙ φ'(s_n)                 ∂L/∂s_z = g ⊙ (n − h) ⊙ z ⊙ (1 − z)
         q = (∂L/∂s_n) U_n, the gradient at r ⊙ h   ∂L/∂s_r = q ⊙ h ⊙ r ⊙ (1 − r)
         ∂L/∂h = g ⊙ (1 − z) + q ⊙ r + (∂L/∂s_r) U_r + (∂L/∂s_z) U_z
-    φ' follows from n (1 − n² for tanh). The factors beside g and q are computed for all steps at
-    once, ∂L/∂U after the loop.
+    φ' comes from n (1 − n² for tanh). The factors of g and q are computed for all steps at once
+    before the loop, ∂L/∂U after it.
     """
 
     @staticmethod

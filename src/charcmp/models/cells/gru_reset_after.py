@@ -5,8 +5,8 @@
     n = tanh(W_n x + b_n + r ⊙ (U_n h + b'_n))
     h' = (1 − z) ⊙ n + z ⊙ h
 
-The reset gate acts after the recurrent product (which lets one product serve all three gates) and z
-keeps the old state. It has torch's tanh and no other activation.
+The reset gate acts after the recurrent product, so that one product serves all three gates, and z
+keeps the old state. tanh is the only activation, as in torch.
 Source: the documentation of torch.nn.GRU. Shape suffixes: see base.py.
 """
 

@@ -7,9 +7,9 @@
     c' = f ⊙ c + i ⊙ g
     h' = o ⊙ φ(c')
 
-φ is tanh in the paper; `cell.activation=softsign` replaces both of its places, the candidate's and
-the output's, and leaves the gates their σ. Gate order in the weights: i, f, g, o, as in
-torch.nn.LSTM, whose equations these are where φ is tanh.
+φ is tanh in the paper; `cell.activation=softsign` replaces it in the candidate and in the output,
+and leaves the gates' σ. Gate order in the weights: i, f, g, o, as in torch.nn.LSTM, whose equations
+these are if φ is tanh.
 
 Source: Karpathy, Johnson & Fei-Fei 2015, section 3.1. Shape suffixes: see base.py.
 """
@@ -28,22 +28,22 @@ from charcmp.models.cells.activations import Activation
 from charcmp.models.cells.base import Cell, Trace
 from charcmp.models.cells.fused.dispatch import fused_on
 
-# Up to this width, on a CPU, a first layer runs by our whole-sequence form: torch.nn.LSTM must
+# Up to this width, a first layer on a CPU runs by our whole-sequence form. There torch.nn.LSTM must
 # multiply by the one-hot vectors, and takes 1.24 to 1.37 times as long with the default allocator,
 # about as long where freed memory is kept. Above the first layer torch.nn.LSTM is faster (LOG.md).
 WIDEST_SEQUENCE = 100
 
-# The backward pass prepares its factors for so many elements of (T, B, H) at once: few calls, and
-# arrays that stay in the cache (LOG.md).
+# The backward pass prepares its factors for so many elements of (T, B, H) at once: enough for few
+# calls, few enough for the arrays to stay in the cache (LOG.md).
 BLOCK_ELEMENTS = 128_000
 PRODUCT_TILE = 16  # columns
 
 
 class LSTMLayer(Cell):
-    """What all LSTM layers share: weights, options, and the form that a GPU runs."""
+    """The parts that all LSTM layers share: weights, options, and the form that a GPU runs."""
 
     num_states = 2
-    fused_gates: ClassVar[str]  # what fused/lstm.py calls its gates
+    fused_gates: ClassVar[str]  # the name of its gates in fused/lstm.py
     peepholes_PH: nn.Parameter | None
 
     def __init__(
@@ -53,7 +53,7 @@ class LSTMLayer(Cell):
         activation: str = "tanh",
         forget_bias: float | None = None,
     ) -> None:
-        """`forget_bias`, where given, is the initial value of b_f (the paper has none)."""
+        """Makes a layer; `forget_bias`, if given, is the initial b_f (the paper has none)."""
         super().__init__(nn.LSTM(input_size, hidden_size), activation)
         self.forget_bias = forget_bias
         self.register_parameter("peepholes_PH", None)
@@ -75,7 +75,7 @@ class LSTMLayer(Cell):
         return h_TBH, torch.stack((h_TBH[-1], c_BH))
 
     def torch_form(self, x: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward`, without Triton."""
+        """Runs `forward` without Triton."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -85,8 +85,8 @@ class LSTMLayer(Cell):
 
 
 class LSTM(LSTMLayer):
-    """One layer: torch.nn.LSTM, but for softsign, narrow first layers on a CPU and wide ones on a
-    GPU."""
+    """One layer: torch.nn.LSTM, except with softsign, in narrow first layers on a CPU and in wide
+    layers on a GPU."""
 
     cudnn_activations = ("tanh",)
     widest_in_cudnn = 192
@@ -129,14 +129,14 @@ class LSTMSequence(torch.autograd.Function):
     """The recurrence over T steps, forward and backward written out.
 
     Inputs: sums_TBG = W x + b + b' for i, f, g, o; the initial h_BH and c_BH; U (4H, H).
-    Outputs: h_TBH and the last c_BH. No gradient flows into the last c: the state that is carried
-    on is cut off by truncated back-propagation.
+    Outputs: h_TBH and the last c_BH. The last c takes no gradient: truncated back-propagation stops
+    at the state that is carried on.
 
     With e = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
         q += e ⊙ o ⊙ φ'(c')                     ∂L/∂s_o = e ⊙ φ(c') ⊙ o ⊙ (1 − o)
         ∂L/∂s_i = q ⊙ g ⊙ i ⊙ (1 − i)           ∂L/∂s_f = q ⊙ c ⊙ f ⊙ (1 − f)
         ∂L/∂s_g = q ⊙ i ⊙ φ'(s_g)               ∂L/∂c = q ⊙ f,   ∂L/∂h = (∂L/∂s) U
-    The slopes φ' follow from the saved values (1 − g² for tanh). `LSTMBackward` walks the steps.
+    The slopes φ' come from the saved values (1 − g² for tanh). `LSTMBackward` walks the steps.
     """
 
     @staticmethod
@@ -164,7 +164,7 @@ class LSTMSequence(torch.autograd.Function):
         )
         for sums, gates, i, f, g, o, phi_c, c, c_next, h, h_next in by_step(*views):
             torch.addmm(sums, h, U_t, out=s_BG)
-            torch.sigmoid(s_BG, out=gates)  # of g too: faster than of parts of the rows
+            torch.sigmoid(s_BG, out=gates)  # g too, overwritten next: whole rows are faster
             activate(s_g, g)
             torch.mul(f, c, out=c_next).addcmul_(i, g)
             activate(c_next, phi_c)
@@ -197,26 +197,27 @@ class LSTMSequence(torch.autograd.Function):
 
 
 class LSTMBackward:
-    """Back-propagation through the steps of an LSTM: the part that is serial.
+    """Back-propagation through the steps of an LSTM: the serial part.
 
-    The LSTMs here differ in their factors alone. With e = ∂L/∂h', q = ∂L/∂c' and s the sums that
+    The LSTMs here differ only in their factors. With e = ∂L/∂h', q = ∂L/∂c' and s the sums that
     hold U h, one step is
         q += e ⊙ to_c     ∂L/∂s_ifg = q ⊙ ifg     ∂L/∂s_o = e ⊙ out
         ∂L/∂c = q ⊙ keep      ∂L/∂h = (∂L/∂s) U + what reaches h from above
-    The factors need no gradient, so they are made outside the loop, for a block of steps at once.
+    The factors (to_c, ifg, out, keep) do not depend on gradients, so they are computed outside the
+    loop, for a block of steps at once.
 
     Attributes:
         sums_TBG: ∂L/∂s for i, f, g, o.
-        h_all, c_all: (T + 1, B, H); row t is the gradient at the state before step t, so that row
-            t + 1 holds the e and q of step t.
+        h_all, c_all: (T + 1, B, H); row t is the gradient at the state before step t, so row t + 1
+            holds the e and q of step t.
     """
 
     def __init__(self, grad_h_TBH: Tensor, U_GH: Tensor) -> None:
         T, B, H = grad_h_TBH.shape
-        # With zeros up to a multiple of the product's tile: 1.0 to 1.6 times as fast (LOG.md).
+        # Zeros up to a multiple of the product's tile make it 1.0 to 1.6 times as fast (LOG.md).
         more = -H % PRODUCT_TILE
         self.U_wide = F.pad(U_GH, (0, more))
-        self.h_wide = F.pad(grad_h_TBH, (0, more, 0, 0, 1, 0))  # row 0, too, starts as zeros
+        self.h_wide = F.pad(grad_h_TBH, (0, more, 0, 0, 1, 0))  # row 0, in front, is zeros
         self.h_all = self.h_wide[:, :, :H]
         self.c_all = grad_h_TBH.new_empty(T + 1, B, H)
         self.c_all[T] = 0
@@ -225,19 +226,19 @@ class LSTMBackward:
         self.steps_per_block = max(1, BLOCK_ELEMENTS // (B * H))
 
     def blocks(self) -> Iterator[slice]:
-        """The steps in blocks, the last ones first."""
+        """Yields the steps in blocks, the last ones first."""
         for end in range(len(self.sums_TBG), 0, -self.steps_per_block):
             yield slice(max(0, end - self.steps_per_block), end)
 
     def new_factors(self, block: slice) -> tuple[Tensor, Tensor]:
-        """Room for a block's ifg (T', B, 3, H) and out (T', B, H)."""
+        """Allocates a block's ifg (T', B, 3, H) and out (T', B, H)."""
         _, B, _, H = self.sums_TBGH.shape
         num_steps = block.stop - block.start
         new_empty = self.sums_TBGH.new_empty
         return new_empty(num_steps, B, 3, H), new_empty(num_steps, B, H)
 
     def walk(self, block: slice, ifg: Tensor, out: Tensor, to_c: Tensor, keep: Tensor) -> None:
-        """One block of steps, the last one first."""
+        """Walks through one block of steps, the last one first."""
         e, q = self.h_all[1:][block], self.c_all[1:][block]
         sums = self.sums_TBGH[block]
         steps = zip(
@@ -261,12 +262,12 @@ class LSTMBackward:
 
 
 def by_step(*arrays: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The arrays' rows side by side, step for step: views made once, before the loop."""
+    """Iterates over the arrays' rows step by step; the views are made once, before the loop."""
     return zip(*(array.unbind(0) for array in arrays), strict=True)
 
 
 def lstm_trace(steps: Sequence[tuple[Tensor, ...]], c_BH: Tensor) -> Trace:
-    """The trace of an LSTM from (h, i, f, o) of every step and the last c."""
+    """Returns the trace of an LSTM from (h, i, f, o) of every step and the last c."""
     h_TBH, i_TBH, f_TBH, o_TBH = map(torch.stack, zip(*steps, strict=True))
     gates = {"i": i_TBH, "f": f_TBH, "o": o_TBH}
     return Trace(h_TBH, torch.stack((h_TBH[-1], c_BH)), gates)

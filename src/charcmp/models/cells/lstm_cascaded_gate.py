@@ -8,12 +8,13 @@
     o = σ(a_o) ⊙ σ(u_o) ⊙ σ(p_o)
     h' = o ⊙ φ(c')
 
-The sources co-operate: any one of them closes the gate. With all sources at 0 a gate stands at 1/8,
-where the plain one stands at 1/2, and p has no bias: a handicap of the reading. `cell.open_bias`
-starts the biases b and b' of i, f and o at a value (3 puts σ(a)·σ(u) at 0.91).
+The sources co-operate: any one of them can close the gate. With all sources at 0 a gate is at 1/8,
+where a plain gate is at 1/2, and p has no bias; that is a handicap of this reading.
+`cell.open_bias` is the initial value of the biases b and b' of i, f and o (3 puts σ(a)·σ(u) at
+0.91).
 
-S. Asakawa (2016) announced a "cascaded gates" LSTM without equations: this is our reading, from
-the peephole LSTM (lstm_peephole.py, where φ and the weights' order are explained too).
+S. Asakawa (2016) announced a "cascaded gates" LSTM without equations. This is our reading, based on
+the peephole LSTM (lstm_peephole.py, which also explains φ and the weights' order).
 Shape suffixes: see base.py.
 """
 
@@ -40,7 +41,7 @@ class CascadedGates(SourceGates):
         ]
 
     def begin(self, t: int, u_BGH: Tensor) -> None:
-        torch.sigmoid(u_BGH, out=self.open_u_steps[t])  # of g too: faster than of parts of the rows
+        torch.sigmoid(u_BGH, out=self.open_u_steps[t])  # g too: whole rows are faster
 
     def write(
         self, part: int, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor
@@ -64,7 +65,7 @@ class CascadedGates(SourceGates):
 
 
 class LSTMCascadedGate(SourceCell):
-    """One layer of the LSTM with cascaded gates, by our whole-sequence form, fused on a GPU."""
+    """One layer of the LSTM with cascaded gates, run by our whole-sequence form, fused on a GPU."""
 
     gates_of = CascadedGates
     fused_gates = "cascaded"
@@ -77,12 +78,12 @@ class LSTMCascadedGate(SourceCell):
         forget_bias: float | None = None,
         open_bias: float | None = None,
     ) -> None:
-        """Options that set initial values, where given.
+        """Makes a layer; two options set initial values.
 
         Args:
-            open_bias: of b and b' of i, f and o.
-            forget_bias: of b and b' of f (one source alone cannot open a cascade); before
-                `open_bias`.
+            open_bias: the initial b and b' of i, f and o.
+            forget_bias: the initial b and b' of f, instead of `open_bias`; both vectors, since one
+                source alone cannot open a cascade.
         """
         super().__init__(input_size, hidden_size, activation, forget_bias)
         self.open_bias = open_bias

@@ -1,6 +1,6 @@
 """The LSTM with peepholes: each gate also sees the memory cell, through a vector of weights.
 
-    a = W x + b     u = U h + b'     the sources that i, f, g and o all have
+    a = W x + b     u = U h + b'     the sources that i, f, g and o share
     i = σ(a_i + u_i + w_i ⊙ c)
     f = σ(a_f + u_f + w_f ⊙ c)
     g = φ(a_g + u_g)
@@ -8,13 +8,13 @@
     o = σ(a_o + u_o + w_o ⊙ c')
     h' = o ⊙ φ(c')
 
-i and f look at c of the step before, o at the new one; the candidate g has no peephole. φ is tanh,
-or softsign by `cell.activation`, in both of its places. Gate order in the weights: i, f, g, o; of
-the peepholes: i, f, o.
+i and f look at the c of the previous step, o at the new one; the candidate g has no peephole. φ is
+tanh, or softsign with `cell.activation=softsign`, in both places. The weights' gate order is
+i, f, g, o; the peepholes' is i, f, o.
 
 Source: Gers, Schraudolph & Schmidhuber 2002. Here it is the starting point of the gate variants
 that S. Asakawa announced in 2016 without equations (lstm_softmax_gate.py, lstm_cascaded_gate.py),
-whose three sources are a, u and p = w ⊙ c: that reading is ours. Shape suffixes: see base.py.
+whose three sources are a, u and p = w ⊙ c in our reading. Shape suffixes: see base.py.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from charcmp.models.cells.lstm import LSTMBackward, LSTMLayer, by_step, lstm_tra
 
 
 class PeepholeCell(LSTMLayer):
-    """What the LSTM layers with peepholes share: the gates' three sources."""
+    """The parts that LSTM layers with peepholes share: peepholes, and a reference by sources."""
 
     peepholes_PH: nn.Parameter
 
@@ -46,7 +46,7 @@ class PeepholeCell(LSTMLayer):
         self.peepholes_PH = nn.Parameter(torch.zeros(3, hidden_size))
 
     def gate(self, a_BH: Tensor, u_BH: Tensor, p_BH: Tensor) -> Tensor:
-        """A gate from its sources, as the equations have it."""
+        """Returns a gate's value from its sources, as in the equations."""
         raise NotImplementedError
 
     def reference(self, x_TBI: Tensor, state_SBH: Tensor) -> Trace:
@@ -69,7 +69,7 @@ class PeepholeCell(LSTMLayer):
 
 
 class LSTMPeephole(PeepholeCell):
-    """One peephole layer, by our whole-sequence form, fused on a GPU."""
+    """One peephole layer, run by our whole-sequence form, fused on a GPU."""
 
     fused_gates = "sum"
 
@@ -91,15 +91,15 @@ class PeepholeSequence(torch.autograd.Function):
     """The recurrence over T steps, forward and backward written out.
 
     Inputs: sums_TBG = a + b' for i, f, g, o; the initial h_BH and c_BH; U (4H, H); the peepholes
-    (3, H). Outputs: h_TBH and the last c_BH, into which no gradient flows (see lstm.py).
+    (3, H). Outputs: h_TBH and the last c_BH, which takes no gradient (see lstm.py).
 
     With e = ∂L/∂h', q = ∂L/∂c' and pre-activations s:
         ∂L/∂s_o = e ⊙ φ(c') ⊙ o ⊙ (1 − o)       q += e ⊙ o ⊙ φ'(c') + (∂L/∂s_o) ⊙ w_o
         ∂L/∂s_i = q ⊙ g ⊙ i ⊙ (1 − i)           ∂L/∂s_f = q ⊙ c ⊙ f ⊙ (1 − f)
         ∂L/∂s_g = q ⊙ i ⊙ φ'(s_g)               ∂L/∂h = (∂L/∂s) U
         ∂L/∂c = q ⊙ f + (∂L/∂s_i) ⊙ w_i + (∂L/∂s_f) ⊙ w_f
-    ∂L/∂w sums (∂L/∂s) ⊙ c over steps and streams, with c' for o. As ∂L/∂s is q or e times a factor,
-    so are the terms with w: the steps are those of `LSTMBackward`.
+    ∂L/∂w is the sum of (∂L/∂s) ⊙ c over steps and streams, with c' for o. ∂L/∂s is q or e times a
+    factor, and so are the terms with w: `LSTMBackward` walks the steps.
     """
 
     @staticmethod
@@ -134,7 +134,7 @@ class PeepholeSequence(torch.autograd.Function):
         for sums, ifg, i, f, g, o, phi_c, c_B1H, c, c_next, h, h_next in by_step(*views):
             torch.addmm(sums, h, U_t, out=s_BG)
             s_if_B2H.addcmul_(c_B1H, w_if)
-            torch.sigmoid(s_BG, out=ifg)  # whole rows: faster than parts of them
+            torch.sigmoid(s_BG, out=ifg)  # g and o too: whole rows are faster
             activate(s_g, g)
             torch.mul(f, c, out=c_next).addcmul_(i, g)
             torch.addcmul(s_o, c_next, w_o, out=o).sigmoid_()

@@ -9,10 +9,11 @@
     o = y(a_o, u_o, p_o)
     h' = o ⊙ φ(c')
 
-Equal sources have α = 1/3 each: the gate is then the peephole LSTM's σ(a + u + p), hence the 3.
+If the sources are equal, each α is 1/3. The factor 3 makes the gate the peephole LSTM's
+σ(a + u + p) then.
 
-S. Asakawa (2016) announced a "softmax gate" LSTM without equations: this is our reading, from the
-peephole LSTM (lstm_peephole.py, where φ and the weights' order are explained too).
+S. Asakawa (2016) announced a "softmax gate" LSTM without equations. This is our reading, based on
+the peephole LSTM (lstm_peephole.py, which also explains φ and the weights' order).
 Shape suffixes: see base.py and source_gates.py.
 """
 
@@ -24,14 +25,14 @@ from torch import Tensor
 from charcmp.models.cells.lstm import by_step
 from charcmp.models.cells.source_gates import SourceCell, SourceGates
 
-THREE = torch.tensor(3.0)  # as a tensor it costs less than half of what a Python number does
+THREE = torch.tensor(3.0)  # less than half the cost of a Python number
 
 
 class SoftmaxGates(SourceGates):
     """y = σ(3 v) with v = α_a a + α_u u + α_p p.
 
-    As ∂α_k/∂s_j = α_k (δ_kj − α_j), the slope of v in the source s is α_s (1 + s − v); that of y
-    is 3 y (1 − y) times it.
+    As ∂α_k/∂s_j = α_k (δ_kj − α_j), the slope of v in a source s is α_s (1 + s − v). That of y is
+    3 y (1 − y) times as large.
     """
 
     def __init__(self, a_TBGH: Tensor) -> None:
@@ -46,7 +47,7 @@ class SoftmaxGates(SourceGates):
         ]
 
     def begin(self, t: int, u_BGH: Tensor) -> None:
-        """Nothing: each gate's sources meet in `write`."""
+        """Does nothing: each gate's sources meet in `write`."""
 
     def write(
         self, part: int, t: int, a_BKH: Tensor, u_BKH: Tensor, p_BKH: Tensor, y_BKH: Tensor
@@ -72,7 +73,7 @@ class SoftmaxGates(SourceGates):
 
 
 class LSTMSoftmaxGate(SourceCell):
-    """One layer of the LSTM with softmax gates, by our whole-sequence form, fused on a GPU."""
+    """One layer of the LSTM with softmax gates, run by our whole-sequence form, fused on a GPU."""
 
     gates_of = SoftmaxGates
     fused_gates = "softmax"

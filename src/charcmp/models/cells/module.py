@@ -1,11 +1,12 @@
-"""Any torch module as a cell: a layer as torch.nn.RNN is one, or a step as torch.nn.RNNCell is.
+"""Any torch module as a cell: a layer like torch.nn.RNN, or a step like torch.nn.RNNCell.
 
     layer   Layer(input_size, hidden_size)   y, state = layer(x, state)   x (T, B, I), y (T, B, H)
     step    Cell(input_size, hidden_size)    state = cell(x, state)       x (B, I), h (B, H)
 
-A state is a tensor or tuples of them, of whatever shapes; of a step, its first tensor is h. Which
-of the two a class is, and what its state looks like, a trial finds. The rest of charcmp carries a
-state (S, B, H), so the tensors are packed into as many vectors of width H as they fill.
+A state is a tensor, or nested tuples of tensors, of any shapes; the first tensor of a step's state
+is h. A trial finds out which of the two a class is and what its state looks like. The rest of
+charcmp carries a state (S, B, H), so the tensors are packed into as many vectors of width H as they
+fill.
 
 Shape suffixes: see base.py.
 """
@@ -28,8 +29,8 @@ from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
 from charcmp.models.cells.target import load_target, one_line
 
-# Of a trial: no two alike, so that a shape tells which is which, and more streams than states, so
-# that a class that unpacks its states never takes streams for them.
+# Sizes of a trial. No two are equal, so a shape shows which dimension is which. There are more
+# streams than states, so a class that unpacks its states cannot mistake streams for them.
 TRIAL_STEPS, TRIAL_BATCHES = 5, (7, 4)
 
 _GENERATOR_IN_USE = threading.RLock()
@@ -37,9 +38,9 @@ _GENERATOR_IN_USE = threading.RLock()
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draws by torch's own generator, as anyone's class makes them, begin at a seed and leave no
-    trace. The process has one such generator and the lanes of a GPU are threads of one process, so
-    one at a time."""
+    """Seeds torch's default generators, which other people's classes draw from, and afterwards
+    restores the CPU's. The lanes of a GPU are threads of one process and share that generator, so
+    only one of them at a time may be in here."""
     with _GENERATOR_IN_USE, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -50,7 +51,7 @@ class Form:
     """How a module is called, and what its state looks like."""
 
     kind: str  # layer | step
-    template: Any  # a state, or for a bare tensor itself
+    template: Any  # a state as the module returns it
     batch_dims: tuple[int, ...]  # which dimension of each tensor is the batch
 
     @property
@@ -62,7 +63,7 @@ class Form:
         )
 
     def pack(self, state: Any, num_states: int, hidden_size: int) -> Tensor:
-        """The state as vectors (S, B, H), the last ones filled up with zeros."""
+        """Returns the state as vectors (S, B, H), padded with zeros at the end."""
         flat = [
             leaf.movedim(dim, 0).flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1)
             for leaf, dim in zip(leaves(state), self.batch_dims, strict=True)
@@ -73,7 +74,7 @@ class Form:
         return packed_BN.unflatten(1, (num_states, hidden_size)).transpose(0, 1)
 
     def unpack(self, state_SBH: Tensor) -> Any:
-        """The state as the module has it."""
+        """Returns the state in the module's own form."""
         packed_BN = state_SBH.transpose(0, 1).flatten(1)
         parts = []
         for leaf, dim in zip(leaves(self.template), self.batch_dims, strict=True):
@@ -89,7 +90,7 @@ class Form:
 
 
 def leaves(state: Any) -> list[Tensor]:
-    """The tensors of a state, in order; TypeError if it consists of anything else."""
+    """Returns the tensors of a state, in order; TypeError if it contains anything else."""
     if isinstance(state, Tensor):
         return [state]
     if not isinstance(state, tuple | list):
@@ -105,13 +106,13 @@ def _like(template: Any, tensors: Iterator[Tensor]) -> Any:
 
 
 class ModuleCell(Layer):
-    """One layer of a class that charcmp does not bring.
+    """One layer of a class from outside charcmp.
 
     Raises:
-        UserError: if the class cannot be had, built or called.
+        UserError: if the class cannot be imported, built or called.
     """
 
-    in_cudnn = True  # the fused kernels are for other cells: nothing is missing where they are
+    in_cudnn = True  # it has no fused kernels, so no note need say that they are missing
 
     def __init__(self, config: ModuleConfig, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
@@ -136,7 +137,7 @@ class ModuleCell(Layer):
 
     @torch.no_grad()
     def set_initial_values(self, generator: torch.Generator) -> None:
-        """With init=own, the values that the class itself draws."""
+        """With init=own, sets the values that the class itself draws."""
         seed = int(torch.randint(1 << 62, (), generator=generator))
         if self.config.init == "own":
             with seeded(seed):
@@ -145,7 +146,7 @@ class ModuleCell(Layer):
 
 
 def build(config: ModuleConfig, input_size: int, hidden_size: int) -> nn.Module:
-    """The module, on the CPU or torch's device of the moment.
+    """Builds the module on torch's current default device, usually the CPU.
 
     Raises:
         UserError: if it cannot be built in this size.
@@ -164,7 +165,7 @@ def build(config: ModuleConfig, input_size: int, hidden_size: int) -> nn.Module:
 
 
 def _key(config: ModuleConfig) -> str:
-    """All of the options, as a key for caches: a dataclass with a dict in it is none."""
+    """Returns all options as a key for caches; the config itself is not hashable."""
     parts = config.target, config.kind, config.states, config.init, config.kwargs
     return json.dumps(parts, sort_keys=True)
 
@@ -175,7 +176,7 @@ def _config(key: str) -> ModuleConfig:
 
 
 def layer_params(config: ModuleConfig, input_size: int, hidden_size: int) -> int:
-    """Parameters of one layer, counted on the meta device, where they take no memory."""
+    """Counts the parameters of one layer, on the meta device, where they take no memory."""
     return _layer_params(_key(config), input_size, hidden_size)
 
 
@@ -184,14 +185,14 @@ def _layer_params(key: str, input_size: int, hidden_size: int) -> int:
     try:
         with torch.device("meta"):
             module = build(_config(key), input_size, hidden_size)
-    except UserError:  # some draw initial values by what the meta device does not have
+    except UserError:  # some draw initial values by operations that the meta device lacks
         with seeded(0):
             module = build(_config(key), input_size, hidden_size)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def identity(config: ModuleConfig, input_size: int, hidden_size: int) -> dict[str, Any]:
-    """What makes the cell this one: the class, how it is called, its options."""
+    """Returns what identifies the cell: the class, how it is called, its options."""
     target = load_target(config.target)
     form = form_of(config, input_size, hidden_size)
     return {
@@ -205,7 +206,7 @@ def identity(config: ModuleConfig, input_size: int, hidden_size: int) -> dict[st
 
 
 def form_of(config: ModuleConfig, input_size: int, hidden_size: int) -> Form:
-    """How the class is called, found by trial.
+    """Finds out by trial how the class is called.
 
     Raises:
         UserError: if it is neither a layer nor a step, or keeps no state that can be carried.
@@ -236,11 +237,11 @@ def _form_of(key: str, input_size: int, hidden_size: int) -> Form:
 
 
 class Refused(Exception):
-    """What no other way of calling the class would change."""
+    """A reason to refuse the class that no other way of calling it would remove."""
 
 
 def _batch_dims(first: Any, second: Any) -> tuple[int, ...]:
-    """The dimension of each tensor that grows with the batch."""
+    """Returns which dimension of each tensor grows with the batch."""
     dims = []
     for a, b in zip(leaves(first), leaves(second), strict=True):
         grown = [dim for dim, sizes in enumerate(zip(a.shape, b.shape, strict=True))
@@ -259,7 +260,7 @@ def _shapes(state: Any) -> list[tuple[int, ...]]:
 
 
 class Trial:
-    """Calls a module in the ways there are."""
+    """Trial calls of a module, as a layer and as a step."""
 
     def __init__(
         self, module: nn.Module, input_size: int, hidden_size: int, num_states: int | None
@@ -269,7 +270,7 @@ class Trial:
         self.num_states = num_states
 
     def as_layer(self, batch: int) -> Any:
-        """The state of a layer after a few steps."""
+        """Returns the state of a layer after a few steps."""
         x_TBI = torch.randn(TRIAL_STEPS, batch, self.input_size)
         y_shape = (TRIAL_STEPS, batch, self.hidden_size)
         out = self._call(x_TBI, (1, batch, self.hidden_size))
@@ -288,7 +289,11 @@ class Trial:
         return state
 
     def _refuse_without_state(self, x_TBI: Tensor, y_TBH: Tensor) -> None:
-        """A step made of products takes a whole text too, but no step then sees another."""
+        """Refuses a layer that returns no state: its later outputs depend on the first input.
+
+        A step made of products also accepts a whole text, but then no output depends on another
+        step's input.
+        """
         state_shape = (1, *y_TBH.shape[1:])
         is_repeatable = torch.equal(self._call(x_TBI, state_shape), y_TBH)
         x_TBI = x_TBI.clone()
@@ -298,7 +303,7 @@ class Trial:
             raise Refused("it returns no state, so none is carried from chunk to chunk")
 
     def as_step(self, batch: int) -> Any:
-        """The state of a cell after a step."""
+        """Returns the state of a step module after a step."""
         x_BI = torch.randn(batch, self.input_size)
         state = self._call(x_BI, (batch, self.hidden_size))
         again = self.module(x_BI, state)
@@ -307,9 +312,9 @@ class Trial:
         return state
 
     def _call(self, x: Tensor, state_shape: tuple[int, ...]) -> Any:
-        """A call without a state, or where there is none without, from zeros."""
+        """Calls the module without a state or, if that fails, with a state of zeros."""
         zeros = x.new_zeros(state_shape)
-        # What it is called with besides x: a tensor, a tuple of two, of three; nothing.
+        # What to try as its second argument: a tensor, a tuple of two, a tuple of three.
         states: list[tuple[Any, ...]] = [
             (zeros,) if number == 1 else ((zeros,) * number,) for number in range(1, MAX_STATES + 1)
         ]

@@ -1,6 +1,6 @@
-"""The options that cells have, each class with its defaults and rules. No torch.
+"""The options of the cells: a class each, with defaults and rules. It needs no torch.
 
-A run's identity leaves out what stands at its default here, so a default may move only together
+A run's identity leaves out options at their default, so a default here may change only together
 with the protocol's version.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from charcmp.values import FINITE, MISSING, Rule, one_of, option, or_null, whole_up_to
 
-MAX_KWARGS, MAX_KWARG, MAX_TEXT = 40, 80, 1000  # runs/result.py reads no more
+MAX_KWARGS, MAX_KWARG, MAX_TEXT = 40, 80, 1000  # within what runs/result.py accepts
 
 
 @dataclass
@@ -22,7 +22,7 @@ class CellConfig:
 
 @dataclass
 class PlainConfig(CellConfig):
-    """`charcmp train cell=rnn cell.activation=relu`; which ones a cell has, its row says."""
+    """`charcmp train cell=rnn cell.activation=relu`; registry.py lists a cell's activations."""
 
     activation: str = option("tanh", "nonlinearity of the candidate, and of an LSTM's output")
 
@@ -42,7 +42,7 @@ class LSTMConfig(PlainConfig):
 class CascadedGateConfig(LSTMConfig):
     """`charcmp train cell=lstm_cascaded_gate cell.open_bias=3`
 
-    The gates of a cascade start at 1/8, not 1/2; open_bias starts them open.
+    Cascaded gates start at about 1/8, plain ones at 1/2; `open_bias` starts them open.
     """
 
     open_bias: float | None = option(
@@ -51,7 +51,7 @@ class CascadedGateConfig(LSTMConfig):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a run's record can hold it and be read again."""
+    """Returns whether a run's record can hold the value and be read back."""
     match value:
         case float():
             return math.isfinite(value)
@@ -72,7 +72,7 @@ PLAIN_VALUES = Rule(
     "finite numbers, short printable texts, true or false, or lists of them",
 )
 TARGET = Rule(
-    # A dotted name or a file's name before its class; MISSING is neither.
+    # The class stands after a dotted name or a file's name; MISSING has neither.
     lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
     "a class to import, as package.Class, or of a file, as my_cell.py:MyCell",
 )

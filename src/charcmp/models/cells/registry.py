@@ -1,10 +1,10 @@
-"""The recurrent cells, one row each, and `cell=module`. Imports none: matching needs no torch.
+"""The recurrent cells, one row each, and `cell=module`. Imports no cell: the solver needs no torch.
 
-A new cell is its file and its row here: `cell=NAME`, its options, its sizes and its label follow.
+To add a cell, write its file and its row here; `cell=NAME`, its options, sizes and label follow.
 
 Every cell here has G gate sums, each with an input matrix (H x I), a recurrent matrix (H x H) and
 two bias vectors (H), as torch.nn counts them (the paper's code has both vectors too). Some have
-peephole vectors (H) besides.
+peephole vectors (H) as well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from charcmp.values import Rule, did_you_mean, rules_of
 
 @dataclass(frozen=True)
 class CellInfo:
-    """What the solver, the tables and the checks need to know of a cell."""
+    """What the solver, the tables and the checks need to know about a cell."""
 
     module: str
     class_name: str
@@ -36,15 +36,15 @@ class CellInfo:
     num_peepholes: int = 0
     options: type[CellConfig] = PlainConfig
     activations: tuple[str, ...] = ("tanh", "softsign")
-    note: str | None = None  # shown wherever its results are
+    note: str | None = None  # shown wherever its results are shown
 
     def num_params(self, input_size: int, hidden_size: int) -> int:
-        """Parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
+        """Returns the parameters of one layer: G·H·(I + H + 2), and H for each peephole vector."""
         gate = hidden_size * (input_size + hidden_size + 2)
         return self.num_gates * gate + self.num_peepholes * hidden_size
 
 
-MODULE = "module"  # cell=module: any class that one can import
+MODULE = "module"  # cell=module: any class that can be imported
 OUR_READING = "{}: our reading of what S. Asakawa announced in 2016 without equations."
 CELLS = {
     "rnn": CellInfo(
@@ -93,7 +93,7 @@ CELLS = {
 
 
 def cell_info(name: str) -> CellInfo:
-    """The row of the cell called `name`; UserError if there is none."""
+    """Returns the row of the cell called `name`; UserError if there is none."""
     try:
         return CELLS[name]
     except KeyError:
@@ -102,7 +102,7 @@ def cell_info(name: str) -> CellInfo:
 
 
 def cell_options() -> dict[str, type[CellConfig]]:
-    """What `cell=` can choose, and the options of each."""
+    """Returns the cells that `cell=` can choose, and the options class of each."""
     return {name: info.options for name, info in CELLS.items()} | {MODULE: ModuleConfig}
 
 
@@ -111,11 +111,11 @@ def _options_of(name: str) -> type[CellConfig]:
 
 
 def cell_config(name: str, **options: Any) -> CellConfig:
-    """The cell called `name` with some of its options set.
+    """Returns the configuration of the cell `name` with some of its options set.
 
     Raises:
-        UserError: for a cell that there is not, or a value that one of its options cannot have.
-        TypeError: for an option that it does not have.
+        UserError: if there is no such cell, or an option cannot have this value.
+        TypeError: if the cell has no such option.
     """
     config = _options_of(name)(name=name, **options)
     check_cell(config)
@@ -123,7 +123,7 @@ def cell_config(name: str, **options: Any) -> CellConfig:
 
 
 def check_cell(cell: CellConfig) -> None:
-    """UserError for a cell that there is not, or an option that it cannot have."""
+    """Raises UserError if there is no such cell, or one of its options cannot have its value."""
     require(
         type(cell) is _options_of(cell.name),
         f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
@@ -137,7 +137,7 @@ def check_cell(cell: CellConfig) -> None:
 
 
 def cell_rules(name: str) -> dict[str, Rule]:
-    """The rules for a cell's options, by option."""
+    """Returns the rules for a cell's options, by option."""
     if name == MODULE:
         return rules_of(ModuleConfig)
     info = cell_info(name)
@@ -147,7 +147,7 @@ def cell_rules(name: str) -> dict[str, Rule]:
 
 
 def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
-    """Parameters of one layer of a cell: by its formula, or where it has none, counted."""
+    """Returns the parameters of one layer: by formula, or counted for `cell=module`."""
     if isinstance(cell, ModuleConfig):
         count: int = _module_cells().layer_params(cell, input_size, hidden_size)
         return count
@@ -155,16 +155,16 @@ def layer_params(cell: CellConfig, input_size: int, hidden_size: int) -> int:
 
 
 def cell_title(cell: CellConfig) -> str:
-    """The cell's name; of `cell=module`, its class's, from the target alone."""
+    """Returns the cell's name; for `cell=module` the class's, without importing it."""
     if isinstance(cell, ModuleConfig):
         return cell.target.replace(":", ".").rpartition(".")[2]
     return cell.name
 
 
 def cell_identity(cell: CellConfig, input_size: int, hidden_size: int) -> dict[str, Any]:
-    """What makes a cell this one, `cell.name` and its options: part of a run's identity.
+    """Returns what identifies a cell, `cell.name` and its options: part of a run's identity.
 
-    Of `cell=module` the name is the class's; the sizes are the first layer's, for a trial.
+    For `cell=module` the name is the class's; the sizes, of the first layer, serve for a trial.
     """
     if isinstance(cell, ModuleConfig):
         identity: dict[str, Any] = _module_cells().identity(cell, input_size, hidden_size)
@@ -173,10 +173,10 @@ def cell_identity(cell: CellConfig, input_size: int, hidden_size: int) -> dict[s
 
 
 def make_layer(cell: CellConfig, input_size: int, hidden_size: int) -> Any:
-    """One layer of a cell: a charcmp.models.cells.base.Layer.
+    """Builds one layer of a cell, a charcmp.models.cells.base.Layer.
 
     Raises:
-        UserError: for a cell that there is not, or an option that it cannot have.
+        UserError: if there is no such cell, or one of its options cannot have its value.
     """
     check_cell(cell)
     if isinstance(cell, ModuleConfig):

@@ -2,7 +2,7 @@
 
     h' = φ(W x + b + U h + b')
 
-φ is tanh in the paper, softsign or relu by `cell.activation`.
+`cell.activation` is φ: tanh, as in the paper, softsign or relu.
 
 Source: Karpathy, Johnson & Fei-Fei 2015, section 3.1. Shape suffixes: see base.py.
 """
@@ -21,7 +21,7 @@ from charcmp.models.cells.fused.dispatch import fused_on
 
 
 class RNN(Cell):
-    """One layer, by our whole-sequence form; on a GPU fused, or torch.nn.RNN where cuDNN is
+    """One layer, run by our whole-sequence form; on a GPU fused, or by torch.nn.RNN where cuDNN is
     faster.
 
     On a CPU the whole-sequence form is 1.2 to 1.7 times as fast as torch.nn.RNN over the 50k and
@@ -62,9 +62,9 @@ class RNNSequence(torch.autograd.Function):
 
     Inputs: sums_TBH = W x + b + b', the initial h_BH, and U (H, H). Output: h_TBH.
 
-    With s = W x + b + U h + b' and h' = φ(s):  ∂L/∂s = φ'(s) ⊙ ∂L/∂h',  where φ' follows from h',
-    and what reaches the step before is (∂L/∂s) U. Only those products are serial; ∂L/∂U is one
-    product after the loop.
+    With s = W x + b + U h + b' and h' = φ(s):  ∂L/∂s = φ'(s) ⊙ ∂L/∂h',  where φ' comes from h'. The
+    step before receives (∂L/∂s) U. Only those products are serial; ∂L/∂U is one product after the
+    loop.
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The recurrence of an LSTM whose gates see their three sources apart, forward and backward.
+"""The recurrence of an LSTM whose gates see their three sources separately, forward and backward.
 
     a = W x + b     u = U h + b'     p = w ⊙ c (w ⊙ c' for o)
     i, f, o = y(a, u, p)
@@ -6,8 +6,8 @@
     c' = f ⊙ c + i ⊙ g
     h' = o ⊙ φ(c')
 
-What y is, is the cell's: lstm_softmax_gate.py, lstm_cascaded_gate.py. Shape suffixes: see base.py;
-K gates side by side (2 for i and f, 1 for o).
+Each cell has its own y: see lstm_softmax_gate.py and lstm_cascaded_gate.py. Shape suffixes: see
+base.py; K gates side by side (2 for i and f, 1 for o).
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ PARTS = (slice(0, 2), slice(3, 4))
 
 
 class SourceGates(ABC):
-    """The gates of T steps: their values, and their slopes from what those left behind.
+    """The gates of T steps: their values, and their slopes from what was kept of the values.
 
     `part` 0 is i and f (K = 2), `part` 1 is o (K = 1).
     """
 
     @abstractmethod
     def __init__(self, a_TBGH: Tensor) -> None:
-        """Makes room, and does what can be done for all steps at once."""
+        """Allocates buffers, and does what can be done for all steps at once."""
 
     @abstractmethod
     def begin(self, t: int, u_BGH: Tensor) -> None:
-        """What can be done for all gates of step t at once."""
+        """Does what can be done for all gates of step t at once."""
 
     @abstractmethod
     def write(
@@ -51,22 +51,23 @@ class SourceGates(ABC):
     def slopes(
         self, part: int, block: slice, a: Tensor, u: Tensor, p: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """∂y/∂a, ∂y/∂u, ∂y/∂p of a block of steps, each (T', B, K, H)."""
+        """Returns ∂y/∂a, ∂y/∂u, ∂y/∂p of a block of steps, each (T', B, K, H)."""
 
 
 class SourceSequence(torch.autograd.Function):
     """The recurrence over T steps, forward and backward written out.
 
     Inputs: a_TBG = W x + b for i, f, g, o; the initial h_BH and c_BH; U (4H, H) and b' (4H); the
-    peepholes (3, H). Outputs: h_TBH and the last c_BH, into which no gradient flows (see lstm.py).
+    peepholes (3, H). Outputs: h_TBH and the last c_BH, which takes no gradient (see lstm.py).
 
     With e = ∂L/∂h', q = ∂L/∂c' and a source s = a, u or p of a gate:
         ∂L/∂s_o = e ⊙ φ(c') ⊙ ∂o/∂s             q += e ⊙ o ⊙ φ'(c') + (∂L/∂p_o) ⊙ w_o
         ∂L/∂s_i = q ⊙ g ⊙ ∂i/∂s                 ∂L/∂s_f = q ⊙ c ⊙ ∂f/∂s
         ∂L/∂a_g = ∂L/∂u_g = q ⊙ i ⊙ φ'          ∂L/∂h = (∂L/∂u) U
         ∂L/∂c = q ⊙ f + (∂L/∂p_i) ⊙ w_i + (∂L/∂p_f) ⊙ w_f
-    All is q or e times a factor: the steps are those of `LSTMBackward`, with u for its sums. What
-    is not serial follows for a block of steps at once: ∂L/∂a, and ∂L/∂w, which sums (∂L/∂p) ⊙ c.
+    Each of these is q or e times a factor, so `LSTMBackward` walks the steps, with u for its sums.
+    What is not serial is computed for a block of steps at once: ∂L/∂a, and ∂L/∂w, the sum of
+    (∂L/∂p) ⊙ c over steps and streams, with c' for o.
     """
 
     @staticmethod
@@ -144,7 +145,7 @@ class SourceSequence(torch.autograd.Function):
             g, phi_c = g_TBH[block], phi_c_TBH[block]
             c, c_next = c_all[block].unsqueeze(2), c_all[1:][block].unsqueeze(2)
 
-            # From slopes of the gates to slopes of c' (by i and f) and of h' (by o).
+            # From slopes of the gates to slopes of c' (through i and f) and of h' (through o).
             if_a, if_u, if_p = ctx.gates.slopes(
                 0, block, a[:, :, :2], u[:, :, :2], c * w_PH[:2], y_if
             )
@@ -177,7 +178,7 @@ class SourceSequence(torch.autograd.Function):
 
 
 class SourceCell(PeepholeCell):
-    """A layer whose gates see their three sources apart."""
+    """A layer whose gates see their three sources separately."""
 
     gates_of: ClassVar[type[SourceGates]]
 

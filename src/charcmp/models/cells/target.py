@@ -1,8 +1,8 @@
 """The class that `cell.target` names, and what tells it from another of the same name.
 
-A class of an installed distribution is identified by the distribution's name and version; one's own
-by a hash of every file of one's own that takes part: its module's and those that are imported from
-there. Where the files lie plays no part.
+A class of an installed distribution is identified by the distribution's name and version. A user's
+own class is identified by a hash of its module's file and of all the user's files that this file
+imports, directly or not. Their paths do not matter.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ def load_target(target: str) -> Target:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception of anyone's code as one line."""
+    """Returns an exception from anyone's code as one line."""
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}"[:300]
 
 
 def _import(name: str) -> ModuleType:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # as `python -m` does, but behind what is installed
+        sys.path.append(str(Path.cwd()))  # as `python -m` does, but after what is installed
     return importlib.import_module(name)
 
 
 def _load_file(file: Path) -> ModuleType:
-    """A file as a module; it may import others of its folder."""
+    """Imports a file as a module; it may import others from its folder."""
     file = file.resolve(strict=True)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
@@ -96,7 +96,7 @@ def _origin(module: ModuleType) -> str:
 
 
 def _installed(package: str) -> str:
-    """`torchrecurrent 0.2.5`: the distribution that brought a package."""
+    """Returns the distribution that installed a package, as `torchrecurrent 0.2.5`."""
     (distribution, *_) = metadata.packages_distributions().get(package, [package])
     try:
         version = metadata.version(distribution)
@@ -106,7 +106,7 @@ def _installed(package: str) -> str:
 
 
 def _own_files(module: ModuleType) -> set[Path]:
-    """The module's file and those it imports, directly or not, that no distribution installed."""
+    """Returns the module's file and those it imports, directly or not, that are the user's own."""
     found: set[Path] = set()
     waiting = [(module.__name__, getattr(module, "__file__", None))]
     while waiting:
@@ -120,7 +120,7 @@ def _own_files(module: ModuleType) -> set[Path]:
 
 
 def _is_own(name: str, file: Path) -> bool:
-    """Whether a module's file is neither installed, nor Python's, nor charcmp's."""
+    """Returns whether a module's file is neither installed, nor Python's, nor charcmp's."""
     paths = sysconfig.get_paths()
     installed = [*(paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))]
     installed += [*site.getsitepackages(), site.getusersitepackages()]
@@ -129,14 +129,14 @@ def _is_own(name: str, file: Path) -> bool:
 
 
 def _imports(name: str, file: Path) -> Iterator[tuple[str, str | None]]:
-    """The modules that a file's import statements name, wherever in it they stand: name, file."""
+    """Yields name and file of the modules that a file's import statements name, at any depth."""
     package = name.rpartition(".")[0]
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = "." * node.level + (node.module or "")
-            # Whether `from a import b` names a module or something in one, only trying tells.
+            # In `from a import b`, b may be a module or something in one; only trying tells.
             names = [base, *(f"{base.rstrip('.') and base + '.'}{a.name}" for a in node.names)]
         else:
             continue

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from charcmp.report.tables import Table
 from charcmp.report.paper import table1
 
-MIN_FOR_CORRELATION = 3  # the ranks of two numbers always agree or disagree wholly
+MIN_FOR_CORRELATION = 3  # the ranks of two entries always agree or disagree wholly
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Comparison:
 
 
 def compare(tables: Sequence[Table]) -> list[Comparison]:
-    """A line per block that has entries in common with the paper, and one over both corpora.
+    """Returns a line per block that shares entries with the paper, and lines over both corpora.
 
-    Blocks of other settings (other epochs, say) are never pooled: there is one line over both
-    corpora for each setting. Of several blocks of a corpus in it, the fullest counts.
+    Blocks with different settings (epochs, say) are never pooled: there is one line over both
+    corpora for each setting. If a setting has several blocks of a corpus, the fullest one counts.
     """
     lines = []
     pooled: dict[str, dict[str, Table]] = {}
@@ -77,8 +77,8 @@ def _comparison(
 
 
 def spearman(a: pd.Series[float], b: pd.Series[float]) -> float | None:
-    """Rank correlation, ties at their mean rank; None where it says nothing."""
+    """Returns the rank correlation, with ties at their mean rank; None if it has no meaning."""
     if len(a) < MIN_FOR_CORRELATION:
         return None
     correlation = float(a.rank().corr(b.rank()))
-    return None if math.isnan(correlation) else correlation  # all of one rank
+    return None if math.isnan(correlation) else correlation  # NaN: all of one rank

@@ -21,7 +21,7 @@ class Standing:
 
 
 def standings(table: Table, stored: Sequence[Baselines]) -> list[Standing]:
-    """The baselines of the block's test text; a pruned model stands in its budget's row alone."""
+    """Returns the baselines of the block's test text; a pruned one is only in its budget's row."""
     settings = table.settings
     test_text = TestText.of(
         corpus_sha256=settings["corpus_sha256"],

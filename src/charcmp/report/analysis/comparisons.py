@@ -2,8 +2,8 @@
 
 A family is one kind of comparison in all rows of a block. Its size is the number of pairs that the
 block's grid has, whether they have been run or not, so that runs and seeds added to one pair never
-change the multiplicity of the others. Under the paper's protocol the grid is the paper's: three
-cells, three depths, four budgets, and whatever was run beyond it. Each difference has up to three
+change the multiplicity of the others. Under the paper's protocol the grid is the paper's (three
+cells, three depths, four budgets) and whatever was run beyond it. Each difference has up to three
 estimates, which answer different questions:
 
 text    would these very models keep their order on as much other text of this kind?
@@ -51,7 +51,7 @@ PLANNED = ("lstm_gru", "rnn", "layers", "variants")  # `best` is chosen by the d
 
 @dataclass(frozen=True)
 class Resampled:
-    """What the drawn resamples of the text give, to hold against the closed form."""
+    """What resamples of the text give, to be compared with the closed form."""
 
     sd: float
     interval: tuple[float, float]  # percentiles, 95 %
@@ -87,7 +87,7 @@ class Difference:
 
     @property
     def judged(self) -> Judged | None:
-        """The strongest statement that its runs allow."""
+        """The strongest statement that the runs allow: over seeds and text, else over text."""
         return self.both or self.text
 
     @property
@@ -96,7 +96,7 @@ class Difference:
 
     @property
     def seed_variance(self) -> float | None:
-        """Of one run, mean over the two models; None where one of them has a single seed."""
+        """The variance of one run over seeds, mean of both models; None if one has one seed."""
         parts = [_seed_variance(entry) for entry in (self.a, self.b)]
         known = [part for part in parts if part is not None]
         return statistics.fmean(known) if len(known) == 2 else None
@@ -104,20 +104,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Power:
-    """What seeds could have told of LSTM against GRU of one depth (80 % power, Holm's first step).
+    """The smallest difference of LSTM and GRU that the seeds at one depth could detect.
 
-    Of one depth, not of a row: seeds move three gated layers up to five times as much as one.
+    To detect means with 80 % power at Holm's first step. It is per depth, not per row, since seeds
+    move the loss of three gated layers up to five times as much as that of one.
     """
 
     row: str
     layers: int
     num_seeds: int  # of the model that has fewer
-    detectable: float  # nats; with one seed, what the text alone would hide
-    difference: float  # |LSTM - GRU| as it came out
+    detectable: float  # nats; with one seed, by the text alone
+    difference: float  # |LSTM - GRU| as measured
 
     @property
     def is_beyond(self) -> bool:
-        """Whether the difference is smaller than what could have been told."""
+        """Whether the difference is smaller than what could be detected."""
         return self.difference < self.detectable
 
 
@@ -127,7 +128,7 @@ class Analysis:
 
     table: Table
     differences: list[Difference] = field(default_factory=list)
-    planned: list[Pair] = field(default_factory=list)  # that the grid has, run or not
+    planned: list[Pair] = field(default_factory=list)  # the pairs of the grid, run or not
     power: list[Power] = field(default_factory=list)
     distances: list[Distances] = field(default_factory=list)
 
@@ -135,7 +136,7 @@ class Analysis:
         return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
     def family_size(self, family: str) -> int:
-        """The number of comparisons that Holm's procedure counts; of `best`, in one row."""
+        """Returns how many comparisons Holm's procedure counts; for `best`, in one row."""
         if family == "best":
             return len(all_columns(self.table)) - 1
         return sum(pair.family == family for pair in self.planned)
@@ -147,23 +148,23 @@ class Analysis:
         return len(rows) * len(depths)
 
     def missing(self, family: str) -> list[Pair]:
-        """The pairs of the grid that have not been run, or have diverged."""
+        """Returns the pairs of the grid that have not been run, or have diverged."""
         run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
 
     def best(self, row: str) -> Entry | None:
-        """The model of a row with the lowest mean validation loss.
+        """Returns the model of a row with the lowest mean validation loss.
 
-        Not test loss: the winner is reported on test, which would flatter it had test chosen it.
+        Not by test loss: the winner's is what is reported, and choosing by it would flatter it.
         """
         return _best(_done(self.table, row))
 
     def not_worse(self, row: str) -> list[Entry]:
-        """The best of a row and every model that is not significantly worse, by test loss.
+        """Returns the best of a row and every model not significantly worse, in order of test loss.
 
-        Only models with two or more seeds are compared; [] where no comparison with the best is
-        over seeds and text.
+        Only models with two or more seeds are compared. Returns [] if no comparison with the best
+        is over seeds and text.
         """
         compared = [one for one in self.differences_of("best", row) if one.both is not None]
         if not compared:
@@ -177,7 +178,7 @@ def _best(entries: Sequence[Entry]) -> Entry | None:
 
 
 def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
-    """All comparisons of a block; the resamples are for show, nothing is judged by them."""
+    """Makes all comparisons of a block; the resamples are only shown, nothing is judged by them."""
     done = {(entry.row, *entry.column): entry for entry in table.done()}
     planned = planned_pairs(table)
     pairs: list[tuple[str, str, Entry, Entry]] = []
@@ -206,9 +207,10 @@ def _done(table: Table, row: str) -> list[Entry]:
 
 
 def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
-    """Rows, cells and depths of the block's grid of LSTM, GRU and RNN.
+    """Returns the rows, cells and depths of the block's grid of LSTM, GRU and RNN.
 
-    Under the paper's protocol the paper's, and whatever was run beyond it; else what was run.
+    Under the paper's protocol it is the paper's grid and whatever was run beyond it; otherwise it
+    is what was run.
     """
     seen = [place for place in table.entries if place[1] in paper.CELLS]
     rows = [row for row in table.rows if row in {place[0] for place in seen}]
@@ -223,7 +225,7 @@ def grid_of(table: Table) -> tuple[list[str], list[str], list[int]]:
 
 
 def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
-    """Rows, cells and depths in which variants were run; the paper has none."""
+    """Returns the rows, cells and depths in which variants were run; the paper has none."""
     seen = [place for place in table.entries if place[1] not in paper.CELLS]
     rows = {row for row, _, _ in seen}
     return (
@@ -234,7 +236,7 @@ def _variants(table: Table) -> tuple[list[str], list[str], list[int]]:
 
 
 def all_columns(table: Table) -> set[Column]:
-    """Every model that a row of the block's grid has."""
+    """Returns every column that the block's grid has."""
     return {
         column
         for _, cells, depths in (grid_of(table), _variants(table))
@@ -243,7 +245,7 @@ def all_columns(table: Table) -> set[Column]:
 
 
 def planned_pairs(table: Table) -> list[Pair]:
-    """Every pair of the planned families, run or not."""
+    """Returns every pair of the planned families, run or not."""
     rows, cells, depths = grid_of(table)
     pairs = [
         Pair(family, row, a, b)
@@ -260,7 +262,7 @@ def planned_pairs(table: Table) -> list[Pair]:
 def _planned(
     family: str, cells: Sequence[str], depths: Sequence[int]
 ) -> list[tuple[Column, Column]]:
-    """The pairs (a, b) of a family of LSTM, GRU and RNN in a row of the grid."""
+    """Returns the pairs (a, b) of a family of LSTM, GRU and RNN in a row of the grid."""
     pairs: list[tuple[Column, Column]] = []
     if family == "lstm_gru":
         pairs = [(("lstm", layers), ("gru", layers)) for layers in depths]
@@ -276,12 +278,16 @@ def _planned(
 
 
 def starting_point(cell: str) -> str:
-    """What a variant is held against: one of the three with options, itself; others, the LSTM."""
+    """Returns the cell to compare a variant with.
+
+    LSTM, GRU and RNN with options are compared with the same cell without options, all others with
+    the LSTM.
+    """
     return base_cell(cell) if base_cell(cell) in paper.CELLS else "lstm"
 
 
 def block_means(entry: Entry) -> Floats | None:
-    """Mean nats of each base block over the seeds of an entry, (R, J)."""
+    """Returns the mean nats of each base block over the seeds of an entry, (R, J)."""
     losses = [run.losses.block_means_RJ for run in entry.runs if run.losses is not None]
     return np.mean(losses, axis=0) if losses else None
 
@@ -295,9 +301,9 @@ def _differences(
     family_size: Callable[[str], int],
     num_resamples: int,
 ) -> list[Difference]:
-    """Estimates, judged family by family, in the order of the pairs.
+    """Returns the pairs' differences, in the order of the pairs, judged family by family.
 
-    A planned family has all rows of the block; the comparisons with the best are judged by row.
+    A planned family spans all rows of the block; comparisons with the best are judged row by row.
     """
     blocks = _block_differences(pairs)
     texts = {
@@ -336,7 +342,7 @@ def _differences(
 def _block_differences(
     pairs: Sequence[tuple[str, str, Entry, Entry]],
 ) -> dict[tuple[int, int], Floats]:
-    """Block means of a minus those of b, by the ids of both; none where losses are not kept."""
+    """Returns block means of a minus those of b, by the id() of both; none without kept losses."""
     means = {id(entry): block_means(entry) for _, _, *both in pairs for entry in both}
     blocks = {}
     for _, _, a, b in pairs:
@@ -347,7 +353,7 @@ def _block_differences(
 
 
 class _Estimates(NamedTuple):
-    """Of one difference; None where its runs do not allow it."""
+    """The estimates of one difference; None where its runs do not allow one."""
 
     text: Estimate | None
     seeds: Estimate | None
@@ -370,7 +376,7 @@ def _estimates(a: Entry, b: Entry, variance: TextVariance | None) -> _Estimates:
 
 
 def _judged(estimates: Mapping[int, Estimate | None], family_size: int) -> dict[int, Judged]:
-    """The estimates that there are, judged as one family; by the number of their pair."""
+    """Judges the estimates that there are as one family; returns them by their pair's number."""
     known = {number: found for number, found in estimates.items() if found is not None}
     return dict(zip(known, judge(list(known.values()), family_size), strict=True))
 
@@ -380,7 +386,7 @@ def _resampled(
     texts: dict[tuple[int, int], TextVariance],
     num_resamples: int,
 ) -> dict[tuple[int, int], Resampled]:
-    """The bootstrap itself, for all differences of one block length at once."""
+    """Runs the bootstrap itself, for all differences of one block length at once."""
     found = {}
     for length in sorted({text.block_length for text in texts.values()}):
         keys = [key for key, text in texts.items() if text.block_length == length]
@@ -392,7 +398,7 @@ def _resampled(
 
 
 def _powers(row: str, differences: Sequence[Difference], family_size: int) -> list[Power]:
-    """Of the pairs with several seeds where there are any, else of all."""
+    """Returns the power of the pairs with several seeds or, if there are none, of all pairs."""
     pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
     powers = []
     for one in [one for one in pairs if one.both is not None] or pairs:

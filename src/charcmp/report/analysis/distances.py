@@ -1,15 +1,15 @@
 """Claim 4 as a number: how far apart the predictions of two cells are, within a row and a depth.
 
 The distance d of two models is the mean absolute difference of the probabilities that they give the
-correct character at the sampled positions (losses.py); of two cells, the mean over pairs of seeds.
-Two seeds of one cell are apart as well, and the more a cell's seeds are, the farther it lies from
-every other cell. So the claim is judged by energy distances (Székely & Rizzo 2013), halved to stay
-in units of d:
+correct character at the sampled positions (losses.py); that of two cells is the mean over pairs of
+seeds. Two seeds of one cell also differ, and the more they do, the farther the cell lies from every
+other cell. So the claim is judged by energy distances (Székely & Rizzo 2013), halved to stay in
+units of d:
 
     e(a, b) = d(a, b) - d(a, a') / 2 - d(b, b') / 2,
 
-a' another seed of a. It is 0 on average for two cells that predict alike, up to their seeds. The
-claim holds where LSTM and GRU lie closer to each other than to the RNN:
+where a' is another seed of a. It is 0 on average for two cells that predict alike but for their
+seeds. The claim holds if LSTM and GRU lie closer to each other than to the RNN:
 (e(lstm, rnn) + e(gru, rnn)) / 2 > e(lstm, gru).
 """
 
@@ -32,7 +32,7 @@ MIN_SEGMENTS = 20  # of the test text, resampled as wholes
 
 @dataclass(frozen=True)
 class Distances:
-    """Of the three cells at one budget and depth, in probability (0 to 1)."""
+    """The distances of the three cells at one budget and depth, in probability (0 to 1)."""
 
     row: str
     layers: int
@@ -41,20 +41,20 @@ class Distances:
     lstm_rnn: float
     gru_rnn: float
     within: tuple[float | None, float | None, float | None]  # two seeds of LSTM, GRU, RNN
-    text: Judged  # of `excess`, these very models
-    both: Judged | None  # None: a cell with one seed, so that `excess` is not corrected for seeds
+    text: Judged  # `excess` of these very models, over text
+    both: Judged | None  # None: a cell has one seed, so `excess` is not corrected for seeds
 
     @property
     def excess(self) -> float:
-        """How much farther the RNN is: its mean distance from the two, minus theirs.
+        """How much farther the RNN is: its mean distance from LSTM and GRU minus theirs.
 
-        Of energy distances where all three cells have two seeds, else of plain ones.
+        In energy distances if all three cells have two seeds, else in plain ones.
         """
         return self.judged.estimate.difference
 
     @property
     def same_cell(self) -> float | None:
-        """Two seeds of one cell, mean over the cells that have them."""
+        """The distance of two seeds of one cell, mean over the cells that have them."""
         known = [distance for distance in self.within if distance is not None]
         return fmean(known) if known else None
 
@@ -64,7 +64,7 @@ class Distances:
 
 
 def prediction_distances(table: Table, family_size: int) -> list[Distances]:
-    """Wherever a row has all three cells at a depth, with their sampled losses.
+    """Measures distances wherever a row has all three cells at a depth, with their sampled losses.
 
     Args:
         table: the block.
@@ -102,14 +102,14 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
 
 
 def probabilities(entry: Entry) -> list[Floats]:
-    """Of each seed that keeps its losses, (S,)."""
+    """Returns the probabilities of each seed that keeps its losses, at sampled positions, (S,)."""
     return [run.losses.probabilities_S for run in entry.runs if run.losses is not None]
 
 
 def segment_of(
     positions_S: NDArray[np.uint32], num_chars: int, num_series: int
 ) -> NDArray[np.int64]:
-    """The stretch of text, within one series, that each position lies in."""
+    """Returns the stretch of text, within one series, that each position lies in."""
     per_series = -(-MIN_SEGMENTS // num_series)
     segments_S: NDArray[np.int64] = (
         positions_S.astype(np.int64) * (num_series * per_series) // num_chars
@@ -117,13 +117,13 @@ def segment_of(
     return segments_S
 
 
-# How much each distance counts in the excess; `_WITHIN` only where all three cells have two seeds.
+# The weight of each distance in the excess; _WITHIN applies only if all three cells have two seeds.
 _BETWEEN = {(0, 1): -1.0, (0, 2): 0.5, (1, 2): 0.5}
 _WITHIN = (0.25, 0.25, -0.5)
 
 
 class _Measured:
-    """Distances of the models of LSTM, GRU and RNN (0, 1, 2) by pairs of seeds."""
+    """The distances of the models of LSTM, GRU and RNN (0, 1, 2) by pairs of seeds."""
 
     def __init__(self, cells: Sequence[Sequence[Floats]], segments_S: NDArray[np.int64]) -> None:
         self.cells = cells
@@ -147,7 +147,7 @@ class _Measured:
                 self.excess_S += _WITHIN[i] * total_S / (len(matrix) * (len(matrix) - 1))
 
     def within(self, cell: int, kept: NDArray[np.int64] | None = None) -> float | None:
-        """Mean distance of two seeds of a cell; None for a single seed."""
+        """Returns the mean distance of two seeds of a cell, or None for a single seed."""
         matrix = self.between[cell, cell]
         if kept is not None and len(kept) > 1:
             matrix = matrix[np.ix_(kept, kept)]
@@ -155,9 +155,9 @@ class _Measured:
         return float(matrix.sum()) / (n * (n - 1)) if n > 1 else None
 
     def excess(self, kept: Sequence[NDArray[np.int64]]) -> float:
-        """With the seeds that are kept of each cell.
+        """Returns the excess with the seeds that are kept of each cell.
 
-        Where a single seed is kept of two, the distance of the two stands in for that of a pair.
+        If one seed of two is kept, the distance of the two stands in for that of a pair.
         """
         excess = sum(
             weight * float(self.between[i, j][np.ix_(kept[i], kept[j])].mean())
@@ -170,7 +170,10 @@ class _Measured:
         return excess
 
     def text_component(self) -> Component:
-        """Stretches of the test text resampled as wholes, in closed form (a ratio of sums)."""
+        """Returns the variance when stretches of the test text are resampled as wholes.
+
+        In closed form, as that of a ratio of sums.
+        """
         sums = np.bincount(self.segments_S, self.excess_S - self.excess_S.mean())
         num_segments = len(np.unique(self.segments_S))
         size = len(self.excess_S)
@@ -178,7 +181,7 @@ class _Measured:
         return Component(variance, num_segments - 1)
 
     def seed_components(self) -> list[Component]:
-        """Jackknife over the seeds of each cell."""
+        """Returns the variance over the seeds of each cell, by the jackknife."""
         every = [np.arange(len(cell)) for cell in self.cells]
         parts = []
         for number, seeds in enumerate(every):

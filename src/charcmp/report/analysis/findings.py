@@ -1,4 +1,4 @@
-"""All that a report says, before it is a file: what every format is made from."""
+"""Everything that a report says, before it is written: the input of every format."""
 
 from __future__ import annotations
 

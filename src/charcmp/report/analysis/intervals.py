@@ -1,10 +1,10 @@
 """How sure a difference of two mean losses is: over test text, over seeds, over both.
 
 Text: paired circular block bootstrap (Politis & Romano 1992) over the differences of the base
-blocks that a run keeps (losses.py). Blocks stay within a series, wrapping round in it.
-The resampled mean averages independent draws, so its variance has a closed form; `resample` draws
-all the same, and a test holds one against the other. Seeds: Welch's t. Both: the variances add,
-degrees of freedom by Satterthwaite, but never more than the seeds have.
+blocks that a run keeps (losses.py). Blocks stay within a series and wrap round in it. The resampled
+mean averages independent draws, so its variance has a closed form; `resample` draws anyway, and a
+test compares the two. Seeds: Welch's t. Both: the variances add, with degrees of freedom by
+Satterthwaite, but never more than the seeds have.
 
 Shape suffixes: R series, J base blocks of a series, K = R·J base blocks, C comparisons.
 """
@@ -34,12 +34,12 @@ MAX_SEEDS = 1000
 def resample(
     blocks: Sequence[Floats], length: int, num_resamples: int = NUM_RESAMPLES
 ) -> NDArray[np.float64]:
-    """Bootstrap means of several arrays of base blocks, each (R, J), with the same blocks drawn:
-    (C, resamples).
+    """Returns bootstrap means, (C, resamples), of several arrays of base blocks, each (R, J).
 
-    The draws are the same at every call, so a report made twice is the same report.
+    The same blocks are drawn from all arrays, and at every call, so a report made twice is the same
+    report.
     """
-    step = length if length == blocks[0].shape[1] else 1  # rotations of a series have one mean
+    step = length if length == blocks[0].shape[1] else 1  # all rotations of a series have one mean
     means_KC = np.stack([block_means(one, length)[:, ::step].ravel() for one in blocks], axis=1)
     num_starts, num_blocks = len(means_KC), round(blocks[0].size / length)
     rng = np.random.default_rng(RESAMPLE_SEED)
@@ -54,7 +54,7 @@ def resample(
 
 
 def seed_component(values: Sequence[float]) -> Component | None:
-    """The variance of a mean over seeds; None for a single one."""
+    """Returns the variance of a mean over seeds, or None for a single seed."""
     if len(values) < 2:
         return None
     return Component(float(np.var(values, ddof=1)) / len(values), len(values) - 1, True)
@@ -70,10 +70,10 @@ class Estimate:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of no difference."""
+        """Two-sided, for the hypothesis of no difference."""
         if self.se == 0:
             return float(self.difference == 0)
-        # scipy.special: stats.t gives the same, but slowly, and a simulation needs many
+        # Not stats.t, which gives the same but slowly: a simulation needs many p-values.
         return float(2 * special.stdtr(self.df, -abs(self.difference) / self.se))
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
@@ -86,7 +86,7 @@ def estimate(difference: float, components: Sequence[Component]) -> Estimate:
 
     Two or three seeds sometimes lie close together by chance. Satterthwaite then takes the text's
     many degrees of freedom, just where the seeds' variance is underestimated: without the cap,
-    p-values as small as Holm asks for come 2 to 5 times too often (scripts/simulate_coverage.py).
+    p-values as small as Holm requires occur 2 to 5 times too often (scripts/simulate_coverage.py).
     """
     variance = sum(part.variance for part in components)
     if variance == 0:
@@ -99,10 +99,10 @@ def estimate(difference: float, components: Sequence[Component]) -> Estimate:
 
 @dataclass(frozen=True)
 class Judged:
-    """An estimate in its family.
+    """An estimate, judged in its family.
 
     The interval is a plain one of 95 %; only the p-value is adjusted for the family. So an interval
-    may leave out 0 where the difference is not significant.
+    may leave out 0 although the difference is not significant.
     """
 
     estimate: Estimate
@@ -115,12 +115,12 @@ class Judged:
 
     @property
     def sign(self) -> int:
-        """-1 or 1 where the difference is significant after Holm, else 0."""
+        """-1 or 1 if the difference is significant after Holm, else 0."""
         return _sign(self.estimate.difference) if self.significant else 0
 
     @property
     def plain_sign(self) -> int:
-        """-1 or 1 where the plain 95 % interval leaves out 0, else 0."""
+        """-1 or 1 if the plain 95 % interval leaves out 0, else 0."""
         return _sign(self.estimate.difference) if self.estimate.p_value <= ALPHA else 0
 
 
@@ -131,13 +131,13 @@ def _sign(difference: float) -> int:
 def judge(
     family: Sequence[Estimate], family_size: int | None = None, alpha: float = ALPHA
 ) -> list[Judged]:
-    """Holm's step-down test of a family.
+    """Judges a family by Holm's step-down test.
 
     Args:
         family: the estimates that there are.
         family_size: how many comparisons the family has; those without an estimate count as
             p = 1, so that an estimate added later does not change the multiplicity of the others.
-        alpha: the family-wise error.
+        alpha: the family-wise error rate.
     """
     size = max(len(family), family_size or 0)
     p_values = np.array([one.p_value for one in family])
@@ -150,7 +150,10 @@ def judge(
 
 
 def detectable_difference(se: float, df: float, alpha: float, power: float = POWER) -> float:
-    """The smallest true difference that a two-sided t test finds with probability `power`."""
+    """Returns the smallest true difference that a two-sided t test finds with probability `power`.
+
+    It is NaN if the standard error is not finite or there are no degrees of freedom.
+    """
     if not (math.isfinite(se) and df > 0):
         return math.nan
     if df > MANY_DF:
@@ -169,7 +172,10 @@ def detectable_difference(se: float, df: float, alpha: float, power: float = POW
 def detectable_with(
     num_seeds: int, text: Component, seed_variance: float, alpha: float = ALPHA
 ) -> float:
-    """`detectable_difference` of two cells with so many seeds each, of one variance over seeds."""
+    """Returns detectable_difference for two cells with `num_seeds` each and equal seed variances.
+
+    With one seed each, it is over the text alone.
+    """
     if num_seeds < 2:
         return detectable_difference(math.sqrt(text.variance), text.df, alpha)
     of_seeds = Component(seed_variance / num_seeds, num_seeds - 1, is_over_seeds=True)
@@ -180,9 +186,10 @@ def detectable_with(
 def seeds_needed(
     difference: float, text: Component, seed_variance: float, alpha: float = ALPHA
 ) -> int | None:
-    """Seeds per cell to find a difference of this size with; None: it takes more text.
+    """Returns how many seeds per cell it takes to find a difference of this size.
 
-    As good as the estimate of the variance over seeds, which from three seeds is rough.
+    Returns None if it takes more text, or more than MAX_SEEDS seeds. The answer is as good as the
+    estimate of the variance over seeds, which is rough if it comes from three seeds.
     """
     goal = abs(difference)
     if detectable_difference(math.sqrt(text.variance), text.df, alpha) > goal:

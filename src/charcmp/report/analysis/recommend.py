@@ -28,7 +28,7 @@ SAMPLING_NOTE = (
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to take at one budget of one block: the model with the lowest validation loss."""
+    """The model to take at one budget of one block: the one with the lowest validation loss."""
 
     heading: str
     training: str
@@ -45,11 +45,11 @@ class Recommendation:
 
     @property
     def quickest(self) -> Entry:
-        """Of the models that do not differ significantly."""
+        """The model that trains quickest of those that do not differ significantly."""
         return min([self.take, *self.tied], key=seconds_train)
 
     def line(self) -> str:
-        """What to take and how sure that is, in a line."""
+        """Returns what to take and how sure that is, in one line."""
         layers = f"{self.take.layers} layer{'s' * (self.take.layers > 1)}"
         model = f"{cell_label(self.take.cell)}, {layers}"
         return f"{self.row}: {model}, {self.take.test_nats:.3f}; {self._certainty()}"
@@ -95,7 +95,7 @@ class Recommendation:
         return " ".join(sentences)
 
     def _rivals_text(self) -> list[str]:
-        """The next model, those with a lower test loss, those that do not differ significantly."""
+        """Names the next model, those with a lower test loss, and those not significantly worse."""
         if (next_one := self.runner_up) is None:
             return ["Nothing else was trained at this budget."]
         if next_one.both:
@@ -135,7 +135,7 @@ def _has_one_seed(difference: Difference) -> bool:
 
 
 def diverged_text(entry: Entry) -> str:
-    """`1 of 3 seeds diverged`"""
+    """Returns, for example, `1 of 3 seeds diverged`."""
     if len(entry.dropout_candidates) > 1 or len(entry.rate_candidates) > 1:
         runs = counted(entry.num_diverged, "run")
         return f"{runs} diverged, over all dropouts and learning rates tried"
@@ -144,7 +144,7 @@ def diverged_text(entry: Entry) -> str:
 
 
 def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
-    """One for each row that has a finished model."""
+    """Returns a recommendation for each row that has a finished model."""
     found = []
     for analysis in analyses:
         table = analysis.table

@@ -9,16 +9,16 @@ from charcmp.report.tables import MANY_MODELS, Entry, Table
 
 
 def chars_per_second(entry: Entry) -> float:
-    """Characters that its training read in a second, mean over the seeds; evaluations apart.
+    """Returns the characters that training read per second, without evaluations; mean over seeds.
 
-    0 where no run tells: see Result.chars_per_second.
+    Returns 0 if no run recorded it: see Result.chars_per_second.
     """
     told = [run.chars_per_second for run in entry.runs if run.chars_per_second]
     return statistics.fmean(told) if told else 0.0
 
 
 def trained_on(entries: Iterable[Entry]) -> str:
-    """`Trained on AMD EPYC, 1 thread.`, and a warning where not all were trained on one machine."""
+    """Returns `Trained on AMD EPYC, 1 thread.`, with a warning if the machines differ."""
     machines = sorted({
         (run.device_name or run.environment.device_name or run.device)
         + _share(run.environment.threads, run.environment.lanes)
@@ -29,13 +29,13 @@ def trained_on(entries: Iterable[Entry]) -> str:
 
 
 def _share(threads: int | None, lanes: int) -> str:
-    """How much of the machine a run had."""
+    """Says how much of the machine a run had."""
     said = f", {threads} thread{'s' * (threads > 1)}" if threads else ""
     return said + (f", {lanes} runs at once" if lanes > 1 else "")
 
 
 def rows_of_many(table: Table) -> list[str]:
-    """The budgets with more models than are seen at a glance."""
+    """Returns the budgets with at least MANY_MODELS models."""
     return [
         row for row in table.rows if sum(entry.row == row for entry in table.done()) >= MANY_MODELS
     ]

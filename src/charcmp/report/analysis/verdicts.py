@@ -1,12 +1,12 @@
 """The claims of Karpathy, Johnson & Fei-Fei 2015 as verdicts.
 
-A verdict speaks of seeds and text together, so a model with one seed decides nothing. A claim is
-read as it was made, of every pair of the block's grid (comparisons.py), run or not:
+A verdict is about seeds and text together, so a model with one seed decides nothing. A claim is
+taken as it was made, about every pair of the block's grid (comparisons.py), run or not:
 
 does not hold   at least one pair is significantly against it after Holm over the whole family, so
                 the chance of refuting a true claim is at most 5 %, however many pairs it has;
-holds           every pair of the grid has been run with seeds, and each is for it by its plain
-                95 % interval (an intersection-union test: it needs no Holm);
+holds           every pair of the grid has been run with several seeds, and each is for it by its
+                plain 95 % interval (an intersection-union test: it needs no Holm);
 undecided       anything else.
 """
 
@@ -35,17 +35,17 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """On one claim, in one block (claim 3: over the corpora of one protocol)."""
+    """The verdict on one claim in one block (claim 3: over the corpora of one protocol)."""
 
     claim: str
     scope: str
     verdict: str
     evidence: str
-    decided_by: str  # what would decide it; empty where it is decided
+    decided_by: str  # what would decide it; empty if it is decided
 
 
 def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
-    """Every claim that the runs say anything about."""
+    """Returns a verdict on every claim that the runs say anything about."""
     found = []
     for analysis in analyses:
         for judge_claim in (_beats_rnn, _two_layers, _three_layers, _predict_alike):
@@ -56,7 +56,7 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 
 def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
-    """The claims are of models trained to the end: short trainings decide none of them."""
+    """Makes a verdict undecided if trainings are short: claims are about fully trained models."""
     if analysis.table.epochs >= FEW_EPOCHS:
         return verdict
     return replace(
@@ -69,11 +69,11 @@ def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
 
 @dataclass(frozen=True)
 class _Tally:
-    """Pairs of the grid sorted by what they say of a claim that wants all of them below 0."""
+    """The pairs of a grid by what they say about a claim that all differences are below 0."""
 
     for_it: list[Difference]  # the plain 95 % interval lies below 0
     against: list[Difference]  # above 0, significant after Holm
-    open: list[Difference]  # the other ones with several seeds
+    open: list[Difference]  # all others with several seeds
     unseeded: list[Difference]  # a model with one seed, or no interval over text
     missing: list[Pair]  # not run, or diverged
 
@@ -87,7 +87,7 @@ class _Tally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every pair of the grid has been run with seeds."""
+        """Whether every pair of the grid has been run with several seeds."""
         return self.num_seeded == self.num_pairs
 
     @property
@@ -110,7 +110,7 @@ def _tally(differences: Sequence[Difference], missing: Sequence[Pair]) -> _Tally
 
 
 def _named(differences: Sequence[Difference]) -> str:
-    """The first few, with their intervals."""
+    """Returns the first few differences, with their intervals."""
     shown = [
         f"{name(one.a)} - {name(one.b)} at {one.row}: {interval_text(one.nats, one.judged)}"
         for one in differences[:MOST_NAMED]
@@ -120,7 +120,7 @@ def _named(differences: Sequence[Difference]) -> str:
 
 
 def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it") -> str:
-    """What the comparisons say, counted, and the ones that matter by name."""
+    """Returns what the comparisons say: counts, and the ones that matter by name."""
     parts = []
     if tally.num_seeded:
         counts = [f"{len(tally.for_it)} {for_it} (plain 95 % intervals)",
@@ -150,7 +150,7 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
 
 
 def _pairs(missing: Sequence[Pair]) -> str:
-    """`LSTM 1 - RNN 1 at 130k; and 5 more`"""
+    """Returns the first few pairs: `LSTM 1 - RNN 1 at 130k; and 5 more`."""
     shown = [
         f"{cell_label(pair.a[0])} {pair.a[1]} - {cell_label(pair.b[0])} {pair.b[1]} at {pair.row}"
         for pair in missing[:MOST_NAMED]
@@ -164,7 +164,7 @@ def _comparisons(number: int) -> str:
 
 
 def _decided_by(tally: _Tally, family_size: int) -> str:
-    """What would decide an undecided claim."""
+    """Returns what would decide an undecided claim."""
     parts = []
     if tally.missing:
         parts.append(
@@ -184,7 +184,7 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
 
 
 def needs(difference: Difference, family_size: int) -> str:
-    """How many more seeds would find a difference of the size seen, at Holm's first step."""
+    """Says how many more seeds would find a difference of the size seen, at Holm's first step."""
     if difference.text_variance is None or difference.seed_variance is None:
         return "losses of the single characters are missing"
     have = min(len(difference.a.seeds), len(difference.b.seeds))
@@ -219,7 +219,7 @@ def _beats_rnn(analysis: Analysis) -> Verdict | None:
 
 
 def _depths(analysis: Analysis, deeper: int, shallower: int) -> _Tally | None:
-    """The pairs of two depths, None if no such pair has been run."""
+    """Returns the tally of the pairs of two depths, or None if no such pair has been run."""
     depths = (deeper, shallower)
     run = [
         one for one in analysis.differences_of("layers") if (one.a.layers, one.b.layers) == depths
@@ -235,9 +235,10 @@ def _two_layers(analysis: Analysis) -> Verdict | None:
 
 
 def _three_layers(analysis: Analysis) -> Verdict | None:
-    """Mixed holds where three layers win somewhere and two elsewhere, both after Holm.
+    """Judges whether the results of two and three layers are mixed.
 
-    It does not hold where every pair of the grid is for the same depth by its plain interval.
+    This holds if three layers win somewhere and two elsewhere, both after Holm. It does not hold if
+    every pair of the grid is for the same depth by its plain interval.
     """
     if (tally := _depths(analysis, 3, 2)) is None:
         return None
@@ -270,10 +271,11 @@ def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 
 def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
-    """Whether the LSTM wins on one corpus and the GRU on another at some budget and depth.
+    """Judges whether LSTM against GRU depends on the corpus.
 
-    Holds where it is so, both after Holm; does not hold where one of the two wins every pair of
-    every grid by its plain interval.
+    This holds if, at some budget and depth, the LSTM wins on one corpus and the GRU on another,
+    both after Holm. It does not hold if there are several corpora and one of the two cells wins
+    every pair of every grid by its plain interval.
     """
     tallies = [_tally(one.differences_of("lstm_gru"), one.missing("lstm_gru")) for one in analyses]
     seeded = [
@@ -309,7 +311,7 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
 
 
 def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> str:
-    """What would decide whether it depends on the corpus."""
+    """Returns what would decide whether LSTM against GRU depends on the corpus."""
     wanted = []
     if len(corpora) == 1:
         wanted.append("another corpus with the same settings")
@@ -321,7 +323,7 @@ def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> 
 
 
 def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
-    """`wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`"""
+    """Returns `wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`."""
     counted = []
     both = [one.both.sign for one in analysis.differences_of("lstm_gru") if one.both is not None]
     text = [one.text.sign for one in tally.unseeded if one.text is not None]

@@ -11,25 +11,25 @@ FEW_EPOCHS_NOTE = "So few epochs rank how fast the models learn, not how well th
 
 
 def name(entry: Entry) -> str:
-    """`LSTM 2`, `LSTM (forget_bias=1.0) 2`"""
+    """Returns a model's name: `LSTM 2`, `LSTM (forget_bias=1.0) 2`."""
     return f"{cell_label(entry.cell)} {entry.layers}"
 
 
 def cell_label(cell: str) -> str:
     base = base_cell(cell)
-    label = CELLS[base].label if base in CELLS else base  # of a class, its name
+    label = CELLS[base].label if base in CELLS else base  # a class goes by its name
     return f"{label} {cell.removeprefix(base)}".strip()
 
 
 def training(table: Table) -> str:
-    """Under which training the models are ranked: another one may order them differently."""
+    """Says under which training the models are ranked: another one may order them differently."""
     if is_the_papers(table.settings):
         return "under the paper's protocol"
     return f"under this training ({table.protocol})"
 
 
 def interval_text(nats: float, judged: Judged | None, digits: int = 4) -> str:
-    """`+0.0533 (+0.0496 to +0.0571)`, with the plain 95 % interval."""
+    """Returns a difference with its plain 95 % interval: `+0.0533 (+0.0496 to +0.0571)`."""
     if judged is None:
         return f"{nats:+.{digits}f} (no interval)"
     low, high = judged.interval

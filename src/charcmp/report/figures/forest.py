@@ -14,14 +14,14 @@ from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
 
 
 def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """One for each planned family of comparisons."""
+    """Yields a figure for each planned family of comparisons."""
     for family in PLANNED:
         if differences := analysis.differences_of(family):
             yield _family_figure(family, differences)
 
 
 def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
-    """A line for each comparison, budgets below one another."""
+    """Draws a line for each comparison, with the budgets below one another."""
     rows = list(dict.fromkeys(difference.row for difference in differences))
     num_lines = len(differences) + len(rows)
     longest = max(len(f"{name(difference.a)} - {name(difference.b)}") for difference in differences)

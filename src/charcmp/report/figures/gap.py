@@ -26,7 +26,7 @@ from charcmp.report.load import num_train_chars_of
 
 
 def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """Validation minus training loss against parameters per training character."""
+    """Yields a figure: validation minus training loss by parameters per training character."""
     table = analysis.table
     points = []
     for entry in table.done():

@@ -22,14 +22,14 @@ MAX_ACROSS = 4  # panels
 
 
 def learning_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """One for each row that has learning curves."""
+    """Yields a figure for each row that has learning curves."""
     for row in analysis.table.rows:
         if (drawn := _row_figure(analysis.table, row)) is not None:
             yield drawn
 
 
 def _row_figure(table: Table, row: str) -> Drawn | None:
-    """A panel for each cell and depth of a row; every seed a line, its best epoch marked."""
+    """Draws a panel for each cell and depth of a row, with a line per seed, best epoch marked."""
     histories: dict[tuple[str, int], list[list[Epoch]]] = {}
     for entry in table.done():
         if entry.row != row:
@@ -41,7 +41,7 @@ def _row_figure(table: Table, row: str) -> Drawn | None:
         return None
     cells = [cell for cell in cells_of(table) if cell in {name for name, _ in histories}]
     depths = sorted({layers for _, layers in histories})
-    # Cells side by side, as many as can be read; the rest below them.
+    # As many cells side by side as can be read; the rest go below them.
     across = min(len(cells), MAX_ACROSS)
     down = len(depths) * -(-len(cells) // across)
     figure = Figure(figsize=(1.0 + 2.3 * across, 1.1 + 1.75 * down), layout="constrained")
@@ -88,7 +88,10 @@ def _learning_curve(panel: Axes, history: Sequence[Epoch], colour: str) -> None:
 
 
 def _loss_range(histories: Sequence[Sequence[Epoch]]) -> tuple[float, float]:
-    """From the lowest loss to what the slowest has come down to by the third epoch."""
+    """Returns the range from the lowest loss to the highest one at the third epoch.
+
+    A history of five epochs or fewer counts from its first epoch.
+    """
     lowest, highest = [], []
     for history in histories:
         losses = [(entry.train_nats_per_char, entry.val_nats_per_char) for entry in history]

@@ -25,7 +25,7 @@ from charcmp.report.tables import Entry
 
 
 def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """A panel for each depth, a line for each cell, the paper's values hollow."""
+    """Yields a figure with a panel per depth and a line per cell; the paper's values are hollow."""
     table = analysis.table
     cells = cells_of(table)
     depths = sorted({entry.layers for entry in table.done()})

@@ -27,7 +27,7 @@ MAX_PERPLEXITY = 30
 
 
 def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """t-SNE of the models by the probabilities they give the sampled test characters."""
+    """Yields a t-SNE of the models by the probabilities they give the sampled test characters."""
     table = analysis.table
     found = [(entry, run) for entry in table.done() for run in entry.runs if run.losses is not None]
     if len(found) < MIN_MODELS:
@@ -76,12 +76,12 @@ def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
 
 
 def perplexity_for(num_models: int) -> float:
-    """A third of the models, at most 30: always below their number."""
+    """Returns a third of the number of models, at most 30: always below their number."""
     return float(min(MAX_PERPLEXITY, max(1, (num_models - 1) // 3)))
 
 
 def embed(probabilities_MS: np.ndarray, perplexity: float) -> np.ndarray:
-    """Places in the plane, (M, 2); the same at every call."""
+    """Returns the models' places in the plane, (M, 2); the same at every call."""
     from sklearn.manifold import TSNE
 
     places_M2: np.ndarray = TSNE(

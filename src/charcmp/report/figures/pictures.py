@@ -20,7 +20,7 @@ from charcmp.report.figures.models import models_figures
 from charcmp.report.figures.ranking import ranking_figures
 from charcmp.report.figures.style import STYLE, Draw
 
-# Every kind of figure, in the order of the page. A new one is its file and its entry here.
+# Every kind of figure, in the order of the page. A new one needs its file and its entry here.
 FIGURES: list[Draw] = [
     *(loss_figures, ranking_figures, learning_figures, forest_figures, gap_figures),
     models_figures,
@@ -31,13 +31,13 @@ MAX_SLUG = 50  # characters of a file's name
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, drawn."""
+    """A drawn figure."""
 
     name: str  # of its files, without suffix
     caption: str
-    heading: str  # of the block it is of
+    heading: str  # of its block
     dataset: str
-    row: str | None  # the budget it is of; None for all of the block
+    row: str | None  # the budget that it shows; None: the whole block
     svg: bytes
     png: bytes | None  # if asked for
 
@@ -45,7 +45,7 @@ class Picture:
 def pictures(
     analyses: Sequence[Analysis], say: Callable[[str], None], with_png: bool
 ) -> list[Picture]:
-    """All figures that the runs can give; `say` hears of what is left out, and why."""
+    """Returns all figures that the runs allow; `say` is told what is left out, and why."""
     found = []
     with mpl.rc_context(STYLE):
         for analysis in analyses:
@@ -68,9 +68,9 @@ def pictures(
 
 
 def _slug(heading: str) -> str:
-    """A block's heading as the beginning of a file's name."""
+    """Returns a block's heading as the beginning of a file's name."""
     slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-    if len(slug) <= MAX_SLUG and heading.isascii():  # of other letters nothing is left
+    if len(slug) <= MAX_SLUG and heading.isascii():  # other letters are dropped above
         return slug
     return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
 

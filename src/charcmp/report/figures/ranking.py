@@ -28,20 +28,20 @@ LINE_INCHES = 0.19
 
 
 def ranking_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """One for each row with so many models that a table does not show their order."""
+    """Yields a figure for each row with so many models that a table does not show their order."""
     for row in rows_of_many(analysis.table):
         entries = [entry for entry in analysis.table.done() if entry.row == row]
         yield _ranking(analysis, row, sorted(entries, key=lambda entry: entry.test_nats))
 
 
 def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
-    """A line for each model: its loss with the interval of its distance from the best, its speed.
+    """Draws a line per model: its loss with the interval of its distance from the best, its speed.
 
-    Intervals of the losses themselves would say little: all models meet the same text, and what
-    makes it hard for one makes it hard for the others.
+    Intervals of the losses themselves would say little: all models are tested on the same text, and
+    what is hard for one is hard for the others.
     """
     best = analysis.best(row)
-    assert best is not None  # there are many
+    assert best is not None  # the row has many models
     from_best = {
         difference.a.column: difference for difference in analysis.differences_of("best", row)
     }
@@ -68,8 +68,8 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
 def _tiers(
     analysis: Analysis, row: str, entries: Sequence[Entry], from_best: Mapping[Column, Difference]
 ) -> list[int]:
-    """For each model its place in TIERS: by seeds and text where it has seeds, else by text."""
-    signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # less or more than LSTM
+    """Returns each model's index in TIERS: by seeds and text if it has several, else by text."""
+    signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # of model minus LSTM
     for family in ("lstm_gru", "rnn", "variants"):
         for difference in analysis.differences_of(family, row):
             if difference.judged is not None and "lstm" in (difference.a.cell, difference.b.cell):
@@ -111,12 +111,12 @@ def _loss_line(
 
 
 def _is_by_text(entry: Entry, from_best: Difference | None) -> bool:
-    """Whether it, or the best that it is compared with, has a single seed."""
+    """Returns whether a model, or the best that it is compared with, has a single seed."""
     return len(entry.seeds) == 1 if from_best is None else from_best.both is None
 
 
 def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
-    """The tiers that there are, and where it is needed how single seeds are marked."""
+    """Returns legend handles for the tiers that occur and, if needed, for single seeds."""
     handles = [
         Line2D([], [], color=colour, marker="o", label=meaning)
         for number, (colour, meaning) in enumerate(TIERS) if number in tiers
@@ -130,7 +130,7 @@ def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
 
 
 def _reference(entries: Sequence[Entry]) -> Entry | None:
-    """The shallowest plain LSTM whose speed is known."""
+    """Returns the shallowest plain LSTM whose speed is known, or None."""
     lstms = [entry for entry in entries if entry.cell == "lstm" and chars_per_second(entry)]
     return min(lstms, key=lambda entry: entry.layers, default=None)
 

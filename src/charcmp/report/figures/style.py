@@ -1,6 +1,6 @@
 """What every figure shares: colours, markers, legends.
 
-Colours are Okabe and Ito's, told apart by the colour-blind; cells also differ by marker.
+The colours are Okabe and Ito's, which the colour-blind can tell apart; cells also differ by marker.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ STYLE: dict[Any, Any] = {
 }
 FEW_POINTS = 40
 WIDEST = 1.3
-FEW_LINES = 6  # of a legend, for which the figures have room
+FEW_LINES = 6  # of a legend: figures have room for this many
 LEGEND_LINE = 0.18  # inches
-RUN_GID = "run:"  # with run ids, joined by +: marks their points for the page
+RUN_GID = "run:"  # followed by run ids joined by +: marks their points for the page
 NATS = "nats per character"
 
 
@@ -51,12 +51,13 @@ class Drawn:
     row: str | None = None
 
 
-# A kind of figure: those that a block's runs can give. Whom to tell what is left out, and why.
+# A kind of figure: yields those that a block's runs allow. The second argument is a function that
+# is told what is left out, and why.
 Draw = Callable[[Analysis, Callable[[str], None]], Iterator[Drawn]]
 
 
 def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
-    """(colour, marker); variants take the further ones in the order of `cells`."""
+    """Returns (colour, marker); variants take the remaining ones in the order of `cells`."""
     if cell in COLOURS:
         return COLOURS[cell], MARKERS[cell]
     number = [other for other in cells if other not in COLOURS].index(cell)
@@ -64,7 +65,7 @@ def style_of(cell: str, cells: Sequence[str]) -> tuple[str, str]:
 
 
 def cells_of(table: Table) -> list[str]:
-    """Every cell, with its options, that has a finished run."""
+    """Returns every cell, with its options, that has a finished run."""
     cells = {entry.cell for entry in table.done()}
     return sorted(cells, key=cell_order)
 
@@ -80,8 +81,7 @@ def legend_handles(cells: Sequence[str], linestyle: Literal["-", "none"] = "-") 
 
 
 def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
-    """Below the panels, in as many columns as the figure is wide; one of many lines adds to its
-    height."""
+    """Draws the legend below the panels, in as many columns as fit; a long one adds height."""
     longest = max(len(str(handle.get_label())) for handle in handles)
     fitting = int(72 * figure.get_figwidth() / (4.6 * longest + 38))
     columns = max(1, min(fitting, len(handles)))
@@ -91,14 +91,16 @@ def legend(figure: Figure, handles: Sequence[Line2D]) -> None:
 
 
 def beside(cell: str, cells: Sequence[str], step: float) -> float:
-    """The factor that sets the markers of cells of one size beside each other, a step apart or as
-    close as it takes to stay within WIDEST."""
+    """Returns the factor that moves a cell's marker beside those of other cells of its size.
+
+    Markers are a factor of `step` apart, or as close as it takes to stay within WIDEST.
+    """
     step = min(step, WIDEST ** (2 / max(1, len(cells) - 1)))
     return float(step ** (cells.index(cell) - (len(cells) - 1) / 2))
 
 
 def crowding(num_points: int) -> float:
-    """By how much markers shrink where there are many."""
+    """Returns the factor by which markers shrink if there are many."""
     return float(max(0.7, min(1.0, (FEW_POINTS / num_points) ** 0.5)))
 
 
@@ -115,7 +117,7 @@ def label_thousands(axis: Any, values: Sequence[float]) -> None:
 
 
 def number_layers(panel: Axes, entry: Entry, x: float, y: float, shrunk: float) -> None:
-    """The number of layers, in the middle of the entry's marker."""
+    """Writes the number of layers in the middle of the entry's marker."""
     lower = -1.5 * shrunk if entry.cell == "rnn" else 0  # a triangle's middle is below its box's
     panel.annotate(str(entry.layers), (x, y), (0, lower), textcoords="offset points",
                    ha="center", va="center_baseline", fontsize=7 * shrunk, color="white",

@@ -1,7 +1,7 @@
-"""Text made harmless for the format that it is written in.
+"""Makes text harmless for the format that it is written in.
 
 Corpora, options and notes of a run may be a stranger's. What a terminal could obey is refused or
-replaced when it is read (runs/result.py), the page's template escapes by itself; the rest is here.
+replaced when it is read (runs/result.py); the page's template escapes by itself; the rest is here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LATEX_SPECIAL = str.maketrans(
 # A link or picture, the end of a table's entry, and < where an HTML tag can begin (CommonMark 6.6):
 # elsewhere, as in "p < 0.05", it is only a sign.
 MARKDOWN_SPECIAL = re.compile(r"[\\\[|]|<(?=[A-Za-z/!?])")
-# In a name whatever could be markup at all. Not "_": between letters it stands for itself.
+# In names, whatever could be markup at all, except "_": between letters it stands for itself.
 MARKDOWN_IN_NAMES = str.maketrans({char: f"\\{char}" for char in "\\`*[]<>|&~$"})
 FORMULA = re.compile(r"[=+\-@\t\r]")  # makes a spreadsheet calculate what follows
 NUMBER = re.compile(r"[+-]?[0-9.]+(e[+-]?[0-9]+)?")
@@ -42,7 +42,7 @@ def markdown_name(text: str) -> str:
 
 
 def csv(value: object) -> object:
-    """A text that a spreadsheet would take for a formula, marked as text; all else as it is."""
+    """Marks as text what a spreadsheet would take for a formula; returns all else as it is."""
     if isinstance(value, str) and FORMULA.match(value) and not NUMBER.fullmatch(value):
         return f"'{value}"
     return value

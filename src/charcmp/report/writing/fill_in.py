@@ -31,7 +31,7 @@ WHAT_IT_IS = (
     "fill-in perplexity on test text. Each byte is predicted from the text on both sides of it: "
     "not to be compared with the figures of language models, which do not see what follows"
 )
-# Columns of entries.csv that are the paper's, or of the language models' tables.
+# Columns of entries.csv for the comparison with the paper, which has no fill-in models.
 NOT_OF_FILL_IN = ("paper_nats_per_char", "difference")
 
 
@@ -40,7 +40,7 @@ def caption(table: Table) -> str:
 
 
 def lines(table: Table) -> list[Line]:
-    """Under each budget's nats their perplexity, spread and number of seeds."""
+    """Returns each budget's nats, and below them their perplexity, spread and number of seeds."""
     found = []
     for row in table.rows:
         entries = [table.entries.get((row, *column)) for column in table.columns]
@@ -69,7 +69,7 @@ def _is_there(value: float | str | None) -> bool:
 
 
 def notes(table: Table) -> list[str]:
-    """What must be known to read the table rightly."""
+    """Returns what must be known to read the table correctly."""
     context = table.settings["fill_context"]
     return [
         "test: nats per character; perplexity: their exponential; SDs are of the nats.",
@@ -83,7 +83,7 @@ def notes(table: Table) -> list[str]:
 
 
 def terminal(tables: Sequence[Table], full: bool = False) -> str:
-    """At most as wide as the other tables."""
+    """Returns the tables to print, at most as wide as the language models'."""
     parts = []
     for table in tables:
         parts += [wrapped([caption(table)]), *terminal_tables(table.columns, lines(table))]
@@ -93,7 +93,7 @@ def terminal(tables: Sequence[Table], full: bool = False) -> str:
 
 
 def files(tables: Sequence[Table]) -> dict[str, str]:
-    """By name; none where there are no such models, so that nothing is said of them."""
+    """Returns files by name; none if there are no such models, so that nothing is said of them."""
     if not tables:
         return {}
     markdown, latex = [], ["% \\usepackage{booktabs}\n"]

@@ -1,4 +1,4 @@
-"""What the lines of a printed table are and what is said beneath, whatever the file format."""
+"""The lines of a table and the notes beneath it, whatever the file format."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from charcmp.report.tables import ANY_RATE, Entry, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
 
 MISSING = "—"
-# Nats a character by which a series' first block lies above the others. Without a context a trained
-# model loses 0.05 to 0.35 there.
+# Nats per character by which a series' first block lies above the others. A trained model loses
+# 0.05 to 0.35 there, as it has no context.
 MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12
 ENOUGH_BLOCKS = 20  # to estimate a variance from
@@ -76,7 +76,7 @@ class Line:
 
 
 def table_lines(analysis: Analysis, measure: Measure) -> list[Line]:
-    """Under each budget's losses what belongs to them; lines that would be empty are left out."""
+    """Returns each budget's losses and the lines below them, but no lines that would be empty."""
     lines = []
     for row in analysis.table.rows:
         for line in _row_lines(analysis, row, measure):
@@ -127,18 +127,18 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
 
 
 def column_label(column: tuple[str, int]) -> tuple[str, str]:
-    """("LSTM", "2")"""
+    """Returns a column's label in two parts: ("LSTM", "2")."""
     cell, layers = column
     return cell_label(cell), str(layers)
 
 
 def caption(analysis: Analysis, measure: Measure, bold: str) -> str:
-    """What the table shows, and what its bold figures mean."""
+    """Returns what the table shows, and what its bold figures mean."""
     return f"{analysis.table.heading}: {measure.title}; {_bold_rule(analysis, bold)}"
 
 
 def _bold_rule(analysis: Analysis, bold: str) -> str:
-    """What is bold, or why nothing is."""
+    """Says what is bold, or why nothing is."""
     compared = analysis.differences_of("best")
     if not compared:
         return "nothing to compare with"
@@ -154,7 +154,7 @@ def _bold_rule(analysis: Analysis, bold: str) -> str:
 
 
 def notes(analysis: Analysis) -> list[str]:
-    """What must be known to read this block rightly."""
+    """Returns what must be known to read this block correctly."""
     table = analysis.table
     order = (
         f"The order of the models is that {training(table)}; another training, such as each model "
@@ -171,12 +171,12 @@ def notes(analysis: Analysis) -> list[str]:
 
 
 def size_notes(table: Table) -> list[str]:
-    """Sizes and seeds."""
+    """Returns the notes on sizes and seeds."""
     return [budgets_note(table), _seeds_note(table)]
 
 
 def unusual_notes(table: Table) -> list[str]:
-    """What is missing, and what is unusual about text, cells or training."""
+    """Says what is missing, and what is unusual about text, cells or training."""
     found = [*_missing_notes(table), *short_notes(table)]
     if table.task == "lm":
         found += [
@@ -222,7 +222,7 @@ def _ngram_notes(table: Table) -> list[str]:
 
 
 def short_notes(table: Table) -> list[str]:
-    """What must stand beside a table's figures wherever they are shown."""
+    """Returns the notes that must stand beside a table's figures wherever they are shown."""
     lines = []
     if table.corpus_note:
         lines.append(f"Text: {table.corpus_note}.")
@@ -270,7 +270,7 @@ def _seeds_note(table: Table) -> str:
 
 
 def _power_notes(analysis: Analysis) -> list[str]:
-    """The smallest differences that could have been told, against what LSTM - GRU came out as."""
+    """Compares the smallest differences that could be detected with the measured LSTM - GRU."""
     groups: dict[tuple[str, int], list[Power]] = {}
     for power in analysis.power:
         groups.setdefault((power.row, power.num_seeds), []).append(power)
@@ -292,7 +292,7 @@ def _power_notes(analysis: Analysis) -> list[str]:
 
 
 def _few_blocks_notes(analysis: Analysis) -> list[str]:
-    """Where the test text is too short, or its stretches too much alike, for good intervals."""
+    """Warns of a test text too short, or too dependent from block to block, for good intervals."""
     lines = []
     measured = [one.text_variance for one in analysis.differences if one.text_variance is not None]
     fewest = min((text.num_blocks for text in measured), default=math.inf)
@@ -310,7 +310,7 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
 
 
 def _speed_notes(table: Table) -> list[str]:
-    """Under which conditions the speeds were measured, where there are any."""
+    """Says under which conditions the speeds were measured, if any are shown."""
     rows = rows_of_many(table)
     if not rows:
         return []
@@ -323,7 +323,7 @@ def _depth(power: Power) -> str:
 
 
 def _rate_notes(table: Table) -> list[str]:
-    """Which learning rates a table of own rates has, and which lie at an end of what was tried."""
+    """Says which rates a table of own rates has, and which lie at an end of those tried."""
     entries = table.done()
     if table.settings.get("optimizer.lr") != ANY_RATE["optimizer.lr"] or not entries:
         return []
@@ -392,13 +392,13 @@ def _runaway_notes(table: Table) -> list[str]:
 
 
 def _start_notes(table: Table) -> list[str]:
-    """The models that need long to find into a text from a zero state."""
+    """Names the models that predict badly at first when they start a text from a zero state."""
     costs = []
     for entry in table.done():
         losses = [
             run.losses
             for run in entry.runs
-            # The series of `contiguous` has one start, too few for a mean.
+            # `contiguous` has one series, so one start: too few for a mean.
             if run.losses is not None and run.layout == "columns"
         ]
         if losses and fmean(kept.rise_at_start for kept in losses) > MUCH_AT_START:
@@ -414,7 +414,7 @@ def _start_notes(table: Table) -> list[str]:
 
 
 def _left_out(entry: Entry) -> str:
-    """Whether a mean is over seeds that survived: it flatters."""
+    """Says if a mean leaves out seeds that diverged, which flatters it."""
     if not entry.num_left_out:
         return ""
     if entry.num_left_out == entry.num_diverged:
@@ -432,7 +432,7 @@ def _diverged_notes(table: Table) -> list[str]:
 
 
 def _gpu_notes(table: Table) -> list[str]:
-    """Which runs of a GPU were checked against calls and against the CPU, and which were not."""
+    """Counts the runs of a GPU that were verified (training/verify.py) and names the others."""
     runs = [run for entry in table.done() for run in entry.runs if run.device.startswith("cuda")]
     verified = [run for run in runs if run.verified]
     lines = []
@@ -447,7 +447,7 @@ def _gpu_notes(table: Table) -> list[str]:
 
 
 def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
-    """What the lines of standard deviations mean."""
+    """Says what the lines of standard deviations mean."""
     entries = [entry for table in tables for entry in table.done()]
     lengths = sorted({length for entry in entries for length in entry.block_lengths})
     if not lengths:
@@ -470,7 +470,7 @@ NO_RUN_NOTE = f"{MISSING}: no finished run."
 
 
 def general_notes(tables: Sequence[Table]) -> list[str]:
-    """What holds for every block of the report."""
+    """Returns the notes that hold for every block of the report."""
     lines = [NO_RUN_NOTE]
     entries = [entry for table in tables for entry in table.done()]
     if any(entry.paper_nats is not None for entry in entries) or any(

@@ -1,4 +1,4 @@
-"""The report as one HTML page that opens from disk: nothing in it is fetched from anywhere."""
+"""The report as one HTML page that opens from disk: it fetches nothing from anywhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TEMPLATE = Path(__file__).parent / "template"
 
 
 def page(findings: Findings, pictures: Sequence[Picture]) -> str:
-    """The whole page; every text in it is escaped, whatever a run is called."""
+    """Returns the whole page; every text in it is escaped, whatever a run is called."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined
     )
@@ -86,7 +86,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
 
 
 def _script_json(value: Any) -> Markup:
-    """JSON that cannot end the script element it stands in."""
+    """Returns JSON that cannot end the script element it stands in."""
     return Markup(json.dumps(value, indent=0).replace("<", "\\u003c").replace("&", "\\u0026"))
 
 
@@ -100,7 +100,7 @@ def _shown_runs(analyses: Sequence[Analysis]) -> list[tuple[Analysis, Entry, Run
 def _axes(
     tables: Sequence[Table], datasets: Sequence[str]
 ) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What the filter offers: (axis, [(value, label)])."""
+    """Returns what the filter offers: (axis, [(value, label)])."""
     budgets: dict[str, int] = {}
     columns: dict[str, None] = {}
     for table in tables:
@@ -151,7 +151,7 @@ def _table(table: Table, show: Callable[[str, Column], dict[str, Any]]) -> dict[
 
 
 def _entry(analysis: Analysis, row: str, column: Column) -> dict[str, Any]:
-    """What stands in one place of a block's table."""
+    """Returns what one place of a block's table shows."""
     entry = analysis.table.entries.get((row, *column))
     shown = _place(entry, column)
     if entry is None or not entry.is_done:
@@ -172,7 +172,7 @@ def _fill_entry(table: Table, row: str, column: Column) -> dict[str, Any]:
 
 
 def _place(entry: Entry | None, column: Column) -> dict[str, Any]:
-    """An entry's loss, and what leads to its runs."""
+    """Returns an entry's loss, and the ids of its runs."""
     shown: dict[str, Any] = {
         "cell": column[0], "value": "", "text": "—", "lines": [], "runs": "", "best": False
     }  # fmt: skip
@@ -193,7 +193,7 @@ def _seed_lines(entry: Entry) -> list[str]:
 
 
 def _differences(analysis: Analysis) -> list[dict[str, Any]]:
-    """The sortable tables of comparisons and of distances."""
+    """Returns the sortable tables of comparisons and of distances."""
     heading, dataset = analysis.table.heading, analysis.table.dataset
     groups = []
     for family, title in FAMILIES.items():
@@ -253,7 +253,7 @@ def _run_row(analysis: Analysis, entry: Entry, run: Run) -> dict[str, Any]:
 
 
 def _tip(run: Run) -> dict[str, str]:
-    """What hovering a run says of it."""
+    """Returns what hovering over a run shows."""
     others = ", ".join(
         f"{key}={value}" for key, value in sorted(run.identity.items())
         if key not in ("corpus_sha256", "protocol_version", "hidden_size", "cell.name", "layers",
@@ -270,7 +270,7 @@ def _tip(run: Run) -> dict[str, str]:
 
 
 def inline(picture: Picture) -> Markup:
-    """The figure's SVG as a part of the page: ids its own, runs marked for hovering."""
+    """Returns a figure's SVG as part of the page: ids are its own, runs are marked for hovering."""
     text = picture.svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(rf'id="{RUN_GID}([^"]+)"', _marked, text)

@@ -36,7 +36,7 @@ from charcmp.report.writing.sections import (
 
 
 def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
-    """The summary against the paper, as text."""
+    """Returns the summary against the paper, as text."""
     return [
         {
             "": line.heading,
@@ -50,7 +50,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
 
 
 def markdown(findings: Findings, measure: Measure) -> str:
-    """One file: a heading and a table for each block, notes as lists."""
+    """Returns one file: a heading and a table for each block, with notes as lists."""
     parts = []
     for analysis in findings.analyses:
         heading = analysis.table.heading  # begins with the name of a user's file
@@ -93,7 +93,7 @@ def markdown_table(columns: Sequence[Column], lines: Sequence[Line]) -> str:
 
 
 def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
-    """A table environment for each block, its notes in the caption; needs booktabs."""
+    """Returns a table environment for each block, with its notes in the caption; needs booktabs."""
     parts = ["% \\usepackage{booktabs}\n"]
     for number, analysis in enumerate(analyses, start=1):
         table = analysis.table
@@ -105,7 +105,7 @@ def latex(analyses: Sequence[Analysis], measure: Measure) -> str:
 
 
 def latex_table(columns: Sequence[Column], lines: Sequence[Line], text: str, label: str) -> str:
-    """One table environment; `text` is its caption."""
+    """Returns one table environment; `text` is its caption."""
     labels = [("", "budget"), ("", ""), *map(column_label, columns)]
     frame = pd.DataFrame(
         [[line.budget if line.label == "test" else "", line.label, *line.texts()]
@@ -129,7 +129,7 @@ def latex_table(columns: Sequence[Column], lines: Sequence[Line], text: str, lab
 
 
 def wide_csv(analyses: Sequence[Analysis], measure: Measure) -> str:
-    """The lines of all blocks; a column for each cell and depth that occurs."""
+    """Returns the lines of all blocks, with a column for each cell and depth that occurs."""
     rows = []
     for analysis in analyses:
         table = analysis.table
@@ -146,7 +146,7 @@ def _csv_value(value: float | str | None) -> str | None:
 
 
 def entries_csv(tables: Sequence[Table], without: Sequence[str] = ()) -> str:
-    """One line per entry, in nats, with all that is known of it; `without` some of the columns."""
+    """Returns one line per entry, in nats, with all that is known of it; drops `without`."""
     return _csv(pd.DataFrame([
         _entry_record(table, table.entries[row, *column])
         for table in tables for row in table.rows for column in table.columns
@@ -198,12 +198,12 @@ def _entry_record(table: Table, entry: Entry) -> dict[str, Any]:
 
 
 def differences_csv(analyses: Sequence[Analysis]) -> str:
-    """One line per comparison, with all that is known of it."""
+    """Returns one line per comparison, with all that is known of it."""
     return _csv(pd.DataFrame(difference_records(analyses)))
 
 
 def baselines_csv(placed: Sequence[Standing]) -> str:
-    """One line per baseline and block, with all that is known of it."""
+    """Returns one line per baseline and block, with all that is known of it."""
     return _csv(pd.DataFrame([
         {
             "block": standing.heading,
@@ -224,13 +224,13 @@ def baselines_csv(placed: Sequence[Standing]) -> str:
 
 
 def claims_csv(verdicts: Sequence[Verdict]) -> str:
-    """One line per claim and block; only its header where the runs speak of none."""
+    """Returns one line per claim and block; only the header if the runs say nothing of any."""
     columns = list(Verdict.__dataclass_fields__)
     return _csv(pd.DataFrame([asdict(verdict) for verdict in verdicts], columns=columns))
 
 
 def statistics_markdown(sections: Sequence[Section]) -> str:
-    """The statistics to read: one file."""
+    """Returns the statistics to read, as one file."""
     parts = []
     for section in sections:
         parts.append(f"### {escape.markdown(section.title)}")
@@ -243,7 +243,7 @@ def statistics_markdown(sections: Sequence[Section]) -> str:
 
 
 def comparison_csv(comparisons: Sequence[Comparison]) -> str:
-    """The summary against the paper; only its header where there is nothing to compare."""
+    """Returns the summary against the paper; only the header if there is nothing to compare."""
     columns = list(Comparison.__dataclass_fields__)
     frame = pd.DataFrame([asdict(line) for line in comparisons], columns=columns)
     return _csv(frame.rename(columns={"heading": "of"}))

@@ -57,7 +57,7 @@ BASELINE_NOTES = (
 
 @dataclass(frozen=True)
 class Section:
-    """A table to print, with what must be known of it."""
+    """A table to print, with the notes that it needs."""
 
     title: str
     rows: list[dict[str, str]]
@@ -65,7 +65,7 @@ class Section:
 
 
 def sections(findings: Findings) -> list[Section]:
-    """All of them, in reading order."""
+    """Returns all sections, in reading order."""
     found = [
         Section(
             "What to take",
@@ -107,7 +107,7 @@ def sections(findings: Findings) -> list[Section]:
 
 
 def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
-    """The baselines of a block, as text."""
+    """Returns the baselines of a block, as text."""
     return [
         {
             "baseline": standing.baseline.name,
@@ -125,7 +125,7 @@ def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
 
 
 def _ahead_text(standing: Standing, row: str) -> str:
-    """`LSTM 3, RNN 1`"""
+    """Returns, for example, `LSTM 3, RNN 1`, `all 9 models` or `none`."""
     ahead, num_models = standing.ahead_of[row], standing.num_models[row]
     if len(ahead) == num_models > 1:
         return f"all {num_models} models"
@@ -133,13 +133,13 @@ def _ahead_text(standing: Standing, row: str) -> str:
 
 
 def baseline_notes(placed: Sequence[Standing]) -> tuple[str, ...]:
-    """What must be known of a block's baselines."""
+    """Returns the notes on a block's baselines."""
     own = [f"{one.baseline.name}: {one.baseline.note}." for one in placed if one.baseline.note]
     return (*BASELINE_NOTES, *own)
 
 
 def difference_row(analysis: Analysis, difference: Difference) -> dict[str, str]:
-    """A comparison, its interval, and what it would take to find such a difference."""
+    """Returns a comparison, its interval, and what it would take to find such a difference."""
     judged = difference.judged
     row = {
         "budget": difference.row,
@@ -172,7 +172,7 @@ def p_text(p_value: float) -> str:
 
 
 def check_text(difference: Difference) -> str:
-    """`3300 chars; SE 0.0013 at 100, 0.0015 at 3300`"""
+    """Returns, for example, `3,300 characters; SE 0.0013 at 100, 0.0015 at 3,300`."""
     if (text := difference.text_variance) is None:
         return "one block of text: no variance" if difference.has_losses else "no losses"
     unit = next(run.losses.block_length for run in difference.a.runs if run.losses is not None)
@@ -181,7 +181,7 @@ def check_text(difference: Difference) -> str:
 
 
 def distance_row(distances: Distances) -> dict[str, str]:
-    """Claim 4 at one budget and depth."""
+    """Returns the distances of claim 4 at one budget and depth, as text."""
     return {
         "budget": distances.row,
         "layers": str(distances.layers),
@@ -198,7 +198,7 @@ def distance_row(distances: Distances) -> dict[str, str]:
 
 
 def difference_records(analyses: Sequence[Analysis]) -> list[dict[str, Any]]:
-    """Every number of every comparison, for differences.csv."""
+    """Returns every number of every comparison, for differences.csv."""
     return [
         _difference_record(analysis, difference)
         for analysis in analyses

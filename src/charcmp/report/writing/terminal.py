@@ -1,6 +1,6 @@
-"""What `charcmp report` prints: what to take, then the tables; with --full all that is known.
+"""What `charcmp report` prints: what to take, then the tables; with --full everything.
 
-At most 80 columns wide, but where a single cell's columns need more.
+Lines are at most 80 characters wide, unless the columns of a single cell need more.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ WIDTH = 80
 
 
 def terminal(findings: Findings, full: bool = False) -> str:
-    """What to take, and the tables in nats.
+    """Returns what to take, and the tables in nats.
 
     Args:
-        full: with notes, baselines, the paper's claims, and the costs of what to take.
+        full: whether to add notes, baselines, the paper's claims, and the costs of what to take.
     """
     measure = MEASURES[0]
     parts = [what_to_take(findings.advice)]
@@ -58,7 +58,7 @@ def terminal(findings: Findings, full: bool = False) -> str:
 
 
 def what_to_take(advice: Sequence[Recommendation]) -> str:
-    """A line for each budget, with its certainty."""
+    """Returns a line for each budget, with its certainty."""
     lines = ["What to take, by validation loss (test nats per character; how sure)"]
     for heading, of_block in groupby(advice, lambda one: one.heading):
         lines.append(heading)
@@ -68,7 +68,7 @@ def what_to_take(advice: Sequence[Recommendation]) -> str:
 
 
 def _judgements(findings: Findings) -> list[str]:
-    """The comparison with the paper, its claims, and all about what to take."""
+    """Returns the comparison with the paper, its claims, and everything about what to take."""
     parts = []
     if findings.comparisons:
         parts.append("Against the paper, in nats per character")
@@ -83,7 +83,7 @@ def _judgements(findings: Findings) -> list[str]:
 
 
 def terminal_tables(columns: Sequence[Column], lines: Sequence[Line]) -> list[str]:
-    """One table, or several where the columns have no room side by side."""
+    """Returns one table, or several if the columns do not fit side by side."""
     tables: list[str] = []
     indices: list[int] = []
     for _, group in groupby(range(len(columns)), lambda i: columns[i][0]):

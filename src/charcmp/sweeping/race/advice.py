@@ -1,4 +1,4 @@
-"""What a race advises: a paragraph, a record, the run to use."""
+"""The advice that a race gives: a paragraph, a record, and the run to use."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PERCENT = 95
 
 def _val_nats(result: Result) -> float:
     nats = result.val_nats_per_char
-    assert nats is not None  # what diverged is no finalist
+    assert nats is not None  # a model that diverged is no finalist
     return nats
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A model at the race's last length, with its runs; test losses are read here first."""
+    """A model at the race's last length, with its runs."""
 
     model: Model
     rate: float
@@ -63,7 +63,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Advice:
-    """What to take at one budget, and how sure that is."""
+    """Advice on which model to take at one budget, and how sure that is."""
 
     dataset: str
     budget: str
@@ -81,7 +81,7 @@ class Advice:
 
     @property
     def runner_up(self) -> Finalist | None:
-        """Next by validation loss."""
+        """The next finalist by validation loss, if there is one."""
         others = [one for model, one in self.finalists.items() if model != self.finish.leader]
         return min(others, key=lambda one: one.val_nats, default=None)
 
@@ -91,8 +91,10 @@ class Advice:
 
     @property
     def lucky(self) -> Finalist | None:
-        """Who has a run that is better than the one handed over, by more than is worth knowing: a
-        model whose other seeds came out so much worse that it is not the one to take."""
+        """The finalist with a run that beats the run handed over by more than WORTH_KNOWING.
+
+        Its other seeds did so much worse that it is not the model to take.
+        """
 
         def ahead(finalist: Finalist) -> float:
             return _val_nats(self.take.best_run) - _val_nats(finalist.best_run)
@@ -111,7 +113,7 @@ class Advice:
         return arguments
 
     def text(self) -> str:
-        """The paragraph."""
+        """Returns the advice as a paragraph."""
         take, run = self.take, self.take.best_run
         seeds = len(take.results)
         sentences = [
@@ -158,7 +160,7 @@ class Advice:
         return [said, tie]
 
     def _best_single_run(self) -> list[str]:
-        """A trained network that is better than the one handed over is worth to know of."""
+        """Names the single run that is better than the one handed over, if there is one."""
         if (lucky := self.lucky) is None:
             return []
         losses = sorted(map(_val_nats, lucky.results))
@@ -176,11 +178,11 @@ class Advice:
 
     @property
     def percent(self) -> float:
-        """Of an interval: several looks at several models have 5 % together."""
+        """The confidence of one interval: all looks at all models share an error of 5 %."""
         return 100 * (1 - self.finish.alpha)
 
     def _left_out(self) -> list[str]:
-        """What nothing is said of."""
+        """Says that nothing is promised of the models that were eliminated."""
         if self.finish.num_models == len(self.finalists):
             return []
         return [
@@ -189,7 +191,7 @@ class Advice:
         ]
 
     def _baselines(self) -> list[str]:
-        """What no network trained for, and is still ahead."""
+        """Names the n-grams and compressors that do better than the model."""
         ahead = [one for one in self.baselines if one.nats_per_char < self.take.test_nats]
         if not ahead:
             return []
@@ -242,7 +244,7 @@ class Advice:
         ]
 
     def record(self) -> dict[str, Any]:
-        """What recommendation.json says."""
+        """Returns the contents of recommendation.json."""
         take, run, rival = self.take, self.take.best_run, self.runner_up
         return {
             "dataset": self.dataset,
@@ -290,7 +292,7 @@ def make_advice(
     updates_per_epoch: int,
     baselines: list[Baseline],
 ) -> Advice:
-    """Reads the finalists' results: the first time in a race that test losses are looked at."""
+    """Makes the advice from the finalists' results; nothing before this reads test losses."""
     finalists = {}
     for model, arm in finish.arms.items():
         jobs = [

@@ -1,4 +1,4 @@
-"""Who races: models of one budget, each at several learning rates."""
+"""The arms of a race: models of one budget, each at several learning rates."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from charcmp.models.cells.registry import MODULE
 
 CELLS = ("lstm", "gru", "rnn")
 DEPTHS = (1, 2, 3)
-# Every rate is twice the one before. A cell's search begins with the three rates among which its
-# best one lay in short trainings, and goes on from there: in ten epochs of War and Peace the LSTMs'
-# best is 0.048, and 0.096 is worse (LOG.md).
+# Every rate is twice the one before. The search begins with the three rates among which the cell's
+# best one was in short trainings, and goes on from there. In ten epochs of War and Peace the LSTMs'
+# best rate is 0.048, and 0.096 is worse (LOG.md).
 LADDER = (0.0015, 0.003, 0.006, 0.012, 0.024, 0.048)
 FIRST_RATES = {"rnn": (0.003, 0.006, 0.012)}
 OTHER_FIRST_RATES = (0.006, 0.012, 0.024)
-# The constant advice that does well without any race. It stays up to the last rung and goes on from
-# there only if it is near the best, so that the race is worse than it by no more than chance.
+# The constant advice that does well without any race. It stays in until the last rung, and after it
+# only if it is near the best: so a race is worse than this advice by no more than chance.
 SAFE_CHOICE = ("gru", 2)
 
 
 class Model(NamedTuple):
-    """What a race is about: a cell and a depth, at a budget."""
+    """A cell with a number of layers, at a budget: what a race compares."""
 
     budget: str
     cell: str  # one of the registry, or the target of a class, as `cell.target=` takes it
@@ -31,29 +31,29 @@ class Model(NamedTuple):
 
     @property
     def is_class(self) -> bool:
-        """Whether its cell is a class that the user names."""
+        """Whether its cell is a class that the user names, not one of the registry."""
         return is_class(self.cell)
 
     @property
     def overrides(self) -> list[str]:
-        """What on a run's command line makes it one of this model."""
+        """The overrides that choose this model on a run's command line."""
         chosen = [f"cell={MODULE}", f"cell.target={quoted(self.cell)}"]
         cell = chosen if self.is_class else [f"cell={self.cell}"]
         return [*cell, f"layers={self.layers}", f"budget={self.budget}"]
 
 
 def is_class(cell: str) -> bool:
-    """Whether a model's cell is not one of the registry but a class that the user names."""
+    """Returns whether a cell is a class that the user names, not one of the registry."""
     return cell not in CELL_ROWS
 
 
 def cell_label(cell: str) -> str:
-    """`GRU`; a class by its target, as another cell may have its name."""
+    """Returns a cell's label, such as `GRU`; of a class its target, as names may repeat."""
     return cell if is_class(cell) else CELL_ROWS[cell].label
 
 
 def label(model: Model) -> str:
-    """`GRU 2`"""
+    """Returns a model's short name, such as `GRU 2`."""
     return f"{cell_label(model.cell)} {model.layers}"
 
 
@@ -65,7 +65,7 @@ class Arm(NamedTuple):
 
 
 def first_arms(models: Iterable[Model]) -> list[Arm]:
-    """The arms that the race begins with."""
+    """Returns the arms that the race begins with."""
     return [
         Arm(model, rate)
         for model in models
@@ -74,7 +74,8 @@ def first_arms(models: Iterable[Model]) -> list[Arm]:
 
 
 def next_rate(losses: dict[float, float]) -> float | None:
-    """The rate of the ladder to try next to the best one, if that lies at an end of those tried.
+    """Returns the rate to try next: the best one's neighbour, if the best is at an end of those
+    tried.
 
     Args:
         losses: of one model by rate, infinite where it diverged; nats per character.
@@ -89,14 +90,14 @@ def next_rate(losses: dict[float, float]) -> float | None:
 
 
 def lower_rate(losses: dict[float, float], shorter: dict[float, float]) -> float | None:
-    """The rate to try next where a longer training came out worse than a shorter one.
+    """Returns the rate to try next if a longer training did worse than a shorter one.
 
-    A rate that is best in short trainings can throw a model off in a long one, late and all of a
-    sudden (LOG.md). None where longer was better, or a lower rate has been tried and is no better.
+    A rate that is best in short trainings can suddenly throw a model off late in a long one
+    (LOG.md). None if longer training did better, or if a lower rate was tried and did no better.
 
     Args:
         losses: of one model by rate, infinite where it diverged; nats per character.
-        shorter: the same of the shorter training.
+        shorter: the same for the shorter training.
     """
     best = min(losses, key=lambda rate: (losses[rate], rate))
     if losses[best] <= min(shorter.values()) or best > min(losses):
@@ -106,7 +107,7 @@ def lower_rate(losses: dict[float, float], shorter: dict[float, float]) -> float
 
 
 def best_neighbours(losses: dict[float, float]) -> list[float]:
-    """A model's best rate and the better of its neighbours, the best first."""
+    """Returns a model's best rate, then the better of its neighbours that were tried."""
     best = min(losses, key=lambda rate: (losses[rate], rate))
     place = LADDER.index(best)
     beside = [rate for rate in LADDER[max(0, place - 1) : place + 2] if rate != best]

@@ -1,4 +1,4 @@
-"""The leaderboard: every model of a race, the best first, renewed in place in a terminal."""
+"""The leaderboard: every model of a race, the best first, redrawn in place in a terminal."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
 from charcmp.sweeping.race.live import Failed
 from charcmp.sweeping.race.race import Entry
 
-SECONDS_BETWEEN = 1.0  # renewals of the table
+SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table
 Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side
 COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
 
 
 class Board:
-    """Shows a race as it goes: in a terminal a table that renews itself, elsewhere a line a run.
+    """A display of a race: in a terminal a table that is redrawn, elsewhere a line for each run.
 
     Args:
-        models: all that race.
+        models: all models of the race.
         updates_per_epoch: of all the training text.
-        until: the end, by time.monotonic().
+        until: when the race ends, by time.monotonic().
     """
 
     def __init__(self, models: Sequence[Model], updates_per_epoch: int, until: float) -> None:
         self.models, self.updates_per_epoch, self.until = models, updates_per_epoch, until
-        self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}  # at its longest training so far
-        self.losses: dict[tuple[Model, int], float] = {}  # the best of any rate, by updates
+        # By model: its best rate's entry and outcomes, one for each seed, at its longest training.
+        self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}
+        self.losses: dict[tuple[Model, int], float] = {}  # lowest of any rate, by model and updates
         self.state: dict[Model, str] = {}
         self.seen: set[Entry] = set()
         self.is_table = sys.stdout.isatty()
@@ -40,8 +41,8 @@ class Board:
         self.shown_at = 0.0
 
     def ran(self, entry: Entry, outcome: Outcome) -> None:
-        """A run has ended; two rungs may be of one length, hence of the same runs."""
-        if entry in self.seen:
+        """Shows a run that has ended."""
+        if entry in self.seen:  # two rungs of the same length have the same runs
             return
         self.seen.add(entry)
         model = entry.arm.model
@@ -66,7 +67,7 @@ class Board:
             )
 
     def note(self, line: str) -> None:
-        """A decision."""
+        """Prints a line about a decision above the table."""
         self._clear()
         print(line, flush=True)
         self.show()
@@ -75,12 +76,12 @@ class Board:
         self.state |= dict.fromkeys(models, "out")
 
     def ended(self, taken: Model, tied: Sequence[Model]) -> None:
-        """The race is over; of the models that were in it to the end the others lie behind."""
+        """Marks the models that were in the race to its end as taken, tied or behind."""
         verdicts = dict.fromkeys(self.models, "behind") | dict.fromkeys(tied, "tied")
         self.state = verdicts | self.state | {taken: "taken"}
 
     def show(self, finally_: bool = False) -> None:
-        """The table, in a terminal; at the end always."""
+        """Prints the table: during the race only in a terminal, at the end always."""
         now = time.monotonic()
         if not finally_ and (not self.is_table or now - self.shown_at < SECONDS_BETWEEN):
             return
@@ -105,14 +106,14 @@ class Board:
         return f"{duration(max(0.0, self.until - time.monotonic()))} left"
 
     def ranked(self) -> list[Model]:
-        """The longest trained first, of these the best first."""
+        """Returns the models that have run, the longest trained first, then the best first."""
         return sorted(
             self.best,
             key=lambda model: (-self.best[model][0].updates, mean_nats(self.best[model][1])),
         )
 
     def losses_by_epochs(self, model: Model) -> dict[float, float]:
-        """A model's best loss at each length of training that it had, the shortest first."""
+        """Returns a model's best loss at each length of its trainings, the shortest first."""
         lengths = sorted({updates for one, updates in self.losses if one == model})
         return {self.epochs(updates): self.losses[model, updates] for updates in lengths}
 
@@ -120,7 +121,7 @@ class Board:
         return tabulate(self.rows(), headers="keys", disable_numparse=True)
 
     def rows(self) -> list[dict[str, str | int]]:
-        """A line for each model, by column."""
+        """Returns a row for each model, by column."""
         ranked = self.ranked()
         rows: list[dict[str, str | int]] = []
         for place, model in enumerate(ranked, start=1):
@@ -149,12 +150,12 @@ class Board:
 
 
 def length_text(epochs: float) -> str:
-    """`0.33 epochs`, `1 epoch`"""
+    """Returns a length as text: `0.33 epochs`, `1 epoch`."""
     return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
 
 
 def _nats(outcomes: Sequence[Outcome]) -> str:
-    """The mean loss, or why there is none."""
+    """Returns the mean loss as text, or why there is none."""
     if all(outcome.is_usable for outcome in outcomes):
         return f"{mean_nats(outcomes):.4f}"
     return "failed" if any(isinstance(outcome, Failed) for outcome in outcomes) else "diverged"
@@ -163,7 +164,7 @@ def _nats(outcomes: Sequence[Outcome]) -> str:
 def _behind(a: Sequence[Outcome], b: Sequence[Outcome]) -> str:
     difference = mean_nats(a) - mean_nats(b)
     if not math.isfinite(difference):
-        return ""  # the loss's column says why
+        return ""  # the column of losses says why
     text = text_component(a, b)
     margin = f" ± {Z_95 * math.sqrt(text.variance):.4f}" if text else ""
     return f"{difference:+.4f}{margin}"

@@ -1,4 +1,4 @@
-"""What a race decides, by validation losses alone: nothing here has seen a test loss."""
+"""What a race decides. It decides by validation losses only: nothing here sees a test loss."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from charcmp.report.analysis.intervals import Estimate, estimate
 from charcmp.report.text_variance import Component, text_variance
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
 
-# How far behind, beyond what its text explains, a model may be after a rung and stay: so much have
-# models made up later in the races that were replayed (LOG.md). Nats per character.
+# How far behind the leader a model may be after each rung and stay in, beyond what the noise of the
+# text explains. In replayed races models have made up this much later (LOG.md). Nats per character.
 MARGINS = (0.06, 0.02, 0.015)
-TEXT_SES = 2.0  # standard errors over text that an early lead has to clear besides
+TEXT_SES = 2.0  # standard errors over text that a lead has to exceed in addition
 WORTH_KNOWING = 0.01  # nats per character: a smaller lead is no reason to go on
-# Of every finalist before the first look: an interval from two seeds is wide, and too narrow where
-# the models' variances over seeds differ.
+# Seeds that every finalist has before the first look. An interval from two seeds is wide in general
+# and yet too narrow if the models' variances over seeds differ.
 FEWEST_SEEDS = 3
-# What is held of a model's seeds before any has run: their standard deviation, and for how many
-# degrees of freedom that counts. Of a gated model near its best rate one seed in three or four is
-# 0.03 to 0.07 nats worse (LOG.md), so three that lie close together may be three lucky ones.
+# Prior for the spread of a model's seeds: their standard deviation, and the degrees of freedom that
+# it counts for. One seed in three or four of a gated model near its best rate is 0.03 to 0.07 nats
+# worse than the others (LOG.md), so three seeds that lie close together may be three lucky ones.
 USUAL_SEED_SD, USUAL_DF = 0.015, 4
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run came out on the validation text."""
+    """The outcome of a run on the validation text."""
 
     nats: float  # per character; infinite if it diverged or failed
-    blocks_RJ: NDArray[np.float64] | None = None  # mean nats of its base blocks, by series
+    blocks_RJ: NDArray[np.float64] | None = None  # mean nats of its J base blocks in R series
 
     @property
     def is_usable(self) -> bool:
@@ -41,12 +41,12 @@ class Outcome:
 
 
 def mean_nats(outcomes: Sequence[Outcome]) -> float:
-    """A model's loss over its seeds."""
+    """Returns a model's mean loss over its seeds."""
     return sum(outcome.nats for outcome in outcomes) / len(outcomes)
 
 
 def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
-    """Each model's arm with the lowest loss, the models in order of it."""
+    """Returns each model's arm with the lowest loss, the best model first."""
     best: dict[Model, Arm] = {}
     for arm in sorted(outcomes, key=lambda arm: (outcomes[arm].nats, arm)):
         best.setdefault(arm.model, arm)
@@ -54,7 +54,7 @@ def best_arms(outcomes: Mapping[Arm, Outcome]) -> dict[Model, Arm]:
 
 
 def losses_by_rate(outcomes: Mapping[Arm, Outcome]) -> dict[Model, dict[float, float]]:
-    """Nats per character of each model at the rates that it was trained at."""
+    """Returns the loss of each model at each rate that it was trained at; nats per character."""
     losses: dict[Model, dict[float, float]] = defaultdict(dict)
     for (model, rate), outcome in outcomes.items():
         losses[model][rate] = outcome.nats
@@ -62,8 +62,8 @@ def losses_by_rate(outcomes: Mapping[Arm, Outcome]) -> dict[Model, dict[float, f
 
 
 def near_models(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
-    """The models that lie behind the best one by no more than the margin and the noise of the
-    text, the best first."""
+    """Returns the models that are behind the best one by no more than the margin and the noise of
+    the text, the best first."""
     best = best_arms(outcomes)
     usable = [model for model, arm in best.items() if outcomes[arm].is_usable]
     if not usable:
@@ -73,10 +73,10 @@ def near_models(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
 
 
 def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list[Model]:
-    """The models of one budget that go on after a rung, the best first.
+    """Returns the models of one budget that go on after a rung, the best first.
 
-    Those that are near the best one, as many as the plan has room for. The safe choice
-    stays.
+    These are the models near the best one, at most `most` of them. The safe choice always goes on,
+    unless it diverged.
     """
     kept = near_models(outcomes, margin)[:most]
     return kept + [
@@ -89,21 +89,27 @@ def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list
 
 
 def finalists(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
-    """The models of the last rung that get further seeds, the best first: those that are near it,
-    and at least the next one, so that there is something to tell a lead by."""
+    """Returns the models of the last rung that get further seeds, the best first.
+
+    These are the best model and those near it, and at least the second best, so that there is
+    something to compare the best one with.
+    """
     usable = [model for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable]
     return usable[: max(2, len(near_models(outcomes, margin)))]
 
 
 def least_lead(behind: Outcome, leader: Outcome) -> float:
-    """How far one lies behind the other at least, as far as the text can tell; nats."""
+    """Returns how far `behind` is behind the leader at least, given the noise of the text; nats."""
     difference = behind.nats - leader.nats
     text = text_component([behind], [leader])
     return difference - TEXT_SES * math.sqrt(text.variance if text else 0.0)
 
 
 def text_component(a: Sequence[Outcome], b: Sequence[Outcome]) -> Component | None:
-    """The variance over text of the difference of two models' means over their seeds."""
+    """Returns the variance over text of the difference of two models' means over seeds.
+
+    None if a run has no blocks, or there is only one block.
+    """
     blocks = [_mean_blocks(a), _mean_blocks(b)]
     if blocks[0] is None or blocks[1] is None:
         return None
@@ -120,24 +126,25 @@ def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
 
 @dataclass(frozen=True)
 class Challenge:
-    """The leader against another finalist.
+    """The comparison of the leader with another finalist.
 
-    Two questions, each None with one seed of either. Which model is better: the means over seeds
-    are compared. Is the run that is handed over as good as the other model would be, trained once
-    more: its loss is that of one trained network and has no seeds left to vary over.
+    It has two estimates, each None if either model has a single seed. `of_models` is about which
+    model is better, and compares the means over seeds. `of_run` is about whether the run that is
+    handed over is as good as the other model would be if trained once more. That run is one trained
+    network, so its loss does not vary over seeds.
     """
 
-    model: Model
+    model: Model  # the other finalist
     difference: float  # the other's mean loss minus the leader's, nats per character
     of_models: Estimate | None  # that difference, over seeds and text
     of_run: Estimate | None  # the other's mean loss minus that of the run handed over
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Of the difference of the models' means."""
+        """Returns the interval of the difference of the models' means."""
         return _interval(self.of_models, alpha)
 
     def least(self, alpha: float) -> float:
-        """How much better the run that is handed over is at least; nats per character."""
+        """Returns by how much the run handed over is better, at least; nats per character."""
         return _interval(self.of_run, alpha)[0]
 
 
@@ -146,10 +153,10 @@ def _interval(found: Estimate | None, alpha: float) -> tuple[float, float]:
 
 
 def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, list[Challenge]]:
-    """The finalist with the lowest mean loss over its seeds, and each of the others against it.
+    """Returns the leader, the finalist with the lowest mean loss, and its challenges by the others.
 
-    Where two or more have several seeds, one that has a single one does not lead: it may have been
-    lucky.
+    If two or more finalists have several seeds, one with a single seed cannot lead: it may have
+    been lucky.
     """
     usable = {model: found for model, found in finalists.items()
               if found and all(one.is_usable for one in found)}  # fmt: skip
@@ -161,7 +168,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
 
 
 def handed_over(outcomes: Sequence[Outcome]) -> Outcome:
-    """Of a model's seeds, the run with the lowest loss."""
+    """Returns the run with the lowest loss among a model's seeds."""
     return min(outcomes, key=lambda outcome: outcome.nats)
 
 
@@ -180,8 +187,11 @@ def _challenge(model: Model, other: Sequence[Outcome], leader: Sequence[Outcome]
 
 
 def _seed_variance(outcomes: Sequence[Outcome]) -> Component:
-    """Of a mean over seeds: their own variance, moderated by the usual one. The usual one counts
-    for half as many degrees of freedom in the interval as in the mean: it is a judgement."""
+    """Returns the variance of a mean over seeds, in which the usual variance moderates their own.
+
+    The usual one counts for half as many degrees of freedom in the interval as in the mean, because
+    it is a judgement.
+    """
     further = len(outcomes) - 1
     variance = float(np.var([outcome.nats for outcome in outcomes], ddof=1))
     moderated = (USUAL_DF * USUAL_SEED_SD**2 + further * variance) / (USUAL_DF + further)
@@ -194,26 +204,29 @@ def _text(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[Component]:
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
-    """Whether no challenger can be better by more than is worth knowing than the run that is
-    handed over.
+    """Returns whether no challenger can be better than the run handed over by more than is worth
+    knowing.
 
     Args:
         found: all challenges of this look.
-        alpha: what this look may spend on each of them.
+        alpha: of the interval that this look reads of each (see Race.alpha).
     """
     return all(one.least(alpha) > -WORTH_KNOWING for one in found)
 
 
 def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
-    """The finalists that this look cannot tell from the leader."""
+    """Returns the finalists that this look cannot distinguish from the leader."""
     return [one.model for one in found if one.interval(alpha)[0] <= 0]
 
 
 def next_for_a_seed(
     leader: Model, found: Sequence[Challenge], num_seeds: Mapping[Model, int], alpha: float
 ) -> list[Model]:
-    """Who gets the next seed: those that have fewest, the nearest first; where all have as many,
-    the leader and the challenger that may be ahead of its run by most.
+    """Returns the models that get a seed next.
+
+    While some have fewer than FEWEST_SEEDS, these are the models with the fewest seeds, the nearest
+    first. Then it is the leader and the challenger that may be ahead of its run by most, or the one
+    of the two that has fewer seeds.
 
     Args:
         leader, found: from `challenges`.

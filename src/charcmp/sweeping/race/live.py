@@ -1,4 +1,4 @@
-"""The race's runs trained on this machine: ordinary runs, in the sweep's own processes."""
+"""Trains a race's runs on this machine: ordinary runs, in the same processes as a sweep's."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from charcmp.sweeping.sweep import queue
 
 @dataclass(frozen=True)
 class Failed(Outcome):
-    """Of a run that ended without a result, killed or out of memory: it lost as if it diverged."""
+    """The outcome of a run that ended without a result (killed, out of memory): as if diverged."""
 
     nats: float = math.inf
 
 
 class LiveRunner:
-    """Trains a race's runs until the time is over.
+    """A runner that trains a race's runs until the time is over.
 
     Args:
-        make_job: the run of an entry.
+        make_job: makes the run of an entry.
         slots: shares of the machine.
-        until: the end, by time.monotonic().
-        on_end: hears of every run that has ended.
+        until: when the time is over, by time.monotonic().
+        on_end: called with every run that has ended.
         updates_per_epoch: of all the training text.
     """
 
@@ -49,12 +49,12 @@ class LiveRunner:
         updates_per_epoch: int,
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
-        self.speeds: dict[Model, float] = {}  # per update
+        self.speeds: dict[Model, float] = {}  # seconds per update in a slot
         self.updates_per_epoch = updates_per_epoch
 
     def measure(self, models: Sequence[Model]) -> None:
-        """Learns how long the models' updates take, evaluations included."""
-        updates = 10 * self.updates_per_epoch  # the share of evaluations is that of longer runs
+        """Measures how long the models' updates take, evaluations included."""
+        updates = 10 * self.updates_per_epoch  # long enough for evaluations to have a usual share
         jobs = {model: self.make_job(Entry(Arm(model, 0.003), updates, 0)) for model in models}
         estimates = estimate_times([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
@@ -75,7 +75,7 @@ class LiveRunner:
         return max(0.0, self.until - time.monotonic()) * len(self.slots)
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        """See race.Runner.
+        """Trains runs: see race.Runner.
 
         Raises:
             UserError: if a run fails by a mistake of the user's, such as a text that has changed.
@@ -91,7 +91,7 @@ class LiveRunner:
 
         to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
         for job in jobs.values():
-            if job not in to_do:  # of before this command was started again
+            if job not in to_do:  # finished before this command was started again
                 ended(job)
         if to_do and time.monotonic() < self.until:
             queue(to_do)
@@ -101,7 +101,7 @@ class LiveRunner:
         return {entry: outcome for entry, outcome in found.items() if outcome is not None}
 
     def _learn_speeds(self, jobs: Mapping[Entry, Job]) -> None:
-        """What the runs themselves took, in place of what was measured before."""
+        """Replaces the speeds measured before by those of the runs themselves."""
         for entry, job in jobs.items():
             result = job.folder.read_result()
             if result is not None and result.chars_per_second:
@@ -114,7 +114,7 @@ class LiveRunner:
 
 
 def outcome_of(job: Job) -> Outcome | None:
-    """How a run came out; None if it is not over, or failed by a mistake of the user's alone."""
+    """Returns a run's outcome; None if it has not ended, or failed by a mistake of the user's."""
     folder = job.folder
     result = folder.read_result()
     if result is None:
@@ -125,6 +125,6 @@ def outcome_of(job: Job) -> Outcome | None:
     try:
         nll_N = read_nll(folder.val_nll, split_of(job.spec).val.num_chars)
     except (CorruptFileError, FileNotFoundError):
-        return Outcome(result.val_nats_per_char)  # compared without an interval
+        return Outcome(result.val_nats_per_char)  # without blocks, so without an interval
     blocks = summarize(nll_N, num_series(result), result.unroll_steps)
     return Outcome(result.val_nats_per_char, blocks.block_means_RJ)

@@ -21,7 +21,7 @@ LINE_STYLES = {1: "-", 2: "--", 3: ":"}
 
 
 def race_page(advice: Advice, board: Board) -> str:
-    """One HTML file that opens from disk; every text in it is escaped."""
+    """Returns one HTML file that can be opened from disk; every text in it is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
@@ -37,7 +37,7 @@ def race_page(advice: Advice, board: Board) -> str:
 
 
 def race_figure(advice: Advice, board: Board) -> Figure:
-    """Loss against length of training, a line for each model."""
+    """Draws loss against length of training, a line for each model."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         panel = figure.subplots()
@@ -56,7 +56,8 @@ def race_figure(advice: Advice, board: Board) -> Figure:
             )
         _add_intervals(panel, advice, cells)
         panel.set_xscale("log")
-        # Where there are points; the scale's own labels are formulas, which STYLE leaves unread.
+        # Ticks where there are points. A log scale's own labels are formulas, which STYLE does not
+        # render.
         lengths = sorted({length for model in board.ranked()
                           for length in board.losses_by_epochs(model)})  # fmt: skip
         panel.set_xticks(lengths, [f"{length:.2g}" for length in lengths])
@@ -68,7 +69,7 @@ def race_figure(advice: Advice, board: Board) -> Figure:
 
 
 def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
-    """The finalists' distances from the leader as bars beside their last points."""
+    """Draws the intervals of the finalists' distances from the leader, beside their last points."""
     leader = advice.take.val_nats
     for place, one in enumerate(advice.finish.challenges, start=1):
         if one.of_models is None:

@@ -1,7 +1,7 @@
-"""The race itself: rungs of ever longer runs, fewer models on each, then seeds for the last.
+"""The race itself: rungs of ever longer runs with fewer models on each, then seeds for the last.
 
-It reads validation losses alone, and it does not know whether its runs are trained now or were
-stored: scripts/backtest.py replays thousands of races from stored ones.
+It reads validation losses only, and does not know whether its runs are trained now or were stored:
+scripts/backtest.py replays thousands of races from stored runs.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
-# Planned looks at the finalists, each with a part of alpha: one when all of them have FEWEST_SEEDS,
-# then one after each further seed of the leader and its challenger.
+# Planned looks at the finalists, each of which may spend a part of alpha: the first when all of
+# them have FEWEST_SEEDS, then one after each further seed of the leader and its challenger.
 MOST_LOOKS = 3
 
 
-# Why a race ended: no finalist can be better by more than is worth knowing; the time was over; the
-# looks were spent and it is still not sure; the longest training was worse than a shorter one.
+# Why a race ended: no finalist can be better by more than is worth knowing; the time was over; all
+# looks were spent without an answer; the longest training was worse than a shorter one.
 End = Literal["settled", "time", "seeds", "worse"]
 
 
 class Entry(NamedTuple):
-    """A run of the race: an arm, trained for so many updates, with a seed."""
+    """A run of the race: an arm, trained for a number of updates, with a seed."""
 
     arm: Arm
     updates: int
@@ -58,45 +58,45 @@ class Entry(NamedTuple):
 
 
 class Runner(Protocol):
-    """What trains the runs, or has them stored."""
+    """Something that trains the runs, or has them stored."""
 
     def seconds_per_update(self, model: Model) -> float:
-        """Of one slot."""
+        """Returns the seconds that an update takes in one slot."""
 
     def seconds(self, entry: Entry) -> float:
-        """What a run will take of one slot; 0 if it is there already."""
+        """Returns the seconds that a run takes in one slot; 0 if it is finished already."""
 
     def nearest_length(self, updates: float) -> int:
-        """Of the lengths that a run can have, the closest; in updates."""
+        """Returns the closest length that a run can have; in updates."""
 
     def slot_seconds_left(self) -> float:
-        """The time that is left, times the runs at once."""
+        """Returns the seconds that are left, times the number of slots."""
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        """How each came out; without those that time did not allow."""
+        """Returns the outcomes of the runs; those that the time did not allow are missing."""
 
     def drop(self, entries: Sequence[Entry]) -> None:
-        """These have ended, and lost: what is only kept to go on with them can go."""
+        """Removes what is only needed to train these runs further: they are done and have lost."""
 
 
 class Track(Protocol):
-    """What the race tells as it goes, and what it must not decide anew when it goes on later."""
+    """An observer of the race, which also keeps what a resumed race must not decide again."""
 
     def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """A rung's updates: as it was begun with before, else as planned now."""
+        """Returns a rung's updates: those that it was begun with, else what is planned now."""
 
     def out(self, models: Sequence[Model], updates: int) -> None:
-        """These have been eliminated after so many updates."""
+        """Notes that these models have been eliminated after so many updates."""
 
 
 @dataclass(frozen=True)
 class Finish:
-    """How a race ended: what won at its longest common training."""
+    """How a race ended: the winner at the longest training that the finalists share."""
 
     rung: int
     updates: int
     leader: Model
-    arms: dict[Model, Arm]  # of the finalists, the leader's among them
+    arms: dict[Model, Arm]  # of the finalists, the leader included
     outcomes: dict[Model, list[Outcome]]  # by seed
     challenges: list[Challenge]
     alpha: float  # of the two-sided interval of each challenge at a look
@@ -110,7 +110,7 @@ class Finish:
 
     @property
     def tied(self) -> list[Model]:
-        """Finalists that cannot be told from the leader."""
+        """The finalists that cannot be distinguished from the leader."""
         return tied(self.challenges, self.alpha)
 
 
@@ -120,9 +120,9 @@ class Race:
     Args:
         models: of one budget.
         runner: trains the runs.
-        track: hears of everything, remembers the plan.
-        seed: of the first run of each arm; further ones count up from it.
-        margins: how far behind a model may be after each rung; nats per character.
+        track: is told what happens, and remembers the plan.
+        seed: of the first run of each arm; further seeds count up from it.
+        margins: how far behind a model may be after each rung and stay in; nats per character.
     """
 
     def __init__(
@@ -136,13 +136,13 @@ class Race:
         self.models = list(models)
         self.runner, self.track = runner, track
         self.seed, self.margins = seed, margins
-        self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung and seed
+        self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung; lists are by seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
         self.out: set[Model] = set()
-        self.num_challengers = 1  # of the last rung's leader, when seeds begin
+        self.num_challengers = 1  # of the last rung's leader, before further seeds are run
 
     def run(self) -> Finish:
-        """All of it, or as far as the time goes.
+        """Runs the whole race, or as much of it as the time allows.
 
         Raises:
             UserError: if there is too little time for a first rung, or every run diverged.
@@ -171,7 +171,7 @@ class Race:
             )
 
     def _longer_rung(self, rung: int, arms: Sequence[Arm]) -> bool:
-        """`_rung`; and what came out worse than in the rung before, again at lower rates."""
+        """Runs a rung, then lower rates of the models that did worse than in the rung before."""
         if not self._rung(rung, arms):
             return False
         self._further_rates(
@@ -180,8 +180,8 @@ class Race:
         return True
 
     def _further_rates(self, rung: int, further: Callable[[Model], float | None]) -> None:
-        """Tries one more rate of each model that asks for one, as long as one does and the time
-        allows it for all that do."""
+        """Tries one more rate of each model that asks for one, again and again, until none asks or
+        the time does not allow it for all that do."""
         while True:
             rates = {model: further(model) for model in self.models if self._losses(rung, model)}
             arms = [Arm(model, rate) for model, rate in rates.items() if rate is not None]
@@ -190,7 +190,7 @@ class Race:
                 break
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
-        """Runs arms with the first seed; whether any ended in time."""
+        """Runs arms with the first seed; returns whether any finished in time."""
         if rung not in self.lengths:
             plan = partial(self._planned_length, rung, arms)
             self.lengths[rung] = self.track.length_of(rung, plan)
@@ -209,7 +209,7 @@ class Race:
         return {arm: found[0] for arm, found in self.outcomes.get(rung, {}).items()}
 
     def _losses(self, rung: int, model: Model) -> dict[float, float]:
-        """A model's losses by rate."""
+        """Returns a model's losses by rate."""
         return losses_by_rate(self._first_seeds(rung)).get(model, {})
 
     def _survivors(self, rung: int) -> list[Model]:
@@ -217,7 +217,7 @@ class Race:
         return self._keep(rung, survivors(found, self.margins[rung], MOST_MODELS[rung + 1]))
 
     def _keep(self, rung: int, kept: list[Model]) -> list[Model]:
-        """The other models of the rung are out; of those that stay the best rate alone counts."""
+        """Eliminates the rung's other models; drops all but the best rate of those that stay."""
         found = self._first_seeds(rung)
         best = best_arms(found)
         lost = [model for model in best if model not in kept]
@@ -229,14 +229,17 @@ class Race:
         return kept
 
     def _finals(self) -> Finish:
-        """Seeds for all that are near, until there are enough for a first look; then looks: each
-        settles it, or gives the leader and its strongest challenger one seed more."""
+        """Runs further seeds of the finalists until all have enough for a first look.
+
+        Each look settles the race or gives the leader and its strongest challenger one more seed.
+        """
         best = best_arms(self._first_seeds(LAST_RUNG))
         chosen = finalists(self._first_seeds(LAST_RUNG), self.margins[LAST_RUNG])
         if not chosen:  # all diverged
             return self._finish("time")
         arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
-        self.num_challengers = max(1, len(chosen) - 1)  # also if a further seed of one diverges
+        # It stays the same if a further seed of a challenger diverges.
+        self.num_challengers = max(1, len(chosen) - 1)
         looks = 0
         while left := self._finalists(LAST_RUNG):
             leader, against = challenges(left)
@@ -253,8 +256,8 @@ class Race:
         return self._finish("time")
 
     def _seeds(self, arms: Iterable[Arm]) -> bool:
-        """The next seed for each of the arms, the first ones first, as far as there is time;
-        whether any ended."""
+        """Runs the next seed of each arm, in this order, as far as there is time; returns whether
+        any finished."""
         entries, left = [], self.runner.slot_seconds_left()
         for arm in arms:
             seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
@@ -269,19 +272,19 @@ class Race:
         return bool(found)
 
     def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
-        """Runs of arms with the first seed."""
+        """Returns the arms' runs with the first seed."""
         return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
 
     def _possible(self, entries: Sequence[Entry]) -> list[Entry]:
-        """All of them if there is time for that; else those that are there already, so that a race
-        which is looked at again counts the runs that it had."""
+        """Returns all entries if there is time for all; else only those that are finished already,
+        so that a race that is started again counts the runs that it had."""
         if sum(map(self.runner.seconds, entries)) <= self.runner.slot_seconds_left():
             return list(entries)
         return [entry for entry in entries if not self.runner.seconds(entry)]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
-        """The models of a rung that are not out by their best arm, without those of which a run
-        diverged."""
+        """Returns the outcomes at its best arm of each model that is not out, except for models
+        with a run that diverged."""
         best = best_arms(self._first_seeds(rung))
         return {
             model: self.outcomes[rung][arm]
@@ -291,13 +294,15 @@ class Race:
 
     @property
     def alpha(self) -> float:
-        """Of the two-sided interval that a look reads: twice what it may spend on a challenger, as
-        it goes wrong on one side only."""
+        """The alpha of the two-sided interval that a look reads: twice what a look may spend on one
+        challenger, because only one of the interval's sides can lead to a wrong decision."""
         return 2 * ALPHA / (MOST_LOOKS * self.num_challengers)
 
     def _finish(self, end: End) -> Finish:
-        """At the longest rung there is, or at a shorter one if longer training made things worse by
-        more than is worth knowing (short texts): by first seeds, as shorter rungs have no others.
+        """Returns the result at the longest rung that was run.
+
+        Takes a shorter rung if longer training made the loss worse by more than WORTH_KNOWING, as
+        on short texts. First seeds decide that, as shorter rungs have no others.
         """
         usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:

@@ -1,4 +1,4 @@
-"""`charcmp recommend`: races at each budget within the minutes given, and what they advise."""
+"""`charcmp recommend`: runs a race at each budget within the minutes given, and gives advice."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ RACES = "races"  # folder in results_dir
 
 @dataclass(frozen=True)
 class Request:
-    """What a race is asked for."""
+    """A race that was asked for."""
 
     models: list[Model]  # of one budget
     minutes: float
     seed: int
-    make_job: Callable[[Entry], Job]  # the run of an entry
-    probe: Job  # a run of an epoch, for what all of them have in common
+    make_job: Callable[[Entry], Job]  # makes the run of an entry
+    probe: Job  # a run of one epoch, for the settings that all runs share
     classes: dict[str, dict[str, Any]]  # by target: the identity of each class that races
 
 
 def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
-    """A race for each budget, one after the other; prints what each of them says.
+    """Runs a race for each budget, one after the other, and prints the advice of each.
 
     Raises:
-        UserError: if there is too little time or text, or the text changes meanwhile.
-        Interrupted: if asked to stop; the same command goes on.
-        BusyError: if another process is at the same race.
+        UserError: if there is too little time or text, or the text changes in the meantime.
+        Interrupted: if asked to stop; the same command goes on with the race.
+        BusyError: if another process is working on the same race.
     """
     return [race_at_budget(request, slots) for request in requests]
 
@@ -91,7 +91,7 @@ def _race(
     )
 
     def ran(entry: Entry, outcome: Outcome) -> None:
-        state.note_time()  # a race that is killed remembers that much
+        state.note_time()  # now, as a race that is killed cannot
         board.ran(entry, outcome)
 
     runner = LiveRunner(make_job, slots, until, ran, probe.updates_per_epoch)
@@ -121,7 +121,7 @@ def _race(
 
 
 def _baselines(spec: RunSpec) -> list[Baseline]:
-    """What n-grams and compressors make of the test text; none of a text that is too long."""
+    """Returns the losses of n-grams and compressors on the test text; none if it is too long."""
     if spec.corpus.num_chars > MAX_CHARS:
         print(f"note: no n-grams of more than {MAX_CHARS:,} characters")
         return []
@@ -142,7 +142,7 @@ class _Track:
 
 
 def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
-    """What makes a race this one: other minutes go on with it."""
+    """Returns what identifies a race. The minutes do not: with more of them, the race goes on."""
     identity = probe.identity()
     given = (
         "cell.name",
@@ -163,7 +163,7 @@ def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
 
 
 def race_folder(probe: RunSpec, settings: dict[str, Any]) -> RunFolder:
-    """Where a race keeps its files: `races/<text>-<budget>-<what makes it this one>`."""
+    """Returns where a race keeps its files: `races/<text>-<budget>-<hash of its settings>`."""
     config = probe.config
     number = hashlib.sha256(canonical_json(settings).encode()).hexdigest()[:8]
     path = Path(config.results_dir) / RACES / f"{probe.text_name}-{probe.budget}-{number}"
@@ -181,9 +181,9 @@ TARGET = "cell.target"
 def requests(
     composer: Composer, minutes: float, class_options: Sequence[str] = ()
 ) -> tuple[list[Request], list[Slot]]:
-    """The races that a command line asks for, and the shares of the machine that they have.
+    """Returns the races that a command line asks for, and the slots that their runs have.
 
-    Several budgets share the minutes by the parameters that they have, which is about what their
+    Several budgets share the minutes in proportion to their parameters, which is about what their
     updates cost.
 
     Args:
@@ -245,7 +245,7 @@ def requests(
 
 
 def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:
-    """UserError for a class that is named twice: its runs would be the same."""
+    """Raises UserError for a class that is named twice: its runs would be the same."""
     first: dict[str, str] = {}
     for target, identity in classes.items():
         same = first.setdefault(canonical_json(identity), target)
@@ -253,14 +253,14 @@ def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _targets(composer: Composer, given: Override | None) -> list[str]:
-    """The classes that race, as `cell.target=` names them."""
+    """Returns the classes that race, as `cell.target=` names them."""
     if given is None:
         return []
     return [str(one.value()) for one in composer.parse(single_values(given))]
 
 
 def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> None:
-    """UserError for models that a race could not name: here, before their speed is measured."""
+    """Raises UserError for models that cannot race, before their speed is measured."""
     known = [*CELL_ROWS, MODULE]
     for cell in axes["cell"]:
         require(cell in known, f"cell={cell}: one of {', '.join(known)}{did_you_mean(cell, known)}")
@@ -274,7 +274,7 @@ def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> No
 
 
 def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
-    """What on a run's command line makes it so long (see `nearest_length`)."""
+    """Returns the overrides that give a run this length (see `nearest_length`)."""
     if updates < updates_per_epoch:
         return ["epochs=1", f"updates_per_epoch={updates}"]
     return [f"epochs={updates // updates_per_epoch}"]

@@ -1,4 +1,4 @@
-"""race.json: what a race must remember to go on after any end, as if there had been none."""
+"""race.json: what a race must remember so that it can go on after any interruption."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ MAX_BYTES = 1 << 20
 
 
 class State(Struct):
-    """A race under way or over.
+    """The state of a race, under way or over.
 
-    What it decided is not kept: the decisions follow from the runs, which are on disk, by the same
-    rules. So a look at the finalists is never spent twice.
+    Its decisions are not kept: they follow by the same rules from the runs, which are on disk. So a
+    look at the finalists is never spent twice.
     """
 
     version: int
     text_sha256: str
-    settings: dict[str, Any]  # that make it this race: models, budget, seed, how runs are trained
-    seconds_spent: Annotated[float, Meta(ge=0)] = 0.0  # of the time that it was given so far
+    settings: dict[str, Any]  # what identifies the race: models, budget, seed, how runs are trained
+    seconds_spent: Annotated[float, Meta(ge=0)] = 0.0  # of the time that it has been given
     # Updates of each rung.
     lengths: list[Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=list)
 
@@ -44,7 +44,7 @@ class StateFile:
     """A race's state on disk, written at every change.
 
     Raises:
-        UserError: if the file is there but is that of a race over another text, or of none.
+        UserError: if the file exists, but is of a race over another text, or is not a race's.
     """
 
     def __init__(self, file: Path, text_sha256: str, settings: dict[str, Any]) -> None:
@@ -63,14 +63,14 @@ class StateFile:
         self.state = found or State(VERSION, text_sha256, settings)
 
     def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """A rung's updates: as it was begun with, else as planned now."""
+        """Returns a rung's updates: those that it was begun with, else what is planned now."""
         if rung == len(self.state.lengths):
             self.state.lengths.append(plan())
             self.write()
         return self.state.lengths[rung]
 
     def note_time(self) -> None:
-        """Counts the time since the last note, or since the race was taken up, as spent."""
+        """Counts the time since the last note, or since the race was started again, as spent."""
         now = time.monotonic()
         self.state.seconds_spent += now - self.noted
         self.noted = now

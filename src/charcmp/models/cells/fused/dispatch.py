@@ -1,14 +1,14 @@
-"""The sequences as a CUDA device should run them: one Triton kernel between two matrix products.
+"""The fused forms of the layers for CUDA devices: one Triton kernel between two matrix products.
 
 A step of a small recurrent layer is a product or two and a handful of element-wise operations. On a
 GPU each torch call is a kernel that costs some microseconds however little it does, so here all
-element-wise work between two products is one kernel: rnn.py, gru.py and lstm.py hold the kernels
-and the autograd Functions that launch them, elementwise.py what they share. The equations are those
-of the cell's own file; so are the results, to rounding.
+element-wise work between two products is one kernel. rnn.py, gru.py and lstm.py hold the kernels
+and the autograd Functions that launch them, elementwise.py what they share. The equations are in
+each cell's own file, whose results the kernels reproduce up to rounding.
 
-Everything is launched on the current stream, over buffers whose shapes depend on T, B and H alone,
-and nothing waits for the device: after one step has compiled the kernels, a step can be captured
-as a CUDA graph.
+Everything is launched on the current CUDA stream, on buffers whose shapes depend only on T, B and
+H, and nothing waits for the device. So after one step has compiled the kernels, a step can be
+captured as a CUDA graph.
 
 Triton is optional. Nothing here imports it before `fused_on` is asked about a CUDA tensor, or a
 test or benchmark has set `mode`.
@@ -24,13 +24,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# auto: on a CUDA device where Triton works, for what cuDNN lacks or is slow at. always (also
-# on a CPU, for Triton's interpreter) and never are for tests and benchmarks.
+# auto: on a CUDA device where Triton works, for what cuDNN lacks or runs slowly. always (also on a
+# CPU, for Triton's interpreter) and never are for tests and benchmarks.
 mode: Literal["auto", "always", "never"] = "auto"
 
 
 def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:
-    """Whether a layer with input x is to run by its fused form.
+    """Returns whether a layer with input x is to run by its fused form.
 
     Args:
         x: the input, for its device.
@@ -42,11 +42,12 @@ def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:
 
 
 def why_not(device: torch.device) -> str | None:
-    """Why the kernels do not run on this CUDA device, in one line; None if they do.
+    """Returns why the kernels do not run on this CUDA device, in one line; None if they do.
 
-    The first call on a device compiles and runs the forward kernels of the paper's grid: Triton
-    also needs a C compiler and a GPU that it supports. One thread at a time, as a kernel's first
-    launch is not safe beside another thread's; the backward ones are launched by autograd's thread.
+    The first call on a device compiles and runs the forward kernels of the paper's grid, since
+    Triton also needs a C compiler and a GPU that it supports. One thread does so at a time, as a
+    kernel's first launch is not thread-safe. Autograd launches the backward kernels, from a thread
+    of its own.
     """
     with _one_at_a_time:
         return _tried(torch.device(device.type, device.index or 0))
@@ -72,14 +73,14 @@ def _tried(device: torch.device) -> str | None:
         float(FusedGRU.apply(ones(1, 1, 3), h, ones(3, 1), "tanh"))
         sums, weights = ones(1, 1, 4), ones(4, 1)
         float(FusedLSTM.apply(sums, h, h, weights, ones(4), None, "tanh", "sum")[0])
-    except Exception as error:  # whatever it is, the run can do without
+    except Exception as error:  # whatever it is, the run can do without Triton
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         return f"Triton does not work here ({reason})"
     return None
 
 
 def note(device: torch.device, in_cudnn: bool) -> str | None:
-    """A note for the user if this cell runs slowly on this device, else None."""
+    """Returns a note for the user if this cell runs slowly on this device, else None."""
     if device.type == "cuda" and not in_cudnn and (reason := why_not(device)):
         return f"{reason}: this cell runs by separate torch calls, each a kernel"
     return None

@@ -1,7 +1,7 @@
-"""What the kernels share: where an element lies, and the activations with their slopes.
+"""The parts that the kernels share: where an element lies, and the activations with their slopes.
 
 Kernels take contiguous arrays whose names end in their shape (see ../base.py; G = k·H) and the step
-t. The grid is (B, blocks of H): one program does one row of the batch, BLOCK hidden units of it.
+t. The grid is (B, blocks of H): one program does BLOCK hidden units of one stream.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def grid(h_BH: Tensor) -> tuple[int, int]:
 
 @triton.jit
 def place(t, H, BLOCK: tl.constexpr):
-    """This program's row of a (T·B, ...) array at step t, its hidden units, and which exist.
+    """Returns the program's row of a (T·B, ...) array at step t, its units, and which exist.
 
     The row is 64 bits wide: T·B·G may exceed 2³¹.
     """
@@ -31,9 +31,9 @@ def place(t, H, BLOCK: tl.constexpr):
 
 @triton.jit
 def tanh(s):
-    """Exact to a few ulp everywhere, float32 or float64, as far as exp and the division are.
+    """Computes tanh to a few ulp everywhere, in float32 or float64, if exp and division are exact.
 
-    (1 − e) / (1 + e) cancels near 0; there it is s + s³ P(s²) / Q(s²), from S. Moshier's Cephes.
+    (1 − e) / (1 + e) cancels near 0; there tanh is s + s³ P(s²) / Q(s²), from S. Moshier's Cephes.
     """
     x = tl.abs(s)
     e = tl.exp(-2.0 * x)
@@ -46,7 +46,7 @@ def tanh(s):
 
 @triton.jit
 def activation(s, ACTIVATION: tl.constexpr):
-    """φ(s). A NaN stays one: a run that diverges must be seen to."""
+    """Computes φ(s). A NaN stays NaN, so that divergence is noticed."""
     if ACTIVATION == "tanh":
         y = tanh(s)
     elif ACTIVATION == "softsign":
@@ -59,7 +59,7 @@ def activation(s, ACTIVATION: tl.constexpr):
 
 @triton.jit
 def slope(y, ACTIVATION: tl.constexpr):
-    """φ' as a function of φ; see ../activations.py."""
+    """Computes φ' from the value of φ; see ../activations.py."""
     if ACTIVATION == "tanh":
         d = 1.0 - y * y
     elif ACTIVATION == "softsign":

@@ -1,4 +1,4 @@
-"""The paper's GRU's sequence, fused; equations and notation in ../gru.py.
+"""The sequence of the paper's GRU, fused; equations and notation in ../gru.py.
 
 Four launches a step in each direction: two products, and a kernel after each (forward) or before
 each (backward).
@@ -19,7 +19,7 @@ from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, plac
 
 @triton.jit(do_not_specialize=["t", "H"])
 def gru_gates(sums_TBG, gates_TBG, h_all, rh_TBH, t, H, BLOCK: tl.constexpr):
-    """r, z = σ(sums + U h), where they hold U h; then r ⊙ h."""
+    """Overwrites r and z, which hold U h, by σ(sums + U h); then computes r ⊙ h."""
     row, unit, exists = place(t, H, BLOCK)
     here, wide = row * H + unit, row * (3 * H) + unit
     r_at, z_at = gates_TBG + wide, gates_TBG + wide + H
@@ -32,7 +32,7 @@ def gru_gates(sums_TBG, gates_TBG, h_all, rh_TBH, t, H, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["t", "H"])
 def gru_state(sums_TBG, gates_TBG, h_all, t, H, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
-    """n = φ(sums + U (r ⊙ h)), where it holds U (r ⊙ h); then h'."""
+    """Overwrites n, which holds U (r ⊙ h), by φ(sums + U (r ⊙ h)); then computes h'."""
     row, unit, exists = place(t, H, BLOCK)
     wide = row * (3 * H) + unit
     n_at = gates_TBG + wide + 2 * H
@@ -56,7 +56,7 @@ def gru_state_back(
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """∂L/∂s_z and ∂L/∂s_n from g, which comes from above and from the step after."""
+    """Computes ∂L/∂s_z and ∂L/∂s_n from g, which comes from above and from the next step."""
     row, unit, exists = place(t, H, BLOCK)
     here, wide = row * H + unit, row * (3 * H) + unit
     g = tl.load(grad_h_TBH + here, mask=exists)
@@ -72,7 +72,7 @@ def gru_state_back(
 def gru_gates_back(
     grad_h_TBH, grad_h_BH, q_BH, gates_TBG, h_all, grad_sums_TBG, t, H, BLOCK: tl.constexpr
 ):
-    """∂L/∂s_r, and in place of what came from the step after: g ⊙ (1 − z) + q ⊙ r."""
+    """Computes ∂L/∂s_r; overwrites what came from the next step by g ⊙ (1 − z) + q ⊙ r."""
     row, unit, exists = place(t, H, BLOCK)
     here, wide = row * H + unit, row * (3 * H) + unit
     in_batch = tl.program_id(0) * H + unit
@@ -86,7 +86,7 @@ def gru_gates_back(
 
 
 class FusedGRU(torch.autograd.Function):
-    """`GRUSequence`, but for the activation, which is a name."""
+    """`GRUSequence`, fused; the activation is given by name."""
 
     @staticmethod
     def forward(ctx: Any, sums_TBG: Tensor, h_BH: Tensor, U_GH: Tensor, activation: str) -> Tensor:
@@ -116,7 +116,7 @@ class FusedGRU(torch.autograd.Function):
         T, B, H = grad_h_TBH.shape
         U_rz, U_n = U_GH[: 2 * H], U_GH[2 * H :]
         grad_sums_TBG = torch.empty_like(gates_TBG)
-        grad_h_BH = grad_h_TBH.new_zeros(B, H)  # what the steps after t send back
+        grad_h_BH = grad_h_TBH.new_zeros(B, H)  # gradient from the steps after t
         q_BH = torch.empty_like(grad_h_BH)
         with torch.cuda.device_of(grad_h_TBH):
             for t in reversed(range(T)):

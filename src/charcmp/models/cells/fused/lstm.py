@@ -3,12 +3,12 @@
     a = W x + b     u = U h + b'     p = w ⊙ c (w ⊙ c' for o); none without peepholes
     i, f, o = y(a, u, p)     g = φ(a_g + u_g)     c' = f ⊙ c + i ⊙ g     h' = o ⊙ φ(c')
 
-What y is, is said by a name:
+The name of the gates says what y is:
     sum         σ(a + u + p)                    ../lstm.py, ../lstm_peephole.py
     softmax     σ(3 (α_a a + α_u u + α_p p))    ../lstm_softmax_gate.py
     cascaded    σ(a) σ(u) σ(p)                  ../lstm_cascaded_gate.py
 Two launches a step in each direction: the product, and one kernel. The backward kernel computes the
-gates again from a, u and c: that costs less than to store and load all that their slopes need.
+gates again from a, u and c, which costs less than storing and loading all that their slopes need.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, plac
 
 @triton.jit
 def gate(a, u, p, GATES: tl.constexpr):
-    """y(a, u, p), ∂y/∂a, ∂y/∂u, ∂y/∂p."""
+    """Computes y(a, u, p), ∂y/∂a, ∂y/∂u and ∂y/∂p."""
     if GATES == "sum":
         y = tl.sigmoid(a + u + p)
         slope_a = y * (1.0 - y)
@@ -54,7 +54,7 @@ def gate(a, u, p, GATES: tl.constexpr):
 
 @triton.jit
 def load_four(sums_G, H, exists):
-    """The four sums of a hidden unit, from a pointer to its first."""
+    """Loads the four sums of a hidden unit, from a pointer to the first."""
     return (
         tl.load(sums_G, mask=exists),
         tl.load(sums_G + H, mask=exists),
@@ -65,7 +65,7 @@ def load_four(sums_G, H, exists):
 
 @triton.jit
 def load_sources(a_TBG, u_TBG, b_G, row, unit, H, exists):
-    """a and u of i, f, g, o. u_TBG holds U h."""
+    """Loads a and u of i, f, g, o. u_TBG holds U h, without b'."""
     a_i, a_f, a_g, a_o = load_four(a_TBG + row * (4 * H) + unit, H, exists)
     u_i, u_f, u_g, u_o = load_four(u_TBG + row * (4 * H) + unit, H, exists)
     b_i, b_f, b_g, b_o = load_four(b_G + unit, H, exists)
@@ -74,7 +74,7 @@ def load_sources(a_TBG, u_TBG, b_G, row, unit, H, exists):
 
 @triton.jit
 def load_peepholes(w_PH, unit, H, exists):
-    """w_i, w_f, w_o; zeros where the cell has none."""
+    """Loads w_i, w_f, w_o; zeros if the cell has none."""
     if w_PH is None:
         w_i = 0.0
         w_f = 0.0
@@ -100,7 +100,7 @@ def lstm_step(
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """c' and h' from a, U h and c."""
+    """Computes c' and h' from a, U h and c."""
     row, unit, exists = place(t, H, BLOCK)
     here, after = row * H + unit, (row + tl.num_programs(0)) * H + unit
     a_i, a_f, a_g, a_o, u_i, u_f, u_g, u_o = load_sources(a_TBG, u_TBG, b_G, row, unit, H, exists)
@@ -133,7 +133,7 @@ def lstm_step_back(
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """∂L/∂a, ∂L/∂u, in place ∂L/∂c, and ∂L/∂w so far, from e and q (../lstm.py)."""
+    """Computes ∂L/∂a and ∂L/∂u, overwrites grad_c by ∂L/∂c, adds to ∂L/∂w (e, q: ../lstm.py)."""
     row, unit, exists = place(t, H, BLOCK)
     here, wide = row * H + unit, row * (4 * H) + unit
     in_batch = tl.program_id(0) * H + unit
@@ -161,12 +161,12 @@ def lstm_step_back(
     tl.store(grad_u_TBG + wide + H, grad_f * f_u, mask=exists)
     tl.store(grad_u_TBG + wide + 2 * H, grad_g, mask=exists)
     tl.store(grad_u_TBG + wide + 3 * H, grad_o * o_u, mask=exists)
-    if GATES != "sum":  # else the two are one
+    if GATES != "sum":  # else both are the same array
         tl.store(grad_a_TBG + wide, grad_i * i_a, mask=exists)
         tl.store(grad_a_TBG + wide + H, grad_f * f_a, mask=exists)
         tl.store(grad_a_TBG + wide + 2 * H, grad_g, mask=exists)
         tl.store(grad_a_TBG + wide + 3 * H, grad_o * o_a, mask=exists)
-    if w_PH is not None:  # a row of the batch sums its own steps: no other program writes here
+    if w_PH is not None:  # each stream sums its own steps: no other program writes here
         grad_w = grad_w_BPH + tl.program_id(0) * (3 * H) + unit
         grad_w_i = tl.load(grad_w, mask=exists) + grad_i * i_p * c
         grad_w_f = tl.load(grad_w + H, mask=exists) + grad_f * f_p * c
@@ -181,7 +181,7 @@ class FusedLSTM(torch.autograd.Function):
 
     Inputs: a_TBG = W x + b for i, f, g, o; the initial h_BH and c_BH; U (4H, H) and b' (4H); the
     peepholes (3, H) or None; the names of the activation and of the gates (above). Outputs: h_TBH
-    and the last c_BH, into which no gradient flows (see ../lstm.py).
+    and the last c_BH, which takes no gradient (see ../lstm.py).
     """
 
     @staticmethod
@@ -222,7 +222,7 @@ class FusedLSTM(torch.autograd.Function):
         a_TBG, u_TBG, h_all, c_all, U_GH, b_G, w_PH = ctx.saved_tensors
         grad_h_TBH = grad_h_TBH.contiguous()
         T, B, H = grad_h_TBH.shape
-        grad_h_BH, grad_c_BH = grad_h_TBH.new_zeros(2, B, H)  # what the steps after t send back
+        grad_h_BH, grad_c_BH = grad_h_TBH.new_zeros(2, B, H)  # gradients from the steps after t
         grad_u_TBG = torch.empty_like(u_TBG)
         grad_a_TBG = grad_u_TBG if ctx.gates == "sum" else torch.empty_like(u_TBG)
         grad_w_BPH = None if w_PH is None else grad_h_TBH.new_zeros(B, *w_PH.shape)

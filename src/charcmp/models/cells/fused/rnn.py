@@ -18,7 +18,7 @@ from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, plac
 
 @triton.jit(do_not_specialize=["t", "H"])
 def rnn_step(sums_TBH, h_all, t, H, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
-    """h' = φ(sums + U h), where h' holds U h."""
+    """Overwrites h', which holds U h, by φ(sums + U h)."""
     row, unit, exists = place(t, H, BLOCK)
     sums = tl.load(sums_TBH + row * H + unit, mask=exists)
     h_next = h_all + (row + tl.num_programs(0)) * H + unit
@@ -36,7 +36,7 @@ def rnn_step_back(
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """∂L/∂s = φ'(s) ⊙ ∂L/∂h', which comes from above and from the step after."""
+    """Computes ∂L/∂s = φ'(s) ⊙ ∂L/∂h'; ∂L/∂h' comes from above and from the next step."""
     row, unit, exists = place(t, H, BLOCK)
     here = row * H + unit
     grad_h = tl.load(grad_h_TBH + here, mask=exists)
@@ -46,7 +46,7 @@ def rnn_step_back(
 
 
 class FusedRNN(torch.autograd.Function):
-    """`RNNSequence`, but for the activation, which is a name."""
+    """`RNNSequence`, fused; the activation is given by name."""
 
     @staticmethod
     def forward(ctx: Any, sums_TBH: Tensor, h_BH: Tensor, U_HH: Tensor, activation: str) -> Tensor:
@@ -70,7 +70,7 @@ class FusedRNN(torch.autograd.Function):
         grad_h_TBH = grad_h_TBH.contiguous()
         T, B, H = grad_h_TBH.shape
         grad_sums_TBH = torch.empty_like(grad_h_TBH)
-        grad_h_BH = grad_h_TBH.new_zeros(B, H)  # what the steps after t send back
+        grad_h_BH = grad_h_TBH.new_zeros(B, H)  # gradient from the steps after t
         with torch.cuda.device_of(grad_h_TBH):
             for t in reversed(range(T)):
                 rnn_step_back[grid(grad_h_BH)](
