@@ -208,7 +208,7 @@ def complete_texts() -> list[Stored]:
             texts.append(stored)
         else:
             some = "lengths" if missing is None else f"{missing} runs or more"
-            print(f"{stored.name} is left out, it lacks {some}: train it to the end")
+            print(f"{stored.name} is skipped: {some} are missing; train it to the end")
     require(bool(texts), f"no complete text in {STORE}")
     return texts
 

@@ -142,7 +142,7 @@ class Census:
         entries = [Entry(arm, updates, seed) for arm in arms]
         found = self.runner.run(entries)
         if len(found) < len(entries):
-            raise TimeIsOverError(f"{len(entries) - len(found)} runs of this step are left")
+            raise TimeIsOverError(f"{len(entries) - len(found)} runs of this step left")
         return {entry.arm: outcome for entry, outcome in found.items()}
 
 
@@ -190,7 +190,7 @@ def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = ma
         try:
             Census(composer, updates, until).run()
         except TimeIsOverError as left:
-            print(f"the time is over, {left}; the same command goes on")
+            print(f"time ran out with {left}; the same command continues")
         else:
             print("all runs are done; charcmp report makes the tables")
 

@@ -164,7 +164,7 @@ def main() -> None:
     shown = [wrapped(screen, options.columns) for _, screen in screens]
     height = max(map(len, shown))
     ran, seconds = screens[-1][0], options.seconds + options.hold
-    title = f"{ran:.0f} seconds, played in {min(ran, options.seconds):.0f}"
+    title = f"{ran:.0f} seconds, played in {options.seconds:.0f}"
     frames = [
         frame(lines, number, title, options.columns, height) for number, lines in enumerate(shown)
     ]

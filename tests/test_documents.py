@@ -24,7 +24,7 @@ NAMES = ((), ("sample",), ("score",), ("doctor",), ("params",))
 FLAGS = ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast", "--cfg", "job")
 NOT_HERE = ("hydra", "gpus=", "minutes=")  # launchers, hardware; what a race alone has
 TRAINING = ("train", "sweep", "recommend", "baselines")
-NOTHING_YET = ("no finished run", "no runs", "another text than the run's")
+NOTHING_YET = ("no finished run", "no runs", "is not the run's text")
 AXES = {"cell": "lstm", "layers": "1", "budget": "50k", "seed": "0", "dataset": "wp"}
 
 

@@ -108,7 +108,7 @@ def test_a_note_that_the_owner_clears_away_is_dropped(
     monkeypatch.setattr(os, "replace", replace_too_late)
     folder.write_progress(Progress(epoch=2))
     assert folder.read_progress().epoch == 1
-    with pytest.raises(VanishedError, match="earlier files are intact"):
+    with pytest.raises(VanishedError, match="existing files are intact"):
         folder.write_json(folder.history, [])
 
 

@@ -613,7 +613,7 @@ def test_a_strangers_configuration_moves_no_corpus(
     config = "cell: {name: rnn}\ndataset: {name: tiny, source: paper, path: null, num_chars: 1}\n"
     (run / "config.yaml").write_text(config)
     trained = load_trained(run.name, str(tmp_path))
-    with pytest.raises(UserError, match=r"tiny\.txt is another text than the run's"):
+    with pytest.raises(UserError, match=r"tiny\.txt is not the run's text"):
         trained.corpus()
     assert corpus.read_text() == "the user's own text"
 

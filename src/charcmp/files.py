@@ -31,7 +31,7 @@ def write_error(path: Path, error: OSError) -> UserError:
     kind = StorageError if error.errno in STORAGE_ERRNOS else UserError
     if isinstance(error, FileNotFoundError):
         kind = VanishedError
-    return kind(f"{path}: cannot be written ({error.strerror}); earlier files are intact")
+    return kind(f"{path}: cannot be written ({error.strerror}); existing files are intact")
 
 
 def read_error(path: Path, error: OSError) -> UserError:
@@ -94,8 +94,8 @@ def read_text(path: Path, max_bytes: int) -> bytes:
         before = os.fstat(file.fileno())
         if before.st_size > max_bytes:
             raise UserError(
-                f"{path}: {before.st_size:,} bytes, but {max_bytes:,} is the most that this "
-                f"machine has room for (several copies are held in memory); use a part of it: "
+                f"{path}: {before.st_size:,} bytes, but this machine has room for at most "
+                f"{max_bytes:,} (several copies are held in memory); use a part of it: "
                 f"head -c {max_bytes} FILE > part.txt"
             )
         try:

@@ -179,7 +179,8 @@ def test_names_that_the_locale_cannot_have_are_refused_in_one_line(tmp_path: Pat
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     done = shell('"$@"', tmp_path, "train", "dataset=text", "dataset.path=私.txt", **locale)
     assert done.returncode == 2
-    assert done.stderr.startswith("charcmp: the command line is not text in this terminal's")
+    said = "charcmp: the command line has bytes that are not text in this terminal's encoding"
+    assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
 
 

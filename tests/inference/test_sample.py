@@ -222,7 +222,7 @@ SPOILED = {
     "not finished": (lambda run: (run / "result.json").unlink(), "not finished; charcmp status"),
     "diverged": (
         lambda run: replaced(run / "result.json", '"done"', '"diverged"'),
-        "diverged, and so has no weights",
+        "diverged, so it has no weights",
     ),
     "corrupt result": (lambda run: (run / "result.json").write_text("{"), "not valid JSON"),
     "published": (lambda run: (run / "best.safetensors").unlink(), "only those in results/weights"),
@@ -271,7 +271,8 @@ def test_a_run_by_id_by_its_beginning_or_by_path(copied: Path, monkeypatch) -> N
     assert load_trained(str(copied), "elsewhere").folder.path == copied
     monkeypatch.chdir(copied)
     assert load_trained(".", results).run_id == copied.name
-    with pytest.raises(UserError, match=rf"2 finished runs begin so: {copied.name}, {other.name}$"):
+    complaint = rf"2 finished runs begin with this: {copied.name}, {other.name}$"
+    with pytest.raises(UserError, match=complaint):
         load_trained("tiny", results)
 
 
@@ -279,7 +280,7 @@ def test_a_run_needs_no_corpus(copied: Path) -> None:
     replaced(copied / "config.yaml", "tiny.txt", "gone.txt")
     run = load_trained("tiny", str(copied.parents[1]))
     assert run.vocabulary == b" acdeghmnorstu"
-    with pytest.raises(UserError, match=r"its text is not here; looked for .*gone\.txt"):
+    with pytest.raises(UserError, match=r"its text was not found; looked for .*gone\.txt"):
         run.corpus()
 
 
@@ -290,7 +291,8 @@ def test_a_run_of_an_earlier_version_takes_its_vocabulary_from_the_corpus(copied
     other = copied / "other.txt"
     other.write_text("another text")
     before = (copied / "config.yaml").read_text()
-    for path, complaint in ((other, "other.txt is another text"), ("gone", "not here; looked for")):
+    complaints = {other: "other.txt is not the run's text", "gone": "was not found; looked for"}
+    for path, complaint in complaints.items():
         text = "".join(
             f"  path: {path}\n" if line.startswith("  path:") else line
             for line in before.splitlines(keepends=True)
@@ -304,7 +306,7 @@ def test_more_candidates_than_bytes(charcmp: Charcmp, trained: Path) -> None:
     args = [f"results_dir={trained}", "run=tiny", "length=5", "prime=the"]
     plain, wide = charcmp("sample", *args), charcmp("sample", *args, "top_k=14")
     assert plain.stdout == wide.stdout
-    assert wide.stderr == "note: no effect: top_k=14: the run has 14 bytes\n"
+    assert wide.stderr == "note: top_k=14 has no effect: the run's vocabulary has only 14 bytes\n"
     assert "temperature=1 " in charcmp("sample", "--help").stdout
 
 
@@ -321,7 +323,7 @@ def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path
     results = str(tmp_path)
     assert find_run("tiny", results).name == "tiny-a"
     for name, complaint in {
-        "tiny-b": "run=tiny-b: failed, and so has no weights: out of memory",
+        "tiny-b": "run=tiny-b: failed, so it has no weights: out of memory",
         "tiny-c": "run=tiny-c: interrupted, not finished; charcmp status shows",
         "tiny-d": "run=tiny-d: waiting, not finished; charcmp status shows",
     }.items():
@@ -331,7 +333,7 @@ def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path
     with pytest.raises(UserError) as raised:
         find_run("tiny", results)
     assert str(raised.value) == (
-        "run=tiny: 3 runs, none of them finished, begin so: tiny-b (failed), "
+        "run=tiny: 3 runs, none of them finished, begin with this: tiny-b (failed), "
         "tiny-c (interrupted), tiny-d (waiting)"
     )
 
@@ -340,5 +342,6 @@ def test_the_finished_one_of_several_runs_is_taken(trained: Path, tmp_path: Path
     "results_dir", ["x" * 5000, "/dev/null", "a\0b"], ids=["long", "file", "nul"]
 )
 def test_a_results_folder_that_cannot_be(results_dir: str) -> None:
-    with pytest.raises(UserError, match=r"no run in .* begins so, and it is no folder"):
+    complaint = r"no run id in .* begins with this, and it is not a folder"
+    with pytest.raises(UserError, match=complaint):
         find_run("t", results_dir)

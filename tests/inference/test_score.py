@@ -166,11 +166,11 @@ def test_the_text_of_a_run_is_found_from_another_folder(
     complaint = None
     if start in ("data_dir", "gone"):
         named.rename(elsewhere / named.name)
-        complaint = "its text is not here; looked for" if start == "gone" else None
+        complaint = "its text was not found; looked for" if start == "gone" else None
     if start == "changed":
         (elsewhere / named.name).write_text("another text of the same name")  # passed over
         named.write_text("another text")
-        complaint = f"{named} is another text than the run's"
+        complaint = f"{named} is not the run's text"
     (tmp_path / "run").symlink_to(folder)
     options = [f"data_dir={elsewhere}"] if start == "data_dir" else []
     done = call(

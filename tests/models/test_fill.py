@@ -323,7 +323,7 @@ def test_score_of_a_file(filled: Path, tmp_path: Path) -> None:
 def test_sample_and_the_scripts_for_language_models_refuse(filled: Path, charcmp: Charcmp) -> None:
     done = charcmp("sample", "run=tiny-fill", f"results_dir={filled}")
     assert done.returncode == 2
-    assert "does not generate text from left to right" in done.stderr
+    assert "cannot generate text from left to right; use charcmp score" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert [run.run_id for run in runs_with_weights(filled, ["*"])] == [
         run_of(filled, "tiny-gru").name

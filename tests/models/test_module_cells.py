@@ -82,7 +82,7 @@ def test_a_layer_is_the_class_itself() -> None:
     ("name", "options", "complaint"),
     [
         ("LooksAhead", {}, "it looks ahead: byte 1 of a text changes the outputs before it"),
-        ("DropsState", {}, "its state does not carry on"),
+        ("DropsState", {}, "its state is not carried on"),
         ("ReturnsNoState", {}, "it returns no state"),
         ("ReturnsNone", {}, "it returns no state"),
         ("MixesStreams", {}, "the streams of a batch are not independent"),
@@ -90,8 +90,8 @@ def test_a_layer_is_the_class_itself() -> None:
         ("Draws", {}, "not repeatable"),
         ("Remembers", {}, "not repeatable"),
         ("DividesByZero", {}, "from a state of zeros its outputs or their gradients are not fin"),
-        ("CarriesInfinity", {}, "the state that it carries on is not finite"),
-        ("Größe", {}, "a class is called by letters a-z, digits and _ only"),
+        ("CarriesInfinity", {}, "after a few steps from zeros its state is not finite"),
+        ("Größe", {}, "a class name may contain only letters a-z, digits and _"),
         ("Step", {"kwargs": {"scale": math.inf}}, "cell.kwargs="),
         ("Step", {"kwargs": {"kind": "a\nb"}}, "cell.kwargs="),
         ("Step", {"kwargs": {"long" * 21: 1}}, "cell.kwargs="),
@@ -247,7 +247,7 @@ def test_one_equation_two_implementations(tmp_path: Path, tiny_text: Path) -> No
 
 def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:
     cell = cell_config("module", target="torch.nn.LSTM", init="charcmp")
-    with pytest.raises(UserError, match=r"init=xavier cell\.init=charcmp: which parameters"):
+    with pytest.raises(UserError, match=r"init=xavier cell\.init=charcmp: charcmp does not know"):
         check(tiny_spec(tiny_text, cell=cell, init="xavier").config)
 
 

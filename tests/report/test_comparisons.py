@@ -101,7 +101,7 @@ def test_a_single_seed_is_judged_by_text_and_said_so(tmp_path: Path) -> None:
     assert "**" not in table
     assert "| seeds" in table
     text = recommendations([analysis])[0].text()
-    assert "It has one seed, so nothing is known of how much another seed would change" in text
+    assert "It has one seed, so how much another seed would change its loss" in text
     assert "not compared, as one of the two has one seed" in text
     assert "significantly" not in text
     assert {verdict.verdict for verdict in verdicts([analysis])} == {UNDECIDED}
@@ -168,8 +168,8 @@ def test_advice_says_under_which_training(tmp_path: Path) -> None:
     assert all(one.scope.endswith(under) for one in verdicts([mine]))
     report_texts(tmp_path)
     said = (tmp_path / "report" / "table_nats.md").read_text()
-    assert "The order of the models is that under the paper's protocol" in said
-    assert f"The order of the models is that {under}" in said
+    assert "The models are ranked under the paper's protocol" in said
+    assert f"The models are ranked {under}" in said
 
 
 def test_a_single_model_has_nothing_to_compare_with(tmp_path: Path) -> None:
@@ -266,7 +266,8 @@ def test_few_blocks_are_said(tmp_path: Path) -> None:
     (one,) = analysis_of(tmp_path).differences_of("lstm_gru")
     assert one.both is not None
     report_texts(tmp_path)
-    assert "; below 20, standard errors" in (tmp_path / "report" / "table_nats.md").read_text()
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert "; with fewer than 20, standard errors" in text
 
 
 def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
@@ -278,7 +279,7 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
     assert f"below {power.detectable:.4f} nats (1 layer) would usually be missed" in text
-    assert "; smaller it came out with 1 layer: 0.0040." in text
+    assert "; the measured difference is smaller with 1 layer: 0.0040." in text
 
 
 def test_pairs_of_one_seed_do_not_speak_for_those_of_several(tmp_path: Path) -> None:
@@ -314,7 +315,7 @@ def test_short_trainings_decide_no_claim(tmp_path: Path) -> None:
     assert {verdict.verdict for verdict in found} == {UNDECIDED}
     assert all("more epochs" in verdict.decided_by for verdict in found)
     said = [*(verdict.evidence for verdict in found), recommendations([analysis])[0].text()]
-    assert all("rank how fast the models learn" in text for text in said)
+    assert all("the ranking shows how fast models learn" in text for text in said)
 
 
 def verdict_on(claim: str, found: list[Any]) -> Any:

@@ -127,7 +127,7 @@ def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:
         arrays = dict(packed)
     arrays["positions"] = arrays["positions"][::-1]
     np.savez(tmp_path / "test_blocks.npz", **arrays)
-    with pytest.raises(CorruptFileError, match="at other positions"):
+    with pytest.raises(CorruptFileError, match="at positions other than those"):
         read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)
 
 

@@ -30,9 +30,9 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
     report_texts(small_grid)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:5] == [
-        "What to take, by validation loss (test nats per character; how sure)",
+        "What to take, by validation loss (test nats per character; certainty)",
         "wp, 50 epochs",
-        "  50k: GRU, 1 layer, 1.400; how sure is not known (one seed)",
+        "  50k: GRU, 1 layer, 1.400; certainty unknown (one seed)",
         "  130k: GRU, 3 layers, 1.300; nothing else was trained at this budget",
         "",
     ]
@@ -53,7 +53,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
     ]
     assert max(len(line) for line in lines if "written to" not in line) <= 80
     text = " ".join(" ".join(lines).split())
-    assert "Not there yet: LSTM 2 at 50k" in text
+    assert "No finished run yet: LSTM 2 at 50k" in text
     assert "What to take, and what it costs wp, 50 epochs. At 50k take GRU, 1 layer" in text
     assert "One seed per model" in text
     assert "not re-read from the PDF" in text
@@ -84,7 +84,7 @@ CERTAINTIES = {
     "a clear winner": ({"gru": 1.40, "lstm": 1.47, "rnn": 1.50}, 3, "better than the other 2"),
     "a tie": ({"gru": 1.40, "lstm": 1.4004, "rnn": 1.47}, 3, "no significant difference to LSTM 1"),
     "two models": ({"gru": 1.40, "lstm": 1.47}, 3, "significantly better than LSTM 1"),
-    "one seed": ({"gru": 1.40, "lstm": 1.47}, 1, "how sure is not known (one seed)"),
+    "one seed": ({"gru": 1.40, "lstm": 1.47}, 1, "certainty unknown (one seed)"),
     "alone": ({"gru": 1.40}, 3, "nothing else was trained at this budget"),
 }
 
@@ -229,8 +229,8 @@ def copy_run(folder: Path) -> None:
         (break_json, "result.json: not valid JSON"),
         (put_nan, "result.json: not valid JSON"),
         (drop_key, "result.json: without identity"),
-        (unknown_cell, "result.json: cell 'transformer'"),
-        (other_schema, "schema version 2, but 1 is read here"),
+        (unknown_cell, "result.json: unknown cell 'transformer'"),
+        (other_schema, "schema version 2, but only 1 can be read"),
         (text_for_a_number, "result.json: hidden_size: Expected int, got str"),
         (copy_run, "the same run as"),
     ],

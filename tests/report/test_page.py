@@ -159,7 +159,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "history.json: not valid JSON" in err
     assert "shown without its learning curve" in err
     assert "no environment.json gives the training text's length" in out
-    assert "no t-SNE of 0 models; it takes 5" in out
+    assert "no t-SNE: it needs at least 5 models, there are 0" in out
 
 
 def test_without_scikit_learn_a_line_says_so(
@@ -168,7 +168,9 @@ def test_without_scikit_learn_a_line_says_so(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     (table,) = tables_of(reported)
     assert list(models_figures(Analysis(table), print)) == []
-    assert "no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn" in capsys.readouterr().out
+    assert (
+        "no t-SNE: it needs scikit-learn (pip install 'charcmp[tsne]')" in capsys.readouterr().out
+    )
 
 
 class Page(HTMLParser):
@@ -230,4 +232,4 @@ def test_figures_need_no_losses(tmp_path: Path) -> None:
     make_report(tmp_path)
     page = (tmp_path / "report" / "report.html").read_text()
     assert "diverged" in page
-    assert "Not there yet: LSTM 2 at 50k" in page
+    assert "No finished run yet: LSTM 2 at 50k" in page

@@ -110,7 +110,7 @@ def test_a_status_does_not_compare_two_clocks(tmp_path: Path, elsewhere) -> None
     wait_for(lambda: run_status(folder).reason)
     status = run_status(folder)
     assert (status.state, status.owner) == ("running", "elsewhere:1")
-    assert "may be dead: silent for 36" in (status.reason or "")
+    assert "may be dead: no heartbeat for 36" in (status.reason or "")
     elsewhere()
     wait_for(lambda: run_status(folder).state == "interrupted")
 

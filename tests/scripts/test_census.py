@@ -83,7 +83,8 @@ def test_a_census_stops_goes_on_and_is_reported(
         *("device=cpu", "threads=1", "jobs=2"),
     ]
     census.census(overrides, updates=5, minutes=0)
-    assert "6 runs of this step are left; the same command goes on" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "time ran out with 6 runs of this step left; the same command continues" in out
     census.census(overrides, updates=5)
     out = capsys.readouterr().out
     assert "1: 2 cells at 3 rates, 6 short trainings" in out

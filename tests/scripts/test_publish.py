@@ -188,4 +188,4 @@ def test_a_run_published_with_its_weights_is_a_run_to_use(
         assert shown[0].stdout == shown[1].stdout != ""
     done = charcmp("score", f"run={published}", "split=test", CHARCMP_DATA="")
     assert done.returncode == 2
-    assert "its text is not here; looked for" in done.stderr
+    assert "its text was not found; looked for" in done.stderr

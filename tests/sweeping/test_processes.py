@@ -169,7 +169,7 @@ def test_ctrl_c_reaches_the_sweep_alone(tiny_text: Path, tmp_path: Path, is_trai
     assert sweep.returncode == 130
     assert "Traceback" not in errors
     if is_training:
-        assert "2 runs unfinished; the same command goes on from there" in errors
+        assert "2 runs unfinished; the same command continues from there" in errors
         assert len(list(tmp_path.glob("results/runs/*/checkpoint.pt"))) == 2
 
 

@@ -259,7 +259,7 @@ def test_a_full_disk_in_mid_run(
         _, errors = sweep.communicate(timeout=120)
         assert sweep.returncode == 5
         assert errors.splitlines()[-1].startswith("charcmp: ")
-        assert "cannot be written (No space left on device); earlier files are intact" in errors
+        assert "cannot be written (No space left on device); existing files are intact" in errors
         assert "failed" not in charcmp("status", "results_dir=small").stdout
         filler.unlink()
         done = charcmp("sweep", *args, "results_dir=small")
@@ -282,7 +282,7 @@ def test_a_folder_that_is_read_only_in_mid_run(
         folder.chmod(0o555)
     _, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 5
-    assert "cannot be written (Permission denied); earlier files are intact" in errors
+    assert "cannot be written (Permission denied); existing files are intact" in errors
     for folder in runs.iterdir():
         folder.chmod(0o755)
     assert charcmp("sweep", *args, "epochs=3").returncode == 0
@@ -300,7 +300,7 @@ def test_a_result_of_another_run_is_no_result(
     shutil.copytree(first, runs / other)
     done = charcmp("sweep", *args, "seed=0,1")
     assert done.returncode == 0
-    assert f"of another run, {first.name}; kept as result.json.bad-1" in done.stdout
+    assert f"belongs to another run, {first.name}; kept as result.json.bad-1" in done.stdout
     assert "checkpoint.pt: of another configuration; kept as checkpoint.pt.bad-1" in (
         (runs / other / "log.txt").read_text()
     )
@@ -315,7 +315,7 @@ def test_interrupted_by_the_user(charcmp: Charcmp, start, tiny_text: Path, tmp_p
     sweep.send_signal(signal.SIGINT)
     _, errors = sweep.communicate(timeout=120)
     assert sweep.returncode == 130
-    assert "4 runs unfinished; the same command goes on from there" in errors
+    assert "4 runs unfinished; the same command continues from there" in errors
     assert list(runs.glob("*/checkpoint.pt"))
 
 

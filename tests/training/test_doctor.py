@@ -38,7 +38,7 @@ def test_of_this_machine(charcmp: Charcmp) -> None:
     [
         (["device=tpu"], "device=tpu: one of auto, cpu, cuda"),
         (["precision=bf16"], "precision=bf16: one of float32, tf32"),
-        (["precision=tf32", "device=cpu"], "precision=tf32: only GPUs have it"),
+        (["precision=tf32", "device=cpu"], "precision=tf32: needs a GPU"),
         (["--fast"], "doctor has no --fast; its flags: --json, --cached"),
         (["--josn"], "doctor has no --josn; did you mean --json?"),
         (["devise=cpu"], "doctor devise=cpu: not understood; did you mean device?"),
@@ -118,7 +118,7 @@ def test_runs_do_without_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fused.mode == "auto"
     assert not heed({"graph", "kernels"})
     assert fused.mode == "never"
-    with pytest.raises(UserError, match="no run on it; device=cpu trains without it"):
+    with pytest.raises(UserError, match="so no run may use it; device=cpu trains without it"):
         heed({"torch"})
     line = CheckResult("kernels", False, "error 0.1").line
     assert line == f"kernels  FAILED   error 0.1; {FALLBACKS['kernels']}"
@@ -137,7 +137,7 @@ def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
         "note: H100: lanes    FAILED   differ by 0.1; one run"
     )
     wrong = [good, CheckResult("torch", False, "error 0.1")]
-    with pytest.raises(UserError, match="H100: this GPU or its libraries compute something else"):
+    with pytest.raises(UserError, match="H100: this GPU or its libraries compute wrong"):
         usable(slots, {slots[0].gpu: wrong, slots[-1].gpu: [good]})
 
 
@@ -151,7 +151,7 @@ def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Here on a CPU; where it cannot answer, its last word is told."""
     cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})
     assert [one.check for one in ask_doctor(cpu, "float32")] == ["torch", "resume"]
-    with pytest.raises(UserError, match=r"CPU: charcmp doctor ends with .*only GPUs have it"):
+    with pytest.raises(UserError, match=r"CPU: charcmp doctor failed with .*needs a GPU"):
         ask_doctor(cpu, "tf32")
 
 

@@ -267,7 +267,7 @@ def test_a_checkpoint_that_cannot_be_used(tiny_text: Path, tmp_path: Path, damag
         folder.checkpoint.write_bytes(bad[damage])
     lines: list[str] = []
     result = train(spec, folder, Session(say=lines.append))
-    assert "kept as checkpoint.pt.bad-1, the run starts anew" in lines[0]
+    assert "kept as checkpoint.pt.bad-1; the run starts from scratch" in lines[0]
     assert (folder.path / "checkpoint.pt.bad-1").exists()
     undisturbed = train(spec, folder_of(tmp_path, "undisturbed"), Session(say=quiet))
     assert without_times(result) == without_times(undisturbed)
@@ -319,7 +319,7 @@ def test_what_cannot_be_read_now_is_not_set_aside(
     with pytest.raises(raised) as told:
         train(spec, folder, Session(say=quiet))
     if raised is StorageError:
-        assert str(told.value).startswith(f"{folder.path / name}: {error.strerror}; nothing is")
+        assert str(told.value).startswith(f"{folder.path / name}: {error.strerror}; nothing was")
     monkeypatch.undo()
     assert {file: (folder.path / file).read_bytes() for file in before} == before
     assert not list(folder.path.glob("*.bad-*"))
@@ -455,7 +455,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        with pytest.raises(UserError, match=r"cannot be written .*earlier files are intact"):
+        with pytest.raises(UserError, match=r"cannot be written .*existing files are intact"):
             train(spec, folder, Session(lambda: True, quiet))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -123,14 +123,14 @@ COMMANDS = {
                 Key(
                     "minutes",
                     f"{RACE_MINUTES:g}",
-                    "the time it has; give more to go on with a race",
+                    "the time it has; give more to continue a race",
                     POSITIVE,
                 ),
                 Key("budget", DEFAULT_BUDGET, "parameters; several budgets share the minutes"),
                 Key("cell", ",".join(CELLS), "the cells that race"),
                 Key("cell.target", "", "classes that race as well: my_cell.py:MyCell,torch.nn.GRU"),
-                Key("layers", ",".join(map(str, DEPTHS)), "their layers"),
-                Key("seed", "0", "of the first run of each; further seeds count up from it"),
+                Key("layers", ",".join(map(str, DEPTHS)), "their numbers of layers"),
+                Key("seed", "0", "seed of each model's first run; further seeds count up from it"),
             ),
             key_patterns=(*TEXT, "dropout", *MACHINE),
             is_composed=True,
@@ -139,7 +139,7 @@ COMMANDS = {
         Command(
             "train",
             "key=value",
-            "train one model, or go on with it",
+            "train one model, or resume it",
             "Trains one model, from its last checkpoint where there is one. A finished run is not "
             "trained again, and it counts in every sweep that contains it.",
             (
@@ -154,7 +154,7 @@ COMMANDS = {
         Command(
             "sweep",
             "key=value",
-            "train a grid of models: what is missing of it",
+            "train the unfinished models of a grid",
             "Trains every model of a grid that is not finished, several at once. A key with "
             "several values is an axis of the grid: layers=1,2. What the line does not name comes "
             "from the experiment; experiment=paper is the paper's grid of 72 models.",
@@ -218,7 +218,7 @@ COMMANDS = {
                 Flag("--full", "print statistics, claims and notes too"),
                 Flag("--format", "which files to write; default: all", "LIST", FORMATS),
                 Flag("--output", "where to write; default: results_dir/report", "FOLDER"),
-                Flag("--published", "of the runs that come with a clone of charcmp"),
+                Flag("--published", "report the runs that come with a clone of charcmp"),
             ),
             key_patterns=("results_dir",),
             narrowed_by=tuple(Filters.AXES),
@@ -260,7 +260,7 @@ COMMANDS = {
         Command(
             "data",
             "[fetch]",
-            "the corpora: what is here, download, build",
+            "list, download or build the corpora",
             "Lists the corpora, downloads them, or builds one.",
             (
                 ("charcmp data", "what is here: size, distinct bytes, sha256"),
@@ -279,7 +279,7 @@ COMMANDS = {
             "and runs side by side, on a CPU a run that is interrupted. Exit status 1 if a check "
             "fails.",
             (("charcmp doctor", ""), ("charcmp doctor device=cuda:1 precision=tf32", "")),
-            (JSON, Flag("--cached", "what an earlier doctor found of this GPU and software")),
+            (JSON, Flag("--cached", "show what an earlier doctor found for this GPU and software")),
             key_patterns=("device", "precision"),
         ),
         Command(

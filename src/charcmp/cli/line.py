@@ -167,5 +167,6 @@ def _refuse_what_hydra_cannot_read(args: Sequence[str]) -> None:
             fail(f"{group} needs a choice: charcmp train --help lists them")
     if any("\udc80" <= char <= "\udcff" for arg in args for char in arg):
         fail(
-            "the command line is not text in this terminal's encoding; rename a file that it names"
+            "the command line has bytes that are not text in this terminal's encoding; rename the "
+            "file that it names"
         )

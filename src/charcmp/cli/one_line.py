@@ -97,5 +97,5 @@ def one_line_errors() -> Iterator[None]:
         print(f"charcmp: {error}", file=sys.stderr)
         sys.exit(exit_status(error))
     except Interrupted as stop:
-        print(f"charcmp: {stop}; the same command goes on from there", file=sys.stderr)
+        print(f"charcmp: {stop}; the same command continues from there", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

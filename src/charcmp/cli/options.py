@@ -19,7 +19,7 @@ Options = TypeVar("Options", "SampleOptions", "ScoreOptions")
 
 SPLITS, UNKNOWN = ("train", "val", "test"), ("error", "skip")
 RUN = "a run's id, a beginning that only one id has, or a run's folder"
-TARGET = "of a run of cell=module, its class again: package.Class or my_cell.py:MyCell"
+TARGET = "for a run of cell=module, its class: package.Class or my_cell.py:MyCell"
 RESULTS_DIR = "folder of runs/, where run= is looked for"
 DATA_DIR = "folder of the run's corpus; null: $CHARCMP_DATA, or the cache"
 
@@ -27,7 +27,7 @@ DATA_DIR = "folder of the run's corpus; null: $CHARCMP_DATA, or the cache"
 @dataclass(frozen=True)
 class SampleOptions:
     run: str = option("", RUN)
-    temperature: float = option(1.0, "below 1 more likely text; near 0 always the likeliest byte")
+    temperature: float = option(1.0, "below 1: likelier text; near 0: always the likeliest byte")
     length: int = option(2000, "bytes to generate")
     prime: str = option("", "what the text begins with; without it, a byte drawn uniformly")
     seed: int = option(0, "the same seed gives the same text")
@@ -55,13 +55,13 @@ class SampleOptions:
 @dataclass(frozen=True)
 class ScoreOptions:
     run: str = option("", RUN)
-    file: str | None = option(None, "the text; on the command line the word that is no key")
+    file: str | None = option(None, "the text file, given on the command line without key=")
     split: str | None = option(
         None, "a part of the run's own corpus, in place of a file", or_null(one_of(SPLITS))
     )
     unknown_bytes: str = option(
         "error",
-        "bytes that the run's corpus does not have; skip: leave out, count",
+        "what to do with bytes that the run's corpus lacks; skip: leave out and count",
         one_of(UNKNOWN),
     )
     target: str | None = option(None, TARGET)

@@ -22,8 +22,8 @@ def sample(args: list[str]) -> None:
         run = load_trained(options.run, options.results_dir, options.data_dir, options.target)
         if run.task == "fill":
             raise UserError(
-                f"{run.run_id}: a fill-in model reads what stands on both sides of a byte, so it "
-                "does not generate text from left to right; charcmp score works"
+                f"{run.run_id}: a fill-in model reads the text on both sides of a byte, so it "
+                "cannot generate text from left to right; use charcmp score"
             )
         prime = os.fsencode(options.prime)  # the bytes as typed, UTF-8 or not
         try:
@@ -32,7 +32,8 @@ def sample(args: list[str]) -> None:
             raise UserError(f"prime={options.prime!r}: {error}") from None
         if options.top_k is not None and options.top_k >= len(run.vocabulary):
             print(
-                f"note: no effect: top_k={options.top_k}: the run has {len(run.vocabulary)} bytes",
+                f"note: top_k={options.top_k} has no effect: the run's vocabulary has only "
+                f"{len(run.vocabulary)} bytes",
                 file=sys.stderr,
             )
         from charcmp.models.sampling import generate, write

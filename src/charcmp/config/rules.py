@@ -76,7 +76,7 @@ def check(config: Config) -> None:
     optimizer = config.optimizer
     require(
         OPTIMIZERS.get(optimizer.name) is type(optimizer),
-        f"optimizer.name={optimizer.name}: optimizer=... chooses, one of {', '.join(OPTIMIZERS)}",
+        f"optimizer.name={optimizer.name}: choose with optimizer=, one of {', '.join(OPTIMIZERS)}",
     )
     for key, value, field in flat_fields(config):
         rule = field.metadata.get("rule", ANY)
@@ -99,7 +99,7 @@ def check(config: Config) -> None:
             config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
             f"train_{key}={part}: in a contiguous text give it or {key}, not both",
         )
-        require(config.task == "lm" or part == 1, f"train_{key}={part}: only task=lm has it")
+        require(config.task == "lm" or part == 1, f"train_{key}={part}: only task=lm can use it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",
@@ -113,8 +113,8 @@ def check(config: Config) -> None:
     cell = config.cell
     require(
         config.init == "uniform" or not isinstance(cell, ModuleConfig) or cell.init == "own",
-        f"init={config.init} cell.init=charcmp: which parameters of another's class are recurrent "
-        "matrices is not known; init=uniform, or cell.init=own",
+        f"init={config.init} cell.init=charcmp: charcmp does not know which parameters of this "
+        "class are recurrent matrices; use init=uniform or cell.init=own",
     )
     if problem := optimizer.problem():
         raise UserError(problem)

@@ -79,7 +79,7 @@ class Config:
     hidden_size: int | None = option(
         None, "units of each layer, in place of a budget", or_null(whole_up_to(MAX_HIDDEN_SIZE))
     )
-    seed: int = option(0, "of initial weights and dropout", SEED)
+    seed: int = option(0, "seed of the initial weights and of dropout", SEED)
     dropout: float = option(
         0.0, "share of units dropped between layers and before the decoder", BELOW_1
     )
@@ -98,7 +98,7 @@ class Config:
     )
     updates_per_epoch: int | None = option(
         None,
-        "updates of an epoch, which then reads the beginning of each stream; null: all of it",
+        "updates of an epoch, which then reads only the beginning of each stream; null: all",
         or_null(AT_LEAST_1),
     )
     clip: float | None = option(
@@ -116,7 +116,7 @@ class Config:
     )
     patience: int | None = option(
         None,
-        "epochs without a better validation loss that end a run; null: no end",
+        "end a run after this many epochs without a better validation loss; null: never",
         or_null(AT_LEAST_1),
     )
     init: str = option(
@@ -127,7 +127,7 @@ class Config:
     init_range: float = option(0.08, "init=uniform draws from [-init_range, init_range]", POSITIVE)
     precision: str = option(
         "float32",
-        "of the factors in matrix products; tf32 needs an NVIDIA GPU",
+        "precision of the factors in matrix products; tf32 needs an NVIDIA GPU",
         one_of(("float32", "tf32"), "; the paper's is float32"),
     )
     # How and where it is computed: not part of the identity.
@@ -158,7 +158,7 @@ class Config:
     )
     checkpoint_seconds: float = option(
         30.0,
-        "seconds between two checkpoints within an epoch; its end writes one besides",
+        "seconds between two checkpoints within an epoch; its end also writes one",
         NOT_NEGATIVE,
     )
     hang_seconds: float = option(

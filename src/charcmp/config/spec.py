@@ -207,8 +207,8 @@ def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     spec = RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
     if len(spec.run_id) > MAX_RUN_ID:
         raise UserError(
-            f"dataset.name={spec.text_name}: too long: with it the run's id has "
-            f"{len(spec.run_id)} characters, and {MAX_RUN_ID} is the most"
+            f"dataset.name={spec.text_name}: too long: the run's id would have "
+            f"{len(spec.run_id)} characters, and at most {MAX_RUN_ID} are allowed"
         )
     return spec
 

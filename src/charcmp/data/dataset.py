@@ -25,7 +25,7 @@ EARLIER_SOURCES = {"paper": "download"}  # their names in configurations of earl
 @dataclass
 class DatasetConfig:
     name: str | None = option(
-        None, "what the text is called in run ids and tables; null: as its file", or_null(NAME)
+        None, "the text's name in run ids and tables; null: its file's name", or_null(NAME)
     )
     source: str = option(
         MISSING,
@@ -34,9 +34,9 @@ class DatasetConfig:
     )
     path: str | None = option(None, "a file of your own, with dataset=text")
     url: str | None = option(None, "address of a download")
-    num_chars: int | None = option(None, "bytes that a right download has")
-    num_symbols: int | None = option(None, "distinct bytes that a right download has")
-    stand_ins: dict[str, str] = option({}, "other files that will do: {sha256: what it is}")
+    num_chars: int | None = option(None, "size of a correct download, in bytes")
+    num_symbols: int | None = option(None, "number of distinct bytes in a correct download")
+    stand_ins: dict[str, str] = option({}, "other files that are accepted: {sha256: what it is}")
     layout: str = option(
         "columns",
         "where validation and test text lie: at each stream's end (columns), or the text's",

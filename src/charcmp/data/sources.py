@@ -65,7 +65,7 @@ def _load(
     assert source == "download"
     url, num_chars, num_symbols, stand_ins = expected
     if name is None:
-        raise UserError("dataset.name=null: a download needs one, which its file is called by")
+        raise UserError("dataset.name=null: a download needs a name: its file is named after it")
     file = Path(path) if path else find_or_fetch(name, data_dir, url)
     text = read_file(file)
     note = judge(file, text, num_chars, num_symbols, json.loads(stand_ins))
@@ -132,9 +132,9 @@ def fetch(name: str, url: str) -> Path:
         )
     except (requests.RequestException, OSError) as error:
         raise UserError(
-            f"{name}.txt is not here and could not be downloaded ({type(error).__name__}). "
-            f"Get it from {url} and name its folder in {DATA_VARIABLE} or data_dir=; "
-            "or use dataset=pydocs, which needs no network"
+            f"{name}.txt is in no data folder and could not be downloaded "
+            f"({type(error).__name__}). Get it from {url} and name its folder in {DATA_VARIABLE} "
+            "or data_dir=; or use dataset=pydocs, which needs no network"
         ) from None
     return Path(file)
 
@@ -164,8 +164,8 @@ def judge(
         return f"stand-in: {note}"
     if num_chars is None or num_symbols is None:
         raise UserError(
-            f"{file}: whether it is the corpus cannot be told without dataset.num_chars= and "
-            "dataset.num_symbols=; any text will do as dataset=text dataset.path=..."
+            f"{file}: cannot check that this is the corpus without dataset.num_chars= and "
+            "dataset.num_symbols=; to use any text, pass dataset=text dataset.path=..."
         )
     found = (len(text), len(set(text)))
     if found == (num_chars, num_symbols):
@@ -176,8 +176,8 @@ def judge(
             file.replace(file.with_suffix(".txt.bad"))
             advice = "set aside; the next command fetches it again"
     raise UserError(
-        f"{file}: {found[0]:,} bytes with {found[1]} distinct ones, but the corpus has "
-        f"{num_chars:,} with {num_symbols}: truncated or altered; {advice}"
+        f"{file}: {found[0]:,} bytes ({found[1]} distinct), but the corpus has {num_chars:,} "
+        f"({num_symbols} distinct): truncated or altered; {advice}"
     )
 
 

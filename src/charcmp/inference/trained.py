@@ -159,7 +159,7 @@ class TrainedRun:
             model.load_state_dict(weights)
             for key, weight in weights.items():
                 if weight.dtype != torch.float32 or not weight.isfinite().all():
-                    raise ValueError(f"{key}: not all of it finite float32")
+                    raise ValueError(f"{key}: not all values are finite float32")
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = printable(str(error).partition("\n")[0])[:200]
             raise UserError(
@@ -191,12 +191,12 @@ def load_trained(
             raise UserError(f"run={name}: {folder.path} is not a run's folder")
         status = run_status(folder)
         if status.state == "failed":
-            raise UserError(f"run={name}: failed, and so has no weights: {status.reason}")
+            raise UserError(f"run={name}: failed, so it has no weights: {status.reason}")
         raise UserError(
             f"run={name}: {status.state}, not finished; charcmp status shows how far it is"
         )
     if result.status == "diverged":
-        raise UserError(f"run={name}: diverged, and so has no weights")
+        raise UserError(f"run={name}: diverged, so it has no weights")
     if not folder.best.exists():
         raise UserError(
             f"run={name}: no {folder.best.name} in {folder.path} "
@@ -213,11 +213,13 @@ def load_trained(
     if result.origin is not None and target is None:
         raise UserError(
             f"run={name}: its cell is the class {result.cell}; name that again, as in "
-            f"target=package.{result.cell} or target=file.py:{result.cell} (nothing is imported "
-            "that a run's files name)"
+            f"target=package.{result.cell} or target=file.py:{result.cell} (charcmp never "
+            "imports what a run's files name)"
         )
     if result.origin is None and target is not None:
-        raise UserError(f"target={target}: no effect, the run is of charcmp's own {result.cell}")
+        raise UserError(
+            f"target={target}: the run's cell is charcmp's own {result.cell}, not a class"
+        )
     vocabulary = _vocabulary(folder, result, config, data_dir)
     module_cell = None if target is None else _same_class(result, target)
     return TrainedRun(folder, result, config, vocabulary, module_cell)
@@ -286,13 +288,13 @@ def find_run(name: str, results_dir: str) -> Path:
             shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]
             listed = ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
             which = "finished runs" if done else "runs, none of them finished,"
-            raise UserError(f"run={name}: {len(shown)} {which} begin so: {listed}")
+            raise UserError(f"run={name}: {len(shown)} {which} begin with this: {listed}")
         matches = done
     if matches:
         return folder / matches[0]
     if is_there(Path(name), stat.S_ISDIR):
         return Path(name)
-    raise UserError(f"run={name}: no run in {folder} begins so, and it is no folder")
+    raise UserError(f"run={name}: no run id in {folder} begins with this, and it is not a folder")
 
 
 def _vocabulary(
@@ -312,7 +314,7 @@ def _vocabulary(
             f"{folder.best}: written by a version that stored no vocabulary; {error}"
         ) from None
     except ValueError:
-        raise UserError(f"{folder.best}: its vocabulary is no hexadecimal number") from None
+        raise UserError(f"{folder.best}: its vocabulary is not hexadecimal") from None
     if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
         raise UserError(f"{folder.best}: its vocabulary is not sorted")
     return vocabulary
@@ -331,24 +333,22 @@ def _corpus(
     if stored.source in ("pydocs", "pysrc"):
         corpus = load_corpus(DatasetConfig(name=stored.source, source=stored.source))
         if corpus.sha256 != result.corpus_sha256:
-            raise UserError(
-                f"{run_id}: {stored.source} of this Python is another text than the run's"
-            )
+            raise UserError(f"{run_id}: {stored.source} of this Python is not the run's text")
         return corpus
     places = _places(folder, result, config, data_dir)
     files = [file for file in places if is_there(file)]
     if not files:
         tried = ", ".join(map(str, places))
         raise UserError(
-            f"{run_id}: its text is not here; looked for {tried}; data_dir= names its folder"
+            f"{run_id}: its text was not found; looked for {tried}; set data_dir= to its folder"
         )
     for file in files:
         dataset = DatasetConfig(name=result.dataset, source="file", path=str(file))
         if (corpus := load_corpus(dataset)).sha256 == result.corpus_sha256:
             return corpus
     raise UserError(
-        f"{run_id}: {files[0]} is another text than the run's, whose sha256 begins with "
-        f"{result.corpus_sha256[:8]}; data_dir= names the folder of the right one"
+        f"{run_id}: {files[0]} is not the run's text, whose sha256 begins with "
+        f"{result.corpus_sha256[:8]}; set data_dir= to the folder of the right one"
     )
 
 

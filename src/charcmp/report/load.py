@@ -152,7 +152,7 @@ def _losses(result: Result, path: Path) -> LossSummary | None:
 def check_result(result: Result, file: Path) -> None:
     """Raises CorruptFileError for a result that no table here can hold."""
     if result.cell not in CELLS and result.origin is None:
-        raise CorruptFileError(f"{file}: cell '{result.cell}', unknown here")
+        raise CorruptFileError(f"{file}: unknown cell '{result.cell}'")
 
 
 def largest_state(run: Run) -> float:

@@ -231,13 +231,13 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
     if num_series == 1 and 0 < rest < summary.block_length:
         summary = replace(summary, rest=rest)
     if summary.num_chars != num_test_chars:
-        raise CorruptFileError(f"{file}: of {summary.num_chars} characters, not {num_test_chars}")
+        raise CorruptFileError(f"{file}: has {summary.num_chars} characters, not {num_test_chars}")
     num_positions, num_losses = len(summary.positions_S), len(summary.nll_S)
     if num_positions != num_losses:
         raise CorruptFileError(f"{file}: {num_losses:,} losses at {num_positions:,} positions")
     _check_series(file, num_test_chars, num_series, summary.block_length)
     if not np.array_equal(summary.positions_S, sampled_positions(num_test_chars)):
-        raise CorruptFileError(f"{file}: sampled at other positions than are drawn here")
+        raise CorruptFileError(f"{file}: sampled at positions other than those this version draws")
     for losses in (summary.block_sums_K, summary.nll_S, arrays["sum_of_squares"]):
         _check_losses(file, losses)
     return summary
@@ -255,12 +255,12 @@ def _check_series(file: Path, num_test_chars: int, num_series: int, block_length
     if num_series == 1:
         return  # a single series may have any length: its last block takes the rest
     if num_test_chars % num_series or num_test_chars // num_series % block_length:
-        raise CorruptFileError(f"{file}: not of {num_series} equal series")
+        raise CorruptFileError(f"{file}: not {num_series} series of equal length")
 
 
 def _check_losses(file: Path, losses: NDArray[Any]) -> None:
     if not np.isfinite(losses).all():
-        raise CorruptFileError(f"{file}: with losses that are not finite")
+        raise CorruptFileError(f"{file}: has losses that are not finite")
 
 
 def _first_line(error: Exception) -> str:

@@ -91,7 +91,7 @@ class Baselines(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise ValueError(f"version {self.version}, but {VERSION} is read here")
+            raise ValueError(f"version {self.version}, but only {VERSION} can be read")
 
 
 DECODER = msgspec.json.Decoder(Baselines)

@@ -167,12 +167,12 @@ class RunFolder:
         try:
             result = self.read_result()
             if result is not None and result.run_id != self.path.name:
-                raise CorruptFileError(f"{self.result}: of another run, {result.run_id}")
+                raise CorruptFileError(f"{self.result}: belongs to another run, {result.run_id}")
         except UnreadableFileError as error:
             raise error.storage_error from None
         except CorruptFileError as error:
             aside = self.set_aside(self.result)
-            say(f"{error}; kept as {aside.name}, the run is finished again")
+            say(f"{error}; kept as {aside.name}; the run will be finished again")
             return None
         return result
 
@@ -210,7 +210,7 @@ class RunFolder:
         try:
             return records.read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
         except CorruptFileError:
-            return Failure("no reason that can be read")
+            return Failure("the recorded reason cannot be read")
 
     def failure_reason(self) -> str:
         """Returns one line that says why there is no result."""

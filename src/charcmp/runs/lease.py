@@ -94,9 +94,9 @@ class Lease:
                 )
             if waited >= self.seconds + patience:
                 raise BusyError(
-                    f"{self.path.parent.name}: {self.owner() or 'its owner'} gives no sign of "
-                    "life, but this file system does not let its lease be taken over; if nobody "
-                    f"is at work on it, delete {self.path}"
+                    f"{self.path.parent.name}: {self.owner() or 'its owner'} sends no "
+                    "heartbeat, but its lease cannot be taken over on this file system; if no "
+                    f"process is at work on the run, delete {self.path}"
                 )
             time.sleep(POLL_SECONDS)
         self.is_held = True
@@ -106,8 +106,8 @@ class Lease:
         owner = self._lock.owner
         if self._lock.compromise is not None or owner is None or owner.token != self._lock.token:
             raise LostLeaseError(
-                f"{self.path.parent.name}: {self.owner() or 'somebody'} has taken this run over; "
-                "this process has stopped and written nothing since"
+                f"{self.path.parent.name}: {self.owner() or 'another process'} has taken this run "
+                "over; this process has stopped and written nothing since"
             )
 
     def release(self) -> None:

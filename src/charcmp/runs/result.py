@@ -80,7 +80,9 @@ class UnreadableFileError(CorruptFileError):
 
     @property
     def storage_error(self) -> StorageError:
-        return StorageError(f"{self}; nothing is changed, the same command goes on when it is read")
+        return StorageError(
+            f"{self}; nothing was changed: run the same command again when the file can be read"
+        )
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -134,7 +136,7 @@ class Result(Struct, frozen=True, kw_only=True):
         """Checks what concerns several keys; msgspec turns a ValueError into a ValidationError."""
         if self.schema_version != SCHEMA_VERSION:
             raise ValueError(
-                f"schema version {self.schema_version}, but {SCHEMA_VERSION} is read here"
+                f"schema version {self.schema_version}, but only {SCHEMA_VERSION} can be read"
             )
         # These are shown in terminals.
         for text in _texts([self.dataset, self.corpus_note, self.identity]):
@@ -309,7 +311,7 @@ def open_file(file: Path, max_bytes: int) -> IO[bytes] | None:
     os.close(descriptor)
     if stat.S_ISREG(found.st_mode):
         raise CorruptFileError(
-            f"{file}: {found.st_size:,} bytes, more than the {max_bytes:,} that it can have"
+            f"{file}: {found.st_size:,} bytes, but at most {max_bytes:,} are allowed"
         )
     kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe, socket or device"
     raise CorruptFileError(f"{file}: {kind}, not a file")

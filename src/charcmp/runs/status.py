@@ -75,7 +75,7 @@ def run_status(folder: RunFolder) -> RunStatus:
             return replace(status, state="interrupted", owner=owner, reason=reason)
         # The stamp comes from another host's or a file server's clock: grounds for doubt, no proof.
         silent = folder.lease.seconds_since_heartbeat() or 0.0
-        doubt = f"its owner {owner} may be dead: silent for {silent:.0f} s, if clocks agree"
+        doubt = f"owner {owner} may be dead: no heartbeat for {silent:.0f} s, if the clocks agree"
         return replace(
             status,
             state="running",

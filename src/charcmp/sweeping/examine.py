@@ -81,5 +81,6 @@ def ask_doctor(slot: Slot, precision: str) -> list[CheckResult]:
     except ValueError:
         said = (asked.stderr.strip() or f"exit status {asked.returncode}").splitlines()[-1]
         raise UserError(
-            f"{slot.machine}: charcmp doctor ends with '{said}'; device=cpu trains without it"
+            f"{slot.machine}: charcmp doctor failed with '{said}'; device=cpu trains without the "
+            "GPU"
         ) from None

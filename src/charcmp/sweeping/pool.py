@@ -226,19 +226,19 @@ def last_lines(folder: RunFolder, number: int) -> str:
 
 
 def storage_error(folder: RunFolder) -> StorageError:
-    """Returns why a child could not write, found by trying: a full disk takes no log either."""
+    """Returns why a child could not write or read, found by trying: a full disk takes no log."""
     try:
         with tempfile.TemporaryFile(dir=folder.path) as file:
             file.write(bytes(1 << 20))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        reason = error.strerror
+        trouble = f"cannot be written ({error.strerror})"
     else:
-        reason = "disk full or read-only a moment ago"
+        trouble = "could not be written or read a moment ago"
     return StorageError(
-        f"{folder.path}: cannot be written ({reason}); earlier files are intact, the same command "
-        "goes on when there is space"
+        f"{folder.path}: {trouble}; existing files are intact, and the same command continues once "
+        "this is fixed"
     )
 
 

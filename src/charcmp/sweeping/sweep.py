@@ -32,7 +32,10 @@ def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
     except Exception as error:  # some launchers stop watching when the first job fails
         reason = " ".join(str(error).split())[:200]
         print(f"note: {type(launcher).__name__} has stopped watching: {reason}")
-        print("note: jobs may go on: charcmp status --watch; later, the same command runs the rest")
+        print(
+            "note: jobs may still be running (charcmp status --watch); later, the same command "
+            "runs the rest"
+        )
     record_deaths(jobs)
 
 

@@ -32,7 +32,7 @@ def attempt(config: Config, session: Session, planned_id: str) -> int:
     try:
         result = train_one(config, session, planned_id)
     except Interrupted as stop:
-        session.say(f"charcmp: {stop}; the same command goes on from there")
+        session.say(f"charcmp: {stop}; the same command resumes the run")
         return EXIT_INTERRUPTED
     except UserError as error:
         session.say(f"charcmp: {error}")
@@ -111,8 +111,8 @@ def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSp
         what = "the text or the class" if isinstance(config.cell, ModuleConfig) else "the text"
         require(
             planned_id in (None, spec.run_id),
-            f"{planned_id}: {what} has changed since this run was planned; the same command plans "
-            "it anew",
+            f"{planned_id}: {what} has changed since this run was planned; run the same "
+            "command again to plan it anew",
         )
         require_memory(spec)
     except UserError as error:
@@ -126,7 +126,7 @@ def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSp
 
 def summary_line(result: Result, path: Path) -> str:
     if result.status == "diverged":
-        why = "a loss or the state was not finite, or a loss far above that of guessing"
+        why = "a loss or the state was not finite, or a loss was far above that of guessing"
         return f"{result.run_id}: diverged ({why}); recorded in {path}"
     return (
         f"{result.run_id}: test {result.test_nats_per_char:.4f} nats/char, perplexity "

@@ -98,7 +98,7 @@ def load_checkpoint(
         aside = folder.set_aside(folder.checkpoint)
         reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
         reason = reason.removeprefix(f"{folder.checkpoint}: ")
-        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}, the run starts anew")
+        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}; the run starts from scratch")
         return None
     return dict(checkpoint)
 
@@ -131,7 +131,7 @@ def _check_archive(opened: IO[bytes]) -> None:
     """
     with zipfile.ZipFile(opened) as archive:
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise CorruptFileError("compressed, which no checkpoint is")
+            raise CorruptFileError("compressed, which checkpoints never are")
     opened.seek(0)
 
 
@@ -169,9 +169,9 @@ def _check_tensors(what: str, found: Any, wanted: Mapping[str, Tensor | None]) -
     for name, value in found.items():
         like = wanted[name]
         if not isinstance(value, Tensor) or value.layout != torch.strided:
-            raise CorruptFileError(f"{what}: {name} is no tensor")
+            raise CorruptFileError(f"{what}: {name} is not a tensor")
         if like is not None and (value.shape != like.shape or value.dtype != like.dtype):
-            raise CorruptFileError(f"{what}: {name} is of another shape or type")
+            raise CorruptFileError(f"{what}: {name} has another shape or type")
         if not value.isfinite().all():
             raise CorruptFileError(f"{what}: {name} is not finite")
 
@@ -197,7 +197,7 @@ def _check_optimizer(found: Any, step: Step) -> None:
         tensors = {name: value for name, value in values.items() if value is not None}
         _check_tensors("optimizer", tensors, {name: likes[name] for name in tensors})
         if any(not kept[name] and value.numel() != 1 for name, value in tensors.items()):
-            raise CorruptFileError("optimizer: counts its steps otherwise")
+            raise CorruptFileError("optimizer: counts its steps differently")
 
 
 def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:

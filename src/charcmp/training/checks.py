@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 MAX_BYTES = 1 << 20
 # What a run does without if a check failed. If torch's own operations fail, nothing is left.
 FALLBACKS = {
-    "kernels": "every cell runs by separate torch calls, not by our kernels: slower",
+    "kernels": "every cell runs as separate torch calls, not in our kernels: slower",
     "graph": "steps are not captured as CUDA graphs: slower",
     "lanes": "one run at a time on a GPU, not several: slower",
-    "torch": "this GPU or its libraries compute something else than they should: no run on it; "
-    "device=cpu trains without it",
+    "torch": "this GPU or its libraries compute wrong results, so no run may use it; device=cpu "
+    "trains without it",
 }
 
 

@@ -42,8 +42,8 @@ def require_memory(spec: RunSpec) -> None:
     require(
         needs <= has,
         f"{spec.num_params:,} parameters (hidden size {spec.hidden_size:,}): weights and gradients "
-        f"alone are {needs / 1e9:,.0f} GB, and this machine has {has / 1e9:,.0f} GB; "
-        "a smaller hidden_size= or budget= fits",
+        f"alone take {needs / 1e9:,.0f} GB, but this machine has {has / 1e9:,.0f} GB; "
+        "use a smaller hidden_size= or budget=",
     )
 
 
@@ -91,7 +91,7 @@ def set_up(device: torch.device, precision: str) -> None:
         # order when other streams are at work (documentation of torch.nn.LSTM).
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
     elif precision == "tf32":
-        raise UserError(f"precision=tf32: only GPUs have it, and this run is for the {device}")
+        raise UserError(f"precision=tf32: needs a GPU, but this run uses the {device}")
     # Set for both libraries: by torch's defaults cuDNN rounds to TF32 and cuBLAS does not.
     torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.allow_tf32 = precision == "tf32"

@@ -258,9 +258,8 @@ def lanes(device: torch.device) -> CheckResult:
     worst = max(relative_difference(beside[cell], alone[cell]) for cell in cells)
     limit = TIMES_REPEATED * repeated
     measured = (
-        f"two runs of {LANE_STEPS} steps beside others: differ from themselves alone by "
-        f"{worst:.1e}, limit {limit:.1g}; alone from each other by {repeated:.1e}, limit "
-        f"{MAX_GRAPH_DIFFERENCE:.0e}"
+        f"two runs of {LANE_STEPS} steps: beside others and alone they differ by {worst:.1e}, "
+        f"limit {limit:.1g}; repeated alone by {repeated:.1e}, limit {MAX_GRAPH_DIFFERENCE:.0e}"
     )
     return CheckResult("lanes", repeated < MAX_GRAPH_DIFFERENCE and worst <= limit, measured)
 
@@ -280,7 +279,7 @@ def resume() -> CheckResult:
             train(spec, folder, Session(say=_silent))
             weights.append(folder.best.read_bytes() + folder.test_nll.read_bytes())
     is_same = weights[0] == weights[1]
-    measured = f"{'the same bytes' if is_same else 'other bytes'} after five interruptions"
+    measured = f"{'the same bytes' if is_same else 'different bytes'} after five interruptions"
     return CheckResult("resume", is_same, measured)
 
 

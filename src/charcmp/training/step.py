@@ -127,6 +127,7 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
 def notes(step: Step, device: torch.device) -> Iterator[str]:
     """Yields notes to the user on what is slower on this device than it could be."""
     if device.type == "cuda" and not step.is_capturable:
-        yield f"{type(step.optimizer).__name__} works outside the CUDA graph, launch by launch"
+        name = type(step.optimizer).__name__
+        yield f"{name} runs outside the CUDA graph, one kernel launch at a time"
     if note := fused.note(device, step.model.in_cudnn):
         yield note

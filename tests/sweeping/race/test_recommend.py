@@ -90,7 +90,7 @@ def test_classes_race_beside_charcmps_own_cells(tmp_path: Path, charcmp: Charcmp
         assert f"{name}, rate 0.012" in done.stdout
     advice = advice_of(tmp_path)
     assert advice["cell"] in ("rnn", "torch.nn.GRU", mine)
-    sample = done.stdout.partition("Text from it: charcmp ")[2].splitlines()[0]
+    sample = done.stdout.partition("To generate text from it: charcmp ")[2].splitlines()[0]
     sampled = charcmp(*shlex.split(sample), "length=20")
     assert sampled.returncode == 0, sampled.stderr
     assert ("target=" in sample) == (advice["cell"] != "rnn")
@@ -208,7 +208,7 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from there" in err
+    assert "the same command continues from there" in err
     assert "racing" in out
     finished = {file: file.stat().st_mtime_ns for file in runs.glob("*/result.json")}
     (state,) = (tmp_path / "results" / "races").glob("*/race.json")
@@ -218,7 +218,7 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     again = charcmp("recommend", *place(tmp_path), f"minutes={spent / 60 + 0.5}")
     assert again.returncode == 0, again.stderr
     assert time.monotonic() - begun < 60 * 0.5 * 1.1 + 20
-    assert "goes on after" in again.stdout
+    assert "continues after" in again.stdout
     assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
 
 
@@ -245,8 +245,8 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
         (["cell=elman"], "cell=elman: one of"),
-        (["cell=gru,module"], "cell=module: cell.target= names the class, as my_cell.py:MyCell"),
-        (["cell.target=torch.nn.GRU"], "cell.target=torch.nn.GRU: cell= has no module"),
+        (["cell=gru,module"], "cell=module: name the class, as in cell.target=my_cell.py:MyCell"),
+        (["cell.target=torch.nn.GRU"], "cell.target=torch.nn.GRU: add module to cell="),
         (["cell=module", "cell.target=gone.py:Cell"], "gone.py"),
         (
             ["cell=module", "cell.target=torch.nn.GRU,torch.nn.modules.rnn.GRU"],

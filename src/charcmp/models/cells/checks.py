@@ -70,8 +70,8 @@ def _check_start(layer: ModuleCell) -> None:
         )
     if not state_SBH.isfinite().all():
         raise UserError(
-            f"cell.target={layer.config.target}: the state that it carries on is not finite, after "
-            "a few steps from zeros; checkpoints and records hold finite numbers only"
+            f"cell.target={layer.config.target}: after a few steps from zeros its state is not "
+            "finite; checkpoints and records hold only finite numbers"
         )
     layer.module.zero_grad(set_to_none=True)
 
@@ -81,8 +81,8 @@ def is_not_repeatable(layer: ModuleCell) -> str | None:
     x, state = _text(layer), _state(layer)
     if _differ(layer(x, state)[0], layer(x, state)[0]):
         return (
-            "not repeatable: twice the same text and state, and other outputs; it draws random "
-            "numbers, or keeps something from one call to the next"
+            "not repeatable: the same text and state gave different outputs; it draws random "
+            "numbers, or keeps something between calls"
         )
     return None
 
@@ -106,8 +106,8 @@ def mixes_streams(layer: ModuleCell) -> str | None:
     changed[:, 0] = _other_symbols(x[:, 0], layer)
     if _differ(layer(changed, state)[0][:, 1:], layer(x, state)[0][:, 1:]):
         return (
-            "the streams of a batch are not independent: another text in the first changes the "
-            "outputs of the others (batch_first, or a norm over the batch)"
+            "the streams of a batch are not independent: changing the text of the first stream "
+            "changes the outputs of the others (batch_first, or a norm over the batch)"
         )
     return None
 
@@ -120,8 +120,8 @@ def drops_state(layer: ModuleCell) -> str | None:
     second_TBH, _ = layer(x[middle:], state)
     if _differ(second_TBH, whole_TBH[middle:]):
         return (
-            "its state does not carry on: a text read in two halves, the state handed over, has "
-            "other outputs than the text read at once"
+            "its state is not carried on: a text read in two halves, with the state handed over, "
+            "gives other outputs than the text read at once"
         )
     return None
 
@@ -132,8 +132,8 @@ def leaves_parameters_out(layer: ModuleCell) -> str | None:
     for name, parameter in layer.module.named_parameters():
         if parameter.grad is None or not parameter.grad.any():
             return (
-                f"its parameter {name} gets no gradient: it counts against the budget and does "
-                "not learn"
+                f"its parameter {name} gets no gradient: it counts towards the budget but "
+                "does not learn"
             )
     return None
 

@@ -278,14 +278,14 @@ class Trial:
             self._refuse_without_state(x_TBI, out)
         y, state = out
         if not isinstance(y, Tensor) or y.shape != y_shape:
-            raise TypeError(f"y is no tensor {y_shape}")
+            raise TypeError(f"y is not a tensor of shape {y_shape}")
         if state is None:
             raise Refused("it returns no state, so none is carried from chunk to chunk")
         if any(leaf.shape == y.shape for leaf in leaves(state)):
             raise TypeError("its second value is as long as the text: a step's state, perhaps")
         _, again = self.module(x_TBI, state)
         if _shapes(again) != _shapes(state):
-            raise TypeError("called with its state, it returns another kind of state")
+            raise TypeError("called with its own state, it returns a state of other shapes")
         return state
 
     def _refuse_without_state(self, x_TBI: Tensor, y_TBH: Tensor) -> None:
@@ -308,7 +308,10 @@ class Trial:
         state = self._call(x_BI, (batch, self.hidden_size))
         again = self.module(x_BI, state)
         if _shapes(state) != _shapes(again) or _shapes(state)[0] != (batch, self.hidden_size):
-            raise TypeError(f"its state begins with no tensor {(batch, self.hidden_size)}")
+            shape = (batch, self.hidden_size)
+            raise TypeError(
+                f"its state must begin with a tensor of shape {shape} and keep its shapes"
+            )
         return state
 
     def _call(self, x: Tensor, state_shape: tuple[int, ...]) -> Any:

@@ -33,7 +33,7 @@ class LSTMConfig(PlainConfig):
 
     forget_bias: float | None = option(
         None,
-        "forget gate's bias at the start; null: drawn as the others, as in the paper",
+        "initial bias of the forget gate; null: drawn like the others, as in the paper",
         or_null(FINITE),
     )
 
@@ -46,7 +46,7 @@ class CascadedGateConfig(LSTMConfig):
     """
 
     open_bias: float | None = option(
-        None, "biases of the gates i, f and o at the start; 3 starts them open", or_null(FINITE)
+        None, "initial biases of the gates i, f and o; 3 starts them open", or_null(FINITE)
     )
 
 
@@ -74,7 +74,7 @@ PLAIN_VALUES = Rule(
 TARGET = Rule(
     # The class stands after a dotted name or a file's name; MISSING has neither.
     lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
-    "a class to import, as package.Class, or of a file, as my_cell.py:MyCell",
+    "a class to import: package.Class, or a class in a file: my_cell.py:MyCell",
 )
 
 
@@ -93,8 +93,10 @@ class ModuleConfig(CellConfig):
     )
     states: int | None = option(
         None,
-        "tensors of its state, for a class that makes none itself; null: by trial",
+        "number of state tensors, if the class creates none itself; null: found by trial",
         or_null(whole_up_to(MAX_STATES)),
     )
-    init: str = option("own", "whose initial values it has", one_of(("own", "charcmp")))
+    init: str = option(
+        "own", "initial values, the class's own or charcmp's", one_of(("own", "charcmp"))
+    )
     kwargs: dict[str, Any] = option({}, "further arguments of the class: {key:value}", PLAIN_VALUES)

@@ -126,7 +126,7 @@ def check_cell(cell: CellConfig) -> None:
     """Raises UserError if there is no such cell, or one of its options cannot have its value."""
     require(
         type(cell) is _options_of(cell.name),
-        f"cell.name={cell.name}: the cell is chosen by cell={cell.name}",
+        f"cell.name={cell.name}: choose the cell with cell={cell.name} instead",
     )
     for key, rule in cell_rules(cell.name).items():
         value = getattr(cell, key)

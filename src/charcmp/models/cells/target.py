@@ -53,8 +53,8 @@ def load_target(target: str) -> Target:
         raise UserError(f"cell.target={target}: {name} names a cell of charcmp; rename the class")
     if not name.isascii():
         raise UserError(
-            f"cell.target={target}: a class is called by letters a-z, digits and _ only, as it "
-            "names folders; rename the class"
+            f"cell.target={target}: a class name may contain only letters a-z, digits and _, "
+            "since folders are named after it; rename the class"
         )
     origin = _origin(sys.modules.get(make.__module__, module))
     if make.__module__ == ADAPTERS:

@@ -20,8 +20,8 @@ from charcmp.report.analysis.wording import (
 from charcmp.report.tables import Entry
 
 SAMPLING_NOTE = (
-    "Sampling times are of one character after another on one thread of the run's CPU; runs of "
-    "before they were recorded have none. One step reads nearly every weight once, so at equal "
+    "Sampling times are for one character at a time on one thread of the run's CPU; older runs "
+    "did not record them. One step reads nearly every weight once, so at equal "
     "parameters the arithmetic is equal; deeper models take more steps in a row."
 )
 
@@ -59,7 +59,7 @@ class Recommendation:
             return "nothing else was trained at this budget"
         if not self.num_compared:
             reason = "one seed" if _has_one_seed(self.runner_up) else "its losses give no interval"
-            return f"how sure is not known ({reason})"
+            return f"certainty unknown ({reason})"
         num_others = sum(entry.is_done for entry in self.rivals)
         others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
         if self.num_compared < num_others:
@@ -89,8 +89,8 @@ class Recommendation:
             sentences.append(FEW_EPOCHS_NOTE)
         if len(take.seeds) == 1:
             sentences.append(
-                "It has one seed, so nothing is known of how much another seed would change its "
-                "loss or the order of the models."
+                "It has one seed, so how much another seed would change its loss or the order of "
+                "the models is not known."
             )
         return " ".join(sentences)
 

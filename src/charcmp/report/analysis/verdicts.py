@@ -140,9 +140,8 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
         signs = [one.text.sign for one in some if one.text is not None]
         parts.append(
             f"With one seed or no interval over text, {_comparisons(len(some))}, which decide "
-            f"nothing: on this text these very models are {signs.count(-1)} times "
-            f"significantly {for_it}, {signs.count(1)} "
-            f"times {against}, {len(some) - signs.count(-1) - signs.count(1)} times neither."
+            f"nothing: by text alone, {signs.count(-1)} significantly {for_it}, {signs.count(1)} "
+            f"{against}, {len(some) - signs.count(-1) - signs.count(1)} neither."
         )
     if tally.missing:
         parts.append(f"Not run: {_comparisons(len(tally.missing))} ({_pairs(tally.missing)}).")
@@ -175,8 +174,8 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
         fewest = min(len(entry.seeds) for one in tally.unseeded for entry in (one.a, one.b))
         more = max(ENOUGH_SEEDS - fewest, 0)
         parts.append(
-            f"{more} more seeds of every model ({ENOUGH_SEEDS} in all) to begin "
-            "with: nothing is known of how much a seed changes these losses."
+            f"Start with {more} more seeds of every model ({ENOUGH_SEEDS} in all): how much a seed "
+            "changes these losses is not known."
         )
     for one in tally.open[:MOST_NAMED]:
         parts.append(f"{name(one.a)} - {name(one.b)} at {one.row}: {needs(one, family_size)}.")
@@ -197,8 +196,9 @@ def needs(difference: Difference, family_size: int) -> str:
     if needed is None:
         return "more seeds cannot find so small a difference on this text; more test text could"
     if needed <= have:
-        return "so many seeds would usually find such a difference; a few more will"
-    return f"about {needed - have} more seeds of each, if the difference is what it looks like"
+        return "this many seeds usually find such a difference; add a few more"
+    more = needed - have
+    return f"about {more} more seeds of each, if the true difference is as large as measured"
 
 
 def _verdict(claim: str, analysis: Analysis, tally: _Tally, family: str) -> Verdict:

@@ -7,7 +7,9 @@ from charcmp.report.analysis.intervals import Judged
 from charcmp.report.tables import Entry, Table, base_cell, is_the_papers
 
 FEW_EPOCHS = 10
-FEW_EPOCHS_NOTE = "So few epochs rank how fast the models learn, not how well they end."
+FEW_EPOCHS_NOTE = (
+    "With so few epochs, the ranking shows how fast models learn, not how good they become."
+)
 
 
 def name(entry: Entry) -> str:

@@ -31,10 +31,13 @@ def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
     table = analysis.table
     found = [(entry, run) for entry in table.done() for run in entry.runs if run.losses is not None]
     if len(found) < MIN_MODELS:
-        say(f"{table.heading}: no t-SNE of {len(found)} models; it takes {MIN_MODELS}")
+        say(
+            f"{table.heading}: no t-SNE: it needs at least {MIN_MODELS} models, there are "
+            f"{len(found)}"
+        )
         return
     if importlib.util.find_spec("sklearn") is None:
-        say("no t-SNE: pip install 'charcmp[tsne]' brings scikit-learn")
+        say("no t-SNE: it needs scikit-learn (pip install 'charcmp[tsne]')")
         return
     perplexity = perplexity_for(len(found))
     places = embed(

@@ -74,8 +74,8 @@ def notes(table: Table) -> list[str]:
     return [
         "test: nats per character; perplexity: their exponential; SDs are of the nats.",
         "Two stacks, one reading forward, one backward, joined in the decoder alone; the backward "
-        f"one starts {context:,} characters beyond the chunk's edge, at the end of a row at the "
-        "edge itself.",
+        f"one starts {context:,} characters beyond the chunk's edge, or at the edge itself at the "
+        "end of a stream.",
         *size_notes(table),
         *unusual_notes(table),
         NO_RUN_NOTE,

@@ -157,8 +157,8 @@ def notes(analysis: Analysis) -> list[str]:
     """Returns what must be known to read this block correctly."""
     table = analysis.table
     order = (
-        f"The order of the models is that {training(table)}; another training, such as each model "
-        "at a learning rate of its own, may order them differently."
+        f"The models are ranked {training(table)}; another training, such as each model at a "
+        "learning rate of its own, may rank them differently."
     )
     return [
         *size_notes(table),
@@ -203,7 +203,7 @@ def _missing_notes(table: Table) -> list[str]:
         return []
     more = len(missing) - MOST_MISSING_NAMED
     return [
-        f"Not there yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
+        f"No finished run yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
         + (f" and {more} more." if more > 0 else ".")
     ]
 
@@ -211,7 +211,7 @@ def _missing_notes(table: Table) -> list[str]:
 def _settings_notes(table: Table) -> list[str]:
     if table.dataset not in paper.SPLITS or is_the_papers(table.settings):
         return []
-    return ["These runs are not at the paper's settings; its figures are no target here."]
+    return ["These runs are not at the paper's settings, so its figures are not comparable."]
 
 
 def _ngram_notes(table: Table) -> list[str]:
@@ -248,7 +248,7 @@ def budgets_note(table: Table) -> str:
         for name, target in table.rows.items()
     )
     off = max((abs(entry.deviation_percent) for entry in table.entries.values()), default=0.0)
-    return f"Parameters: {targets}; met to {off:.1f} %. Columns: number of layers."
+    return f"Parameters: {targets}; met within {off:.1f} %. Columns show the number of layers."
 
 
 def _seeds_note(table: Table) -> str:
@@ -260,7 +260,7 @@ def _seeds_note(table: Table) -> str:
     else:
         note = f"Means over {counts[0]} to {counts[-1]} seeds, as marked."
     if counts[0] == 1:
-        note += " A 1 says nothing of how much a seed moves the loss."
+        note += " With one seed, how much a seed moves the loss is not known."
     if 2 in counts:
         note += (
             " Two seeds of each of two cells leave two degrees of freedom: only differences many "
@@ -284,7 +284,7 @@ def _power_notes(analysis: Analysis) -> list[str]:
             f"{analysis.family_size('lstm_gru')} comparisons)"
         )
         if beyond := [power for power in powers if power.is_beyond]:
-            line += "; smaller it came out with " + ", ".join(
+            line += "; the measured difference is smaller with " + ", ".join(
                 f"{_depth(power)}: {power.difference:.4f}" for power in beyond
             )
         lines.append(f"{line}.")
@@ -298,8 +298,9 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
     fewest = min((text.num_blocks for text in measured), default=math.inf)
     if fewest < ENOUGH_BLOCKS:
         lines.append(
-            f"The test text is as few as {fewest:.0f} blocks of the length that its dependence "
-            f"asks for; below {ENOUGH_BLOCKS}, standard errors and intervals over text are rough."
+            f"The test text has as few as {fewest:.0f} blocks of the length that its dependence "
+            f"requires; with fewer than {ENOUGH_BLOCKS}, standard errors and intervals over text "
+            "are rough."
         )
     if any(one.text_variance is None and one.has_losses for one in analysis.differences):
         lines.append(
@@ -315,7 +316,7 @@ def _speed_notes(table: Table) -> list[str]:
     if not rows:
         return []
     entries = [entry for entry in table.done() if entry.row in rows]
-    return [f"characters/s: that training read, evaluations apart. {trained_on(entries)}"]
+    return [f"characters/s: read in training, evaluations not counted. {trained_on(entries)}"]
 
 
 def _depth(power: Power) -> str:
@@ -336,17 +337,16 @@ def _rate_notes(table: Table) -> list[str]:
     notes = [
         "Each model at the learning rate with the lowest mean validation loss over the seeds that "
         "all its rates share; the best of them compared again where they share further seeds. "
-        f"Rates tried at {'; '.join(tried)}. A model is here only if it was "
-        "trained at all of them"
-        + (", at some for a shorter time alone" if shorter else "")
+        f"Rates tried at {'; '.join(tried)}. Only models trained at all of these rates are shown"
+        + ("; some rates were tried only for a shorter time" if shorter else "")
         + ". Chosen: "
         + "; ".join(f"{_name(entry)}: {entry.rate:g}" for entry in entries)
         + "."
     ]
     if any(len(entry.seeds) > 1 for entry in entries):
         notes.append(
-            "The seeds that chose a rate count in the mean: where two rates are as good, that "
-            "flatters a mean of three seeds by up to a fifth of the SD over seeds."
+            "The seeds that chose a rate also count in its mean: if two rates are equally good, "
+            "this makes a mean of three seeds look better by up to a fifth of the SD over seeds."
         )
     at_end = [
         _name(entry)
@@ -355,8 +355,8 @@ def _rate_notes(table: Table) -> list[str]:
     ]
     if at_end:
         notes.append(
-            f"The rate lies at an end of what was tried, so another may be better still: "
-            f"{', '.join(at_end)}."
+            "The rate of these models is the lowest or highest one tried, so another may be better "
+            f"still: {', '.join(at_end)}."
         )
     return notes
 
@@ -385,9 +385,9 @@ def _runaway_notes(table: Table) -> list[str]:
     if not reached:
         return []
     return [
-        f"Memory that ran away, the largest element of the state that training carried: "
-        f"{'; '.join(reached)}. Evaluation starts from a zero state, where such a model behaves "
-        "differently."
+        "The memory of these models ran away (largest element of the state that training "
+        f"carried): {'; '.join(reached)}. Evaluation starts from a zero state, where such a model "
+        "behaves differently."
     ]
 
 
@@ -407,9 +407,10 @@ def _start_notes(table: Table) -> list[str]:
     if not costs:
         return []
     return [
-        "Evaluation starts each series of the text from a zero state, which training leaves at its "
-        f"first step for good. Models whose first characters of a series lie {MUCH_AT_START:g} "
-        f"nats or more above the rest, and what that adds to their test loss: {'; '.join(costs)}."
+        "Evaluation starts each series of the text from a zero state, which training rarely "
+        f"meets. The loss of these models is more than {MUCH_AT_START:g} nats higher at the first "
+        "characters of a series than at the rest, which adds to their test loss: "
+        f"{'; '.join(costs)}."
     ]
 
 
@@ -418,8 +419,8 @@ def _left_out(entry: Entry) -> str:
     if not entry.num_left_out:
         return ""
     if entry.num_left_out == entry.num_diverged:
-        return ", not in its mean"
-    return f", {entry.num_left_out} of them at the rate that is shown and not in its mean"
+        return ", left out of its mean"
+    return f", {entry.num_left_out} of them at the rate shown and left out of its mean"
 
 
 def _diverged_notes(table: Table) -> list[str]:

@@ -30,9 +30,9 @@ QUESTIONS = (
     "5 %)`: so an interval may leave out 0 where the difference is not significant.",
     "A family is one kind of comparison in all rows of a block. It has as many members as the "
     "block's grid has pairs, whether they have been run or not (under the paper's protocol: three "
-    "cells, three depths, four budgets). The comparisons with the best model of a row are no "
-    "family fixed beforehand, as validation loss chooses it; Holm's procedure counts the models of "
-    "the row, and they mark the table's bold figures, no more.",
+    "cells, three depths, four budgets). The comparisons with the best model of a row are "
+    "not a family fixed beforehand, since validation loss chooses that model; Holm's procedure "
+    "counts the models of the row. They only decide which figures are bold.",
 )
 
 
@@ -48,8 +48,8 @@ DISTANCE_NOTES = (
 BASELINE_NOTES = (
     "n-gram: interpolated modified Kneser-Ney (Chen & Goodman 1999), the length of its contexts "
     "chosen by validation loss among 0 to 20 characters. Pruned: it keeps as many counts as the "
-    "budget has parameters, the most valuable ones. A count is stored with the string that it is "
-    "of, so at equal numbers an n-gram model takes more memory than a network.",
+    "budget has parameters, the most valuable ones. A count is stored together with its "
+    "string, so at equal numbers an n-gram model takes more memory than a network.",
     "Compressors: what the test text adds to the size of the compressed training text.",
     "Ahead of: the models whose mean test loss is higher; no test of significance.",
 )

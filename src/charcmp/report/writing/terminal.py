@@ -59,7 +59,7 @@ def terminal(findings: Findings, full: bool = False) -> str:
 
 def what_to_take(advice: Sequence[Recommendation]) -> str:
     """Returns a line for each budget, with its certainty."""
-    lines = ["What to take, by validation loss (test nats per character; how sure)"]
+    lines = ["What to take, by validation loss (test nats per character; certainty)"]
     for heading, of_block in groupby(advice, lambda one: one.heading):
         lines.append(heading)
         lines += [textwrap.fill(one.line(), WIDTH, initial_indent="  ", subsequent_indent="    ",

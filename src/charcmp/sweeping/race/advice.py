@@ -137,7 +137,7 @@ class Advice:
     def _rivals(self) -> list[str]:
         rival = self.runner_up
         if rival is None:
-            return ["Nothing else is left to compare it with."]
+            return ["No other model is left to compare it with."]
         (against,) = [one for one in self.finish.challenges if one.model == rival.model]
         distance = f"{abs(against.difference):.4f} "
         distance += "behind" if against.difference >= 0 else "ahead of it, but by one seed"
@@ -186,8 +186,8 @@ class Advice:
         if self.finish.num_models == len(self.finalists):
             return []
         return [
-            "Models that were out before had shorter trainings or fewer seeds: nothing is promised "
-            "of those."
+            "Models eliminated earlier had shorter training or fewer seeds, so this says nothing "
+            "about them."
         ]
 
     def _baselines(self) -> list[str]:
@@ -206,33 +206,34 @@ class Advice:
         finish = self.finish
         if finish.end == "worse":
             return [
-                "Longer training was worse on this text, so this is what a shorter one came to, "
-                "with one seed: another may change it."
+                "Longer training did worse on this text, so this is the result of a shorter run "
+                "with one seed; another seed may change it."
             ]
         if finish.rung < LAST_RUNG:
             return [
-                "The time was over before the longest trainings were done, and short ones favour "
-                "models that learn fast: more minutes= go on from here."
+                "Time ran out before the longest runs finished, and short runs favour models that "
+                "learn fast; rerun with more minutes= to continue."
             ]
         if len(self.take.results) < 2:
             return [
-                "With one seed the spread over seeds is unknown: more minutes= give it more seeds."
+                "With one seed the spread over seeds is unknown; rerun with more minutes= for more "
+                "seeds."
             ]
         if finish.end == "time" and min(map(len, finish.outcomes.values())) < FEWEST_SEEDS:
             return [
-                f"The time was over before every finalist had {FEWEST_SEEDS} seeds, which a sure "
-                "answer needs; more minutes= go on from here."
+                f"Time ran out before every finalist had the {FEWEST_SEEDS} seeds that a reliable "
+                "answer needs; rerun with more minutes= to continue."
             ]
         if finish.end == "time":
             return [
-                "The time was over before it was sure that no other finalist is better by more "
-                f"than {WORTH_KNOWING:g} nats; more minutes= go on from here."
+                "Time ran out before it could be ruled out that another finalist is better by more "
+                f"than {WORTH_KNOWING:g} nats; rerun with more minutes= to continue."
             ]
         if finish.end == "seeds":
             return [
-                f"After {len(self.take.results)} seeds it is not sure that no other finalist is "
-                f"better by more than {WORTH_KNOWING:g} nats: they are that close, or their seeds "
-                "differ that much."
+                f"After {len(self.take.results)} seeds, another finalist may still be better by "
+                f"more than {WORTH_KNOWING:g} nats: either the models are that close, or their "
+                "seeds vary that much."
             ]
         if not finish.challenges:
             return []

@@ -59,7 +59,7 @@ def longest_run(
         needed = (shortest * per_update + overhead) / USABLE / 60
         raise UserError(
             f"too little time: a race of {num_models} models needs at least {needed:.1f} minutes "
-            "of one slot of this machine; fewer models (cell=, layers=) or more minutes= will do"
+            "of one slot of this machine; use fewer models (cell=, layers=) or more minutes="
         )
     return min(max(longest, shortest), MAX_UPDATES)
 

@@ -162,7 +162,7 @@ class Race:
 
     def _first_rung(self) -> None:
         if not self._rung(0, first_arms(self.models)):
-            raise UserError("the time was over before a single run was")
+            raise UserError("time ran out before a single run finished")
         self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
             raise UserError(
@@ -306,7 +306,7 @@ class Race:
         """
         usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:
-            raise UserError("every run diverged at the longer training; minutes= less may do")
+            raise UserError("every run diverged in the longer training; fewer minutes= may help")
         longest = max(r for r, found in self.outcomes.items() if found)
         best_of = {r: min(runs[0].nats for runs in found.values()) for r, found in usable.items()}
         chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))

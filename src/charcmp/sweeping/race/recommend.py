@@ -84,10 +84,10 @@ def _race(
 ) -> Advice:
     until = time.monotonic() + 60 * request.minutes - state.state.seconds_spent
     board = Board(request.models, probe.updates_per_epoch, until)
+    before = f"; continues after {state.state.seconds_spent / 60:.1f} minutes"
     print(
         f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
-        f"{request.minutes:g} minutes, {len(slots)} runs at once"
-        + ("" if state.is_new else f"; goes on after {state.state.seconds_spent / 60:.1f} minutes")
+        f"{request.minutes:g} minutes, {len(slots)} runs at once{'' if state.is_new else before}"
     )
 
     def ran(entry: Entry, outcome: Outcome) -> None:
@@ -115,7 +115,7 @@ def _race(
     write_json(folder / "recommendation.json", advice.record())
     page = race_page(advice, board)
     write_bytes(folder / "race.html", page.encode())
-    print(f"\nText from it: charcmp sample {shlex.join(advice.run_arguments)}")
+    print(f"\nTo generate text from it: charcmp sample {shlex.join(advice.run_arguments)}")
     print(f"The race as a picture: {folder / 'race.html'}")
     return advice
 
@@ -123,7 +123,10 @@ def _race(
 def _baselines(spec: RunSpec) -> list[Baseline]:
     """Returns the losses of n-grams and compressors on the test text; none if it is too long."""
     if spec.corpus.num_chars > MAX_CHARS:
-        print(f"note: no n-grams of more than {MAX_CHARS:,} characters")
+        print(
+            "note: baselines (n-grams, compressors) are skipped for texts of more than "
+            f"{MAX_CHARS:,} characters"
+        )
         return []
     found = baselines_of(spec, [spec.target_params]).baselines
     return [one for one in found if one.budget in (None, spec.target_params)]
@@ -138,7 +141,9 @@ class _Track:
 
     def out(self, models: Sequence[Model], updates: int) -> None:
         self.board.out(models)
-        self.board.note(f"after {self.board.length(updates)} out: {', '.join(map(label, models))}")
+        self.board.note(
+            f"eliminated after {self.board.length(updates)}: {', '.join(map(label, models))}"
+        )
 
 
 def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
@@ -198,8 +203,8 @@ def requests(
     for key, override in given.items():
         require(
             key in AXES or not override.is_sweep_override(),
-            f"{override.input_line}: a race takes one value of {key}; several only of "
-            f"{', '.join(AXES)}",
+            f"{override.input_line}: a race takes one value of {key}; only "
+            f"{', '.join(AXES)} may have several",
         )
     of_classes = {one.key_or_group: one for one in composer.parse(class_options)}
     targets = _targets(composer, of_classes.pop(TARGET, None))
@@ -265,10 +270,13 @@ def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> No
     for cell in axes["cell"]:
         require(cell in known, f"cell={cell}: one of {', '.join(known)}{did_you_mean(cell, known)}")
     if MODULE in axes["cell"]:
-        require(bool(targets), f"cell={MODULE}: {TARGET}= names the class, as my_cell.py:MyCell")
+        require(
+            bool(targets),
+            f"cell={MODULE}: name the class, as in {TARGET}=my_cell.py:MyCell",
+        )
     elif targets:
-        raise UserError(f"{TARGET}={targets[0]}: cell= has no {MODULE}; without cell=, "
-                        f"{', '.join(CELLS)} race as well")  # fmt: skip
+        raise UserError(f"{TARGET}={targets[0]}: add {MODULE} to cell=, or leave cell= out, "
+                        f"and {', '.join(CELLS)} race too")  # fmt: skip
     for layers in axes["layers"]:
         require(str(layers).isdecimal(), f"layers={layers}: must be a whole number, at least 1")
 

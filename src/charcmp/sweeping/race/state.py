@@ -34,7 +34,7 @@ class State(Struct):
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
-            raise ValueError(f"version {self.version}, but {VERSION} is read here")
+            raise ValueError(f"version {self.version}, but only {VERSION} can be read")
 
 
 STATE = msgspec.json.Decoder(State)

@@ -82,5 +82,5 @@ def _tried(device: torch.device) -> str | None:
 def note(device: torch.device, in_cudnn: bool) -> str | None:
     """Returns a note for the user if this cell runs slowly on this device, else None."""
     if device.type == "cuda" and not in_cudnn and (reason := why_not(device)):
-        return f"{reason}: this cell runs by separate torch calls, each a kernel"
+        return f"{reason}: this cell runs as separate torch calls, one kernel each"
     return None
