@@ -26,7 +26,12 @@ from charcmp.output import make_lasting
 from charcmp.training.stop import STOP_SIGNALS
 
 # Every optimizer of torch imports torch._dynamo, which takes as long as all the rest.
-PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
+PRELOADED = [
+    "charcmp.sweeping.children",
+    "charcmp.training.train",
+    "torch._dynamo",
+    "charcmp.models.cells.compiled.preload",  # a second, or several where it compiles
+]
 # The exit status that multiprocessing reports for a child if the server, which knew it, was killed.
 EXIT_UNKNOWN = 255
 LOG_ENCODING = "utf-8"  # of a run's log, whatever the terminal's encoding

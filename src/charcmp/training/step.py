@@ -10,6 +10,7 @@ from torch import Tensor
 
 from charcmp.config.spec import RunSpec, split_of
 from charcmp.data.chunks import Chunks, to_chunks
+from charcmp.models.cells.compiled import dispatch as compiled
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
@@ -129,5 +130,6 @@ def notes(step: Step, device: torch.device) -> Iterator[str]:
     if device.type == "cuda" and not step.is_capturable:
         name = type(step.optimizer).__name__
         yield f"{name} runs outside the CUDA graph, one kernel launch at a time"
-    if note := fused.note(device, step.model.in_cudnn):
-        yield note
+    for note in (fused.note(device, step.model.in_cudnn), compiled.note(device)):
+        if note:
+            yield note

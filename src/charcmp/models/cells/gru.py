@@ -23,6 +23,7 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.models.cells.activations import Activation
 from charcmp.models.cells.base import Cell, Trace
+from charcmp.models.cells.compiled.dispatch import compiled_on
 from charcmp.models.cells.fused.dispatch import fused_on
 
 
@@ -41,6 +42,10 @@ class GRU(Cell):
             from charcmp.models.cells.fused.gru import FusedGRU
 
             h_TBH = FusedGRU.apply(self.input_sums(x), state_SBH[0], U_GH, self.activation_name)
+        elif compiled_on(state_SBH, self.activation_name):
+            from charcmp.models.cells.compiled.gru import CompiledGRU
+
+            h_TBH = CompiledGRU.apply(self.input_sums(x), state_SBH[0], U_GH)
         else:
             h_TBH = GRUSequence.apply(self.input_sums(x), state_SBH[0], U_GH, self.activation)
         return h_TBH, h_TBH[-1:]

@@ -26,6 +26,7 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.models.cells.activations import Activation
 from charcmp.models.cells.base import Cell, Trace
+from charcmp.models.cells.compiled.dispatch import compiled_on
 from charcmp.models.cells.fused.dispatch import fused_on
 
 # Up to this width, a first layer on a CPU runs by our whole-sequence form. There torch.nn.LSTM must
@@ -96,12 +97,13 @@ class LSTM(LSTMLayer):
         narrow = self.hidden_size <= WIDEST_SEQUENCE
         first_on_cpu = not x.is_cuda and not x.is_floating_point()
         if self.activation_name != "tanh" or (narrow and first_on_cpu):
-            h_TBH, c_BH = LSTMSequence.apply(
-                self.input_sums(x),
-                *state_SBH,
-                self.weights.get_parameter("weight_hh_l0"),
-                self.activation,
-            )
+            inputs = (*state_SBH, self.weights.get_parameter("weight_hh_l0"))
+            if compiled_on(state_SBH, self.activation_name):
+                from charcmp.models.cells.compiled.lstm import CompiledLSTM
+
+                h_TBH, c_BH = CompiledLSTM.apply(self.input_sums(x), *inputs)
+            else:
+                h_TBH, c_BH = LSTMSequence.apply(self.input_sums(x), *inputs, self.activation)
             return h_TBH, torch.stack((h_TBH[-1], c_BH))
         state = state_SBH.unsqueeze(1).unbind(0)
         h_TBH, (h_1BH, c_1BH) = self.weights(self.dense_input(x), state)

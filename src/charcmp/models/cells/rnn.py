@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from charcmp.models.cells.activations import Activation
 from charcmp.models.cells.base import Cell, Trace
+from charcmp.models.cells.compiled.dispatch import compiled_on
 from charcmp.models.cells.fused.dispatch import fused_on
 
 
@@ -43,6 +44,10 @@ class RNN(Cell):
             h_TBH = FusedRNN.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation_name)
         elif x.is_cuda and self.in_cudnn:
             h_TBH, _ = self.weights(self.dense_input(x), state_SBH)
+        elif compiled_on(state_SBH, self.activation_name):
+            from charcmp.models.cells.compiled.rnn import CompiledRNN
+
+            h_TBH = CompiledRNN.apply(self.input_sums(x), state_SBH[0], U_HH)
         else:
             h_TBH = RNNSequence.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation)
         return h_TBH, h_TBH[-1:]

@@ -1,0 +1,58 @@
+"""The compiled forms of the layers for CPUs: one Numba function between two matrix products.
+
+A step of a narrow recurrent layer is a product or two and a handful of element-wise operations.
+Each torch call costs some microseconds however little it does, and reads its operands from memory
+again. So here all element-wise work between two products is one function, compiled for this CPU.
+rnn.py, gru.py and lstm.py hold these functions and the autograd Functions that call them,
+elementwise.py what they share. The equations are in each cell's own file, whose results these forms
+reproduce: on x86 CPUs to the last bit, so there a run does not depend on whether it has them.
+
+Compiling takes some seconds, once: Numba keeps the machine code in a cache folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# auto: on a CPU where Numba works. never is for tests and benchmarks.
+mode: Literal["auto", "never"] = "auto"
+FORMS = ("gru", "lstm", "rnn")
+
+
+def compiled_on(state: Tensor, activation: str) -> bool:
+    """Returns whether a layer is to run by its compiled form.
+
+    Args:
+        state: the layer's, for its device and type.
+        activation: of the layer; the compiled forms have tanh only.
+    """
+    if mode == "never" or activation != "tanh":
+        return False
+    return state.device.type == "cpu" and state.dtype == torch.float32 and why_not() is None
+
+
+@cache
+def why_not() -> str | None:
+    """Returns why this machine does not run the compiled forms, in one line; None if it does.
+
+    The first call compiles them, or loads them from the cache.
+    """
+    try:
+        for form in FORMS:
+            importlib.import_module(f"charcmp.models.cells.compiled.{form}")
+    except Exception as error:  # whatever it is, the run can do without Numba
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"Numba does not work here ({reason})"
+    return None
+
+
+def note(device: torch.device) -> str | None:
+    """Returns a note for the user if a cell with a compiled form runs without it, else None."""
+    if device.type == "cpu" and (reason := why_not()):
+        return f"{reason}: the cells run as separate torch calls, at about two thirds of the speed"
+    return None

@@ -1,0 +1,160 @@
+"""The compiled forms of the layers on a CPU, beside torch's calls, whose results they reproduce."""
+
+import math
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from helpers.console import CHECKOUT
+from numba import njit
+from torch import Tensor
+
+from charcmp.models.cells.compiled import dispatch
+from charcmp.models.cells.compiled.elementwise import remainder, to_sigmoid, to_tanh
+from charcmp.models.cells.registry import cell_config, make_layer
+
+I = 7  # noqa: E741 - inputs, as in the package
+# Elsewhere torch's functions round differently, or have not been tried.
+TO_THE_BIT = platform.machine() in (
+    "x86_64",
+    "AMD64",
+) and torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+names = pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+# T, B, H: those of the short training; arrays that leave a remainder of each size class; a single
+# stream, as sampling has; a wide layer.
+SHAPES = [(5, 50, 77), (4, 50, 64), (3, 7, 45), (6, 1, 19), (2, 3, 5), (1, 1, 1), (3, 4, 97)]
+
+
+def agree(found: Tensor, wanted: Tensor) -> bool:
+    if TO_THE_BIT:
+        return torch.equal(found, wanted)
+    return torch.allclose(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.fixture
+def mode() -> Iterator[Callable[[str], None]]:
+    def to(value: str) -> None:
+        dispatch.mode = value  # type: ignore[assignment]
+
+    yield to
+    dispatch.mode = "auto"
+
+
+def results(name: str, x: Tensor, state: Tensor, expected: str) -> list[Tensor]:
+    """h, the last state, and the gradients of a weighted sum of h at weights, state and x."""
+    torch.manual_seed(1)
+    cell = make_layer(cell_config(name), I, state.shape[2])
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.uniform_(-1, 1).mul_(3 / state.shape[2] ** 0.5)
+    h_TBH, last = cell(x, state)
+    assert type(h_TBH.grad_fn).__name__.startswith(expected)
+    weighed = (h_TBH * torch.randn(h_TBH.shape)).sum()
+    at = [*cell.parameters(), state, *([x] if x.is_floating_point() else [])]
+    return [h_TBH, last, *torch.autograd.grad(weighed, at)]
+
+
+@names
+@pytest.mark.parametrize("kind", ["symbols", "features"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_they_compute_what_torchs_calls_compute(
+    name: str, kind: str, shape: tuple[int, int, int], mode: Callable[[str], None]
+) -> None:
+    if name == "lstm" and kind == "features":
+        pytest.skip("torch.nn.LSTM's, above the first layer")
+    T, B, H = shape
+    torch.manual_seed(0)
+    symbols = kind == "symbols"
+    x = torch.randint(I, (T, B)) if symbols else torch.randn(T, B, I).requires_grad_()
+    state = torch.randn(2 if name == "lstm" else 1, B, H).requires_grad_()
+    found = results(name, x, state, "Compiled")
+    mode("never")
+    wanted = results(name, x, state, f"{name.upper()}Sequence")
+    assert all(map(agree, found, wanted))
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru"])
+def test_other_types_and_activations_run_by_torchs_calls(name: str) -> None:
+    for cell, dtype in (
+        (make_layer(cell_config(name, activation="softsign"), I, 5), torch.float32),
+        (make_layer(cell_config(name), I, 5).double(), torch.float64),
+    ):
+        h_TBH, _ = cell(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 5, dtype=dtype))
+        assert type(h_TBH.grad_fn).__name__.startswith(f"{name.upper()}Sequence")
+
+
+@njit
+def rows(x, num_single, tanh):
+    if tanh:
+        to_tanh(x, num_single)
+    else:
+        to_sigmoid(x, num_single)
+
+
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 100_003])
+def test_sigmoid_and_tanh_are_torchs_everywhere(size: int) -> None:
+    """Also of what no training should meet: infinities, NaN, results that are not normal."""
+    torch.manual_seed(size)
+    odd = [0.0, -0.0, math.inf, -math.inf, math.nan, 88.0, 88.8, 103.9, 104.1, 1e-40, 3e38]
+    x = torch.cat([torch.randn(size) * 10, torch.tensor([*odd, *(-one for one in odd)])])
+    for tanh in (False, True):
+        wanted = (x + x).sigmoid() * 2 - 1 if tanh else x.sigmoid()
+        found = x.numpy().copy()
+        rows(found, remainder(len(found)), tanh)
+        np.testing.assert_allclose(found, wanted.numpy(), rtol=3e-7, atol=1e-7)
+        if TO_THE_BIT:
+            np.testing.assert_array_equal(found, wanted.numpy())
+
+
+def test_a_state_that_is_not_finite_stays_so() -> None:
+    """A training that diverged must be seen to."""
+    for name in ("rnn", "gru", "lstm"):
+        cell = make_layer(cell_config(name), I, 33)
+        state = torch.zeros(cell.num_states, 4, 33)
+        state[0, 1, 2] = math.nan
+        h_TBH, _ = cell(torch.zeros(3, 4, dtype=torch.int64), state)
+        assert type(h_TBH.grad_fn).__name__.startswith("Compiled")
+        assert not h_TBH[0, 1].isfinite().any() or name == "gru"
+        assert not h_TBH[-1, 1].isfinite().any()
+        assert h_TBH[:, 0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("sys.modules['numba'] = None", "import of numba halted"),
+        ("import numba; numba.njit = None", "'NoneType' object is not callable"),
+    ],
+)
+def test_without_numba_the_cells_run_by_torchs_calls(statement: str, reason: str) -> None:
+    script = (
+        f"import sys; {statement}\n"
+        "import torch\n"
+        "from charcmp.models.cells.compiled import dispatch\n"
+        "from charcmp.models.cells.registry import cell_config, make_layer\n"
+        "layer = make_layer(cell_config('gru'), 5, 4)\n"
+        "h, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))\n"
+        "print(type(h.grad_fn).__name__, dispatch.note(torch.device('cpu')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.startswith("GRUSequenceBackward Numba does not work here ("), done.stderr
+    assert reason in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+
+
+def test_where_no_folder_can_be_written_they_are_compiled_anew() -> None:
+    script = (
+        "from numba.core import caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "from charcmp.models.cells.compiled import dispatch\n"
+        "dispatch.FORMS = ('rnn',)\n"
+        "print(dispatch.why_not())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT
+    )
+    assert done.stdout == "None\n", done.stderr
