@@ -101,6 +101,9 @@ def as_dry_run(args: list[str]) -> list[str]:
         given.add("budget")
     if "experiment" in given:  # its variants may have options of their cells
         given.add("cell")
+    if any(arg.startswith("cell.target=") for arg in args) and "cell" not in given:
+        args.append("cell=module")  # as a race has it, beside other cells
+        given.add("cell")
     args += [f"{key}={value}" for key, value in AXES.items() if key not in given]
     args = [arg for arg in args if not arg.startswith(NOT_HERE) and arg not in FLAGS]
     return ["sweep", "--dry-run", "--no-cost", *args]

@@ -148,7 +148,7 @@ BAD = {
     "a file": (["sample", "run=tiny", "some.txt"], "some.txt: not understood"),
     "twice": (["sample", "run=tiny", "seed=1", "seed=2"], "seed=2: seed is given twice"),
     "prime": (["sample", "run=tiny", "prime=the ß!"], "prime='the ß!': 0x21 0x9f 0xc3: not among"),
-    "unknown run": (["sample", "run=wp-lstm"], "run=wp-lstm: no run in"),
+    "unknown run": (["sample", "run=wp-lstm"], "run=wp-lstm: no run id in"),
     "a folder above": (["sample", "run=.."], "run=..: .. is not a run's folder"),
     "score: no run": (["score", "some.txt"], "score needs a run"),
     "score: no file": (["score", "run=tiny"], "needs either a FILE or split=test"),

@@ -24,6 +24,7 @@ from charcmp.models.budget import Shape, budget_label, solve
 from charcmp.models.cells.adapters import MinGRU
 from charcmp.models.cells.registry import cell_config, cell_identity, make_layer
 from charcmp.models.cells.target import load_target
+from charcmp.models.fill_in import make_model
 from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.training.session import Session
 from charcmp.training.train import train
@@ -217,7 +218,7 @@ def test_they_do_not_depend_on_who_else_builds_a_model() -> None:
 
     def weights(seed: int) -> torch.Tensor:
         of_lane = module_shape("torch.nn.LSTM", hidden_size=30)
-        model = CharModel(of_lane)
+        model = make_model(of_lane, None)
         model.initialize(0.08, seed)
         check_module_cells(of_lane)
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

@@ -313,7 +313,7 @@ def test_a_memory_that_ran_away_is_noted(
         (folder / "history.json").write_text(json.dumps([EPOCH | {"largest_state": largest}]))
     report_texts(tmp_path)
     said = " ".join(capsys.readouterr().out.split())
-    assert "carried: LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from a zero" in said
+    assert "carried): LSTM, peepholes 1 at 50k: 24,043. Evaluation starts from a zero" in said
 
 
 def test_a_model_that_is_lost_at_the_start_is_noted(

@@ -247,7 +247,7 @@ def test_a_lease_that_cannot_be_taken_over_is_named(
 
     monkeypatch.setattr(os, "rename", refuse)
     write_owner(tmp_path / "owner", 0.5)
-    with pytest.raises(BusyError, match=rf"elsewhere:1 gives no.*delete {tmp_path}/owner"):
+    with pytest.raises(BusyError, match=rf"elsewhere:1 sends no.*delete {tmp_path}/owner"):
         Lease(tmp_path / "owner", 0.5).acquire(patience=0.2)
 
 

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from helpers.console import Charcmp
 
 from charcmp.errors import UserError
 from charcmp.models.cells import rnn
+from charcmp.models.cells.compiled import dispatch
+from charcmp.models.cells.compiled.rnn import CompiledRNN
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS
 from charcmp.sweeping.examine import ask_doctor, examined, usable
@@ -58,15 +61,18 @@ def test_a_form_is_near_its_equations(cell: str, reads: str) -> None:
     assert 0 < form_error(cell, "tanh", SMALL, reads, CPU, "torch") < 1e-5
 
 
-def test_a_wrong_form_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("form", [rnn.RNNSequence, CompiledRNN])
+def test_a_wrong_form_is_found(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slope a thousandth too steep; memory that is read before it is written."""
-    right = rnn.RNNSequence.backward
+    right = form.backward
+    if form is rnn.RNNSequence:
+        monkeypatch.setattr(dispatch, "mode", "never")
 
     def steep(ctx, grad_h_TBH):
         return right(ctx, grad_h_TBH * 1.001)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rnn.RNNSequence, "backward", staticmethod(steep))
+        patch.setattr(form, "backward", staticmethod(steep))
         error = form_error("rnn", "tanh", SMALL, "features", CPU, "torch")
         assert error == pytest.approx(1e-3, rel=0.1)
         assert not forms(CPU, "float32", "torch").passed
@@ -80,7 +86,7 @@ def test_a_wrong_form_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         grad_sums, *others = right(ctx, grad_h_TBH)
         return torch.empty_like(grad_sums), *others
 
-    monkeypatch.setattr(rnn.RNNSequence, "backward", staticmethod(unwritten))
+    monkeypatch.setattr(form, "backward", staticmethod(unwritten))
     assert form_error("rnn", "tanh", SMALL, "features", CPU, "torch") == math.inf
     assert fused.mode == "auto"
 

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from charcmp.models.budget import Shape
+from charcmp.models.initialization import seeded
 from charcmp.models.language_model import CharModel, make_stack
 
 NOTHING = -1  # in place of the right context where the stream has ended
@@ -81,6 +82,9 @@ class FillModel(CharModel):
 
 def make_model(shape: Shape, right_context: int | None, dropout: float = 0.0) -> CharModel:
     """Returns a CharModel, or a FillModel if there is a right context."""
-    if right_context is None:
-        return CharModel(shape, dropout)
-    return FillModel(shape, right_context, dropout)
+    with seeded(
+        0
+    ):  # even torch's own layers draw: not between the draws of a class in another lane
+        if right_context is None:
+            return CharModel(shape, dropout)
+        return FillModel(shape, right_context, dropout)

@@ -12,8 +12,24 @@ Sources: [paper, code] for uniform; Glorot & Bengio 2010; Saxe, McClelland & Gan
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor, nn
+
+_GENERATOR_IN_USE = threading.RLock()
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds torch's default generators, which modules draw from as they are built, and afterwards
+    restores the CPU's. The lanes of a GPU are threads of one process and share that generator, so
+    only one of them at a time may be in here."""
+    with _GENERATOR_IN_USE, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,12 +128,14 @@ def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:
 
 def test_a_class_that_was_edited_begins_another_race(tmp_path: Path) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
-    file = tmp_path / "my_cell.py"
-    places = []
-    for source in (MY_CELL, MY_CELL, MY_CELL.replace("tanh", "sin")):
-        file.write_text(source)
-        places += requested(tmp_path, f"cell.target={file}:MyCell")[1]
-    assert places[0] == places[1] != places[2]
+    (tmp_path / "my_cell.py").write_text(MY_CELL)
+    target = f"{tmp_path / 'my_cell.py'}:MyCell"
+    (request,), (place,) = requested(tmp_path, f"cell.target={target}")
+    assert request.classes[target]["cell.origin"].startswith("sha256 ")
+    edited = {target: request.classes[target] | {"cell.origin": "sha256 of another"}}
+    probe = request.probe.spec
+    settings = race_settings(replace(request, classes=edited), probe)
+    assert race_folder(probe, settings).path != place
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from charcmp.errors import UserError
 from charcmp.models.cells.base import Layer
-from charcmp.models.cells.module import ModuleCell, seeded
+from charcmp.models.cells.module import ModuleCell
+from charcmp.models.initialization import seeded
 
 NUM_STEPS, NUM_STREAMS = 12, 3
 NOISE = 0.1  # standard deviation of the noise added to each parameter

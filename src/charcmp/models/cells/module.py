@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -28,22 +27,11 @@ from charcmp.errors import UserError
 from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
 from charcmp.models.cells.target import load_target, one_line
+from charcmp.models.initialization import seeded
 
 # Sizes of a trial. No two are equal, so a shape shows which dimension is which. There are more
 # streams than states, so a class that unpacks its states cannot mistake streams for them.
 TRIAL_STEPS, TRIAL_BATCHES = 5, (7, 4)
-
-_GENERATOR_IN_USE = threading.RLock()
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seeds torch's default generators, which other people's classes draw from, and afterwards
-    restores the CPU's. The lanes of a GPU are threads of one process and share that generator, so
-    only one of them at a time may be in here."""
-    with _GENERATOR_IN_USE, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        yield
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,91 @@
+"""Measures how much the compiled forms on a CPU save of a whole update, for the paper's grid.
+
+    python scripts/bench_compiled.py                                  (two minutes on one core)
+    python scripts/bench_compiled.py --budget 400k --streams 100 --steps 100
+
+An update is forward, loss, backward, clipping and the optimiser's step, on one thread, over random
+symbols. The update with and the one without compiled forms take turns in one process. Prints
+milliseconds per update (medians), the median of the rounds' ratios (above 1: the compiled form is
+faster), and whether the weights are equal to the last bit afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from typing import Literal
+
+import torch
+from tabulate import tabulate
+
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
+from charcmp.config.spec import resolve_with
+from charcmp.data.chunks import Chunks
+from charcmp.data.corpus import Corpus
+from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.compiled import dispatch
+from charcmp.models.cells.registry import cell_config
+from charcmp.training.device import keep_freed_memory
+from charcmp.training.step import Step
+
+UPDATES = 10  # of a round
+SYMBOLS = bytes(range(87))  # as many as War and Peace has
+MODES: tuple[Literal["never", "auto"], ...] = ("never", "auto")
+
+
+def measure(cell: str, layers: int, args: argparse.Namespace) -> list[object]:
+    """Returns a row of the table."""
+    config = Config(
+        cell=cell_config(cell),
+        dataset=DatasetConfig(name="random", layout="columns"),
+        optimizer=RMSpropConfig(name="rmsprop"),
+        layers=layers,
+        budget=args.budget,
+        batch_size=args.streams,
+        unroll_steps=args.steps,
+        device="cpu",
+    )
+    x_KTB = torch.randint(len(SYMBOLS), (UPDATES, args.steps, args.streams), dtype=torch.uint8)
+    spec = resolve_with(config, Corpus("random", x_KTB.flatten().numpy(), SYMBOLS, ""))
+    steps = {mode: Step(spec, torch.device("cpu"), Chunks(x_KTB, x_KTB)) for mode in MODES}
+    times: dict[str, list[float]] = {mode: [] for mode in MODES}
+    for _ in range(args.rounds + 1):
+        for mode, step in steps.items():
+            dispatch.mode = mode
+            begun = time.perf_counter()
+            for _ in range(UPDATES):
+                step()
+            times[mode].append(1000 * (time.perf_counter() - begun) / UPDATES)
+    old, new = (times[mode][1:] for mode in MODES)  # the first round warms up
+    ratio = statistics.median(a / b for a, b in zip(old, new, strict=True))
+    equal = all(map(torch.equal, *(step.parameters for step in steps.values())))
+    name = f"{cell} {layers} x {spec.hidden_size}"
+    ms = [f"{statistics.median(each):.1f}" for each in (old, new)]
+    return [name, *ms, f"{ratio:.2f}", "equal" if equal else "differ"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--budget", default="50k")
+    parser.add_argument("--streams", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    if reason := dispatch.why_not():
+        parser.error(reason)
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    rows = []
+    for cell in ("lstm", "gru", "rnn"):
+        for layers in (1, 2, 3):
+            rows.append(measure(cell, layers, args))
+    headers = ["model", "torch's calls, ms", "compiled, ms", "ratio", "bits"]
+    print(tabulate(rows, headers, tablefmt="github"))
+
+
+if __name__ == "__main__":
+    main()
