@@ -48,14 +48,17 @@ def gru_state(rz_TBG: Any, n_TBH: Any, h_all: Any, t: int, num_single: int) -> N
             h_next[j] = fma(z[j], way, h[j]) if z[j] < HALF else fma(z[j] - ONE, way, n[j])
 
 
-@step(F2, F3, F3, F3, F3, INT)
+@step(F2, F3, F3, F3, F3, F3, INT)
 def gru_state_back(
-    grad_h_BH: Any, rz_TBG: Any, n_TBH: Any, h_all: Any, grad_sums_TBG: Any, t: int
+    grad_h_BH: Any, above_TBH: Any, rz_TBG: Any, n_TBH: Any, h_all: Any, grad_sums_TBG: Any, t: int
 ) -> None:
-    """Computes ∂L/∂s_z and ∂L/∂s_n from g = ∂L/∂h'."""
+    """Adds to g what comes from above, which makes it ∂L/∂h'; then computes ∂L/∂s_z and ∂L/∂s_n."""
     _, B, H = n_TBH.shape
     for b in range(B):
         g, z, n, h = grad_h_BH[b], rz_TBG[t, b, H:], n_TBH[t, b], h_all[t, b]
+        above = above_TBH[t, b]
+        for j in range(H):
+            g[j] += above[j]
         grad_z, grad_n = grad_sums_TBG[t, b, H : 2 * H], grad_sums_TBG[t, b, 2 * H :]
         for j in range(H):
             grad_z[j] = g[j] * ((n[j] - h[j]) * (z[j] * (ONE - z[j])))
@@ -114,21 +117,18 @@ class CompiledGRU(torch.autograd.Function):
         T, B, H = n_TBH.shape
         U_rz, U_n = U_GH[: 2 * H], U_GH[2 * H :]
         grad_sums_TBG = grad_h_TBH.new_empty(T, B, 3 * H)
-        grad_h_BH = grad_h_TBH[-1].clone()
-        q_BH = torch.empty_like(grad_h_BH)
-        h, rz, n, rh, sums, g, q = (
-            x.numpy() for x in (h_all, rz_TBG, n_TBH, rh_TBH, grad_sums_TBG, grad_h_BH, q_BH)
+        grad_h_BH, q_BH = grad_h_TBH.new_zeros(B, H), grad_h_TBH.new_empty(B, H)
+        arrays = (grad_h_TBH.contiguous(), h_all, rz_TBG, n_TBH, rh_TBH)
+        above, h, rz, n, rh, sums, g, q = (
+            x.numpy() for x in (*arrays, grad_sums_TBG, grad_h_BH, q_BH)
         )
         grad_rz = grad_sums_TBG[:, :, : 2 * H].unbind(0)
         grad_n = grad_sums_TBG[:, :, 2 * H :].unbind(0)
-        grad_h = grad_h_TBH.unbind(0)
         for t in range(T - 1, -1, -1):
-            gru_state_back(g, rz, n, h, sums, t)
+            gru_state_back(g, above, rz, n, h, sums, t)
             torch.mm(grad_n[t], U_n, out=q_BH)
             gru_gates_back(q, g, rz, rh, sums, t)
             grad_h_BH.addmm_(grad_rz[t], U_rz)
-            if t:
-                grad_h_BH.add_(grad_h[t - 1])
         grad_U_GH = torch.empty_like(U_GH)
         grad_rows_NG = grad_sums_TBG.flatten(0, 1).t()
         torch.mm(grad_rows_NG[: 2 * H], h_all[:-1].flatten(0, 1), out=grad_U_GH[: 2 * H])
