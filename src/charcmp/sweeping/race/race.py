@@ -6,7 +6,8 @@ scripts/backtest.py replays thousands of races from stored runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
@@ -251,24 +252,28 @@ class Race:
                 if looks == MOST_LOOKS:
                     return self._finish("seeds")
             chosen = next_for_a_seed(leader, against, num_seeds, self.alpha)
-            if not self._seeds([arms[model] for model in chosen]):
+            # All seeds before a look at once: no slot waits for the slowest of each round.
+            more = max(1, FEWEST_SEEDS - min(num_seeds.values()))
+            if not self._seeds([arms[model] for model in chosen], more):
                 break
         return self._finish("time")
 
-    def _seeds(self, arms: Iterable[Arm]) -> bool:
-        """Runs the next seed of each arm, in this order, as far as there is time; returns whether
-        any finished."""
+    def _seeds(self, arms: Sequence[Arm], num_more: int) -> bool:
+        """Runs the next seeds of the arms, each arm's next one first, as far as there is time;
+        returns whether any finished."""
         entries, left = [], self.runner.slot_seconds_left()
-        for arm in arms:
-            seed = self.seed + len(self.outcomes[LAST_RUNG][arm])
+        outcomes = self.outcomes[LAST_RUNG]
+        for further, arm in itertools.product(range(num_more), arms):
+            seed = self.seed + len(outcomes[arm]) + further
             entry = Entry(arm, self.lengths[LAST_RUNG], seed)
             seconds = self.runner.seconds(entry)
             if seconds == 0 or seconds <= left:
                 entries.append(entry)
             left -= seconds
         found = self.runner.run(entries)
-        for entry, outcome in found.items():
-            self.outcomes[LAST_RUNG][entry.arm].append(outcome)
+        for entry in entries:  # an arm's seeds stay in order if the time cuts off one of them
+            if entry in found and entry.seed == self.seed + len(outcomes[entry.arm]):
+                outcomes[entry.arm].append(found[entry])
         return bool(found)
 
     def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
