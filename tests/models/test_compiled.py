@@ -71,14 +71,32 @@ def test_they_compute_what_torchs_calls_compute(
     symbols = kind == "symbols"
     x = torch.randint(I, (T, B)) if symbols else torch.randn(T, B, I).requires_grad_()
     state = torch.randn(2 if name == "lstm" else 1, B, H).requires_grad_()
+    mode("always")
     found = results(name, x, state, "Compiled")
     mode("never")
     wanted = results(name, x, state, f"{name.upper()}Sequence")
     assert all(map(agree, found, wanted))
 
 
+def test_only_chunks_that_are_worth_it_load_numba() -> None:
+    script = (
+        "import sys, torch\n"
+        "from charcmp.models.cells.registry import cell_config, make_layer\n"
+        "layer = make_layer(cell_config('gru'), 5, 40)\n"
+        "for T, B in ((1, 1), (20, 20), (50, 50)):\n"
+        "    h, _ = layer(torch.zeros(T, B, dtype=torch.int64), torch.zeros(1, B, 40))\n"
+        "    print(type(h.grad_fn).__name__, 'numba' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    by_calls = "GRUSequenceBackward False\n"
+    assert done.stdout == 2 * by_calls + "CompiledGRUBackward True\n", done.stderr
+
+
 @pytest.mark.parametrize("name", ["rnn", "gru"])
-def test_other_types_and_activations_run_by_torchs_calls(name: str) -> None:
+def test_other_types_and_activations_run_by_torchs_calls(
+    name: str, mode: Callable[[str], None]
+) -> None:
+    mode("always")
     for cell, dtype in (
         (make_layer(cell_config(name, activation="softsign"), I, 5), torch.float32),
         (make_layer(cell_config(name), I, 5).double(), torch.float64),
@@ -110,8 +128,9 @@ def test_sigmoid_and_tanh_are_torchs_everywhere(size: int) -> None:
             np.testing.assert_array_equal(found, wanted.numpy())
 
 
-def test_a_state_that_is_not_finite_stays_so() -> None:
+def test_a_state_that_is_not_finite_stays_so(mode: Callable[[str], None]) -> None:
     """A training that diverged must be seen to."""
+    mode("always")
     for name in ("rnn", "gru", "lstm"):
         cell = make_layer(cell_config(name), I, 33)
         state = torch.zeros(cell.num_states, 4, 33)
@@ -136,6 +155,7 @@ def test_without_numba_the_cells_run_by_torchs_calls(statement: str, reason: str
         "import torch\n"
         "from charcmp.models.cells.compiled import dispatch\n"
         "from charcmp.models.cells.registry import cell_config, make_layer\n"
+        "dispatch.mode = 'always'\n"
         "layer = make_layer(cell_config('gru'), 5, 4)\n"
         "h, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))\n"
         "print(type(h.grad_fn).__name__, dispatch.note(torch.device('cpu')))\n"

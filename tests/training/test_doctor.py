@@ -65,8 +65,7 @@ def test_a_form_is_near_its_equations(cell: str, reads: str) -> None:
 def test_a_wrong_form_is_found(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slope a thousandth too steep; memory that is read before it is written."""
     right = form.backward
-    if form is rnn.RNNSequence:
-        monkeypatch.setattr(dispatch, "mode", "never")
+    monkeypatch.setattr(dispatch, "mode", "never" if form is rnn.RNNSequence else "always")
 
     def steep(ctx, grad_h_TBH):
         return right(ctx, grad_h_TBH * 1.001)

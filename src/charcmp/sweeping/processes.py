@@ -26,27 +26,25 @@ from charcmp.output import make_lasting
 from charcmp.training.stop import STOP_SIGNALS
 
 # Every optimizer of torch imports torch._dynamo, which takes as long as all the rest.
-PRELOADED = [
-    "charcmp.sweeping.children",
-    "charcmp.training.train",
-    "torch._dynamo",
-    "charcmp.models.cells.compiled.preload",  # a second, or several where it compiles
-]
+PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
+COMPILED = "charcmp.models.cells.compiled.preload"  # a second or two; more where it compiles
 # The exit status that multiprocessing reports for a child if the server, which knew it, was killed.
 EXIT_UNKNOWN = 255
 LOG_ENCODING = "utf-8"  # of a run's log, whatever the terminal's encoding
 
 
 @cache
-def start_server() -> bool:
+def start_server(compiled: bool = False) -> bool:
     """Starts the server, which imports in the background; returns whether there is one.
+
+    It imports the compiled forms of the cells if the first call asks for them.
 
     There is none if forking is not safe (macOS) or not possible, or if no socket can be made in the
     temporary folder (too long a name, no room).
     """
     if sys.platform != "linux":
         return False
-    forkserver.set_forkserver_preload(PRELOADED)
+    forkserver.set_forkserver_preload([*PRELOADED, *([COMPILED] if compiled else [])])
     try:
         with _signals_held():
             forkserver.ensure_running()

@@ -42,7 +42,7 @@ class GRU(Cell):
             from charcmp.models.cells.fused.gru import FusedGRU
 
             h_TBH = FusedGRU.apply(self.input_sums(x), state_SBH[0], U_GH, self.activation_name)
-        elif compiled_on(state_SBH, self.activation_name):
+        elif compiled_on(x, state_SBH, self.activation_name):
             from charcmp.models.cells.compiled.gru import CompiledGRU
 
             h_TBH = CompiledGRU.apply(self.input_sums(x), state_SBH[0], U_GH)

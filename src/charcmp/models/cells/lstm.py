@@ -98,7 +98,7 @@ class LSTM(LSTMLayer):
         first_on_cpu = not x.is_cuda and not x.is_floating_point()
         if self.activation_name != "tanh" or (narrow and first_on_cpu):
             inputs = (*state_SBH, self.weights.get_parameter("weight_hh_l0"))
-            if compiled_on(state_SBH, self.activation_name):
+            if compiled_on(x, state_SBH, self.activation_name):
                 from charcmp.models.cells.compiled.lstm import CompiledLSTM
 
                 h_TBH, c_BH = CompiledLSTM.apply(self.input_sums(x), *inputs)

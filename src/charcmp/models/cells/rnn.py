@@ -44,7 +44,7 @@ class RNN(Cell):
             h_TBH = FusedRNN.apply(self.input_sums(x), state_SBH[0], U_HH, self.activation_name)
         elif x.is_cuda and self.in_cudnn:
             h_TBH, _ = self.weights(self.dense_input(x), state_SBH)
-        elif compiled_on(state_SBH, self.activation_name):
+        elif compiled_on(x, state_SBH, self.activation_name):
             from charcmp.models.cells.compiled.rnn import CompiledRNN
 
             h_TBH = CompiledRNN.apply(self.input_sums(x), state_SBH[0], U_HH)

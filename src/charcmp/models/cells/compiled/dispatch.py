@@ -7,33 +7,40 @@ rnn.py, gru.py and lstm.py hold these functions and the autograd Functions that 
 elementwise.py what they share. The equations are in each cell's own file, whose results these forms
 reproduce: on x86 CPUs to the last bit, so there a run does not depend on whether it has them.
 
-Compiling takes some seconds, once: Numba keeps the machine code in a cache folder.
+Compiling takes some seconds, once: Numba keeps the machine code in a cache folder. Loading it takes
+a second or two, so small chunks, as in sampling and in tiny models, are left to torch's calls.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-# auto: on a CPU where Numba works. never is for tests and benchmarks.
-mode: Literal["auto", "never"] = "auto"
+# auto: on a CPU where Numba works, for chunks that are worth it. always (also for small ones) and
+# never are for tests and benchmarks.
+mode: Literal["auto", "always", "never"] = "auto"
 FORMS = ("gru", "lstm", "rnn")
+WORTH_IT = 20_000  # values of h in a chunk, T·B·H
 
 
-def compiled_on(state: Tensor, activation: str) -> bool:
+def compiled_on(x: Tensor, state_SBH: Tensor, activation: str) -> bool:
     """Returns whether a layer is to run by its compiled form.
 
     Args:
-        state: the layer's, for its device and type.
+        x: the layer's input, (T, B) or (T, B, I).
+        state_SBH: the layer's, for its device, type and size.
         activation: of the layer; the compiled forms have tanh only.
     """
-    if mode == "never" or activation != "tanh":
+    if mode == "never" or activation != "tanh" or state_SBH.device.type != "cpu":
         return False
-    return state.device.type == "cpu" and state.dtype == torch.float32 and why_not() is None
+    is_float32 = state_SBH.is_floating_point() and state_SBH.element_size() == 4
+    is_worth_it = mode == "always" or len(x) * state_SBH[0].numel() >= WORTH_IT
+    return is_float32 and is_worth_it and why_not() is None
 
 
 @cache
