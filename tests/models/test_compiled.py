@@ -5,11 +5,12 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.console import CHECKOUT
+from helpers.console import CHECKOUT, write_tiny_text
 from numba import njit
 from torch import Tensor
 
@@ -90,6 +91,22 @@ def test_only_chunks_that_are_worth_it_load_numba() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     by_calls = "GRUSequenceBackward False\n"
     assert done.stdout == 2 * by_calls + "CompiledGRUBackward True\n", done.stderr
+
+
+def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    script = (
+        "import sys\n"
+        "from charcmp.cli.main import dispatch\n"
+        "sys.argv = ['charcmp', 'train', 'dataset=text', 'dataset.path=tiny.txt', 'epochs=1',\n"
+        "            'hidden_size=4', 'batch_size=2', 'unroll_steps=10', 'device=cpu']\n"
+        "dispatch()\n"
+        "print('numba' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
 @pytest.mark.parametrize("name", ["rnn", "gru"])

@@ -97,6 +97,11 @@ class RunSpec:
         """Steps that a training update unrolls."""
         return self.config.train_unroll_steps or self.unroll_steps
 
+    @property
+    def values_per_chunk(self) -> int:
+        """Values of h, of one layer, that a training update computes: T·B·H."""
+        return self.train_unroll_steps * self.train_batch_size * self.hidden_size
+
     @cached_property
     def updates_per_epoch(self) -> int:
         """Training updates per epoch."""

@@ -22,7 +22,7 @@ from charcmp.errors import (
     Interrupted,
     StorageError,
 )
-from charcmp.models.cells.compiled.dispatch import WORTH_IT
+from charcmp.models.cells.compiled.dispatch import may_compile
 from charcmp.output import counted
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.children import Child, InLane, LaneProcess, OwnProcess, end
@@ -64,9 +64,11 @@ def run_processes(
     """
     config = jobs[0].spec.config
     if config.device in ("auto", "cpu"):  # the server imports torch while we look for a GPU
-        sizes = (job.spec.train_unroll_steps * job.spec.train_batch_size * job.spec.hidden_size
-                 for job in jobs)  # fmt: skip
-        start_server(compiled=max(sizes) >= WORTH_IT)
+        start_server(
+            compiled=any(
+                may_compile(job.spec.config.cell.name, job.spec.values_per_chunk) for job in jobs
+            )
+        )
     slots = slots or examined_slots(config)
     Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 

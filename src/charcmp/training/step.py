@@ -125,11 +125,14 @@ def cut_corpus(spec: RunSpec, device: torch.device) -> list[Chunks]:
     return [chunks.first(spec.updates_per_epoch), *evaluated]
 
 
-def notes(step: Step, device: torch.device) -> Iterator[str]:
+def notes(spec: RunSpec, step: Step, device: torch.device) -> Iterator[str]:
     """Yields notes to the user on what is slower on this device than it could be."""
     if device.type == "cuda" and not step.is_capturable:
         name = type(step.optimizer).__name__
         yield f"{name} runs outside the CUDA graph, one kernel launch at a time"
-    for note in (fused.note(device, step.model.in_cudnn), compiled.note(device)):
-        if note:
-            yield note
+    if note := fused.note(device, step.model.in_cudnn):
+        yield note
+    # Asking whether Numba works loads it.
+    may_compile = compiled.may_compile(spec.config.cell.name, spec.values_per_chunk)
+    if may_compile and (note := compiled.note(device)):
+        yield note

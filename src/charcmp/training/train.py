@@ -317,7 +317,7 @@ def run_protocol(
 ) -> Result:
     """Does the work of `train` on a device that is set up and has the text."""
     config, say = spec.config, session.say
-    for note in notes(step, device):
+    for note in notes(spec, step, device):
         say(f"note: {note}")
     training = Training(spec, folder, step, session)
     place = training.place

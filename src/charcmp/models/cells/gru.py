@@ -67,6 +67,16 @@ class GRU(Cell):
         return Trace(h_TBH, h.unsqueeze(0), {"r": r_TBH, "z": z_TBH})
 
 
+def gradient_of_U(grad_sums_TBG: Tensor, h_TBH: Tensor, rh_TBH: Tensor) -> Tensor:
+    """Returns ∂L/∂U (3H, H) from ∂L/∂s of all steps: U_r and U_z multiply h, U_n r ⊙ h."""
+    H = h_TBH.shape[2]
+    grad_U_GH = h_TBH.new_empty(3 * H, H)
+    grad_rows_NG = grad_sums_TBG.flatten(0, 1).t()
+    torch.mm(grad_rows_NG[: 2 * H], h_TBH.flatten(0, 1), out=grad_U_GH[: 2 * H])
+    torch.mm(grad_rows_NG[2 * H :], rh_TBH.flatten(0, 1), out=grad_U_GH[2 * H :])
+    return grad_U_GH
+
+
 class GRUSequence(torch.autograd.Function):
     """The recurrence over T steps, forward and backward written out.
 
@@ -149,8 +159,5 @@ class GRUSequence(torch.autograd.Function):
             grad_h_BH.mul_(keep).addcmul_(q_BH, r).addmm_(grad_rz, U_rz)
             if t:
                 grad_h_BH.add_(grad_h[t - 1])
-        grad_U_GH = torch.empty_like(U_GH)
-        grad_rows_NG = grad_sums_TBG.flatten(0, 1).t()
-        torch.mm(grad_rows_NG[: 2 * H], h_TBH.flatten(0, 1), out=grad_U_GH[: 2 * H])
-        torch.mm(grad_rows_NG[2 * H :], rh_TBH.flatten(0, 1), out=grad_U_GH[2 * H :])
+        grad_U_GH = gradient_of_U(grad_sums_TBG, h_TBH, rh_TBH)
         return grad_sums_TBG, grad_h_BH, grad_U_GH, None

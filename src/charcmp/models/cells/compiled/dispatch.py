@@ -43,6 +43,11 @@ def compiled_on(x: Tensor, state_SBH: Tensor, activation: str) -> bool:
     return is_float32 and is_worth_it and why_not() is None
 
 
+def may_compile(cell: str, num_values: int) -> bool:
+    """Returns whether a cell has a compiled form and chunks of so many values are worth it."""
+    return cell in FORMS and num_values >= WORTH_IT
+
+
 @cache
 def why_not() -> str | None:
     """Returns why this machine does not run the compiled forms, in one line; None if it does.

@@ -21,6 +21,7 @@ from charcmp.models.cells.compiled.elementwise import (
     to_sigmoid,
     to_tanh,
 )
+from charcmp.models.cells.gru import gradient_of_U
 
 
 @step(F3, F3, F3, INT, INT)
@@ -129,8 +130,5 @@ class CompiledGRU(torch.autograd.Function):
             torch.mm(grad_n[t], U_n, out=q_BH)
             gru_gates_back(q, g, rz, rh, sums, t)
             grad_h_BH.addmm_(grad_rz[t], U_rz)
-        grad_U_GH = torch.empty_like(U_GH)
-        grad_rows_NG = grad_sums_TBG.flatten(0, 1).t()
-        torch.mm(grad_rows_NG[: 2 * H], h_all[:-1].flatten(0, 1), out=grad_U_GH[: 2 * H])
-        torch.mm(grad_rows_NG[2 * H :], rh_TBH.flatten(0, 1), out=grad_U_GH[2 * H :])
+        grad_U_GH = gradient_of_U(grad_sums_TBG, h_all[:-1], rh_TBH)
         return grad_sums_TBG, grad_h_BH, grad_U_GH
