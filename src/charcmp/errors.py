@@ -12,6 +12,11 @@ class UserError(ValueError):
     """An error the user can put right: shown as one line, without a traceback; exit status 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, or its class's name if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def require(condition: bool, message: str) -> None:
     """Raises UserError with this message unless the condition holds."""
     if not condition:

@@ -41,7 +41,11 @@ class Line:
     @property
     def only_prints(self) -> bool:
         """Whether Hydra only prints the configuration, and nothing is run."""
-        return any(word.split("=")[0] in ("--cfg", "-c") for word in self.hydra)
+        return only_prints(self.hydra)
+
+
+def only_prints(args: Sequence[str]) -> bool:
+    return any(word.split("=")[0] in ("--cfg", "-c") for word in args)
 
 
 def read_line(command: str, args: Sequence[str]) -> Line:
@@ -135,7 +139,7 @@ def run_hydra(args: Sequence[str]) -> None:
     register_schemas()
     sys.argv = [sys.argv[0], *args]
     run = hydra.main(version_base=VERSION_BASE, config_path=str(config_dir()), config_name="config")
-    with in_one_line():
+    with in_one_line(only_prints(args)):
         run(train_task)()
 
 

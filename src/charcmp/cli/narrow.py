@@ -27,9 +27,9 @@ def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Confi
         if key in known:
             axes[key] = set(values_as_text(override))
             continue
-        if not key.startswith("dataset."):
+        if not key.startswith(("dataset.", "cell.")):  # their groups may not be composed
             others.append(override.input_line or "")
-        if key not in NOT_SCIENTIFIC and key != "experiment":
+        if key not in NOT_SCIENTIFIC:
             print(
                 f"note: {override.input_line} does not narrow a {command}: charcmp {command} "
                 "--help lists the keys that do",

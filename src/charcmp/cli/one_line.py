@@ -18,7 +18,7 @@ from hydra.errors import CompactHydraException, MissingConfigException, Override
 from omegaconf.errors import OmegaConfBaseException
 
 from charcmp.config.rules import not_resolved, unknown_key
-from charcmp.errors import EXIT_INTERRUPTED, Interrupted, UserError, exit_status
+from charcmp.errors import EXIT_INTERRUPTED, Interrupted, UserError, exit_status, first_line
 from charcmp.output import fail
 from charcmp.values import did_you_mean
 
@@ -33,9 +33,13 @@ PLAIN_ERRORS = (
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def in_one_line(prints: bool = False) -> Iterator[None]:
     """Ends the program with one line for an error of Hydra's, or a traceback if the user set
-    HYDRA_FULL_ERROR=1."""
+    HYDRA_FULL_ERROR=1.
+
+    Args:
+        prints: whether Hydra only prints the configuration.
+    """
     if TRACEBACKS_VARIABLE in os.environ:
         yield
         return
@@ -44,14 +48,14 @@ def in_one_line() -> Iterator[None]:
     try:
         yield
     except CompactHydraException as error:
-        fail(explain(error))
+        fail(explain(error, prints))
     except OmegaConfBaseException as error:
         fail(not_resolved(error))
     except ValueError as error:
         if not str(error).startswith(PLAIN_ERRORS):
             raise
         advice = "; charcmp train --help lists the choices" if "group" in str(error) else ""
-        fail(str(error).splitlines()[0] + advice)
+        fail(first_line(error) + advice)
     finally:
         argparse.ArgumentParser.error = usage_and_error  # type: ignore[method-assign]
         del os.environ[TRACEBACKS_VARIABLE]
@@ -61,8 +65,8 @@ def _parser_error(self: argparse.ArgumentParser, message: str) -> NoReturn:
     fail(f"{message}; charcmp --help")
 
 
-def explain(error: CompactHydraException) -> str:
-    """Returns one line for what Hydra says in several."""
+def explain(error: CompactHydraException, prints: bool = False) -> str:
+    """Returns one line for what Hydra says in several; `prints`: with --cfg on the line."""
     lines = str(error).splitlines()
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
@@ -80,6 +84,8 @@ def explain(error: CompactHydraException) -> str:
         r"Ambiguous value for argument '(.*)'|Sweep parameters '(.*)'", lines[0]
     ):
         override = several[1] or several[2]
+        if prints:
+            return f"{override} is several runs, and --cfg prints the configuration of one"
         return f"{override} is several runs: charcmp sweep {override}"
     if unknown := re.search(r"Could not override '(.*)'", lines[0]):
         return unknown_key(unknown[1])

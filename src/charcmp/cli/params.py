@@ -89,8 +89,8 @@ def _vocabulary(config: Config) -> tuple[str | None, int]:
     For the paper's corpora these are known even if their files are not here.
     """
     dataset = config.dataset
-    if is_fetched(dataset) and not dataset.path and not find(str(dataset.name), config.data_dir):
-        assert dataset.num_symbols is not None
+    known = is_fetched(dataset) and not dataset.path and dataset.num_symbols is not None
+    if known and not find(str(dataset.name), config.data_dir):
         return dataset.name, dataset.num_symbols
     corpus = load_corpus(dataset, config.data_dir)
     return corpus.name, corpus.num_symbols

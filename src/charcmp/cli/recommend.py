@@ -13,11 +13,14 @@ from charcmp.cli.line import is_flags_value, read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
 from charcmp.files import is_there
+from charcmp.output import fail
 
 
 def recommend(args: list[str]) -> None:
     """Runs `charcmp recommend`."""
-    overrides, minutes = [], RACE_MINUTES
+    overrides: list[str] = []
+    texts: list[str] = []
+    minutes = RACE_MINUTES
     for before, arg in zip(["", *args], args, strict=False):
         key, equals, value = arg.partition("=")
         if key == "minutes" and equals:
@@ -25,9 +28,12 @@ def recommend(args: list[str]) -> None:
         elif arg.startswith("-") or is_flags_value(before, arg):
             overrides.append(arg)
         elif not equals or is_there(Path(arg), stat.S_ISREG):
-            overrides += ["dataset=text", f"dataset.path={arg}"]
+            texts.append(arg)
         else:
             overrides.append(arg)
+    if len(texts) > 1:
+        fail(f"recommend takes one text, not {len(texts)}: {' '.join(texts)}")
+    overrides += [word for text in texts for word in ("dataset=text", f"dataset.path={text}")]
     line = read_line("recommend", ["experiment=fast", *overrides])
     # To Hydra these are options of one cell; in a race they go with the classes alone.
     class_options = [] if line.only_prints else [word for word in line.hydra if _is_of_class(word)]
@@ -42,8 +48,6 @@ def _is_of_class(word: str) -> bool:
 
 
 def _minutes(value: str) -> float:
-    from charcmp.output import fail
-
     try:
         minutes = float(value)
     except ValueError:

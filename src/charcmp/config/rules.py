@@ -12,7 +12,7 @@ from charcmp.config.keys import all_keys
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
 from charcmp.config.schema import Config, flat_fields
 from charcmp.data.corpus import PAPER_SIZE
-from charcmp.errors import UserError, require
+from charcmp.errors import UserError, first_line, require
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import check_cell
 from charcmp.values import ANY, did_you_mean
@@ -41,7 +41,7 @@ def typed(cfg: DictConfig) -> Config:
 def not_resolved(error: OmegaConfBaseException) -> str:
     """Returns a line on a value whose `${name}` names nothing, or a value of another type."""
     key = f"{error.full_key}: " if error.full_key else ""
-    return key + str(error).splitlines()[0]
+    return key + first_line(error)
 
 
 def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:

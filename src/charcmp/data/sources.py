@@ -39,7 +39,10 @@ def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
         raise UserError(f"dataset.path={dataset.path!r}: no file can have this name")
     path = os.path.realpath(dataset.path) if dataset.path else None
     where = str(data_folders(data_dir)[0])
-    return _load(dataset.source, dataset.name, path, where, _frozen(dataset))
+    # A user's text is named after the path that was given, even if that is a link.
+    titled = dataset.source == "file" and dataset.path
+    name = dataset.name or (file_title(dataset.path) if titled else None)
+    return _load(dataset.source, name, path, where, _frozen(dataset))
 
 
 def _frozen(dataset: DatasetConfig) -> tuple[str | None, int | None, int | None, str]:
@@ -59,9 +62,9 @@ def _load(
     if source == "pysrc":
         return corpus_from_bytes(name or source, pysrc())
     if source == "file":
-        if path is None:
+        if path is None or name is None:
             raise UserError("dataset=text needs a file: dataset.path=my.txt")
-        return corpus_from_bytes(name or file_title(path), read_file(Path(path)))
+        return corpus_from_bytes(name, read_file(Path(path)))
     assert source == "download"
     url, num_chars, num_symbols, stand_ins = expected
     if name is None:
@@ -133,8 +136,8 @@ def fetch(name: str, url: str) -> Path:
     except (requests.RequestException, OSError) as error:
         raise UserError(
             f"{name}.txt is in no data folder and could not be downloaded "
-            f"({type(error).__name__}). Get it from {url} and name its folder in {DATA_VARIABLE} "
-            "or data_dir=; or use dataset=pydocs, which needs no network"
+            f"({type(error).__name__}). Get it from {url}, save it as {name}.txt, and name "
+            f"its folder in {DATA_VARIABLE} or data_dir=; or use dataset=pydocs, which needs no network"
         ) from None
     return Path(file)
 

@@ -20,7 +20,7 @@ from charcmp.config.schema import CONTIGUOUS_PROTOCOL_VERSION
 from charcmp.data.corpus import Corpus, Symbols, split_corpus
 from charcmp.data.dataset import DatasetConfig
 from charcmp.data.sources import data_folders, load_corpus
-from charcmp.errors import UserError
+from charcmp.errors import UserError, first_line
 from charcmp.files import is_there
 from charcmp.models.budget import NUM_STACKS, Shape
 from charcmp.models.cells.options import ModuleConfig
@@ -161,7 +161,7 @@ class TrainedRun:
                 if weight.dtype != torch.float32 or not weight.isfinite().all():
                     raise ValueError(f"{key}: not all values are finite float32")
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-            reason = printable(str(error).partition("\n")[0])[:200]
+            reason = printable(first_line(error))[:200]
             raise UserError(
                 f"{self.folder.best}: weights and configuration do not fit together ({reason})"
             ) from None

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from charcmp.errors import first_line
 from charcmp.runs.result import CorruptFileError, Result, open_file, read_file
 
 BLOCK_CHARS = 100
@@ -196,7 +197,7 @@ def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, found = read(opened, max_header_size=MAX_NPY_HEADER)
     except Exception as error:  # the header is a Python literal, whose parsers fail in many ways
-        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+        raise CorruptFileError(f"{file}: unreadable ({first_line(error)})") from None
     if found != np.dtype(dtype) or len(shape) > 1:
         raise CorruptFileError(f"{file}: shape {shape} of {found}, not one row of {dtype}")
     if math.prod(shape) * found.itemsize != len(contents) - opened.tell():
@@ -215,7 +216,7 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
             NotImplementedError) as error:  # fmt: skip
         if isinstance(error, CorruptFileError):
             raise
-        raise CorruptFileError(f"{file}: unreadable ({_first_line(error)})") from None
+        raise CorruptFileError(f"{file}: unreadable ({first_line(error)})") from None
     scalars = ("sum_of_squares", "block_length")
     if any((arrays[key].ndim == 0) != (key in scalars) for key in MEMBERS):
         raise CorruptFileError(f"{file}: not the arrays of a summary")
@@ -261,10 +262,6 @@ def _check_series(file: Path, num_test_chars: int, num_series: int, block_length
 def _check_losses(file: Path, losses: NDArray[Any]) -> None:
     if not np.isfinite(losses).all():
         raise CorruptFileError(f"{file}: has losses that are not finite")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 @cache

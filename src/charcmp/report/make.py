@@ -94,7 +94,11 @@ def _where(folder: Path, written: Sequence[str], full: bool) -> str:
     """Returns where the files are, and which one to open first."""
     firsts = ("report.html", "statistics.md", "entries.csv", "fill_in.md", "fill_in.csv")
     first = next((f"; begin with {name}" for name in firsts if name in written), "")
-    more = "" if full else "\ncharcmp report --full prints statistics, claims and notes as well"
+    more = (
+        ""
+        if full
+        else "\ncharcmp report --full prints statistics, baselines, claims and notes as well"
+    )
     return f"written to {folder}: {len(written)} files{first}{more}"
 
 

@@ -141,10 +141,12 @@ def load_baselines(results_dir: str | Path) -> tuple[list[Baselines], list[str]]
 
 
 def of_text(all_baselines: Iterable[Baselines], test_text: TestText) -> list[Baseline]:
-    """Returns the baselines on one test text; [] if there are none."""
-    return [
+    """Returns the baselines on one test text, each once, even if it has had several names; [] if
+    there are none."""
+    found = (
         baseline
         for baselines in all_baselines
         if baselines.test_text == test_text
         for baseline in baselines.baselines
-    ]
+    )
+    return list(dict.fromkeys(found))

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from charcmp.errors import BusyError, UserError, VanishedError
 from charcmp.files import (
+    SAFE_NAME,
     as_json,
     is_there,
     remove_leftovers,
@@ -254,7 +255,11 @@ def runs_dir(results_dir: str | Path) -> Path:
 
 
 def run_folders(folder: Path) -> list[Path]:
-    """Returns a folder's run folders, by name; none if it does not exist or cannot be read."""
+    """Returns a folder's run folders, by name; none if it does not exist or cannot be read.
+
+    A folder whose name no run can have, such as .ipynb_checkpoints, is not one.
+    """
     # Checked first, since glob raises an error for too long a name.
     found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()
-    return sorted(path for path in found if is_there(path, stat.S_ISDIR))
+    named = (path for path in found if SAFE_NAME.fullmatch(path.name))
+    return sorted(path for path in named if is_there(path, stat.S_ISDIR))

@@ -30,7 +30,7 @@ from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
-from charcmp.errors import Interrupted
+from charcmp.errors import Interrupted, first_line
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
@@ -86,8 +86,7 @@ def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
     try:
         return run()
     except Exception as error:
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        return CheckResult(check, False, f"{type(error).__name__}: {reason}")
+        return CheckResult(check, False, f"{type(error).__name__}: {first_line(error)}")
 
 
 def forms(device: torch.device, precision: str, form: str) -> CheckResult:

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, first_line
 from charcmp.models.cells.registry import CELLS, MODULE
 
 ADAPTERS = "charcmp.models.cells.adapters"
@@ -64,8 +64,7 @@ def load_target(target: str) -> Target:
 
 def one_line(error: BaseException) -> str:
     """Returns an exception from anyone's code as one line."""
-    text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {text}"[:300]
+    return f"{type(error).__name__}: {first_line(error)}"[:300]
 
 
 def _import(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from charcmp.sweeping.race.race import Entry
 
 SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table
 Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side
-COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind (95 %, text)", "state")
+COLUMNS = ("", "model", "rate", "epochs", "seeds", "validation", "behind ± text", "state")
 
 
 class Board:
@@ -89,7 +90,7 @@ class Board:
         text = self.table() + ("" if finally_ else f"\n{self._left()}")
         self._clear()
         print(text, flush=True)
-        self.lines_shown = 0 if finally_ else text.count("\n") + 1
+        self.lines_shown = 0 if finally_ else _num_lines(text)
 
     def _clear(self) -> None:
         if self.is_table and self.lines_shown:
@@ -135,7 +136,7 @@ class Board:
                     "epochs": f"{self.epochs(entry.updates):.2g}",
                     "seeds": len(outcomes),
                     "validation": _nats(outcomes),
-                    "behind (95 %, text)": _behind(outcomes, ahead[1])
+                    "behind ± text": _behind(outcomes, ahead[1])
                     if model != ranked[0] and entry.updates == ahead[0].updates
                     else "",
                     "state": self.state.get(model, "racing"),
@@ -152,6 +153,12 @@ class Board:
 def length_text(epochs: float) -> str:
     """Returns a length as text: `0.33 epochs`, `1 epoch`."""
     return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
+
+
+def _num_lines(text: str) -> int:
+    """Returns how many lines a text takes in the terminal, where long lines wrap."""
+    columns = shutil.get_terminal_size().columns
+    return sum(max(1, math.ceil(len(line) / columns)) for line in text.split("\n"))
 
 
 def _nats(outcomes: Sequence[Outcome]) -> str:

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from charcmp.errors import UserError
 from charcmp.files import write_json
-from charcmp.runs.result import CorruptFileError, read_json
+from charcmp.runs.result import CorruptFileError, UnreadableFileError, read_json
 
 VERSION = 2
 MAX_BYTES = 1 << 20
@@ -45,18 +45,21 @@ class StateFile:
 
     Raises:
         UserError: if the file exists, but is of a race over another text, or is not a race's.
+        StorageError: if the disk or its server fails to deliver the file.
     """
 
     def __init__(self, file: Path, text_sha256: str, settings: dict[str, Any]) -> None:
         self.file = file
         try:
             found = read_json(file, STATE, MAX_BYTES)
+        except UnreadableFileError as error:
+            raise error.storage_error from None
         except CorruptFileError as error:
             raise UserError(f"{error}; move it away to begin a new race") from None
         if found is not None and found.text_sha256 != text_sha256:
             raise UserError(
                 f"{file}: the text has changed since this race began; to begin a new one, move its "
-                "folder away or name another results_dir="
+                "folder away, or give another text a name of its own with dataset.name="
             )
         self.is_new = found is None
         self.noted = time.monotonic()

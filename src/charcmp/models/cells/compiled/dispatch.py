@@ -17,6 +17,8 @@ import importlib
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
+from charcmp.errors import first_line
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -58,8 +60,7 @@ def why_not() -> str | None:
         for form in FORMS:
             importlib.import_module(f"charcmp.models.cells.compiled.{form}")
     except Exception as error:  # whatever it is, the run can do without Numba
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"Numba does not work here ({reason})"
+        return f"Numba does not work here ({first_line(error)})"
     return None
 
 

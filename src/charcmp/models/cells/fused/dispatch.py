@@ -24,6 +24,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from charcmp.errors import first_line
+
 # auto: on a CUDA device where Triton works, for what cuDNN lacks or runs slowly. always (also on a
 # CPU, for Triton's interpreter) and never are for tests and benchmarks.
 mode: Literal["auto", "always", "never"] = "auto"
@@ -74,8 +76,7 @@ def _tried(device: torch.device) -> str | None:
         sums, weights = ones(1, 1, 4), ones(4, 1)
         float(FusedLSTM.apply(sums, h, h, weights, ones(4), None, "tanh", "sum")[0])
     except Exception as error:  # whatever it is, the run can do without Triton
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return f"Triton does not work here ({reason})"
+        return f"Triton does not work here ({first_line(error)})"
     return None
 
 
