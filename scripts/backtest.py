@@ -42,7 +42,7 @@ from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.live import LiveRunner
+from charcmp.sweeping.race.live import Failed, LiveRunner
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import Request, requests
@@ -103,7 +103,7 @@ def _run_missing(
     """Trains what is missing while there is time for whole runs; `only_old`: only collects runs
     that are finished already."""
     while missing := Needs(models, lengths, collection.nats).missing():
-        left = 0.0 if only_old else USABLE * runner.slot_seconds_left()
+        left = 0.0 if only_old else USABLE * runner.num_slots * runner.seconds_left()
         in_time = []
         for entry in missing:
             if (seconds := runner.seconds(entry)) <= left:
@@ -149,6 +149,8 @@ class Collection:
         return {entry: float(row["val_nats"]) for entry, row in self.rows.items()}
 
     def add(self, entry: Entry, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):  # killed, or out of memory: not the model's fault
+            return
         job = self.make_job(entry)
         result = job.folder.read_result()
         speed = result.chars_per_second if result else 0

@@ -23,9 +23,10 @@ from charcmp.sweeping.race.decide import (
     mean_nats,
     near_models,
 )
-from charcmp.sweeping.race.plan import planned_runs
+from charcmp.sweeping.race.plan import Cost, planned_runs
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race
 
+SLOTS = 2  # of the machine that a race is planned for
 TIMES = (1, 2, 4)  # the time that a race has, as a multiple of the plan's for the stored lengths
 WORST = 1.0  # nats behind the best run, which is what a run that diverged counts as
 # Kinds of text. Texts not named here are a kind of their own. Margins are never fitted to the kind
@@ -117,7 +118,7 @@ class Stored:
 
     def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
         """Returns the seconds of one slot that a plan sets aside for rungs of stored lengths."""
-        runs = planned_runs(0, len(self.models))
+        runs = planned_runs(0, len(self.models), SLOTS)
         rungs = self.lengths[: LAST_RUNG + 1]
         updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
         return updates * float(np.mean([*speeds.values()]))
@@ -197,7 +198,7 @@ class Draw:
 
 
 class Replay:
-    """A race's runner and track over stored runs.
+    """A race's runner and track over stored runs, in a single slot.
 
     Args:
         draw: of the race.
@@ -205,22 +206,24 @@ class Replay:
         slot_seconds: the time that the race has.
     """
 
+    num_slots = 1
+
     def __init__(self, draw: Draw, speeds: Mapping[Model, float], slot_seconds: float) -> None:
         self.draw, self.stored = draw, draw.stored
         self.speeds, self.left = speeds, slot_seconds
         self.lacked_seed = False  # whether a further seed was asked for that is not stored
         self.out_after: dict[Model, int] = {}  # the rung after which each model was eliminated
 
-    def seconds_per_update(self, model: Model) -> float:
-        return self.speeds[model]
+    def cost(self, model: Model) -> Cost:
+        return Cost(0.0, self.speeds[model])
 
     def seconds(self, entry: Entry) -> float:
         return self.speeds[entry.arm.model] * entry.updates
 
-    def nearest_length(self, updates: float) -> int:
+    def nearest_length(self, updates: float, most: float) -> int:
         return round(updates)  # not used: rungs have the stored lengths
 
-    def slot_seconds_left(self) -> float:
+    def seconds_left(self) -> float:
         return max(0.0, self.left)
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
@@ -276,8 +279,14 @@ class Replay:
     def drop(self, entries: Sequence[Entry]) -> None:
         """Does nothing: there is nothing to remove."""
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int:
         return self.stored.lengths[rung]
+
+    def is_over(self, rung: int) -> bool:
+        return False  # no race is begun before
+
+    def seeds_begin(self) -> None:
+        """Does nothing: there is nothing to remember."""
 
     def out(self, models: Sequence[Model], updates: int) -> None:
         self.out_after |= dict.fromkeys(models, self.stored.lengths.index(updates))
@@ -380,7 +389,7 @@ def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
     return {
         "failed": 0,
         "settled": finish.settled,
-        "looked": finish.end in ("settled", "seeds"),
+        "looked": finish.num_looks > 0,
         "tied": 1 + len(finish.tied),
         "lacked a seed": replay.lacked_seed,
         "wrong": finish.settled and given - min(means) > WORTH_KNOWING,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from backtest_margins import Deficits, by_kind, fitted_margins, fitted_to_others, passed
 from backtest_needs import NEAR
-from backtest_replay import RACERS, TIMES, WORST, Score, Stored, replay_text
+from backtest_replay import RACERS, SLOTS, TIMES, WORST, Score, Stored, replay_text
 from scipy import stats
 from tabulate import tabulate
 
@@ -19,7 +19,6 @@ from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import LAST_RUNG
 
-SLOTS = 2  # of the machine that the report's minutes are for
 GOAL = 0.005  # nats: the mean regret that a race may have, apart from the truth's standard error
 
 Means = Mapping[str, float]

@@ -65,10 +65,10 @@ def run_keys_text(command: Command) -> str:
     if not its_keys:
         return ""
     if not missing:
-        return "All [keys of a run](#keys-of-a-run).\n"
+        return "It also accepts all [keys of a run](#keys-of-a-run).\n"
     if len(missing) < len(its_keys):
-        return f"All [keys of a run](#keys-of-a-run) but {names(missing)}.\n"
-    return f"Of the [keys of a run](#keys-of-a-run): {names(its_keys)}.\n"
+        return f"It also accepts all [keys of a run](#keys-of-a-run) but {names(missing)}.\n"
+    return f"It also accepts these [keys of a run](#keys-of-a-run): {names(its_keys)}.\n"
 
 
 def flag_table(flags: Sequence[Flag]) -> str:

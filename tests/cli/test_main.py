@@ -54,6 +54,12 @@ def test_params_need_neither_corpus_nor_network(charcmp: Charcmp) -> None:
     assert row["deviation_percent"] == pytest.approx(-0.837, abs=1e-3)
 
 
+def test_params_of_a_download_whose_symbols_are_not_known(charcmp: Charcmp) -> None:
+    shown = charcmp("params", "dataset=text", "dataset.source=download", "dataset.name=x")
+    assert shown.returncode == 2
+    assert len(shown.stderr.splitlines()) == 1
+
+
 def test_params_of_a_class_with_arguments(charcmp: Charcmp) -> None:
     """As docs/your_own_cell.md has them; a grid over them, too."""
     grid = ["cell=module", "cell.target=torch.nn.GRU", "layers=1", "budget=50k", "dataset=wp"]
@@ -154,6 +160,11 @@ BAD = {
     "patience": (["patience=0"], "patience=0: must be at least 1", ""),
     "no path": (["dataset=text"], "dataset.path=my.txt", ""),
     "several runs": (["layers=1,2"], "layers=1,2 is several runs: charcmp sweep layers=1,2", ""),
+    "several to print": (
+        ["layers=1,2", "--cfg", "job"],
+        "layers=1,2 is several runs, and --cfg prints the configuration of one",
+        "",
+    ),
     "a range of runs": (["seed=range(0,3)"], "is several runs: charcmp sweep seed=range(0,3)", ""),
     "no value": (["layers"], "layers: not understood; keys are set by key=value", ""),
     "grammar": (["clip=["], "clip=[: not understood", "at input '['"),

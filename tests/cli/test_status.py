@@ -107,6 +107,12 @@ def test_watching_from_another_shell(
         assert " done 20/20" in lines[-1]
 
 
+def test_a_folder_that_no_run_can_have_is_none(charcmp: Charcmp, small_grid: Path) -> None:
+    (small_grid / "runs" / ".ipynb_checkpoints").mkdir()
+    runs = json.loads(charcmp("status", "--json", f"results_dir={small_grid}").stdout)
+    assert {run["state"] for run in runs} == {"done"}
+
+
 @pytest.mark.long
 def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]

@@ -310,3 +310,15 @@ def test_build_lk_from_odd_trees(tmp_path: Path) -> None:
     os.truncate(kernel / "a.c", 2_000_000_001)
     with pytest.raises(UserError, match="has room for at most"):
         sources.build_lk(tmp_path, tmp_path / "out")
+
+
+def test_a_text_is_named_after_the_path_that_was_given_even_if_it_is_a_link(tmp_path: Path) -> None:
+    stored = tmp_path / "SHA256-ab12.bin"
+    stored.write_bytes(TEXT * 10)
+    (tmp_path / "my.txt").symlink_to(stored)
+    linked, itself = (
+        sources.load_corpus(DatasetConfig(source="file", path=str(path)))
+        for path in (tmp_path / "my.txt", stored)
+    )
+    assert (linked.name, itself.name) == ("my", "SHA256-ab12")
+    assert linked.sha256 == itself.sha256

@@ -25,7 +25,7 @@ PRUNED = Baseline(name="n-gram, pruned", nats_per_char=1.42, size=44_823, budget
 ZLIB = Baseline(name="zlib", nats_per_char=2.12, note="refers back 32,768 characters at most")
 
 
-def write(results_dir: Path, *found: Baseline, **changed: Any) -> Path:
+def write(results_dir: Path, *found: Baseline, name: str = "wp", **changed: Any) -> Path:
     text: dict[str, Any] = {
         "corpus_sha256": f"{'wp':0<64}",
         "layout": "columns",
@@ -35,7 +35,7 @@ def write(results_dir: Path, *found: Baseline, **changed: Any) -> Path:
         "unroll_steps": 100,
     }
     test_text = TestText.of(**text | changed)
-    file = baselines_file(results_dir, "wp", test_text)
+    file = baselines_file(results_dir, name, test_text)
     baselines_dir(results_dir).mkdir(exist_ok=True)
     budgets = [one.budget for one in found if one.budget]
     write_baselines(
@@ -80,6 +80,13 @@ def test_beside_the_models(small_grid: Path, capsys: pytest.CaptureFixture[str])
         assert "zlib: refers back 32,768 characters at most." in text
         assert "another split" not in text
         assert "another batch" not in text
+
+
+def test_a_text_that_was_renamed_has_its_baselines_once(small_grid: Path) -> None:
+    write(small_grid, NGRAM, ZLIB)
+    write(small_grid, NGRAM, ZLIB, name="war-and-peace")
+    report_texts(small_grid)
+    assert pd.read_csv(small_grid / "report" / "baselines.csv")["baseline"].is_unique
 
 
 def test_nothing_is_said_where_there_are_none(small_grid: Path) -> None:

@@ -390,6 +390,12 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     assert done.stdout.splitlines()[1] == "my-text, contiguous, 50 epochs"
     assert {file.suffix for file in (small_grid / "it's here").iterdir()} == {".csv", ".md"}
     assert "clip=1 does not narrow a report" in done.stderr
+    line = ("report", where, "experiment=fast", "cell=rnn", "cell.activation=relu")
+    done = charcmp(*line, "--format=csv")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stderr.splitlines()] == [
+        "experiment=fast", "cell.activation=relu",
+    ]  # fmt: skip
     done = charcmp("report", where, "layers=7")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -136,8 +136,9 @@ def fetch(name: str, url: str) -> Path:
     except (requests.RequestException, OSError) as error:
         raise UserError(
             f"{name}.txt is in no data folder and could not be downloaded "
-            f"({type(error).__name__}). Get it from {url}, save it as {name}.txt, and name "
-            f"its folder in {DATA_VARIABLE} or data_dir=; or use dataset=pydocs, which needs no network"
+            f"({type(error).__name__}). Get it from {url}, save it as {name}.txt and name "
+            f"its folder in {DATA_VARIABLE} or data_dir=; or use dataset=pydocs, which needs "
+            "no network"
         ) from None
     return Path(file)
 

@@ -19,7 +19,12 @@ GRU_1, GRU_2, RNN_1 = (Model("50k", *what) for what in (("gru", 1), ("gru", 2), 
 
 
 def advice(
-    folder: Path, losses: Mapping[Model, Sequence[float]], end: End = "time", num_models: int = 9
+    folder: Path,
+    losses: Mapping[Model, Sequence[float]],
+    end: End = "time",
+    num_models: int = 9,
+    unfinished: Sequence[Model] = (),
+    unstable: Sequence[Model] = (),
 ) -> Advice:
     """Of a race whose finalists' seeds ended with these validation losses, and test losses 0.1
     above."""
@@ -40,7 +45,8 @@ def advice(
     arms = {model: Arm(model, 0.012) for model in losses}
     finish = Finish(
         rung=2, updates=1000, leader=leader, arms=arms, outcomes=outcomes, challenges=against,
-        alpha=0.1 / 3, num_models=num_models, num_runs=40, end=end,
+        unfinished=list(unfinished), unstable=list(unstable), num_looks=1, alpha=0.1 / 3,
+        num_models=num_models, num_runs=40, end=end,
     )  # fmt: skip
     finalists = {model: Finalist(model, 0.012, of_model) for model, of_model in results.items()}
     return Advice("my", "50k", 10.0, finish, finalists, 30.0, 40, str(folder), [])
@@ -71,6 +77,14 @@ def test_one_seed_is_no_comparison(tmp_path: Path) -> None:
     assert "tied" not in text
     two = advice(tmp_path / "two", {GRU_1: [1.30, 1.30], GRU_2: [1.31, 1.31]}).text()
     assert "before every finalist had the 3 seeds" in two
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    found = advice(tmp_path / "cut", {GRU_1: [1.3]}, unfinished=[GRU_2])
+    assert "Time ran out before GRU 2 had been trained for as long" in found.text()
+    assert "No other model" not in found.text()
+    found = advice(tmp_path / "seed", {GRU_1: [1.3] * 3, RNN_1: [1.5] * 3}, unstable=[GRU_2])
+    assert "Left out, since one of its further seeds failed or diverged: GRU 2." in found.text()
 
 
 @pytest.mark.parametrize(("num_models", "is_said"), [(2, False), (9, True)])

@@ -1,5 +1,6 @@
 """What a race makes of runs that ended in a sweep's processes; what the pool leaves behind."""
 
+import json
 import math
 import shutil
 import signal
@@ -57,6 +58,17 @@ def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> N
     board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
     board.ran(ENTRY, Outcome(math.inf))
     assert [row["validation"] for row in board.rows()] == ["diverged"]
+
+
+def test_a_run_that_diverged_after_good_epochs_has_lost(job: Job) -> None:
+    """It has a validation loss, of its best epoch, but no test loss and perhaps no weights."""
+    runner, _ = race_of(job)
+    assert runner.run([ENTRY])[ENTRY].is_usable
+    result = json.loads(job.folder.result.read_text())
+    job.folder.result.write_text(json.dumps(result | {"status": "diverged"}))
+    outcome = outcome_of(job)
+    assert outcome is not None
+    assert not outcome.is_usable
 
 
 @slots_of_each_kind

@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -30,9 +31,12 @@ from charcmp.sweeping.race.decide import (
     tied,
 )
 from charcmp.sweeping.race.plan import (
+    BATCHES,
     MAX_EPOCHS,
     MIN_UPDATES,
     RUNG_SHARES,
+    Cost,
+    TooLittleTimeError,
     longest_run,
     nearest_length,
 )
@@ -44,8 +48,15 @@ GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)
 BEST_RATE = {"lstm": 0.024, "gru": 0.012, "rnn": 0.006}
 
 
+@cache  # so that equal outcomes are equal: arrays are compared by identity
+def blocks(nats: float) -> np.ndarray:
+    return nats + np.random.default_rng(0).normal(0.0, 1e-6, (1, 100))
+
+
 class Stored:
-    """Outcomes by a formula, and a clock that a run moves on by its length."""
+    """Outcomes by a formula, and a clock that a run moves on by its length: a single slot."""
+
+    num_slots = 1
 
     def __init__(self, level: dict[Model, float], seconds: float = 1e5, noise: float = 0.001):
         self.level, self.left, self.noise = level, seconds, noise
@@ -55,16 +66,16 @@ class Stored:
         self.dropped: set[Entry] = set()
         self.gone: list[Model] = []
 
-    def seconds_per_update(self, model: Model) -> float:
-        return 0.01
+    def cost(self, model: Model) -> Cost:
+        return Cost(0.0, 0.01)
 
     def seconds(self, entry: Entry) -> float:
         return 0.01 * entry.updates
 
-    def nearest_length(self, updates: float) -> int:
-        return nearest_length(updates, updates_per_epoch=1000)
+    def nearest_length(self, updates: float, most: float) -> int:
+        return nearest_length(updates, 1000, most)
 
-    def slot_seconds_left(self) -> float:
+    def seconds_left(self) -> float:
         return self.left
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
@@ -74,8 +85,13 @@ class Stored:
                 break
             self.left -= self.pace * 0.01 * entry.updates
             self.entries.append(entry)
-            found[entry] = Outcome(self.nats(entry))
+            found[entry] = self.outcome(entry)
         return found
+
+    def outcome(self, entry: Entry) -> Outcome:
+        """Returns an outcome whose variance over text is known, and small."""
+        nats = self.nats(entry)
+        return Outcome(nats, blocks(nats) if math.isfinite(nats) else None)
 
     def nats(self, entry: Entry) -> float:
         (model, rate), updates, seed = entry
@@ -88,9 +104,17 @@ class Stored:
     def drop(self, entries: Sequence[Entry]) -> None:
         self.dropped |= set(entries)
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        self.lengths.append(plan())
-        return self.lengths[rung]
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
+        if (planned := plan()) is None:
+            return None
+        self.lengths.append(planned)
+        return planned
+
+    def is_over(self, rung: int) -> bool:
+        return False
+
+    def seeds_begin(self) -> None:
+        pass
 
     def out(self, models: Sequence[Model], updates: int) -> None:
         self.gone += models
@@ -207,6 +231,144 @@ def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
     assert (finish.end == "worse") == (rung == 1)
 
 
+class Slots(Stored):
+    """Outcomes by a formula, from slots side by side: the longest run of a batch begins first."""
+
+    def __init__(self, level: dict[Model, float], seconds: float, num_slots: int) -> None:
+        super().__init__(level, seconds)
+        self.num_slots = num_slots
+
+    def seconds(self, entry: Entry) -> float:
+        model = entry.arm.model
+        return 0.01 * entry.updates * (0.9 + 0.05 * model.layers)
+
+    def cost(self, model: Model) -> Cost:
+        return Cost(0.0, self.seconds(Entry(Arm(model, 0.003), 1, 0)))
+
+    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+        free, found = [0.0] * self.num_slots, {}
+        for entry in sorted(entries, key=self.seconds, reverse=True):
+            begins = min(free)
+            ends = free[free.index(begins)] = begins + self.seconds(entry)
+            if ends <= self.left:
+                self.entries.append(entry)
+                found[entry] = self.outcome(entry)
+        self.left = max(0.0, self.left - max(free))
+        return found
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 3, 4, 6, 8, 16])
+def test_every_finalist_gets_its_seeds_however_many_slots_there_are(num_slots: int) -> None:
+    stored = Slots(levels(gru1=1.4, gru2=1.402), 1800 / num_slots, num_slots)
+    finish = race(stored)
+    assert (finish.rung, finish.unfinished) == (2, [])
+    assert min(len(found) for found in finish.outcomes.values()) >= FEWEST_SEEDS
+
+
+def test_a_seed_that_ends_after_a_later_one_was_cut_off_does_not_hold_up_the_end() -> None:
+    """Seeds of a model go on side by side; the first of them may be the one that is cut off."""
+
+    class SecondOnly(Stored):
+        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+            if any(entry.seed > 0 for entry in entries):
+                self.left = 0.0
+                self.done = {entry for entry in entries if entry.seed == 2}
+                return {entry: self.outcome(entry) for entry in self.done}
+            return super().run(entries)
+
+        def seconds(self, entry: Entry) -> float:
+            return 0.0 if entry in getattr(self, "done", ()) else super().seconds(entry)
+
+    finish = race(SecondOnly(levels(gru1=1.4, gru2=1.401)))
+    assert finish.end == "time"
+    assert {len(found) for found in finish.outcomes.values()} == {1}
+
+
+def test_a_rung_that_is_cut_off_says_who_is_missing() -> None:
+    class CutOff(Stored):
+        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+            if len(self.lengths) == 3 and entries:
+                self.left = 1.5 * self.seconds(entries[0])
+            return super().run(entries)
+
+    finish = race(CutOff(levels(gru1=1.4, lstm1=1.401, gru2=1.402)))
+    assert finish.rung == 2
+    assert finish.end == "time"
+    assert set(finish.unfinished) == {GRU_1, GRU_2, Model("50k", "lstm", 1)} - set(finish.arms)
+    assert finish.unfinished
+    assert {finish.states[model] for model in finish.unfinished} == {"cut off"}
+
+
+def test_no_rung_is_planned_when_the_time_is_over() -> None:
+    """Its length would be kept, and more minutes could not make it longer."""
+
+    class Ends(Stored):
+        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+            found = super().run(entries)
+            if len(self.lengths) == 2:
+                self.left = 0.0
+            return found
+
+    stored = Ends(levels(gru1=1.4))
+    finish = race(stored)
+    assert (finish.rung, finish.end, len(stored.lengths)) == (1, "time", 2)
+
+
+def test_a_second_rung_that_diverges_leaves_the_first() -> None:
+    class Cliff(Stored):
+        def nats(self, entry: Entry) -> float:
+            return math.inf if len(self.lengths) == 2 else super().nats(entry)
+
+    finish = race(Cliff(levels(gru1=1.4)))
+    assert (finish.rung, finish.leader, finish.end) == (0, GRU_1, "worse")
+
+
+def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:
+    class OneFails(Stored):
+        def nats(self, entry: Entry) -> float:
+            fails = entry.arm.model == GRU_1 and entry.seed == 2
+            return math.inf if fails else super().nats(entry)
+
+    finish = race(OneFails(levels(gru1=1.4, gru2=1.401, lstm1=1.402)))
+    assert finish.unstable == [GRU_1]
+    assert finish.leader != GRU_1
+
+
+def test_there_is_no_look_at_half_a_round() -> None:
+    """It would be one look more if the race is continued."""
+
+    class OneLate(Stored):
+        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+            late = [entry for entry in entries if entry.seed == FEWEST_SEEDS]
+            if late:
+                self.left = self.seconds(late[0])
+            return super().run(entries)
+
+    level = levels(gru1=1.4, gru2=1.4)
+    stored = OneLate(level, seconds=1e6, noise=0.02)
+    finish = race(stored)
+    assert finish.end == "time"
+    assert sorted(len(found) for found in finish.outcomes.values()) == [3, 4]
+    assert finish.num_looks == 1
+
+
+def test_a_rung_that_is_over_gets_no_new_runs() -> None:
+    """More minutes would allow further rates of it; then other finalists, and looks anew."""
+
+    class Over(Stored):
+        def is_over(self, rung: int) -> bool:
+            return True
+
+    level = levels(gru1=1.4)
+    more, fewer = Stored(level), Over(level)
+    more.nats = fewer.nats = lambda entry: 2.0 - entry.arm.rate  # type: ignore[method-assign]
+    race(more)
+    race(fewer)
+    first = {entry.arm for entry in fewer.entries if entry.updates == fewer.lengths[0]}
+    assert first == set(first_arms(MODELS))
+    assert first < {entry.arm for entry in more.entries if entry.updates == more.lengths[0]}
+
+
 def test_looks_that_are_spent_end_a_race() -> None:
     """A rival of seeds that differ much, on average as good: no time would settle it."""
 
@@ -231,8 +393,11 @@ def test_every_run_fits_into_the_time() -> None:
 
 
 def test_too_little_time_says_how_much() -> None:
-    with pytest.raises(UserError, match=r"9 models needs at least \d+\.\d minutes of one slot"):
+    with pytest.raises(TooLittleTimeError) as told:
         race(Stored(levels(), seconds=10))
+    race(Stored(levels(), told.value.seconds))
+    with pytest.raises(TooLittleTimeError):
+        race(Stored(levels(), 0.99 * told.value.seconds))
 
 
 def test_every_arm_diverged() -> None:
@@ -258,10 +423,10 @@ class Again(Stored):
         return 0.0 if entry in self.done else super().seconds(entry)
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        return {entry: Outcome(self.nats(entry)) for entry in entries if entry in self.done}
+        return {entry: self.outcome(entry) for entry in entries if entry in self.done}
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        return self.lengths[rung]
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
+        return self.lengths[rung] if rung < len(self.lengths) else plan()
 
 
 @pytest.mark.parametrize("seconds", range(400, 1600, 50))
@@ -301,7 +466,7 @@ def test_a_rate_that_throws_a_longer_training_off_is_lowered() -> None:
 
 
 def outcome(nats: float, series: np.ndarray | None = None) -> Outcome:
-    return Outcome(nats, series)
+    return Outcome(nats, blocks(nats) if series is None else series)
 
 
 def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
@@ -348,10 +513,28 @@ def test_a_look_at_the_finalists() -> None:
 
 
 def test_the_plan_fills_the_time() -> None:
-    seconds = [0.01] * 27
-    half, whole = (longest_run(0, time, seconds, 9) for time in (1500, 3000))
+    costs = [Cost(0.5, 0.01)] * 27
+    half, whole = (longest_run(0, time, 1, costs, 9) for time in (1500, 3000))
     assert half < whole < 2.2 * half
-    assert RUNG_SHARES[0] * longest_run(0, 250, seconds, 9) >= MIN_UPDATES
+    assert RUNG_SHARES[0] * longest_run(0, 250, 1, costs, 9) >= MIN_UPDATES
+
+
+@pytest.mark.parametrize("num_slots", [1, 2, 3, 4, 6, 8, 16, 32])
+@pytest.mark.parametrize("rung", [0, 1, 2])
+def test_a_plan_fits_into_the_slots(num_slots: int, rung: int) -> None:
+    """Runs are laid out batch by batch; no batch begins before the one before has ended."""
+    seconds_left, cost, models = 400.0, Cost(0.5, 0.01), (9, 5, 3)
+    longest = longest_run(rung, seconds_left, num_slots, [cost], models[rung])
+    batches = [
+        (math.ceil(runs * models[later]), RUNG_SHARES[later])
+        for later in range(rung, 3) for runs in BATCHES[later]
+    ]  # fmt: skip
+    batches.append((4, RUNG_SHARES[-1]))  # two further seeds of two models
+    needed = sum(
+        math.ceil(runs / num_slots) * (cost.per_run + cost.per_update * share * longest)
+        for runs, share in batches
+    )
+    assert 0.9 * seconds_left < needed < seconds_left
 
 
 def test_lengths_are_parts_of_an_epoch_or_whole_ones() -> None:
@@ -359,6 +542,7 @@ def test_lengths_are_parts_of_an_epoch_or_whole_ones() -> None:
         *(1, 340, 999, 1000, 2000, 8000)
     ]
     assert nearest_length(1e9, 1000) == 1000 * MAX_EPOCHS
+    assert [nearest_length(1600, 1000, most) for most in (2000, 1999)] == [2000, 1000]
     assert length_settings(340, 1000) == ["epochs=1", "updates_per_epoch=340"]
     assert length_settings(8000, 1000) == ["epochs=8"]
 

@@ -244,7 +244,7 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["minutes=never"], "minutes=never: must be a number of minutes, such as 30"),
-        (["minutes=0.001"], "too little time: a race of 2 models needs at least"),
+        (["minutes=0.001"], "too little time: a race of 2 models at 1500 needs about minutes="),
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
         (["cell=elman"], "cell=elman: one of"),
@@ -261,6 +261,9 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
         (["dropout=0,0.1"], "dropout=0,0.1: a race takes one value of dropout"),
         (["optimizer=adam,sgd"], "optimizer=adam,sgd: a race takes one value of optimizer"),
         (["--watch"], "recommend has no --watch"),
+        (["other.txt"], "recommend takes one text, not 2: "),
+        (["budget=500,1500", "minutes=0.001"], "a race of 2 models at 500 needs about minutes="),
+        (["budget=500,1500", "minutes=0.001"], "a race of 2 models at 1500 needs about minutes="),
     ],
 )
 def test_bad_lines(tmp_path: Path, charcmp: Charcmp, arguments: list[str], said: str) -> None:

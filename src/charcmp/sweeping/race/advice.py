@@ -137,7 +137,7 @@ class Advice:
     def _rivals(self) -> list[str]:
         rival = self.runner_up
         if rival is None:
-            return ["No other model is left to compare it with."]
+            return [] if self.finish.unfinished else ["No other model is left to compare it with."]
         (against,) = [one for one in self.finish.challenges if one.model == rival.model]
         distance = f"{abs(against.difference):.4f} "
         distance += "behind" if against.difference >= 0 else "ahead of it, but by one seed"
@@ -149,7 +149,9 @@ class Advice:
             )
         said += f"; its test loss is {rival.test_nats:.3f}."
         if against.of_models is None:
-            return [f"{said} With one seed of either, that says little about which is better."]
+            few = min(len(self.take.results), len(rival.results)) < 2
+            why = "With one seed of either" if few else "On so short a validation text"
+            return [f"{said} {why}, that says little about which is better."]
         if not self.tied:
             return [said]
         quickest = min([self.take, *self.tied], key=lambda finalist: finalist.seconds_train)
@@ -183,11 +185,17 @@ class Advice:
 
     def _left_out(self) -> list[str]:
         """Says that nothing is promised of the models that were eliminated."""
-        if self.finish.num_models == len(self.finalists):
-            return []
+        finish = self.finish
+        said = []
+        if finish.unstable:
+            named = ", ".join(map(label, finish.unstable))
+            said.append(f"Left out, since one of its further seeds failed or diverged: {named}.")
+        if finish.num_models == len(self.finalists) + len(finish.unstable + finish.unfinished):
+            return said
         return [
+            *said,
             "Models eliminated earlier had shorter training or fewer seeds, so this says nothing "
-            "about them."
+            "about them.",
         ]
 
     def _baselines(self) -> list[str]:
@@ -204,6 +212,12 @@ class Advice:
 
     def _certainty(self) -> list[str]:
         finish = self.finish
+        if finish.unfinished:
+            named = ", ".join(map(label, finish.unfinished))
+            return [
+                f"Time ran out before {named} had been trained for as long, so the answer may be "
+                "another one; rerun with more minutes= to continue."
+            ]
         if finish.end == "worse":
             return [
                 "Longer training did worse on this text, so this is the result of a shorter run "

@@ -6,7 +6,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -76,10 +76,9 @@ class Board:
     def out(self, models: Sequence[Model]) -> None:
         self.state |= dict.fromkeys(models, "out")
 
-    def ended(self, taken: Model, tied: Sequence[Model]) -> None:
-        """Marks the models that were in the race to its end as taken, tied or behind."""
-        verdicts = dict.fromkeys(self.models, "behind") | dict.fromkeys(tied, "tied")
-        self.state = verdicts | self.state | {taken: "taken"}
+    def ended(self, states: Mapping[Model, str]) -> None:
+        """Marks the models that were in the race to its end: see Finish.states."""
+        self.state = dict.fromkeys(self.models, "behind") | dict(states) | self.state
 
     def show(self, finally_: bool = False) -> None:
         """Prints the table: during the race only in a terminal, at the end always."""

@@ -128,10 +128,11 @@ def _mean_blocks(outcomes: Sequence[Outcome]) -> NDArray[np.float64] | None:
 class Challenge:
     """The comparison of the leader with another finalist.
 
-    It has two estimates, each None if either model has a single seed. `of_models` is about which
-    model is better, and compares the means over seeds. `of_run` is about whether the run that is
-    handed over is as good as the other model would be if trained once more. That run is one trained
-    network, so its loss does not vary over seeds.
+    It has two estimates, both None if either model has a single seed, or if nothing is known of the
+    variance over text, as for a validation text of a few hundred characters. `of_models` is about
+    which model is better, and compares the means over seeds. `of_run` is about whether the run that
+    is handed over is as good as the other model would be if trained once more. That run is one
+    trained network, so its loss does not vary over seeds.
     """
 
     model: Model  # the other finalist
@@ -178,11 +179,14 @@ def _challenge(model: Model, other: Sequence[Outcome], leader: Sequence[Outcome]
         return Challenge(model, difference, None, None)
     run = handed_over(leader)
     seeds = _seed_variance(other)
+    text_of_models, text_of_run = text_component(other, leader), text_component(other, [run])
+    if text_of_models is None or text_of_run is None:
+        return Challenge(model, difference, None, None)
     return Challenge(
         model,
         difference,
-        estimate(difference, [seeds, _seed_variance(leader), *_text(other, leader)]),
-        estimate(mean_nats(other) - run.nats, [seeds, *_text(other, [run])]),
+        estimate(difference, [seeds, _seed_variance(leader), text_of_models]),
+        estimate(mean_nats(other) - run.nats, [seeds, text_of_run]),
     )
 
 
@@ -196,11 +200,6 @@ def _seed_variance(outcomes: Sequence[Outcome]) -> Component:
     variance = float(np.var([outcome.nats for outcome in outcomes], ddof=1))
     moderated = (USUAL_DF * USUAL_SEED_SD**2 + further * variance) / (USUAL_DF + further)
     return Component(moderated / len(outcomes), USUAL_DF / 2 + further, True)
-
-
-def _text(a: Sequence[Outcome], b: Sequence[Outcome]) -> list[Component]:
-    found = text_component(a, b)
-    return [found] if found else []
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:

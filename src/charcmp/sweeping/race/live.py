@@ -16,7 +16,7 @@ from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.plan import nearest_length
+from charcmp.sweeping.race.plan import SECONDS_PER_RUN, Cost, nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
@@ -49,30 +49,40 @@ class LiveRunner:
         updates_per_epoch: int,
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
-        self.speeds: dict[Model, float] = {}  # seconds per update in a slot
+        self.num_slots = len(slots)
+        self.speeds: dict[Model, float] = {}  # characters per second in a slot
         self.updates_per_epoch = updates_per_epoch
 
     def measure(self, models: Sequence[Model]) -> None:
-        """Measures how long the models' updates take, evaluations included."""
-        updates = 10 * self.updates_per_epoch  # long enough for evaluations to have a usual share
-        jobs = {model: self.make_job(Entry(Arm(model, 0.003), updates, 0)) for model in models}
+        """Measures the models' speeds."""
+        jobs = {model: self.make_job(_any_entry(model, self.updates_per_epoch)) for model in models}
         estimates = estimate_times([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
-            self.speeds[model] = estimates[job].seconds / updates
+            self.speeds[model] = run_seconds(job.spec, 1.0) / estimates[job].seconds
 
-    def seconds_per_update(self, model: Model) -> float:
-        return self.speeds[model]
+    def cost(self, model: Model) -> Cost:
+        """Returns what the runs of a model take in one slot: see race.Runner.
+
+        A run of part of an epoch evaluates as much text as one of a whole epoch. A further epoch
+        evaluates more, which here its updates are said to take.
+        """
+        shortest, one, two = (
+            run_seconds(self.make_job(_any_entry(model, updates)).spec, self.speeds[model])
+            for updates in (1, self.updates_per_epoch, 2 * self.updates_per_epoch)
+        )
+        return Cost(SECONDS_PER_RUN + shortest, (two - one) / self.updates_per_epoch)
 
     def seconds(self, entry: Entry) -> float:
-        if self.make_job(entry).folder.result.exists():
+        job = self.make_job(entry)
+        if job.folder.result.exists():
             return 0.0
-        return self.seconds_per_update(entry.arm.model) * entry.updates
+        return SECONDS_PER_RUN + run_seconds(job.spec, self.speeds[entry.arm.model])
 
-    def nearest_length(self, updates: float) -> int:
-        return nearest_length(updates, self.updates_per_epoch)
+    def nearest_length(self, updates: float, most: float = math.inf) -> int:
+        return nearest_length(updates, self.updates_per_epoch, most)
 
-    def slot_seconds_left(self) -> float:
-        return max(0.0, self.until - time.monotonic()) * len(self.slots)
+    def seconds_left(self) -> float:
+        return max(0.0, self.until - time.monotonic())
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
         """Trains runs: see race.Runner.
@@ -105,12 +115,16 @@ class LiveRunner:
         for entry, job in jobs.items():
             result = job.folder.read_result()
             if result is not None and result.chars_per_second:
-                seconds = run_seconds(job.spec, result.chars_per_second)
-                self.speeds[entry.arm.model] = seconds / entry.updates
+                self.speeds[entry.arm.model] = result.chars_per_second
 
     def drop(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             self.make_job(entry).folder.checkpoint.unlink(missing_ok=True)
+
+
+def _any_entry(model: Model, updates: int) -> Entry:
+    """Returns a run whose rate and seed do not matter, to see how long such runs take."""
+    return Entry(Arm(model, 0.003), updates, 0)
 
 
 def outcome_of(job: Job) -> Outcome | None:
@@ -120,8 +134,8 @@ def outcome_of(job: Job) -> Outcome | None:
     if result is None:
         failure = folder.read_failure()
         return None if failure is None or failure.is_users else Failed()
-    if result.val_nats_per_char is None:
-        return Outcome(math.inf)
+    if result.status == "diverged" or result.val_nats_per_char is None:
+        return Outcome(math.inf)  # even if it has epochs before that: such a run is not to be used
     try:
         nll_N = read_nll(folder.val_nll, split_of(job.spec).val.num_chars)
     except (CorruptFileError, FileNotFoundError):

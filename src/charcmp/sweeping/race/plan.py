@@ -3,11 +3,17 @@
 A race has three rungs of annealed runs, each about three times as long as the one before. The time
 left after them goes into further seeds of the last models. Before each rung the rest of the race is
 planned again, for the time and the models that are left.
+
+Runs go in batches: the next batch cannot begin before the last run of the one before has ended. So
+a batch takes whole rounds of the slots, however few runs its last round has.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from charcmp.errors import UserError
 
@@ -15,57 +21,84 @@ from charcmp.errors import UserError
 # never compared: the runs of every rung are annealed to zero.
 RUNG_SHARES = (1 / 8, 1 / 3, 1.0)
 MOST_MODELS = (9, 5, 3)  # that a rung has room for; the safe choice may be one more
-ARMS_PER_MODEL = (3.5, 2.0, 1.0)  # the first rung tries three rates, sometimes a fourth
+# Runs per model in each batch of a rung. The first rung tries three rates, then sometimes a fourth.
+BATCHES = ((3, 0.5), (2,), (1,))
 SEEDS_PLANNED = 3  # of the leader and its challenger, for which the plan leaves time
 MIN_UPDATES = 100  # of the first rung: fewer distinguish models no better than a coin
 # Limits of the last rung; time that is left then goes into seeds. A model needs fewer epochs than
 # this to learn a short text by heart.
 MAX_UPDATES, MAX_EPOCHS = 24_000, 100
-USABLE = 0.9  # of the slots' time; the rest is lost waiting for the last run of each rung
+USABLE = 0.95  # of the time; the rest is lost waiting for the slowest run of each batch
 SECONDS_PER_RUN = 0.5  # to start a run and to write its files
 
 
-def planned_runs(rung: int, num_models: int) -> list[float]:
-    """Returns how many runs this rung and each later one have; the last includes further seeds."""
-    runs = [num_models * ARMS_PER_MODEL[rung]]
-    for later in range(rung + 1, len(RUNG_SHARES)):
-        runs.append(min(MOST_MODELS[later], num_models) * ARMS_PER_MODEL[later])
-    runs[-1] += (SEEDS_PLANNED - 1) * min(2, num_models)
+class Cost(NamedTuple):
+    """How long the runs of a model take in one slot; seconds."""
+
+    per_run: float  # however short it is: its start, its evaluations
+    per_update: float
+
+
+class TooLittleTimeError(UserError):
+    """Not even a race of the shortest rungs fits into the time that is left."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"a race takes at least {seconds:.0f} seconds")
+        self.seconds = seconds  # that such a race takes
+
+
+def planned_runs(rung: int, num_models: int, num_slots: int) -> list[int]:
+    """Returns how many runs the slots have time for in this rung and in each later one; those of
+    the last include further seeds."""
+
+    def whole_rounds(runs: float) -> int:
+        return num_slots * math.ceil(runs / num_slots)
+
+    models = [num_models, *(min(most, num_models) for most in MOST_MODELS[rung + 1 :])]
+    runs = [
+        sum(whole_rounds(models_here * runs_each) for runs_each in batches)
+        for models_here, batches in zip(models, BATCHES[rung:], strict=True)
+    ]
+    runs[-1] += whole_rounds((SEEDS_PLANNED - 1) * min(2, num_models))
     return runs
 
 
 def longest_run(
-    rung: int, slot_seconds: float, seconds_per_update: Sequence[float], num_models: int
+    rung: int, seconds_left: float, num_slots: int, costs: Sequence[Cost], num_models: int
 ) -> float:
     """Returns the updates of a last-rung run with which this rung and those after it fit.
 
     Args:
         rung: the next one, counted from 0.
-        slot_seconds: the time that is left, times the number of slots.
-        seconds_per_update: of each arm of this rung, in a slot.
+        seconds_left: until the race ends.
+        num_slots: how many runs go on at once.
+        costs: of each arm of this rung.
         num_models: in this rung.
 
     Raises:
-        UserError: before the first rung, if not even the shortest rungs fit; says how many minutes
-            of a slot they take.
+        TooLittleTimeError: before the first rung, if not even the shortest rungs fit.
     """
-    mean = sum(seconds_per_update) / len(seconds_per_update)
-    runs = planned_runs(rung, num_models)
-    per_update = mean * sum(n * share for n, share in zip(runs, RUNG_SHARES[rung:], strict=True))
-    overhead = SECONDS_PER_RUN * sum(runs)
-    longest = (USABLE * slot_seconds - overhead) / per_update
+    # A batch of one round takes as long as its slowest run; longer ones even out.
+    typical = max if len(costs) <= num_slots else statistics.fmean
+    per_run, per_update = (typical(column) for column in zip(*costs, strict=True))
+    runs = planned_runs(rung, num_models, num_slots)
+    fixed = per_run * sum(runs)
+    by_length = per_update * sum(
+        n * share for n, share in zip(runs, RUNG_SHARES[rung:], strict=True)
+    )
+    longest = (USABLE * num_slots * seconds_left - fixed) / by_length
     shortest = MIN_UPDATES / RUNG_SHARES[0]
     if rung == 0 and longest < shortest:
-        needed = (shortest * per_update + overhead) / USABLE / 60
-        raise UserError(
-            f"too little time: a race of {num_models} models needs at least {needed:.1f} minutes "
-            "of one slot of this machine; use fewer models (cell=, layers=) or more minutes="
-        )
-    return min(max(longest, shortest), MAX_UPDATES)
+        raise TooLittleTimeError((fixed + shortest * by_length) / USABLE / num_slots)
+    return min(longest, MAX_UPDATES)
 
 
-def nearest_length(updates: float, updates_per_epoch: int) -> int:
-    """Returns the closest length that a run can have: part of one epoch, or whole epochs."""
+def nearest_length(updates: float, updates_per_epoch: int, most: float = math.inf) -> int:
+    """Returns the closest length that a run can have: part of one epoch, or whole epochs; one epoch
+    less if that is more than `most` updates."""
     if updates < updates_per_epoch:
         return max(1, round(updates))
-    return min(round(updates / updates_per_epoch), MAX_EPOCHS) * updates_per_epoch
+    epochs = min(round(updates / updates_per_epoch), MAX_EPOCHS)
+    if epochs * updates_per_epoch > most and epochs > 1:
+        epochs -= 1
+    return epochs * updates_per_epoch

@@ -37,7 +37,7 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, longest_run
+from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, USABLE, Cost, longest_run
 
 LAST_RUNG = len(RUNG_SHARES) - 1
 # Planned looks at the finalists, each of which may spend a part of alpha: the first when all of
@@ -61,17 +61,20 @@ class Entry(NamedTuple):
 class Runner(Protocol):
     """Something that trains the runs, or has them stored."""
 
-    def seconds_per_update(self, model: Model) -> float:
-        """Returns the seconds that an update takes in one slot."""
+    num_slots: int  # how many runs go on at once
+
+    def cost(self, model: Model) -> Cost:
+        """Returns what runs of a model take in one slot."""
 
     def seconds(self, entry: Entry) -> float:
         """Returns the seconds that a run takes in one slot; 0 if it is finished already."""
 
-    def nearest_length(self, updates: float) -> int:
-        """Returns the closest length that a run can have; in updates."""
+    def nearest_length(self, updates: float, most: float) -> int:
+        """Returns the closest length that a run can have, if possible not above `most`; in
+        updates."""
 
-    def slot_seconds_left(self) -> float:
-        """Returns the seconds that are left, times the number of slots."""
+    def seconds_left(self) -> float:
+        """Returns the seconds until the race ends."""
 
     def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
         """Returns the outcomes of the runs; those that the time did not allow are missing."""
@@ -83,8 +86,16 @@ class Runner(Protocol):
 class Track(Protocol):
     """An observer of the race, which also keeps what a resumed race must not decide again."""
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """Returns a rung's updates: those that it was begun with, else what is planned now."""
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
+        """Returns a rung's updates: those that it was begun with, else what is planned now; None,
+        and keeps nothing, if the plan has none."""
+
+    def is_over(self, rung: int) -> bool:
+        """Returns whether the next rung, or the seeds after the last one, have been begun before:
+        then this rung gets no new runs."""
+
+    def seeds_begin(self) -> None:
+        """Notes that the last rung is over, and the finalists get further seeds."""
 
     def out(self, models: Sequence[Model], updates: int) -> None:
         """Notes that these models have been eliminated after so many updates."""
@@ -99,7 +110,10 @@ class Finish:
     leader: Model
     arms: dict[Model, Arm]  # of the finalists, the leader included
     outcomes: dict[Model, list[Outcome]]  # by seed
+    unfinished: list[Model]  # that were to run in this rung, but the time was over first
+    unstable: list[Model]  # finalists that are left out, since one of their further seeds diverged
     challenges: list[Challenge]
+    num_looks: int  # that were spent
     alpha: float  # of the two-sided interval of each challenge at a look
     num_models: int  # of the whole race
     num_runs: int
@@ -113,6 +127,17 @@ class Finish:
     def tied(self) -> list[Model]:
         """The finalists that cannot be distinguished from the leader."""
         return tied(self.challenges, self.alpha)
+
+    @property
+    def states(self) -> dict[Model, str]:
+        """What the race found of the models that it did not eliminate, in a word for each."""
+        return (
+            dict.fromkeys(self.arms, "behind")
+            | dict.fromkeys(self.tied, "tied")
+            | dict.fromkeys(self.unfinished, "cut off")
+            | dict.fromkeys(self.unstable, "unstable")
+            | {self.leader: "taken"}
+        )
 
 
 class Race:
@@ -139,8 +164,10 @@ class Race:
         self.seed, self.margins = seed, margins
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung; lists are by seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
+        self.entrants: dict[int, set[Model]] = {}  # by rung
         self.out: set[Model] = set()
         self.num_challengers = 1  # of the last rung's leader, before further seeds are run
+        self.num_looks = 0  # that have been spent
 
     def run(self) -> Finish:
         """Runs the whole race, or as much of it as the time allows.
@@ -157,7 +184,7 @@ class Race:
             models = self._survivors(1)
             best = best_arms(self._first_seeds(1))
             arms = [best[model] for model in models]
-            if self._longer_rung(2, arms):
+            if arms and self._longer_rung(2, arms):
                 return self._finals()
         return self._finish("time")
 
@@ -186,25 +213,33 @@ class Race:
         while True:
             rates = {model: further(model) for model in self.models if self._losses(rung, model)}
             arms = [Arm(model, rate) for model, rate in rates.items() if rate is not None]
-            possible = self._possible(self._entries(rung, arms))
-            if not self._rung(rung, [entry.arm for entry in possible]):
+            possible = self._possible(rung, arms)
+            if not self._rung(rung, possible):
                 break
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; returns whether any finished in time."""
         if rung not in self.lengths:
-            plan = partial(self._planned_length, rung, arms)
-            self.lengths[rung] = self.track.length_of(rung, plan)
+            length = self.track.length_of(rung, partial(self._planned_length, rung, arms))
+            if length is None:
+                return False
+            self.lengths[rung] = length
+        self.entrants.setdefault(rung, set()).update(arm.model for arm in arms)
         found = self.runner.run(self._entries(rung, arms))
         for entry, outcome in found.items():
             self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
         return bool(found)
 
-    def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int:
-        seconds = [self.runner.seconds_per_update(arm.model) for arm in arms]
+    def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int | None:
+        """Returns the updates of a rung; None if the time left does not allow longer runs than
+        those of the rung before."""
+        runner = self.runner
+        costs = [runner.cost(arm.model) for arm in arms]
         models = len({arm.model for arm in arms})
-        longest = longest_run(rung, self.runner.slot_seconds_left(), seconds, models)
-        return self.runner.nearest_length(RUNG_SHARES[rung] * longest)
+        longest = longest_run(rung, runner.seconds_left(), runner.num_slots, costs, models)
+        planned = max(0.0, RUNG_SHARES[rung] * longest)
+        length = runner.nearest_length(planned, planned / USABLE)
+        return None if rung > 0 and length < self.lengths[rung - 1] else length
 
     def _first_seeds(self, rung: int) -> dict[Arm, Outcome]:
         return {arm: found[0] for arm, found in self.outcomes.get(rung, {}).items()}
@@ -218,7 +253,12 @@ class Race:
         return self._keep(rung, survivors(found, self.margins[rung], MOST_MODELS[rung + 1]))
 
     def _keep(self, rung: int, kept: list[Model]) -> list[Model]:
-        """Eliminates the rung's other models; drops all but the best rate of those that stay."""
+        """Eliminates the rung's other models; drops all but the best rate of those that stay.
+
+        If none stays, as when all have diverged, the rung before decides, and none is eliminated.
+        """
+        if not kept:
+            return kept
         found = self._first_seeds(rung)
         best = best_arms(found)
         lost = [model for model in best if model not in kept]
@@ -241,15 +281,15 @@ class Race:
         arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
         # It stays the same if a further seed of a challenger diverges.
         self.num_challengers = max(1, len(chosen) - 1)
-        looks = 0
+        self.track.seeds_begin()
         while left := self._finalists(LAST_RUNG):
             leader, against = challenges(left)
             num_seeds = {model: len(runs) for model, runs in left.items()}
             if min(num_seeds.values()) >= FEWEST_SEEDS:
-                looks += 1
+                self.num_looks += 1
                 if is_settled(against, self.alpha):
                     return self._finish("settled")
-                if looks == MOST_LOOKS:
+                if self.num_looks == MOST_LOOKS:
                     return self._finish("seeds")
             chosen = next_for_a_seed(leader, against, num_seeds, self.alpha)
             # All seeds before a look at once: no slot waits for the slowest of each round.
@@ -259,33 +299,44 @@ class Race:
         return self._finish("time")
 
     def _seeds(self, arms: Sequence[Arm], num_more: int) -> bool:
-        """Runs the next seeds of the arms, each arm's next one first, as far as there is time;
-        returns whether any finished."""
-        entries, left = [], self.runner.slot_seconds_left()
+        """Runs the next seeds of the arms, each arm's next one first, as far as there is time.
+
+        Returns whether all of them finished: there is no look at half a round, which would be
+        another look if the race were continued.
+        """
+        entries, asked = [], []
+        until = self.runner.seconds_left()
+        left = self.runner.num_slots * until
         outcomes = self.outcomes[LAST_RUNG]
         for further, arm in itertools.product(range(num_more), arms):
             seed = self.seed + len(outcomes[arm]) + further
             entry = Entry(arm, self.lengths[LAST_RUNG], seed)
+            asked.append(entry)
             seconds = self.runner.seconds(entry)
-            if seconds == 0 or seconds <= left:
+            if seconds == 0 or seconds <= min(left, until):
                 entries.append(entry)
             left -= seconds
         found = self.runner.run(entries)
         for entry in entries:  # an arm's seeds stay in order if the time cuts off one of them
             if entry in found and entry.seed == self.seed + len(outcomes[entry.arm]):
                 outcomes[entry.arm].append(found[entry])
-        return bool(found)
+        return all(entry in found for entry in asked)
 
     def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
         """Returns the arms' runs with the first seed."""
         return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
 
-    def _possible(self, entries: Sequence[Entry]) -> list[Entry]:
-        """Returns all entries if there is time for all; else only those that are finished already,
-        so that a race that is started again counts the runs that it had."""
-        if sum(map(self.runner.seconds, entries)) <= self.runner.slot_seconds_left():
-            return list(entries)
-        return [entry for entry in entries if not self.runner.seconds(entry)]
+    def _possible(self, rung: int, arms: Sequence[Arm]) -> list[Arm]:
+        """Returns all arms if there is time for all of their runs; else, or if the rung is over,
+        only those that are finished already, so that a race that is started again counts the runs
+        that it had, and decides by no others."""
+        entries = self._entries(rung, arms)
+        seconds = {entry: self.runner.seconds(entry) for entry in entries}
+        until = self.runner.seconds_left()
+        fits = sum(seconds.values()) <= self.runner.num_slots * until
+        if fits and max(seconds.values(), default=0) <= until and not self.track.is_over(rung):
+            return list(arms)
+        return [entry.arm for entry in entries if not seconds[entry]]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """Returns the outcomes at its best arm of each model that is not out, except for models
@@ -317,13 +368,23 @@ class Race:
         chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))
         leader, against = challenges(usable[chosen])
         best = best_arms(self._first_seeds(chosen))
+        ran = {arm.model for arm in self.outcomes[chosen]}
         return Finish(
             rung=chosen,
             updates=self.lengths[chosen],
             leader=leader,
             arms={model: best[model] for model in usable[chosen]},
             outcomes=usable[chosen],
+            unfinished=[one for one in self.models if one in self.entrants[chosen] - ran],
+            unstable=[
+                model
+                for model, arm in best.items()
+                if model not in usable[chosen]
+                and model not in self.out
+                and self.outcomes[chosen][arm][0].is_usable
+            ],
             challenges=against,
+            num_looks=self.num_looks,
             alpha=self.alpha,
             num_models=len(self.models),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
+from charcmp.sweeping.race.plan import TooLittleTimeError
 from charcmp.sweeping.race.race import Entry, Race
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
@@ -45,25 +47,70 @@ class Request:
     """A race that was asked for."""
 
     models: list[Model]  # of one budget
-    minutes: float
+    minutes: float  # for the races at all budgets of the command line
     seed: int
     make_job: Callable[[Entry], Job]  # makes the run of an entry
     probe: Job  # a run of one epoch, for the settings that all runs share
     classes: dict[str, dict[str, Any]]  # by target: the identity of each class that races
 
+    @property
+    def budget(self) -> str:
+        return self.probe.spec.budget
+
+    @property
+    def num_params(self) -> int:
+        return self.probe.spec.num_params
+
 
 def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
     """Runs a race for each budget, one after the other, and prints the advice of each.
 
+    The races share the minutes in proportion to their parameters, which is about what their updates
+    cost. What a race leaves over, the later ones share.
+
+    Args:
+        requests: of one command line, at least one.
+        slots: shares of the machine.
+
     Raises:
-        UserError: if there is too little time or text, or the text changes in the meantime.
+        UserError: if there is too little text, or the text changes in the meantime; if there is too
+            little time, but only when the races at the other budgets are over.
         Interrupted: if asked to stop; the same command goes on with the race.
         BusyError: if another process is working on the same race.
     """
-    return [race_at_budget(request, slots) for request in requests]
+    found, too_little = [], []
+    seconds, num_params = 60 * requests[0].minutes, sum(one.num_params for one in requests)
+    for request in requests:
+        share = request.num_params / num_params
+        try:
+            advice = race_at_budget(request, seconds * share, slots)
+        except TooLittleTimeError as error:
+            needed = math.ceil(error.seconds / (60 * share) * 10) / 10
+            too_little.append(
+                f"too little time: a race of {len(request.models)} models at {request.budget} "
+                f"needs about minutes={needed:g} on this machine"
+                + (f", of which {share:.0%} would be its share" if share < 1 else "")
+                + "; or race fewer models (cell=, layers=)"
+            )
+        else:
+            found.append(advice)
+            seconds -= 60 * advice.minutes
+        num_params -= request.num_params
+    require(not too_little, "; ".join(too_little))
+    return found
 
 
-def race_at_budget(request: Request, slots: Sequence[Slot]) -> Advice:
+def race_at_budget(request: Request, seconds: float, slots: Sequence[Slot]) -> Advice:
+    """Runs the race at one budget.
+
+    Args:
+        request: what was asked for.
+        seconds: that the race has in all, those before an interruption included.
+        slots: shares of the machine.
+
+    Raises:
+        TooLittleTimeError: names the seconds with which the same command would do.
+    """
     make_job = cache(request.make_job)
     probe = request.probe.spec
     settings = race_settings(request, probe)
@@ -71,23 +118,25 @@ def race_at_budget(request: Request, slots: Sequence[Slot]) -> Advice:
     folder.create()
     with folder.leased():
         state = StateFile(folder.path / "race.json", probe.corpus.sha256, settings)
-        return _race(request, slots, make_job, probe, folder.path, state)
+        return _race(request, seconds, slots, make_job, probe, folder.path, state)
 
 
 def _race(
     request: Request,
+    seconds: float,
     slots: Sequence[Slot],
     make_job: Callable[[Entry], Job],
     probe: RunSpec,
     folder: Path,
     state: StateFile,
 ) -> Advice:
-    until = time.monotonic() + 60 * request.minutes - state.state.seconds_spent
+    begun = time.monotonic()
+    until = begun + seconds - state.state.seconds_spent
     board = Board(request.models, probe.updates_per_epoch, until)
     before = f"; continues after {state.state.seconds_spent / 60:.1f} minutes"
     print(
         f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
-        f"{request.minutes:g} minutes, {len(slots)} runs at once{'' if state.is_new else before}"
+        f"{seconds / 60:.3g} minutes, {len(slots)} runs at once{'' if state.is_new else before}"
     )
 
     def ran(entry: Entry, outcome: Outcome) -> None:
@@ -100,17 +149,21 @@ def _race(
         baselines = _baselines(probe)
         runner.measure(request.models)
         finish = Race(request.models, runner, track, request.seed).run()
+    except TooLittleTimeError as error:  # what this attempt took does not count, but it takes that
+        spent = time.monotonic() - begun + state.state.seconds_spent
+        raise TooLittleTimeError(spent + error.seconds) from None
     except Interrupted as stop:
         board.show(finally_=True)
-        raise Interrupted(f"{stop}; this is the leaderboard so far") from None
-    finally:
         state.note_time()
-    board.ended(finish.leader, finish.tied)
+        raise Interrupted(f"{stop}; this is the leaderboard so far") from None
+    except BaseException:
+        state.note_time()
+        raise
+    state.note_time()
+    board.ended(finish.states)
     board.show(finally_=True)
-    seconds = state.state.seconds_spent
-    advice = make_advice(
-        finish, make_job, request.seed, seconds, probe.updates_per_epoch, baselines
-    )
+    spent = state.state.seconds_spent
+    advice = make_advice(finish, make_job, request.seed, spent, probe.updates_per_epoch, baselines)
     print(f"\n{advice.text()}")
     write_json(folder / "recommendation.json", advice.record())
     page = race_page(advice, board)
@@ -136,8 +189,14 @@ class _Track:
     def __init__(self, state: StateFile, board: Board) -> None:
         self.state, self.board = state, board
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
         return self.state.length_of(rung, plan)
+
+    def is_over(self, rung: int) -> bool:
+        return self.state.is_over(rung)
+
+    def seeds_begin(self) -> None:
+        self.state.seeds_begin()
 
     def out(self, models: Sequence[Model], updates: int) -> None:
         self.board.out(models)
@@ -187,9 +246,6 @@ def requests(
     composer: Composer, minutes: float, class_options: Sequence[str] = ()
 ) -> tuple[list[Request], list[Slot]]:
     """Returns the races that a command line asks for, and the slots that their runs have.
-
-    Several budgets share the minutes in proportion to their parameters, which is about what their
-    updates cost.
 
     Args:
         composer: of the command line, less its class options.
@@ -244,9 +300,7 @@ def requests(
         return Request(models, minutes, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
-    total = sum(one.probe.spec.num_params for one in found)
-    shared = [replace(one, minutes=minutes * one.probe.spec.num_params / total) for one in found]
-    return shared, examined_slots(found[0].probe.spec.config)
+    return found, examined_slots(found[0].probe.spec.config)
 
 
 def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:

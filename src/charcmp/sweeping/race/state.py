@@ -31,6 +31,7 @@ class State(Struct):
     seconds_spent: Annotated[float, Meta(ge=0)] = 0.0  # of the time that it has been given
     # Updates of each rung.
     lengths: list[Annotated[int, Meta(ge=1)]] = msgspec.field(default_factory=list)
+    seeds_begun: bool = False  # whether the finalists have begun to get further seeds
 
     def __post_init__(self) -> None:
         if self.version != VERSION:
@@ -65,12 +66,23 @@ class StateFile:
         self.noted = time.monotonic()
         self.state = found or State(VERSION, text_sha256, settings)
 
-    def length_of(self, rung: int, plan: Callable[[], int]) -> int:
-        """Returns a rung's updates: those that it was begun with, else what is planned now."""
+    def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
+        """See race.Track."""
         if rung == len(self.state.lengths):
-            self.state.lengths.append(plan())
+            if (planned := plan()) is None:
+                return None
+            self.state.lengths.append(planned)
             self.write()
         return self.state.lengths[rung]
+
+    def is_over(self, rung: int) -> bool:
+        """See race.Track."""
+        return self.state.seeds_begun or len(self.state.lengths) > rung + 1
+
+    def seeds_begin(self) -> None:
+        if not self.state.seeds_begun:
+            self.state.seeds_begun = True
+            self.write()
 
     def note_time(self) -> None:
         """Counts the time since the last note, or since the race was started again, as spent."""
