@@ -108,10 +108,10 @@ COMMANDS = {
         Command(
             "recommend",
             "my.txt",
-            "which model to take for a text, by a short race",
+            "which model to use for a text, by a short race",
             "Trains LSTM, GRU and RNN models at several learning rates for a short time, goes on "
             "with the good ones for longer, and gives the last ones more seeds. It decides by "
-            "validation loss alone, says which model to take and how sure that is, and leaves the "
+            "validation loss alone, says which model to use and how sure that is, and leaves the "
             "model ready for charcmp sample and charcmp score. Most other keys of charcmp "
             "train may be given too; learning rate and epochs are the race's own.",
             (

@@ -55,12 +55,12 @@ def advice(
 def test_it_names_what_to_take_and_how_far_the_next_is_behind(tmp_path: Path) -> None:
     found = advice(tmp_path, {GRU_1: [1.30, 1.31, 1.32], GRU_2: [1.33, 1.34, 1.35]})
     text = found.text()
-    assert text.startswith("For my at 50k take GRU, 1 layer (77 units")
+    assert text.startswith("For my at 50k, use GRU, 1 layer (77 units")
     assert "1.410 test nats per character, the mean of 3 seeds." in text
     assert "Next by validation loss: GRU 2, 0.0300 behind (96.67 % interval over seeds" in text
-    assert found.take.best_run.seed == 0
+    assert found.chosen.best_run.seed == 0
     record = json.loads(json.dumps(found.record()))
-    assert record["run_id"] == record["best_single_run"] == found.take.best_run.run_id
+    assert record["run_id"] == record["best_single_run"] == found.chosen.best_run.run_id
 
 
 def test_tied_means_that_the_interval_covers_0(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_it_says_what_it_leaves_open(tmp_path: Path, num_models: int, is_said: b
 def test_a_lucky_run_of_another_model_is_named(tmp_path: Path) -> None:
     """GRU 1 near the edge of its rates: the best run of all, and one that failed to learn."""
     found = advice(tmp_path, {GRU_2: [1.274, 1.275, 1.277], GRU_1: [1.517, 1.248, 1.258]})
-    assert found.take.model == GRU_2
+    assert found.chosen.model == GRU_2
     lucky = found.lucky
     assert lucky is not None
     assert lucky.best_run.seed == 1

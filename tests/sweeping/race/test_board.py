@@ -19,8 +19,8 @@ def test_states_at_the_end() -> None:
     board.ran(Entry(Arm(GRU, 0.012), 200, 0), Outcome(1.38))
     board.ran(Entry(Arm(LSTM, 0.012), 200, 0), Outcome(1.39))
     assert [row["state"] for row in board.rows()] == ["racing", "racing", "out"]
-    board.ended({GRU: "taken", LSTM: "tied"})
-    assert [row["state"] for row in board.rows()] == ["taken", "tied", "out"]
+    board.ended({GRU: "chosen", LSTM: "tied"})
+    assert [row["state"] for row in board.rows()] == ["chosen", "tied", "out"]
     assert [row["epochs"] for row in board.rows()] == ["2", "2", "0.5"]
 
 

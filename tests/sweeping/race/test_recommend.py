@@ -63,7 +63,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
     said, advice = (raced / "said.txt").read_text(), advice_of(raced)
-    assert f"For tiny at 1500 take {advice['cell'].upper()}, 1 layer" in said
+    assert f"For tiny at 1,500 parameters, use {advice['cell'].upper()}, 1 layer" in said
     assert advice["text"] in said
     result = json.loads((raced / "results" / "runs" / advice["run_id"] / "result.json").read_text())
     assert (result["cell"], result["budget"]) == (advice["cell"], "1500")
@@ -167,7 +167,7 @@ def test_losers_keep_no_checkpoint(raced: Path) -> None:
 
 @pytest.mark.slow
 def test_decisions_do_not_see_test_losses(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
-    """With every test loss replaced by noise the same model is taken."""
+    """With every test loss replaced by noise the same model is chosen."""
     shutil.copytree(raced, tmp_path / "copy")
     rng = random.Random(0)
     for file in (tmp_path / "copy" / "results" / "runs").glob("*/result.json"):

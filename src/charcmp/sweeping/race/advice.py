@@ -63,7 +63,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Advice:
-    """Advice on which model to take at one budget, and how sure that is."""
+    """Advice on which model to use at one budget, and how sure that is."""
 
     dataset: str
     budget: str
@@ -76,7 +76,7 @@ class Advice:
     baselines: list[Baseline]  # of the same test text
 
     @property
-    def take(self) -> Finalist:
+    def chosen(self) -> Finalist:
         return self.finalists[self.finish.leader]
 
     @property
@@ -93,11 +93,11 @@ class Advice:
     def lucky(self) -> Finalist | None:
         """The finalist with a run that beats the run handed over by more than WORTH_KNOWING.
 
-        Its other seeds did so much worse that it is not the model to take.
+        Its other seeds did so much worse that it is not the model to use.
         """
 
         def ahead(finalist: Finalist) -> float:
-            return _val_nats(self.take.best_run) - _val_nats(finalist.best_run)
+            return _val_nats(self.chosen.best_run) - _val_nats(finalist.best_run)
 
         best = max(self.finalists.values(), key=ahead)
         return best if ahead(best) > WORTH_KNOWING else None
@@ -105,22 +105,23 @@ class Advice:
     @property
     def run_arguments(self) -> list[str]:
         """How `charcmp sample` and `charcmp score` are told which run to use."""
-        arguments = [f"run={self.take.best_run.run_id}"]
+        arguments = [f"run={self.chosen.best_run.run_id}"]
         if self.results_dir != Config.results_dir:
             arguments.append(f"results_dir={self.results_dir}")
-        if self.take.model.is_class:  # nothing that a run recorded is ever imported
-            arguments.append(f"target={self.take.model.cell}")
+        if self.chosen.model.is_class:  # nothing that a run recorded is ever imported
+            arguments.append(f"target={self.chosen.model.cell}")
         return arguments
 
     def text(self) -> str:
         """Returns the advice as a paragraph."""
-        take, run = self.take, self.take.best_run
-        seeds = len(take.results)
+        chosen, run = self.chosen, self.chosen.best_run
+        seeds = len(chosen.results)
+        size = f"{int(self.budget):,} parameters" if self.budget.isdecimal() else self.budget
         sentences = [
-            f"For {self.dataset} at {self.budget} take {cell_label(take.model.cell)}, {run.layers} "
+            f"For {self.dataset} at {size}, use {cell_label(chosen.model.cell)}, {run.layers} "
             f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
-            f"parameters), learning rate {take.rate:g}, {length_text(self.epochs)}: "
-            f"{take.test_nats:.3f} "
+            f"parameters), learning rate {chosen.rate:g}, {length_text(self.epochs)}: "
+            f"{chosen.test_nats:.3f} "
             f"test nats per character"
             + (f", the mean of {seeds} seeds." if seeds > 1 else ", from one seed.")
         ]
@@ -128,8 +129,8 @@ class Advice:
         sentences += [*self._left_out(), *self._baselines()]
         if self.epochs < FEW_EPOCHS:
             sentences.append(FEW_EPOCHS_NOTE)
-        cost = f"Training took {duration(take.seconds_train)} a run"
-        if (micros := take.microseconds_per_sampled_char) is not None:
+        cost = f"Training took {duration(chosen.seconds_train)} a run"
+        if (micros := chosen.microseconds_per_sampled_char) is not None:
             cost += f"; sampling takes {micros:.0f} µs a character"
         sentences.append(f"{cost} ({run.device_name or run.device}).")
         return " ".join(sentences)
@@ -149,15 +150,15 @@ class Advice:
             )
         said += f"; its test loss is {rival.test_nats:.3f}."
         if against.of_models is None:
-            few = min(len(self.take.results), len(rival.results)) < 2
+            few = min(len(self.chosen.results), len(rival.results)) < 2
             why = "With one seed of either" if few else "On so short a validation text"
             return [f"{said} {why}, that says little about which is better."]
         if not self.tied:
             return [said]
-        quickest = min([self.take, *self.tied], key=lambda finalist: finalist.seconds_train)
+        quickest = min([self.chosen, *self.tied], key=lambda finalist: finalist.seconds_train)
         named = ", ".join(label(finalist.model) for finalist in self.tied)
         tie = f"It is tied with {named}: these runs cannot tell them apart."
-        if quickest is not self.take:
+        if quickest is not self.chosen:
             tie += f" {label(quickest.model)} trains quickest ({duration(quickest.seconds_train)})."
         return [said, tie]
 
@@ -168,7 +169,7 @@ class Advice:
         losses = sorted(map(_val_nats, lucky.results))
         said = (
             f"The best single run of all is one of {label(lucky.model)}, "
-            f"{_val_nats(self.take.best_run) - losses[0]:.4f} ahead on validation text "
+            f"{_val_nats(self.chosen.best_run) - losses[0]:.4f} ahead on validation text "
             f"(run={lucky.best_run.run_id})"
         )
         if len(losses) > 1:
@@ -200,7 +201,7 @@ class Advice:
 
     def _baselines(self) -> list[str]:
         """Names the n-grams and compressors that do better than the model."""
-        ahead = [one for one in self.baselines if one.nats_per_char < self.take.test_nats]
+        ahead = [one for one in self.baselines if one.nats_per_char < self.chosen.test_nats]
         if not ahead:
             return []
         named = ", ".join(
@@ -228,7 +229,7 @@ class Advice:
                 "Time ran out before the longest runs finished, and short runs favour models that "
                 "learn fast; rerun with more minutes= to continue."
             ]
-        if len(self.take.results) < 2:
+        if len(self.chosen.results) < 2:
             return [
                 "With one seed the spread over seeds is unknown; rerun with more minutes= for more "
                 "seeds."
@@ -245,7 +246,7 @@ class Advice:
             ]
         if finish.end == "seeds":
             return [
-                f"After {len(self.take.results)} seeds, another finalist may still be better by "
+                f"After {len(self.chosen.results)} seeds, another finalist may still be better by "
                 f"more than {WORTH_KNOWING:g} nats: either the models are that close, or their "
                 "seeds vary that much."
             ]
@@ -260,21 +261,21 @@ class Advice:
 
     def record(self) -> dict[str, Any]:
         """Returns the contents of recommendation.json."""
-        take, run, rival = self.take, self.take.best_run, self.runner_up
+        chosen, run, rival = self.chosen, self.chosen.best_run, self.runner_up
         return {
             "dataset": self.dataset,
             "budget": self.budget,
-            "cell": take.model.cell,
+            "cell": chosen.model.cell,
             "layers": run.layers,
             "hidden_size": run.hidden_size,
             "num_params": run.num_params,
-            "optimizer_lr": take.rate,
+            "optimizer_lr": chosen.rate,
             "epochs": round(self.epochs, 3),
-            "seeds": [result.seed for result in take.results],
-            "val_nats_per_char": take.val_nats,
-            "test_nats_per_char": take.test_nats,
+            "seeds": [result.seed for result in chosen.results],
+            "val_nats_per_char": chosen.val_nats,
+            "test_nats_per_char": chosen.test_nats,
             "run_id": run.run_id,
-            "best_single_run": (self.lucky or take).best_run.run_id,
+            "best_single_run": (self.lucky or chosen).best_run.run_id,
             "runner_up": rival
             and {
                 "cell": rival.model.cell,
@@ -293,8 +294,8 @@ class Advice:
             "end": self.finish.end,
             "minutes": round(self.minutes, 2),
             "num_runs": self.num_runs,
-            "seconds_train": take.seconds_train,
-            "microseconds_per_sampled_char": take.microseconds_per_sampled_char,
+            "seconds_train": chosen.seconds_train,
+            "microseconds_per_sampled_char": chosen.microseconds_per_sampled_char,
             "text": self.text(),
         }
 

@@ -25,14 +25,14 @@ def race_page(advice: Advice, board: Board) -> str:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    run = advice.take.best_run
+    run = advice.chosen.best_run
     return environment.get_template("race.html").render(
         advice=advice,
         picture=Markup(_svg(race_figure(advice, board))),
         rows=board.rows(),
         run_folder=Path(advice.results_dir) / "runs" / run.run_id,
         run_arguments=shlex.join(advice.run_arguments),
-        taken=label(advice.take.model),
+        chosen=label(advice.chosen.model),
     )
 
 
@@ -70,7 +70,7 @@ def race_figure(advice: Advice, board: Board) -> Figure:
 
 def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
     """Draws the intervals of the finalists' distances from the leader, beside their last points."""
-    leader = advice.take.val_nats
+    leader = advice.chosen.val_nats
     for place, one in enumerate(advice.finish.challenges, start=1):
         if one.of_models is None:
             continue

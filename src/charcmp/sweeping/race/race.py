@@ -136,7 +136,7 @@ class Finish:
             | dict.fromkeys(self.tied, "tied")
             | dict.fromkeys(self.unfinished, "cut off")
             | dict.fromkeys(self.unstable, "unstable")
-            | {self.leader: "taken"}
+            | {self.leader: "chosen"}
         )
 
 
