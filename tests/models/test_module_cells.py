@@ -14,18 +14,22 @@ import torch
 from helpers import broken_cells
 from helpers.console import TINY
 from helpers.models import shape
-from helpers.training import folder_of, quiet, tiny_spec
+from helpers.training import folder_of, quiet, tiny_spec, without_times
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from charcmp.config.rules import check
-from charcmp.errors import UserError
-from charcmp.inference.trained import load_trained
-from charcmp.models.budget import Shape, budget_label, solve
+from charcmp.errors import Interrupted, UserError
+from charcmp.inference.score import score_split
+from charcmp.inference.trained import TrainedRun, load_trained
+from charcmp.models.budget import Shape, budget_label, solve, target_params
 from charcmp.models.cells.adapters import MinGRU
 from charcmp.models.cells.registry import cell_config, cell_identity, make_layer
 from charcmp.models.cells.target import load_target
 from charcmp.models.fill_in import make_model
 from charcmp.models.language_model import CharModel, check_module_cells
+from charcmp.models.sampling import generate
+from charcmp.runs.result import Result
 from charcmp.training.session import Session
 from charcmp.training.train import train
 
@@ -125,12 +129,32 @@ def test_what_is_refused(name: str, options: dict, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_width_that_can_be_built_beside_those_that_cannot() -> None:
-    wanted = module_shape("HasHeads", hidden_size=12)
-    check_module_cells(wanted)
-    assert budget_label(wanted) is None
-    with pytest.raises(UserError, match="hidden_size must be a multiple of 4"):
-        solve(wanted, 2000)
+@pytest.mark.parametrize("name", ["Step", "torch.nn.GRU", "IsChaotic"])
+def test_what_is_not_refused(name: str) -> None:
+    """In a wide layer too, and if a text read in parts differs from one read at once by rounding
+    errors that have grown."""
+    for hidden_size in (1, 8, 100):
+        check_module_cells(module_shape(name, hidden_size=hidden_size))
+
+
+def test_widths_that_a_class_does_not_have_are_passed_over() -> None:
+    """The closest of all multiples of four, the smaller one if two are as close."""
+    sizes = [module_shape("HasHeads", layers=2, hidden_size=4 * n) for n in range(1, 12)]
+    for target in range(sizes[0].num_params, sizes[-2].num_params, 97):
+        closest = min(sizes, key=lambda size: (abs(size.num_params - target), size.num_params))
+        assert solve(sizes[-1], target) == closest
+    with pytest.raises(UserError, match=r"parameters at hidden_size=4$"):
+        solve(sizes[0], sizes[0].num_params - 1)
+    of_a_row = solve(sizes[0], target_params("50k", I))
+    check_module_cells(of_a_row)
+    assert budget_label(of_a_row) == "50k"
+    assert budget_label(of_a_row.with_size(of_a_row.hidden_size + 4)) is None
+
+
+def test_a_class_without_any_width_says_what_can_be_done() -> None:
+    with pytest.raises(UserError, match=r"hidden_size=1 \(ValueError: not today\)") as error:
+        solve(module_shape("NoWidth"), 2000)
+    assert str(error.value).endswith("hidden_size= asks for a width that works")
 
 
 @pytest.mark.parametrize("name", ["IndRNN", "TGRU", "MCLSTM"])
