@@ -322,5 +322,63 @@ def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> Non
     scored = charcmp("score", f"run={run.name}", "split=test", "target=cells.py:Layer")
     assert "nats/char" in scored.stdout
     assert "belongs to other weights" not in scored.stdout
+def trained_class(name: str, tmp_path: Path, text: Path, **options) -> tuple[Result, TrainedRun]:
+    cell = cell_config("module", target=target(name), **options)
+    folder = folder_of(tmp_path, name)
+    result = train(tiny_spec(text, cell), folder, Session(say=quiet))
+    return result, load_trained(str(folder.path), str(tmp_path), target=target(name))
+
+
+def test_more_than_parameters_in_a_state_dict(tmp_path: Path, tiny_text: Path) -> None:
+    """It trains, resumes, and is sampled and scored."""
+    spec = tiny_spec(tiny_text, cell_config("module", target=target("Buffers")))
+    broken = folder_of(tmp_path, "broken")
+    left = iter([False] * 20 + [True])
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: next(left), quiet))
+    lines: list[str] = []
+    resumed = train(spec, broken, Session(say=lines.append))
+    assert any(line.startswith("resuming") for line in lines)
+
+    result, trained = trained_class("Buffers", tmp_path, tiny_text)
+    assert without_times(resumed) == without_times(result)
+    assert len([*generate(trained.model(), trained.encode(b"the "), 5, 1.0)]) == 5
+    score = score_split(trained, "test")["nats_per_char"]
+    assert score == pytest.approx(result.test_nats_per_char, abs=1e-5)
+
+
+def test_a_strangers_weights_of_a_class(tmp_path: Path, tiny_text: Path) -> None:
+    """No model is built that is larger than the file; nor one with weights that are not finite."""
+    _, trained = trained_class("Buffers", tmp_path, tiny_text)
+    weights = load_file(trained.folder.best)
+    name = "cells.0.module.h.weight"
+    for wrong in (
+        {"decoder.weight": torch.zeros(len(trained.vocabulary), 1000)},
+        {name: weights[name] / 0, name.replace(".h.", ".again."): weights[name] / 0},
+        {name: weights[name].double()},
+    ):
+        save_file(weights | wrong, trained.folder.best)
+        with pytest.raises(UserError, match="weights and configuration do not fit together"):
+            trained.model()
+
+
+def test_a_class_that_cannot_be_sampled_has_a_result(tmp_path: Path, tiny_text: Path) -> None:
+    spec = tiny_spec(tiny_text, cell_config("module", target=target("NeverAlone")))
+    lines: list[str] = []
+    result = train(spec, folder_of(tmp_path, "run"), Session(say=lines.append))
+    assert result.status == "done"
+    assert result.seconds_per_sampled_char is None
+    note = "note: no text can be sampled from this model (RuntimeError: needs company)"
+    assert note in lines
+
+
+def test_states_that_were_asked_for_are_those_of_the_loaded_run(
+    tmp_path: Path, tiny_text: Path
+) -> None:
+    result, trained = trained_class("AsManyStates", tmp_path, tiny_text, states=2)
+    assert result.identity["cell.states"] == 2
+    assert trained.model().state_shape == (1, 2)
+
+
     sampled = charcmp("sample", f"run={run.name}", "length=5", "target=cells.py:Layer")
     assert sampled.returncode == 0
