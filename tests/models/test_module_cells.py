@@ -222,6 +222,30 @@ def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None
     assert origin("d", "SCALE = 1", "# another") != first
 
 
+def test_what_a_file_imports_need_not_be_sound(tmp_path: Path) -> None:
+    """Its function may import a file with a slip of the pen, or a package that wants a screen."""
+    (tmp_path / "has_a_typo.py").write_text("def (:")
+    (tmp_path / "wants_a_screen").mkdir()
+    (tmp_path / "wants_a_screen" / "__init__.py").write_text("raise OSError('no screen')")
+    (tmp_path / "wants_a_screen" / "window.py").touch()
+    lines = (
+        "import torch",
+        "def show():",
+        "    import has_a_typo",
+        "    import wants_a_screen.window",
+    )
+    file = tmp_path / "shows_itself.py"
+    file.write_text("\n".join(lines) + STEP)
+    assert load_target(f"{file}:Mine").origin.startswith("sha256 ")
+
+
+def test_a_script_is_no_module(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(f"import torch{STEP}\nraise SystemExit('usage: script.py TEXT')")
+    with pytest.raises(UserError, match=r"cannot be imported \(SystemExit: usage: script.py TEXT"):
+        load_target(f"{file}:Mine")
+
+
 STEP = """
 class Mine(torch.nn.RNNCell):
     pass
@@ -250,6 +274,13 @@ def test_its_own_initial_values_come_from_the_seed_alone() -> None:
     assert not torch.equal(own[1], own[5])  # the recurrent matrices of two layers
     assert own[0].abs().max() > 0.3  # 1/sqrt(H), as torch.nn draws, not 0.01
     assert max(value.abs().max() for value in values(0, init="charcmp")) <= 0.01
+
+
+@pytest.mark.parametrize("init", ["xavier", "orthogonal"])
+def test_a_vector_has_no_matrix_to_draw(init: str) -> None:
+    model = CharModel(module_shape("IndependentUnits"))
+    model.initialize(0.1, 0, init)
+    assert 0 < model.cells[0].module.weight_hh.min() < model.cells[0].module.weight_hh.max() < 1
 
 
 def test_they_do_not_depend_on_who_else_builds_a_model() -> None:
@@ -291,37 +322,6 @@ def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:
         check(tiny_spec(tiny_text, cell=cell, init="xavier").config)
 
 
-@pytest.mark.long
-def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> None:
-    work = tmp_path / "work"
-    shutil.copy(FILE, work / "cells.py")
-    text = ["dataset=text", f"dataset.path={tiny_text}", "layers=1", *TINY]
-    swept = charcmp("sweep", "cell=module", "cell.target=cells.py:Layer,cells.py:LooksAhead", *text)
-    assert swept.returncode != 0
-    assert "1 of 2 runs finished, 1 failed" in swept.stdout
-    assert "cell.target=cells.py:Layer: cell.kind=layer cell.states=1" in swept.stdout
-    alone = charcmp("train", "cell=module", "cell.target=cells.py:LooksAhead", *text)
-    assert alone.returncode == 2
-    assert alone.stderr.count("\n") == 1
-    assert "it looks ahead" in alone.stderr
-    (run,) = (work / "results" / "runs").glob("tiny-Layer-1x8-*")
-    identity = json.loads((run / "result.json").read_text())["identity"]
-    assert not any("cells.py" in str(value) for value in identity.values())
-    reported = charcmp("report", "cell=module", "cell.target=cells.py:Layer")
-    assert "Layer" in reported.stdout
-
-    with pytest.raises(UserError, match=r"name that again, as in target=package\.Layer"):
-        load_trained(run.name, str(work / "results"))
-    trained = load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Layer")
-    assert trained.model().hidden_size == 8
-    (work / "other.py").write_text((work / "cells.py").read_text() + "\n# changed\n")
-    with pytest.raises(UserError, match="but the run's is sha256"):
-        load_trained(run.name, str(work / "results"), target=f"{work}/other.py:Layer")
-    with pytest.raises(UserError, match="Step, but the run's is Layer"):
-        load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Step")
-    scored = charcmp("score", f"run={run.name}", "split=test", "target=cells.py:Layer")
-    assert "nats/char" in scored.stdout
-    assert "belongs to other weights" not in scored.stdout
 def trained_class(name: str, tmp_path: Path, text: Path, **options) -> tuple[Result, TrainedRun]:
     cell = cell_config("module", target=target(name), **options)
     folder = folder_of(tmp_path, name)
@@ -380,5 +380,36 @@ def test_states_that_were_asked_for_are_those_of_the_loaded_run(
     assert trained.model().state_shape == (1, 2)
 
 
+@pytest.mark.long
+def test_from_a_file_to_a_score(charcmp, tmp_path: Path, tiny_text: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copy(FILE, work / "cells.py")
+    text = ["dataset=text", f"dataset.path={tiny_text}", "layers=1", *TINY]
+    swept = charcmp("sweep", "cell=module", "cell.target=cells.py:Layer,cells.py:LooksAhead", *text)
+    assert swept.returncode != 0
+    assert "1 of 2 runs finished, 1 failed" in swept.stdout
+    assert "cell.target=cells.py:Layer: cell.kind=layer cell.states=1" in swept.stdout
+    alone = charcmp("train", "cell=module", "cell.target=cells.py:LooksAhead", *text)
+    assert alone.returncode == 2
+    assert alone.stderr.count("\n") == 1
+    assert "it looks ahead" in alone.stderr
+    (run,) = (work / "results" / "runs").glob("tiny-Layer-1x8-*")
+    identity = json.loads((run / "result.json").read_text())["identity"]
+    assert not any("cells.py" in str(value) for value in identity.values())
+    reported = charcmp("report", "cell=module", "cell.target=cells.py:Layer")
+    assert "Layer" in reported.stdout
+
+    with pytest.raises(UserError, match=r"name that again, as in target=package\.Layer"):
+        load_trained(run.name, str(work / "results"))
+    trained = load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Layer")
+    assert trained.model().hidden_size == 8
+    (work / "other.py").write_text((work / "cells.py").read_text() + "\n# changed\n")
+    with pytest.raises(UserError, match="but the run's is sha256"):
+        load_trained(run.name, str(work / "results"), target=f"{work}/other.py:Layer")
+    with pytest.raises(UserError, match="Step, but the run's is Layer"):
+        load_trained(run.name, str(work / "results"), target=f"{work}/cells.py:Step")
+    scored = charcmp("score", f"run={run.name}", "split=test", "target=cells.py:Layer")
+    assert "nats/char" in scored.stdout
+    assert "belongs to other weights" not in scored.stdout
     sampled = charcmp("sample", f"run={run.name}", "length=5", "target=cells.py:Layer")
     assert sampled.returncode == 0
