@@ -23,6 +23,10 @@ def require(condition: bool, message: str) -> None:
         raise UserError(message)
 
 
+class WidthError(UserError):
+    """A class of the user's cannot be built in this width; perhaps it can in another."""
+
+
 class BusyError(UserError):
     """Another process is at work on the run; exit status 4, and a sweep tries it again later."""
 

@@ -136,3 +136,157 @@ class lstm(Step):
 class NotAModule:
     def __init__(self, input_size: int, hidden_size: int) -> None:
         pass
+
+
+class NoWidth(Step):
+    """A step that can be built in no width."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        raise ValueError("not today")
+
+
+class Squeezes(Layer):
+    """A layer that drops the dimensions of size one of whatever it returns."""
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, h = super().forward(x, h)
+        return y.squeeze(), h
+
+
+class SqueezesState(Step):
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, h).squeeze()
+
+
+class LooksFarAhead(LooksAhead):
+    """A layer whose convolution reads what comes sixteen steps later."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.convolution = nn.Conv1d(input_size, input_size, 3, padding=16, dilation=16)
+
+
+class DropsFarState(Layer):
+    """A layer whose convolution reads what came sixteen steps before, in the same call alone."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.convolution = nn.Conv1d(input_size, input_size, 2, padding=16, dilation=16)
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        earlier = self.convolution(x.permute(1, 2, 0)).permute(2, 0, 1)[: len(x)]
+        return super().forward(earlier, h)
+
+
+class IsChaotic(Step):
+    """A layer that carries all its state, but rounds otherwise in a text of another length, as
+    products of other sizes may, and makes that error large within a hundred steps."""
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
+        h = x.new_zeros(1, x.shape[1], self.hidden_size) if h is None else h
+        steps = []
+        for one in self.x(x) * (1 + torch.finfo(x.dtype).eps * (len(x) % 4 // 2)):
+            h = torch.tanh(one + 3 * self.h(h))
+            steps.append(h)
+        return torch.cat(steps), h
+
+
+class ComplexState(Step):
+    """A layer whose state is turned in the complex plane; its outputs are real."""
+
+    def forward(self, x: Tensor, turned: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
+        turned = x.new_zeros(1, x.shape[1], self.hidden_size) if turned is None else turned
+        steps = []
+        for one in x:
+            turned = 0.9j * turned + self.x(one)
+            steps.append(torch.tanh(self.h(turned.real)))
+        return torch.cat(steps), turned
+
+
+class ComplexParameter(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.turn = nn.Parameter(torch.full((hidden_size,), 0.5 + 0.5j))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, (self.turn * h).real)
+
+
+class HalfPrecision(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.scale = nn.Parameter(torch.ones(hidden_size, dtype=torch.float16))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, self.scale * h)
+
+
+class WithoutGradient(Step):
+    @torch.no_grad()
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, h)
+
+
+class BreaksItsGradient(Step):
+    """A step that overwrites what its gradient would need."""
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        h = super().forward(x, h)
+        return h.mul_(0.5) if h.requires_grad else h * 0.5
+
+
+class Lazy(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.x = nn.LazyLinear(hidden_size)
+
+
+class ExtraState(Step):
+    """A step that keeps a setting beside its tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 2}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+class NeverAlone(Step):
+    """A step that fails where a text is sampled from it, and nowhere before."""
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if not self.training and len(x) == 1:
+            raise RuntimeError("needs company")
+        return super().forward(x, h)
+
+
+class Buffers(Layer):
+    """A layer that has more in its state dict than parameters: an infinite mask, a number of
+    another type, and a matrix that has two names."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.register_buffer("mask", torch.full((5, 5), -torch.inf).triu(1))
+        self.register_buffer("version", torch.tensor(3))
+        self.again = self.h
+
+
+class AsManyStates(Step):
+    """A step with as many states as the caller hands it; with one, if there is a choice."""
+
+    def forward(self, x: Tensor, state: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:  # type: ignore
+        h, *slow = state if isinstance(state, tuple) else (state,)
+        new = super().forward(x, h + sum(slow))
+        return (new, *(0.9 * one + 0.1 * h for one in slow)) if slow else new
+
+
+class IndependentUnits(nn.Module):
+    """A step whose recurrence is a vector, under the name of a matrix."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.weight_ih = nn.Parameter(torch.randn(hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.rand(hidden_size))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(x @ self.weight_ih.t() + self.weight_hh * h)

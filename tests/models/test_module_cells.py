@@ -14,18 +14,22 @@ import torch
 from helpers import broken_cells
 from helpers.console import TINY
 from helpers.models import shape
-from helpers.training import folder_of, quiet, tiny_spec
+from helpers.training import folder_of, quiet, tiny_spec, without_times
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from charcmp.config.rules import check
-from charcmp.errors import UserError
-from charcmp.inference.trained import load_trained
-from charcmp.models.budget import Shape, budget_label, solve
+from charcmp.errors import Interrupted, UserError
+from charcmp.inference.score import score_split
+from charcmp.inference.trained import TrainedRun, load_trained
+from charcmp.models.budget import Shape, budget_label, solve, target_params
 from charcmp.models.cells.adapters import MinGRU
 from charcmp.models.cells.registry import cell_config, cell_identity, make_layer
 from charcmp.models.cells.target import load_target
 from charcmp.models.fill_in import make_model
 from charcmp.models.language_model import CharModel, check_module_cells
+from charcmp.models.sampling import generate
+from charcmp.runs.result import Result
 from charcmp.training.session import Session
 from charcmp.training.train import train
 
@@ -97,6 +101,21 @@ def test_a_layer_is_the_class_itself() -> None:
         ("Step", {"kwargs": {"kind": "a\nb"}}, "cell.kwargs="),
         ("Step", {"kwargs": {"long" * 21: 1}}, "cell.kwargs="),
         ("NoGradient", {}, "its parameter unused gets no gradient"),
+        ("Squeezes", {}, "with 1 step of 1 stream its outputs have shape (8,), not (1, 1, 8)"),
+        (
+            "SqueezesState",
+            {},
+            "with 1 step of 1 stream its outputs have shape (1, 8), not (1, 1, 8)",
+        ),
+        ("LooksFarAhead", {}, "it looks ahead: byte 16 of a text changes the outputs before it"),
+        ("DropsFarState", {}, "its state is not carried on"),
+        ("ComplexState", {}, "its state is complex64; only float32 is carried from chunk to chunk"),
+        ("ComplexParameter", {}, "its parameter turn is complex64; only float32 can be trained"),
+        ("HalfPrecision", {}, "its parameter scale is float16; only float32 can be trained"),
+        ("WithoutGradient", {}, "its outputs have no gradient, so it cannot learn"),
+        ("BreaksItsGradient", {}, "a trial of its outputs and gradients fails (RuntimeError: one"),
+        ("Lazy", {}, "its parameter x.weight has no shape before the first call"),
+        ("ExtraState", {}, "its _extra_state is not a tensor"),
         (
             "HasHeads",
             {},
@@ -125,12 +144,32 @@ def test_what_is_refused(name: str, options: dict, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_width_that_can_be_built_beside_those_that_cannot() -> None:
-    wanted = module_shape("HasHeads", hidden_size=12)
-    check_module_cells(wanted)
-    assert budget_label(wanted) is None
-    with pytest.raises(UserError, match="hidden_size must be a multiple of 4"):
-        solve(wanted, 2000)
+@pytest.mark.parametrize("name", ["Step", "torch.nn.GRU", "IsChaotic"])
+def test_what_is_not_refused(name: str) -> None:
+    """In a wide layer too, and if a text read in parts differs from one read at once by rounding
+    errors that have grown."""
+    for hidden_size in (1, 8, 100):
+        check_module_cells(module_shape(name, hidden_size=hidden_size))
+
+
+def test_widths_that_a_class_does_not_have_are_passed_over() -> None:
+    """The closest of all multiples of four, the smaller one if two are as close."""
+    sizes = [module_shape("HasHeads", layers=2, hidden_size=4 * n) for n in range(1, 12)]
+    for target in range(sizes[0].num_params, sizes[-2].num_params, 97):
+        closest = min(sizes, key=lambda size: (abs(size.num_params - target), size.num_params))
+        assert solve(sizes[-1], target) == closest
+    with pytest.raises(UserError, match=r"parameters at hidden_size=4$"):
+        solve(sizes[0], sizes[0].num_params - 1)
+    of_a_row = solve(sizes[0], target_params("50k", I))
+    check_module_cells(of_a_row)
+    assert budget_label(of_a_row) == "50k"
+    assert budget_label(of_a_row.with_size(of_a_row.hidden_size + 4)) is None
+
+
+def test_a_class_without_any_width_says_what_can_be_done() -> None:
+    with pytest.raises(UserError, match=r"hidden_size=1 \(ValueError: not today\)") as error:
+        solve(module_shape("NoWidth"), 2000)
+    assert str(error.value).endswith("hidden_size= asks for a width that works")
 
 
 @pytest.mark.parametrize("name", ["IndRNN", "TGRU", "MCLSTM"])
@@ -183,6 +222,30 @@ def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None
     assert origin("d", "SCALE = 1", "# another") != first
 
 
+def test_what_a_file_imports_need_not_be_sound(tmp_path: Path) -> None:
+    """Its function may import a file with a slip of the pen, or a package that wants a screen."""
+    (tmp_path / "has_a_typo.py").write_text("def (:")
+    (tmp_path / "wants_a_screen").mkdir()
+    (tmp_path / "wants_a_screen" / "__init__.py").write_text("raise OSError('no screen')")
+    (tmp_path / "wants_a_screen" / "window.py").touch()
+    lines = (
+        "import torch",
+        "def show():",
+        "    import has_a_typo",
+        "    import wants_a_screen.window",
+    )
+    file = tmp_path / "shows_itself.py"
+    file.write_text("\n".join(lines) + STEP)
+    assert load_target(f"{file}:Mine").origin.startswith("sha256 ")
+
+
+def test_a_script_is_no_module(tmp_path: Path) -> None:
+    file = tmp_path / "script.py"
+    file.write_text(f"import torch{STEP}\nraise SystemExit('usage: script.py TEXT')")
+    with pytest.raises(UserError, match=r"cannot be imported \(SystemExit: usage: script.py TEXT"):
+        load_target(f"{file}:Mine")
+
+
 STEP = """
 class Mine(torch.nn.RNNCell):
     pass
@@ -211,6 +274,13 @@ def test_its_own_initial_values_come_from_the_seed_alone() -> None:
     assert not torch.equal(own[1], own[5])  # the recurrent matrices of two layers
     assert own[0].abs().max() > 0.3  # 1/sqrt(H), as torch.nn draws, not 0.01
     assert max(value.abs().max() for value in values(0, init="charcmp")) <= 0.01
+
+
+@pytest.mark.parametrize("init", ["xavier", "orthogonal"])
+def test_a_vector_has_no_matrix_to_draw(init: str) -> None:
+    model = CharModel(module_shape("IndependentUnits"))
+    model.initialize(0.1, 0, init)
+    assert 0 < model.cells[0].module.weight_hh.min() < model.cells[0].module.weight_hh.max() < 1
 
 
 def test_they_do_not_depend_on_who_else_builds_a_model() -> None:
@@ -250,6 +320,64 @@ def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:
     cell = cell_config("module", target="torch.nn.LSTM", init="charcmp")
     with pytest.raises(UserError, match=r"init=xavier cell\.init=charcmp: charcmp does not know"):
         check(tiny_spec(tiny_text, cell=cell, init="xavier").config)
+
+
+def trained_class(name: str, tmp_path: Path, text: Path, **options) -> tuple[Result, TrainedRun]:
+    cell = cell_config("module", target=target(name), **options)
+    folder = folder_of(tmp_path, name)
+    result = train(tiny_spec(text, cell), folder, Session(say=quiet))
+    return result, load_trained(str(folder.path), str(tmp_path), target=target(name))
+
+
+def test_more_than_parameters_in_a_state_dict(tmp_path: Path, tiny_text: Path) -> None:
+    """It trains, resumes, and is sampled and scored."""
+    spec = tiny_spec(tiny_text, cell_config("module", target=target("Buffers")))
+    broken = folder_of(tmp_path, "broken")
+    left = iter([False] * 20 + [True])
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: next(left), quiet))
+    lines: list[str] = []
+    resumed = train(spec, broken, Session(say=lines.append))
+    assert any(line.startswith("resuming") for line in lines)
+
+    result, trained = trained_class("Buffers", tmp_path, tiny_text)
+    assert without_times(resumed) == without_times(result)
+    assert len([*generate(trained.model(), trained.encode(b"the "), 5, 1.0)]) == 5
+    score = score_split(trained, "test")["nats_per_char"]
+    assert score == pytest.approx(result.test_nats_per_char, abs=1e-5)
+
+
+def test_a_strangers_weights_of_a_class(tmp_path: Path, tiny_text: Path) -> None:
+    """No model is built that is larger than the file; nor one with weights that are not finite."""
+    _, trained = trained_class("Buffers", tmp_path, tiny_text)
+    weights = load_file(trained.folder.best)
+    name = "cells.0.module.h.weight"
+    for wrong in (
+        {"decoder.weight": torch.zeros(len(trained.vocabulary), 1000)},
+        {name: weights[name] / 0, name.replace(".h.", ".again."): weights[name] / 0},
+        {name: weights[name].double()},
+    ):
+        save_file(weights | wrong, trained.folder.best)
+        with pytest.raises(UserError, match="weights and configuration do not fit together"):
+            trained.model()
+
+
+def test_a_class_that_cannot_be_sampled_has_a_result(tmp_path: Path, tiny_text: Path) -> None:
+    spec = tiny_spec(tiny_text, cell_config("module", target=target("NeverAlone")))
+    lines: list[str] = []
+    result = train(spec, folder_of(tmp_path, "run"), Session(say=lines.append))
+    assert result.status == "done"
+    assert result.seconds_per_sampled_char is None
+    note = "note: no text can be sampled from this model (RuntimeError: needs company)"
+    assert note in lines
+
+
+def test_states_that_were_asked_for_are_those_of_the_loaded_run(
+    tmp_path: Path, tiny_text: Path
+) -> None:
+    result, trained = trained_class("AsManyStates", tmp_path, tiny_text, states=2)
+    assert result.identity["cell.states"] == 2
+    assert trained.model().state_shape == (1, 2)
 
 
 @pytest.mark.long

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 8  # most runs or bytes that a message names
 MAX_LOADED_PARAMS = 1 << 32
 MAX_HEADER_BYTES = 1 << 20
+MAX_BUFFER_BYTES = 1 << 28  # of a user's class
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,12 +145,14 @@ class TrainedRun:
             num_symbols, hidden_size = weights["decoder.weight"].shape
             hidden_size //= NUM_STACKS[self.task]
             count = sum(weight.numel() for weight in weights.values())
-            # Checked before a model is built whose size the weights do not have.
+            # Checked before a model is built whose size the weights do not have. A class may have
+            # buffers besides, and stores a weight with two names twice: loading is strict.
             options = dict(self.config.cell)
             name = str(options.pop("name"))
             cell = self.module_cell or cell_config(name)
             shape = Shape(cell, self.result.layers, hidden_size, num_symbols, self.task)
-            if count != (wanted := shape.num_params):
+            wanted = shape.num_params
+            if count < wanted or (count > wanted and self.module_cell is None):
                 raise ValueError(f"{count:,} weights for {wanted:,} parameters")
             if num_symbols != len(self.vocabulary):
                 raise ValueError(f"{num_symbols} symbols, {len(self.vocabulary)} in the vocabulary")
@@ -157,8 +160,8 @@ class TrainedRun:
                 shape = replace(shape, cell=cell_config(name, **options))
             model = make_model(shape, self.right_context)
             model.load_state_dict(weights)
-            for key, weight in weights.items():
-                if weight.dtype != torch.float32 or not weight.isfinite().all():
+            for key, parameter in model.named_parameters():
+                if weights[key].dtype != torch.float32 or not parameter.isfinite().all():
                     raise ValueError(f"{key}: not all values are finite float32")
         except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
             reason = printable(first_line(error))[:200]
@@ -221,11 +224,11 @@ def load_trained(
             f"target={target}: the run's cell is charcmp's own {result.cell}, not a class"
         )
     vocabulary = _vocabulary(folder, result, config, data_dir)
-    module_cell = None if target is None else _same_class(result, target)
+    module_cell = None if target is None else _same_class(result, config, target)
     return TrainedRun(folder, result, config, vocabulary, module_cell)
 
 
-def _same_class(result: Result, target: str) -> ModuleConfig:
+def _same_class(result: Result, config: StoredConfig, target: str) -> ModuleConfig:
     """Returns the cell of a run of cell=module, made from the class that the user names.
 
     Raises:
@@ -233,10 +236,13 @@ def _same_class(result: Result, target: str) -> ModuleConfig:
     """
     said = {key: value for key, value in result.identity.items() if key.startswith("cell.")}
     prefix = "cell.kwargs."
+    # Not the identity's number, which counts the states of a class that makes its own, too.
+    states = config.cell.get("states")
     cell = ModuleConfig(
         name=MODULE,
         target=target,
         kind=str(said.get("cell.kind")),
+        states=states if isinstance(states, int) else None,
         init=str(said.get("cell.init", "own")),
         kwargs={key[len(prefix) :]: said[key] for key in said if key.startswith(prefix)},
     )
@@ -249,8 +255,12 @@ def _same_class(result: Result, target: str) -> ModuleConfig:
 
 
 def max_weight_bytes(result: Result) -> int:
-    """Returns the largest size that the file of weights can have: float32s, names and shapes."""
-    return 4 * min(result.num_params, MAX_LOADED_PARAMS) + MAX_HEADER_BYTES
+    """Returns the largest size that the file of weights can have: float32s, names and shapes.
+
+    A class of the user's may also have buffers, or store a weight under several names.
+    """
+    others = MAX_HEADER_BYTES if result.origin is None else MAX_HEADER_BYTES + MAX_BUFFER_BYTES
+    return 4 * min(result.num_params, MAX_LOADED_PARAMS) + others
 
 
 def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[TrainedRun]:

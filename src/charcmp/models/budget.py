@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, WidthError
 from charcmp.models.cells.options import CellConfig
 from charcmp.models.cells.registry import cell_config, cell_title, layer_params
 
@@ -26,6 +27,9 @@ DEFAULT_BUDGET = "50k"
 NUM_STACKS = {"lm": 1, "fill": 2}
 
 MAX_HIDDEN_SIZE = 1 << 20
+# Widths that the search tries one after another with a class that cannot have every width: enough
+# for a number of heads, or for multiples of 64.
+WIDTHS_TRIED = 64
 
 # 60000, 60_000, 20k, 1.3M, 1e6, and Hydra's way to write that, 1000000.0.
 NUMBER = re.compile(
@@ -96,25 +100,45 @@ def target_params(budget: str, num_symbols: int) -> int:
 def solve(shape: Shape, target: int) -> Shape:
     """Returns the shape at the hidden size whose count is closest to `target`; a tie: the smaller.
 
+    A user's class may not have every width. Then only those are compared that it has.
+
     Args:
         shape: the model; its own hidden size is ignored.
         target: a number of parameters.
 
     Raises:
-        UserError: if `target` is smaller than the count at H = 1, or absurdly large.
+        UserError: if `target` is smaller than the count at the smallest width, or absurdly large,
+            or if a user's class cannot be built in WIDTHS_TRIED widths one after another.
     """
 
+    @cache
+    def from_width(hidden_size: int) -> tuple[int, Shape]:
+        """Returns the smallest model of at least this width that can be built, after its count."""
+        errors = []
+        for width in range(hidden_size, hidden_size + WIDTHS_TRIED):
+            model = shape.with_size(width)
+            try:
+                return model.num_params, model
+            except WidthError as error:
+                errors.append(error)
+        raise UserError(
+            f"{errors[0]}, nor with the next {WIDTHS_TRIED - 1} widths; hidden_size= asks for a "
+            "width that works"
+        )
+
     def count(hidden_size: int) -> int:
-        return shape.with_size(hidden_size).num_params
+        return from_width(hidden_size)[0]
 
     if target < count(1):
+        smallest, first = from_width(1)
         model = f"{shape.layers}-layer {cell_title(shape.cell)}"
         model += "" if shape.task == "lm" else f", task={shape.task},"
         raise UserError(
             f"budget={target}: no hidden size meets it; {model} on {shape.num_symbols} symbols has "
-            f"{count(1):,} parameters at hidden_size=1"
+            f"{smallest:,} parameters at hidden_size={first.hidden_size}"
         )
-    low, high = 1, 2  # the count grows with H: find low with count(low) <= target < count(low + 1)
+    # The count grows with H: find low with count(low) <= target < count(low + 1).
+    low, high = 1, 2
     while count(high) <= target:
         low, high = high, 2 * high
         if high > MAX_HIDDEN_SIZE:
@@ -125,7 +149,7 @@ def solve(shape: Shape, target: int) -> Shape:
             low = middle
         else:
             high = middle
-    return shape.with_size(low if target - count(low) <= count(high) - target else high)
+    return from_width(low if target - count(low) <= count(high) - target else high)[1]
 
 
 def budget_label(shape: Shape) -> str | None:
@@ -134,6 +158,6 @@ def budget_label(shape: Shape) -> str | None:
         try:
             if shape == solve(shape, target_params(name, shape.num_symbols)):
                 return name
-        except UserError:  # the budget is too small, or the class cannot have every width
+        except UserError:  # the budget is too small, or the class has no such widths
             continue
     return None

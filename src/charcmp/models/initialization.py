@@ -53,7 +53,10 @@ def draw(model: nn.Module, hidden_size: int, init: str, init_range: float, seed:
 
 
 def matrices(name: str, values: Tensor, hidden_size: int) -> tuple[Tensor, ...]:
-    """Returns the matrices that a parameter consists of: none for biases and peepholes."""
-    if "weight_ih" in name or "weight_hh" in name:
+    """Returns the matrices that a parameter consists of: none for biases and peepholes.
+
+    None either for a vector that a user's class calls weight_hh, as an independent recurrence has.
+    """
+    if values.dim() > 1 and ("weight_ih" in name or "weight_hh" in name):
         return values.split(hidden_size)
     return (values,) if name == "decoder.weight" else ()

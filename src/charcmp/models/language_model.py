@@ -95,14 +95,18 @@ def make_stack(shape: Shape) -> list[Layer]:
     return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]
 
 
-def check_module_cells(shape: Shape) -> None:
+def check_module_cells(shape: Shape, unroll_steps: int = 100) -> None:
     """Runs the checks of cells/checks.py on a model of `cell=module`; UserError if one fails.
 
     It checks the first layer and the second; the layers above are like the second.
+
+    Args:
+        shape: the model.
+        unroll_steps: steps that it reads at once; by default the paper's.
     """
     if not isinstance(shape.cell, ModuleConfig):
         return
     from charcmp.models.cells.checks import check_layer
 
     for layer in make_stack(replace(shape, layers=min(2, shape.layers))):
-        check_layer(layer)
+        check_layer(layer, unroll_steps)

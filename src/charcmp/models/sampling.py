@@ -65,8 +65,11 @@ def seconds_per_char(model: CharModel) -> float:
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more would only wait for each other
-    times = [time.perf_counter() for _ in generate(model, np.zeros(1, np.uint8), SPEED_CHARS, 1.0)]
-    torch.set_num_threads(threads)
+    prime_N = np.zeros(1, np.uint8)
+    try:
+        times = [time.perf_counter() for _ in generate(model, prime_N, SPEED_CHARS, 1.0)]
+    finally:
+        torch.set_num_threads(threads)
     return statistics.median(after - before for before, after in itertools.pairwise(times))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Literal
 
@@ -18,7 +19,9 @@ from tqdm import tqdm
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted
-from charcmp.models.language_model import check_module_cells
+from charcmp.models.cells.options import CellConfig, ModuleConfig
+from charcmp.models.cells.target import one_line
+from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.output import PROGRESS_SECONDS, duration
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
@@ -288,8 +291,8 @@ def train(
             or the class of cell=module is not a recurrent cell.
         WrongResult: if a GPU computed wrong results.
     """
-    check_module_cells(spec.shape)
     device = prepare(spec.config, spec.config.threads)
+    check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps))
     with at_work_on(device), ExitStack() as opened:
         capture = heed(failed_checks(device, spec.config.precision))
         train_chunks, *evaluated = cut_corpus(spec, device)
@@ -351,8 +354,7 @@ def run_protocol(
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
-        on_cpu = step.model.cpu().eval()  # moved for good: this is its last use
-        seconds_per_sampled_char = round(seconds_per_char(on_cpu), 8)
+        seconds_per_sampled_char = time_sampling(step.model, config.cell, say)
     result = make_result(
         spec,
         place,
@@ -366,3 +368,18 @@ def run_protocol(
     )
     folder.write_result(result)
     return result
+
+
+def time_sampling(model: CharModel, cell: CellConfig, say: Callable[[str], None]) -> float | None:
+    """Returns the seconds to sample a character; moves the model to the CPU for good.
+
+    Returns None, after a note, if a class of the user's fails at it: its run is trained and tested,
+    and gets its result all the same.
+    """
+    try:
+        return round(seconds_per_char(model.cpu().eval()), 8)
+    except Exception as error:  # of anyone's code
+        if not isinstance(cell, ModuleConfig):
+            raise
+        say(f"note: no text can be sampled from this model ({one_line(error)})")
+        return None

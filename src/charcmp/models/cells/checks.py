@@ -1,86 +1,154 @@
 """Checks that a user's class can be compared at all, made before its first training step.
 
 A layer that sees the byte it is to predict, or whose state does not carry the text on, gives losses
-that mean nothing. Each check looks for one such fault. All but the first are made after moving the
-parameters off their initial values, since a gate that starts at zero hides what is behind it.
+that mean nothing. Each check looks for one such fault. All but the first two are made after moving
+the parameters off their initial values, since a gate that starts at zero hides what is behind it.
 
 Shape suffixes: see base.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from charcmp.errors import UserError
 from charcmp.models.cells.base import Layer
-from charcmp.models.cells.module import ModuleCell
+from charcmp.models.cells.module import ModuleCell, Refused, leaves
+from charcmp.models.cells.target import one_line
 from charcmp.models.initialization import seeded
 
 NUM_STEPS, NUM_STREAMS = 12, 3
-NOISE = 0.1  # standard deviation of the noise added to each parameter
+# Most steps of the two checks that look for what acts over many steps, whose work grows with the
+# square of the number. The protocol's chunks have 100.
+MAX_STEPS = 128
+NUM_AFTER = NUM_STEPS // 2  # steps after the cut, in the check that cuts a text
+# Standard deviation of the noise added to each parameter. In a wide layer 0.1 would make a chaotic
+# recurrence, which amplifies rounding errors; 0.5/√H is about what torch.nn's layers begin with.
+NOISE, NOISE_TIMES_ROOT_H = 0.1, 0.5
 TOLERANCE = 1e-4  # float32, relative to values of about 1
+SMALL = 1e-6  # a change of each parameter, relative; ten times a rounding error
+
+Check = Callable[[ModuleCell, int], str | None]
 
 
-def check_layer(layer: Layer) -> None:
-    """Raises UserError for the first check that the layer fails; its parameters stay unchanged."""
+def check_layer(layer: Layer, unroll_steps: int) -> None:
+    """Raises UserError for the first check that the layer fails; its parameters stay unchanged.
+
+    Args:
+        layer: of a class of the user's.
+        unroll_steps: steps of a chunk of the run; some checks read as many, up to MAX_STEPS.
+    """
     assert isinstance(layer, ModuleCell)
-    target = layer.config.target
+    try:
+        num_steps = max(NUM_STEPS, min(unroll_steps, MAX_STEPS))
+        complaint = has_wrong_tensors(layer) or _first_complaint(layer, num_steps)
+    except Refused as reason:
+        complaint = str(reason)
+    except Exception as error:  # of anyone's code
+        complaint = f"a trial of its outputs and gradients fails ({one_line(error)})"
+    if complaint:
+        raise UserError(f"cell.target={layer.config.target}: {complaint}")
+
+
+def has_wrong_tensors(layer: ModuleCell) -> str | None:
+    """Finds what could not be clipped or stored, or would lose a part between two chunks."""
+    for name, parameter in layer.module.named_parameters():
+        if parameter.dtype != torch.float32:
+            return f"its parameter {name} is {_name(parameter.dtype)}; only float32 can be trained"
+    dtypes = [leaf.dtype for leaf in leaves(layer.form.template)]
+    if (packed := functools.reduce(torch.promote_types, dtypes)) != torch.float32:
+        return f"its state is {_name(packed)}; only float32 is carried from chunk to chunk"
+    for name, value in layer.module.state_dict().items():
+        if not isinstance(value, Tensor):
+            return f"its {name} is not a tensor, so the file of weights cannot hold it"
+    return None
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _first_complaint(layer: ModuleCell, num_steps: int) -> str | None:
+    """Returns what the first check that fails says; leaves parameters and buffers as they were."""
     kept = {name: value.clone() for name, value in layer.module.state_dict().items()}
+    noise = min(NOISE, NOISE_TIMES_ROOT_H / layer.hidden_size**0.5)
     try:
         with seeded(0):
-            _check_start(layer)
+            if complaint := starts_badly(layer):
+                return complaint
             with torch.no_grad():
                 for parameter in layer.module.parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=NOISE)
-            for check in CHECKS:
-                if complaint := check(layer):
-                    raise UserError(f"cell.target={target}: {complaint}")
+                    parameter.add_(torch.randn_like(parameter), alpha=noise)
+            complaints = (check(layer, num_steps) for check in CHECKS)
+            return next(filter(None, complaints), None)
     finally:
         layer.module.load_state_dict(kept)
         layer.module.zero_grad(set_to_none=True)
 
 
-def _text(layer: ModuleCell) -> Tensor:
-    return torch.randint(layer.input_size, (NUM_STEPS, NUM_STREAMS))
+def _text(layer: ModuleCell, num_steps: int = NUM_STEPS) -> Tensor:
+    return torch.randint(layer.input_size, (num_steps, NUM_STREAMS))
 
 
 def _state(layer: ModuleCell, batch: int = NUM_STREAMS, scale: float = 0.0) -> Tensor:
     return scale * torch.randn(layer.num_states, batch, layer.hidden_size)
 
 
-def _differ(a: Tensor, b: Tensor) -> bool:
-    return not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE)
+def _read(layer: ModuleCell, x_TB: Tensor, state_SBH: Tensor) -> tuple[Tensor, Tensor]:
+    """Reads a text; raises Refused if that fails, or if outputs or state have other shapes."""
+    num_steps, num_streams = x_TB.shape
+    sizes = f"with {num_steps} step{'s' * (num_steps > 1)} of "
+    sizes += f"{num_streams} stream{'s' * (num_streams > 1)}"
+    try:
+        y_TBH, new_SBH = layer(x_TB, state_SBH)
+    except Exception as error:  # of anyone's code
+        raise Refused(f"it fails {sizes} ({one_line(error)})") from None
+    shape = (num_steps, num_streams, layer.hidden_size)
+    if y_TBH.shape != shape:
+        raise Refused(f"{sizes} its outputs have shape {tuple(y_TBH.shape)}, not {shape}")
+    if new_SBH.shape != state_SBH.shape:
+        raise Refused(f"{sizes} it returns a state of another shape than it was given")
+    if y_TBH.dtype != torch.float32:
+        raise Refused(f"its outputs are {_name(y_TBH.dtype)}, not float32")
+    return y_TBH, new_SBH
+
+
+def _differ(a: Tensor, b: Tensor, allowance: float = 0.0) -> bool:
+    # Two NaNs are equal: a layer that runs away does so twice in the same way.
+    return not torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE + allowance, equal_nan=True)
 
 
 def _other_symbols(x: Tensor, layer: ModuleCell) -> Tensor:
     return (x + 1) % layer.input_size
 
 
-def _check_start(layer: ModuleCell) -> None:
-    """Raises UserError if outputs, gradients or state are not finite at the class's own start."""
-    y_TBH, state_SBH = layer(_text(layer), _state(layer))
+def starts_badly(layer: ModuleCell) -> str | None:
+    """Finds outputs, gradients or a state that are not finite at the class's own start."""
+    y_TBH, state_SBH = _read(layer, _text(layer), _state(layer))
+    if not y_TBH.requires_grad:
+        return "its outputs have no gradient, so it cannot learn (torch.no_grad or detach?)"
     y_TBH.square().sum().backward()
     gradients = [p.grad for p in layer.module.parameters() if p.grad is not None]
-    if not all(value.isfinite().all() for value in [y_TBH, *gradients]):
-        raise UserError(
-            f"cell.target={layer.config.target}: from a state of zeros its outputs or their "
-            "gradients are not finite"
-        )
-    if not state_SBH.isfinite().all():
-        raise UserError(
-            f"cell.target={layer.config.target}: after a few steps from zeros its state is not "
-            "finite; checkpoints and records hold only finite numbers"
-        )
     layer.module.zero_grad(set_to_none=True)
+    if not all(value.isfinite().all() for value in [y_TBH, *gradients]):
+        return "from a state of zeros its outputs or their gradients are not finite"
+    if not state_SBH.isfinite().all():
+        return (
+            "after a few steps from zeros its state is not finite; checkpoints and records hold "
+            "only finite numbers"
+        )
+    return None
 
 
 @torch.no_grad()
-def is_not_repeatable(layer: ModuleCell) -> str | None:
+def is_not_repeatable(layer: ModuleCell, num_steps: int) -> str | None:
     x, state = _text(layer), _state(layer)
-    if _differ(layer(x, state)[0], layer(x, state)[0]):
+    if _differ(_read(layer, x, state)[0], _read(layer, x, state)[0]):
         return (
             "not repeatable: the same text and state gave different outputs; it draws random "
             "numbers, or keeps something between calls"
@@ -89,23 +157,11 @@ def is_not_repeatable(layer: ModuleCell) -> str | None:
 
 
 @torch.no_grad()
-def looks_ahead(layer: ModuleCell) -> str | None:
-    x, state = _text(layer), _state(layer)
-    y_TBH, _ = layer(x, state)
-    for t in range(1, NUM_STEPS):
-        changed = x.clone()
-        changed[t] = _other_symbols(x[t], layer)
-        if _differ(layer(changed, state)[0][:t], y_TBH[:t]):
-            return f"it looks ahead: byte {t} of a text changes the outputs before it"
-    return None
-
-
-@torch.no_grad()
-def mixes_streams(layer: ModuleCell) -> str | None:
+def mixes_streams(layer: ModuleCell, num_steps: int) -> str | None:
     x, state = _text(layer), _state(layer)
     changed = x.clone()
     changed[:, 0] = _other_symbols(x[:, 0], layer)
-    if _differ(layer(changed, state)[0][:, 1:], layer(x, state)[0][:, 1:]):
+    if _differ(_read(layer, changed, state)[0][:, 1:], _read(layer, x, state)[0][:, 1:]):
         return (
             "the streams of a batch are not independent: changing the text of the first stream "
             "changes the outputs of the others (batch_first, or a norm over the batch)"
@@ -114,21 +170,74 @@ def mixes_streams(layer: ModuleCell) -> str | None:
 
 
 @torch.no_grad()
-def drops_state(layer: ModuleCell) -> str | None:
+def looks_ahead(layer: ModuleCell, num_steps: int) -> str | None:
+    """Reads one text in as many streams, each with another byte changed: they are independent."""
+    last = num_steps - 1
+    x = _text(layer, num_steps)[:, :1].repeat(1, last)
+    changed, state = x.clone(), _state(layer, last)
+    for stream in range(last):
+        t = stream + 1
+        changed[t, stream] = _other_symbols(x[t, stream], layer)
+    y_TBH, changed_TBH = _read(layer, x, state)[0], _read(layer, changed, state)[0]
+    for stream in range(last):
+        t = stream + 1
+        if _differ(changed_TBH[:t, stream], y_TBH[:t, stream]):
+            return f"it looks ahead: byte {t} of a text changes the outputs before it"
+    return None
+
+
+@torch.no_grad()
+def drops_state(layer: ModuleCell, num_steps: int) -> str | None:
+    """Cuts a text after a few steps, and after as many as a chunk has.
+
+    What acts over d steps and is not carried on shows in the first output after a cut at d or
+    later, so a few outputs after each cut are enough.
+    """
+    x = _text(layer, num_steps + NUM_AFTER)
+    whole_TBH, _ = _read(layer, x, _state(layer))
+    parts = [slice(cut, cut + NUM_AFTER) for cut in (NUM_AFTER, num_steps)]
+    differing = []
+    for part in parts:
+        _, state = _read(layer, x[: part.start], _state(layer))
+        y_TBH, _ = _read(layer, x[part], state)
+        if _differ(y_TBH, whole_TBH[part]):
+            differing.append((part, y_TBH))
+    if not differing:
+        return None
+    # A recurrence may have amplified rounding errors over all these steps. Then it amplifies a
+    # change of its parameters too. (check_layer takes the change back.)
+    for parameter in layer.module.parameters():
+        parameter.mul_(1 + SMALL * torch.randn_like(parameter))
+    changed_TBH, _ = _read(layer, x, _state(layer))
+    for part, y_TBH in differing:
+        allowance = 2 * float((changed_TBH[part] - whole_TBH[part]).abs().max())
+        if math.isfinite(allowance) and _differ(y_TBH, whole_TBH[part], allowance):
+            return (
+                "its state is not carried on: a text read in two halves, with the state handed "
+                "over, gives other outputs than the text read at once"
+            )
+    return None
+
+
+@torch.no_grad()
+def differs_alone(layer: ModuleCell, num_steps: int) -> str | None:
+    """Reads one stream as sampling and scoring do: byte by byte, then the rest at once."""
     x, middle = _text(layer), NUM_STEPS // 2
-    whole_TBH, _ = layer(x, _state(layer))
-    _, state = layer(x[:middle], _state(layer))
-    second_TBH, _ = layer(x[middle:], state)
-    if _differ(second_TBH, whole_TBH[middle:]):
+    whole_TBH, _ = _read(layer, x, _state(layer))
+    parts, state = [], _state(layer, batch=1)
+    for piece in [*x[:middle, :1].split(1), x[middle:, :1]]:
+        y_TBH, state = _read(layer, piece, state)
+        parts.append(y_TBH)
+    if _differ(torch.cat(parts), whole_TBH[:, :1]):
         return (
-            "its state is not carried on: a text read in two halves, with the state handed over, "
-            "gives other outputs than the text read at once"
+            "one stream read alone, byte by byte as in sampling, gives other outputs than in a "
+            "batch"
         )
     return None
 
 
-def leaves_parameters_out(layer: ModuleCell) -> str | None:
-    y_TBH, _ = layer(_text(layer), _state(layer, scale=1.0))
+def leaves_parameters_out(layer: ModuleCell, num_steps: int) -> str | None:
+    y_TBH, _ = _read(layer, _text(layer), _state(layer, scale=1.0))
     (y_TBH * torch.randn_like(y_TBH)).sum().backward()
     for name, parameter in layer.module.named_parameters():
         if parameter.grad is None or not parameter.grad.any():
@@ -139,10 +248,11 @@ def leaves_parameters_out(layer: ModuleCell) -> str | None:
     return None
 
 
-CHECKS: list[Callable[[ModuleCell], str | None]] = [
+CHECKS: Sequence[Check] = [
     is_not_repeatable,
+    mixes_streams,  # before looks_ahead, which takes streams for independent
     looks_ahead,
-    mixes_streams,
     drops_state,
+    differs_alone,
     leaves_parameters_out,
 ]

@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, WidthError
 from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
 from charcmp.models.cells.target import load_target, one_line
@@ -137,18 +138,28 @@ def build(config: ModuleConfig, input_size: int, hidden_size: int) -> nn.Module:
     """Builds the module on torch's current default device, usually the CPU.
 
     Raises:
-        UserError: if it cannot be built in this size.
+        WidthError: if it cannot be built in this size.
+        UserError: if it is no module, does not take its arguments, lacks a package, or has
+            parameters without a shape.
     """
     make = load_target(config.target).make
     try:
         module = make(input_size, hidden_size, **config.kwargs)
     except Exception as error:  # of anyone's code
-        raise UserError(
+        # Another width would not help if it does not take its arguments or lacks a package.
+        kind = UserError if isinstance(error, TypeError | ImportError) else WidthError
+        raise kind(
             f"cell.target={config.target}: cannot be built with input_size={input_size} "
             f"hidden_size={hidden_size} ({one_line(error)})"
         ) from None
     if not isinstance(module, nn.Module):
         raise UserError(f"cell.target={config.target}: not a torch.nn.Module")
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise UserError(
+                f"cell.target={config.target}: its parameter {name} has no shape before the first "
+                "call (torch.nn.LazyLinear?), so its parameters cannot be counted"
+            )
     return module
 
 

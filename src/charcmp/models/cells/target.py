@@ -45,7 +45,7 @@ def load_target(target: str) -> Target:
     where, _, name = target.rpartition(":" if ".py:" in target else ".")
     try:
         module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
-    except Exception as error:  # of anyone's code
+    except (Exception, SystemExit) as error:  # of anyone's code, perhaps a script
         raise UserError(f"cell.target={target}: cannot be imported ({one_line(error)})") from None
     if not isinstance(make := getattr(module, name, None), type):
         raise UserError(f"cell.target={target}: {where} has no class {name}")
@@ -56,7 +56,12 @@ def load_target(target: str) -> Target:
             f"cell.target={target}: a class name may contain only letters a-z, digits and _, "
             "since folders are named after it; rename the class"
         )
-    origin = _origin(sys.modules.get(make.__module__, module))
+    try:
+        origin = _origin(sys.modules.get(make.__module__, module))
+    except OSError as error:
+        raise UserError(
+            f"cell.target={target}: a file that it imports cannot be read ({one_line(error)})"
+        ) from None
     if make.__module__ == ADAPTERS:
         origin += ", " + _installed(vars(make)["adapts"])
     return Target(make, name, origin)
@@ -130,7 +135,11 @@ def _is_own(name: str, file: Path) -> bool:
 def _imports(name: str, file: Path) -> Iterator[tuple[str, str | None]]:
     """Yields name and file of the modules that a file's import statements name, at any depth."""
     package = name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError, RecursionError):
+        return  # not what the class runs on, or it could not have been imported
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -143,7 +152,7 @@ def _imports(name: str, file: Path) -> Iterator[tuple[str, str | None]]:
             try:
                 absolute = importlib.util.resolve_name(imported, package)
                 spec = importlib.util.find_spec(absolute)
-            except (ImportError, ValueError, AttributeError):
+            except (Exception, SystemExit):  # of a package around it, which this imports
                 continue
             if spec is not None:
                 yield absolute, spec.origin
