@@ -89,8 +89,8 @@ def _vocabulary(config: Config) -> tuple[str | None, int]:
     For the paper's corpora these are known even if their files are not here.
     """
     dataset = config.dataset
-    known = is_fetched(dataset) and not dataset.path and dataset.num_symbols is not None
-    if known and not find(str(dataset.name), config.data_dir):
+    is_here = dataset.path or not is_fetched(dataset) or find(str(dataset.name), config.data_dir)
+    if not is_here and dataset.num_symbols is not None:
         return dataset.name, dataset.num_symbols
     corpus = load_corpus(dataset, config.data_dir)
     return corpus.name, corpus.num_symbols

@@ -39,9 +39,9 @@ def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
         raise UserError(f"dataset.path={dataset.path!r}: no file can have this name")
     path = os.path.realpath(dataset.path) if dataset.path else None
     where = str(data_folders(data_dir)[0])
-    # A user's text is named after the path that was given, even if that is a link.
-    titled = dataset.source == "file" and dataset.path
-    name = dataset.name or (file_title(dataset.path) if titled else None)
+    name = dataset.name
+    if name is None and dataset.source == "file" and dataset.path:
+        name = file_title(dataset.path)  # of the path that was given, even if that is a link
     return _load(dataset.source, name, path, where, _frozen(dataset))
 
 
