@@ -1,7 +1,10 @@
 """The compiled forms of the layers on a CPU, beside torch's calls, whose results they reproduce."""
 
+import inspect
 import math
+import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,8 +17,8 @@ from helpers.console import CHECKOUT, write_tiny_text
 from numba import njit
 from torch import Tensor
 
-from charcmp.models.cells.compiled import dispatch
-from charcmp.models.cells.compiled.elementwise import remainder, to_sigmoid, to_tanh
+from charcmp.models.cells.compiled import dispatch, steps
+from charcmp.models.cells.compiled.steps import remainder, to_sigmoid, to_tanh
 from charcmp.models.cells.registry import cell_config, make_layer
 
 I = 7  # noqa: E741 - inputs, as in the package
@@ -195,3 +198,48 @@ def test_where_no_folder_can_be_written_they_are_compiled_anew() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT
     )
     assert done.stdout == "None\n", done.stderr
+
+
+PACKAGE = Path(dispatch.__file__).parent
+
+
+def test_what_numba_compiles_is_in_one_file() -> None:
+    """Its cache looks for changes only in the file of the function that is called."""
+    uses_numba = [file.name for file in PACKAGE.glob("*.py") if "import njit" in file.read_text()]
+    assert uses_numba == [Path(steps.__file__).name]
+    assert "import charcmp" not in inspect.getsource(steps)
+    assert "from charcmp" not in inspect.getsource(steps)
+
+
+def test_a_changed_file_makes_new_machine_code(tmp_path: Path) -> None:
+    """A function that a step calls is edited. Steps are compiled when called, which spares most."""
+    copy = tmp_path / "charcmp/models/cells/compiled"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for parent in ("", "models", "models/cells"):
+        (tmp_path / "charcmp" / parent / "__init__.py").touch()
+    script = (
+        "import sys, pathlib, numba, numpy as np\n"
+        "njit = numba.njit\n"
+        "numba.njit = lambda *given, **options: njit(\n"
+        "    *(each for each in given if not isinstance(each, str)), **options)\n"
+        "def slope_at_zero():\n"
+        "    for name in [name for name in sys.modules if name.startswith('charcmp')]:\n"
+        "        del sys.modules[name]\n"
+        "    from charcmp.models.cells.compiled.rnn import rnn_back\n"
+        "    grad = np.ones((1, 1, 1), np.float32)\n"
+        "    rnn_back(grad, np.zeros((2, 1, 1), np.float32), 0)\n"
+        "    print(grad.item(), sum(rnn_back.stats.cache_hits.values()))\n"
+        "slope_at_zero()\n"
+        "slope_at_zero()\n"
+        "for file in pathlib.Path('charcmp/models/cells/compiled').glob('*.py'):\n"
+        "    file.write_text(file.read_text().replace('fma(-y, y, ONE)', 'fma(-y, y, TWO)'))\n"
+        "slope_at_zero()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", script],  # -B: an edit within a second of the copy is seen
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert done.stdout.splitlines() == ["1.0 0", "1.0 1", "2.0 0"], done.stderr

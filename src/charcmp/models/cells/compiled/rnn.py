@@ -8,22 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.compiled.elementwise import F3, INT, remainder, step, tanh_slope, to_tanh
-
-
-@step(F3, INT, INT)
-def rnn_state(h_all: Any, t: int, num_single: int) -> None:
-    """Overwrites the sums by h' = tanh."""
-    h_next = h_all[t + 1].ravel()
-    to_tanh(h_next, num_single)
-
-
-@step(F3, F3, INT)
-def rnn_back(grad_sums_TBH: Any, h_all: Any, t: int) -> None:
-    """Overwrites ∂L/∂h' by ∂L/∂s."""
-    grad, h_next = grad_sums_TBH[t].ravel(), h_all[t + 1].ravel()
-    for j in range(len(grad)):
-        grad[j] *= tanh_slope(h_next[j])
+from charcmp.models.cells.compiled.steps import remainder, rnn_back, rnn_state
 
 
 class CompiledRNN(torch.autograd.Function):
