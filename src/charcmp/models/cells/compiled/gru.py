@@ -13,7 +13,8 @@ from charcmp.models.cells.compiled.steps import (
     gru_gates_back,
     gru_state,
     gru_state_back,
-    remainder,
+    numbers_at_once,
+    part_of_thread,
 )
 from charcmp.models.cells.gru import gradient_of_U
 
@@ -30,7 +31,8 @@ class CompiledGRU(torch.autograd.Function):
         rz_TBG = sums_TBG.new_empty(T, B, 2 * H)
         n_TBH, rh_TBH = sums_TBG.new_empty(T, B, H), sums_TBG.new_empty(T, B, H)
         U_rz_t, U_n_t = U_GH[: 2 * H].t(), U_GH[2 * H :].t()
-        single_rz, single_n = remainder(B * 2 * H), remainder(B * H)
+        part_rz, part_n = part_of_thread(B * 2 * H), part_of_thread(B * H)
+        at_once = numbers_at_once()
         h, rz, n, rh = (x.numpy() for x in (h_all, rz_TBG, n_TBH, rh_TBH))
         steps = zip(
             sums_TBG[:, :, : 2 * H].unbind(0),
@@ -40,9 +42,9 @@ class CompiledGRU(torch.autograd.Function):
         )
         for t, (sums_rz, sums_n, rz_t, n_t, rh_t, h_t) in enumerate(steps):
             torch.addmm(sums_rz, h_t, U_rz_t, out=rz_t)
-            gru_gates(rz, h, rh, t, single_rz)
+            gru_gates(rz, h, rh, t, part_rz, at_once)
             torch.addmm(sums_n, rh_t, U_n_t, out=n_t)
-            gru_state(rz, n, h, t, single_n)
+            gru_state(rz, n, h, t, part_n, at_once)
         ctx.save_for_backward(h_all, rz_TBG, n_TBH, rh_TBH, U_GH)
         return h_all[1:]
 

@@ -9,7 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.compiled.steps import lstm_back, lstm_state, remainder
+from charcmp.models.cells.compiled.steps import (
+    lstm_back,
+    lstm_state,
+    numbers_at_once,
+    part_of_thread,
+)
 from charcmp.models.cells.lstm import PRODUCT_TILE
 
 
@@ -27,12 +32,12 @@ class CompiledLSTM(torch.autograd.Function):
         gates_TBG = sums_TBG.new_empty(T, B, G)
         phi_c_TBH, g_BH = sums_TBG.new_empty(T, B, H), sums_TBG.new_empty(B, H)
         U_t = U_GH.t()
-        single = remainder(B * G), remainder(B * H)
+        parts = part_of_thread(B * G), part_of_thread(B * H), numbers_at_once()
         gates, g, phi_c, c, h = (x.numpy() for x in (gates_TBG, g_BH, phi_c_TBH, c_all, h_all))
         steps = zip(sums_TBG.unbind(0), h_all[:-1].unbind(0), gates_TBG.unbind(0), strict=True)
         for t, (sums_t, h_t, gates_t) in enumerate(steps):
             torch.addmm(sums_t, h_t, U_t, out=gates_t)
-            lstm_state(gates, g, phi_c, c, h, t, *single)
+            lstm_state(gates, g, phi_c, c, h, t, *parts)
         ctx.save_for_backward(h_all, c_all, gates_TBG, phi_c_TBH, U_GH)
         c_last = c_all[-1].clone()
         ctx.mark_non_differentiable(c_last)

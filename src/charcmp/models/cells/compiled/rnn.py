@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.compiled.steps import remainder, rnn_back, rnn_state
+from charcmp.models.cells.compiled.steps import (
+    numbers_at_once,
+    part_of_thread,
+    rnn_back,
+    rnn_state,
+)
 
 
 class CompiledRNN(torch.autograd.Function):
@@ -20,10 +25,11 @@ class CompiledRNN(torch.autograd.Function):
         h_all = sums_TBH.new_empty(T + 1, B, H)  # h_all[t] is h before step t
         h_all[0] = h_BH
         U_t = U_HH.t()
-        h, h_steps, num_single = h_all.numpy(), h_all.unbind(0), remainder(B * H)
+        h, h_steps = h_all.numpy(), h_all.unbind(0)
+        part, at_once = part_of_thread(B * H), numbers_at_once()
         for t, sums in enumerate(sums_TBH.unbind(0)):
             torch.addmm(sums, h_steps[t], U_t, out=h_steps[t + 1])
-            rnn_state(h, t, num_single)
+            rnn_state(h, t, part, at_once)
         ctx.save_for_backward(h_all, U_HH)
         return h_all[1:]
 

@@ -1,8 +1,8 @@
 """All functions that Numba compiles: the steps of the sequences, and what the steps share.
 
 The shared ones work on single float32 numbers and on rows of them. They compute what torch's
-functions compute on an x86 CPU, in the same order and with the same roundings, so a layer's results
-are equal to the last bit there; elsewhere, within rounding.
+functions compute on an x86 CPU with AVX2, in the same order and with the same roundings, so a
+layer's results are equal to the last bit there; elsewhere, within rounding.
 
 They are in one file, which uses nothing of ours: Numba keeps a function's machine code, that of the
 functions it calls included, until the function's own file changes, and would run old code after a
@@ -99,7 +99,7 @@ def sigmoid(x: Any) -> Any:
 
 @njit(**OPTIONS)
 def sigmoid_of_one(x: Any) -> Any:
-    """Returns σ(x), as torch computes it where numbers fill no vector; see `remainder`."""
+    """Returns σ(x), as torch computes it where numbers fill no vector."""
     return ONE / (ONE + np.float32(math.exp(-x)))
 
 
@@ -122,12 +122,12 @@ def tanh_slope(y: Any) -> Any:
 
 
 @njit(**OPTIONS)
-def to_sigmoid(x: Any, num_single: int) -> None:
-    """Overwrites each x by σ(x), the last `num_single` one by one.
+def part_to_sigmoid(x: Any, at_once: int) -> None:
+    """Overwrites each x by σ(x), `at_once` at a time and what is left at the end one by one.
 
     A vector is one array here and not two, which the compiler would have to suppose to overlap.
     """
-    vectors = len(x) - num_single
+    vectors = len(x) - len(x) % at_once
     for j in range(vectors):
         x[j] = sigmoid(x[j])
     for j in range(vectors, len(x)):
@@ -135,31 +135,54 @@ def to_sigmoid(x: Any, num_single: int) -> None:
 
 
 @njit(**OPTIONS)
-def to_tanh(x: Any, num_single: int) -> None:
-    """Overwrites each x by tanh x, the last `num_single` one by one."""
-    vectors = len(x) - num_single
+def part_to_tanh(x: Any, at_once: int) -> None:
+    """Overwrites each x by tanh x, likewise."""
+    vectors = len(x) - len(x) % at_once
     for j in range(vectors):
         x[j] = doubled_less_one(sigmoid(x[j] + x[j]))
     for j in range(vectors, len(x)):
         x[j] = doubled_less_one(sigmoid_of_one(x[j] + x[j]))
 
 
+# Loops over parts in functions of their own: one within the other, they take a quarter longer.
+@njit(**OPTIONS)
+def to_sigmoid(x: Any, part: int, at_once: int) -> None:
+    """Overwrites each x by σ(x), in parts of so many numbers; see `part_of_thread`."""
+    for start in range(0, len(x), part):
+        part_to_sigmoid(x[start : start + part], at_once)
+
+
+@njit(**OPTIONS)
+def to_tanh(x: Any, part: int, at_once: int) -> None:
+    """Overwrites each x by tanh x, likewise."""
+    for start in range(0, len(x), part):
+        part_to_tanh(x[start : start + part], at_once)
+
+
 @cache
-def _numbers_at_once() -> int:
+def numbers_at_once() -> int:
     """Returns how many float32 numbers torch's vectorised functions take at once: two vectors."""
     return 32 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 16
 
 
-def remainder(num_elements: int) -> int:
-    """Returns how many of an array's last numbers torch computes one by one."""
-    return num_elements % _numbers_at_once()
+GRAIN = 32_768  # torch's threads share an array of more numbers (ATen/TensorIterator.h)
 
 
-@step(F3, INT, INT)
-def rnn_state(h_all: Any, t: int, num_single: int) -> None:
+def part_of_thread(num_elements: int) -> int:
+    """Returns how many of an array's numbers a thread of torch's takes; the last may take fewer.
+
+    As in ATen/ParallelOpenMP.h. Each thread computes one by one what is left at the end of its
+    part, too little for two vectors, by a function that rounds differently.
+    """
+    num_parts = min(torch.get_num_threads(), -(-num_elements // GRAIN))
+    return -(-num_elements // num_parts)
+
+
+@step(F3, INT, INT, INT)
+def rnn_state(h_all: Any, t: int, part: int, at_once: int) -> None:
     """Overwrites the sums by h' = tanh."""
     h_next = h_all[t + 1].ravel()
-    to_tanh(h_next, num_single)
+    to_tanh(h_next, part, at_once)
 
 
 @step(F3, F3, INT)
@@ -170,24 +193,24 @@ def rnn_back(grad_sums_TBH: Any, h_all: Any, t: int) -> None:
         grad[j] *= tanh_slope(h_next[j])
 
 
-@step(F3, F3, F3, INT, INT)
-def gru_gates(rz_TBG: Any, h_all: Any, rh_TBH: Any, t: int, num_single: int) -> None:
+@step(F3, F3, F3, INT, INT, INT)
+def gru_gates(rz_TBG: Any, h_all: Any, rh_TBH: Any, t: int, part: int, at_once: int) -> None:
     """Overwrites the sums of r and z by their σ; then computes r ⊙ h."""
     _, B, H = rh_TBH.shape
     all_rz = rz_TBG[t].ravel()
-    to_sigmoid(all_rz, num_single)
+    to_sigmoid(all_rz, part, at_once)
     for b in range(B):
         rz, h, rh = rz_TBG[t, b], h_all[t, b], rh_TBH[t, b]
         for j in range(H):
             rh[j] = rz[j] * h[j]
 
 
-@step(F3, F3, F3, INT, INT)
-def gru_state(rz_TBG: Any, n_TBH: Any, h_all: Any, t: int, num_single: int) -> None:
+@step(F3, F3, F3, INT, INT, INT)
+def gru_state(rz_TBG: Any, n_TBH: Any, h_all: Any, t: int, part: int, at_once: int) -> None:
     """Overwrites the sums of n by their tanh; then computes h'."""
     _, B, H = n_TBH.shape
     all_n = n_TBH[t].ravel()
-    to_tanh(all_n, num_single)
+    to_tanh(all_n, part, at_once)
     for b in range(B):
         z, n, h, h_next = rz_TBG[t, b, H:], n_TBH[t, b], h_all[t, b], h_all[t + 1, b]
         for j in range(H):  # torch.lerp, which starts from the nearer end
@@ -229,10 +252,10 @@ def gru_gates_back(
             g[j] = fma(q[j], r[j], g[j] * (ONE - z[j]))
 
 
-@step(F3, F2, F3, F3, F3, INT, INT, INT)
+@step(F3, F2, F3, F3, F3, INT, INT, INT, INT)
 def lstm_state(
     gates_TBG: Any, g_BH: Any, phi_c_TBH: Any, c_all: Any, h_all: Any, t: int,
-    single_gates: int, single_state: int,
+    part_gates: int, part_state: int, at_once: int,
 ) -> None:  # fmt: skip
     """Overwrites the gates' sums by i, f, g and o; then computes c', φ(c') and h'."""
     _, B, H = phi_c_TBH.shape
@@ -241,8 +264,9 @@ def lstm_state(
         for j in range(H):
             g[j] = s_g[j]
     all_gates, all_g, all_phi_c = gates_TBG[t].ravel(), g_BH.ravel(), phi_c_TBH[t].ravel()
-    to_sigmoid(all_gates, single_gates)  # of g too, overwritten next: whole arrays are faster
-    to_tanh(all_g, single_state)
+    # Of g too, which is overwritten next: whole arrays are faster.
+    to_sigmoid(all_gates, part_gates, at_once)
+    to_tanh(all_g, part_state, at_once)
     for b in range(B):
         gates, g, phi_c = gates_TBG[t, b], g_BH[b], phi_c_TBH[t, b]
         c, c_next = c_all[t, b], c_all[t + 1, b]
@@ -252,7 +276,7 @@ def lstm_state(
             c_next[j] = fma(gates[j], g[j], gates[H + j] * c[j])
         for j in range(H):
             phi_c[j] = c_next[j]
-    to_tanh(all_phi_c, single_state)
+    to_tanh(all_phi_c, part_state, at_once)
     for b in range(B):
         o, phi_c, h_next = gates_TBG[t, b, 3 * H :], phi_c_TBH[t, b], h_all[t + 1, b]
         for j in range(H):
