@@ -125,7 +125,8 @@ def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
         "import sys\n"
         "from charcmp.cli.main import dispatch\n"
         "sys.argv = ['charcmp', 'train', 'dataset=text', 'dataset.path=tiny.txt', 'epochs=1',\n"
-        "            'hidden_size=4', 'batch_size=2', 'unroll_steps=10', 'device=cpu']\n"
+        "            'hidden_size=4', 'batch_size=18', 'unroll_steps=10', 'device=cpu',\n"
+        "            'threads=1']\n"
         "dispatch()\n"
         "print('numba' in sys.modules)\n"
     )
@@ -199,28 +200,41 @@ def test_a_state_that_is_not_finite_stays_so(mode: Callable[[str], None]) -> Non
         assert h_TBH[:, 0].isfinite().all()
 
 
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process that has not asked yet whether Numba works."""
+    dispatch.why_not()  # what it imports is there again after the test
+    for name in ("steps", *dispatch.FORMS):
+        monkeypatch.delitem(sys.modules, f"charcmp.models.cells.compiled.{name}")
+    dispatch.why_not.cache_clear()
+    yield
+    dispatch.why_not.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ("sys.modules['numba'] = None", "import of numba halted"),
-        ("import numba; numba.njit = None", "'NoneType' object is not callable"),
-    ],
+    ("broken", "reason"),
+    [("numba", "import of numba halted"), ("njit", "'NoneType' object is not callable")],
 )
-def test_without_numba_the_cells_run_by_torchs_calls(statement: str, reason: str) -> None:
-    script = (
-        f"import sys; {statement}\n"
-        "import torch\n"
-        "from charcmp.models.cells.compiled import dispatch\n"
-        "from charcmp.models.cells.registry import cell_config, make_layer\n"
-        "dispatch.mode = 'always'\n"
-        "layer = make_layer(cell_config('gru'), 5, 4)\n"
-        "h, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))\n"
-        "print(type(h.grad_fn).__name__, dispatch.note(torch.device('cpu')))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.startswith("GRUSequenceBackward Numba does not work here ("), done.stderr
-    assert reason in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+def test_without_numba_the_cells_run_by_torchs_calls(
+    broken: str,
+    reason: str,
+    unloaded: None,
+    mode: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if broken == "numba":
+        monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
+    else:
+        monkeypatch.setattr(numba, "njit", None)
+    mode("always")
+    layer = make_layer(cell_config("gru"), 5, 4)
+    h_TBH, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))
+    assert type(h_TBH.grad_fn).__name__ == "GRUSequenceBackward"
+    note = dispatch.note(torch.device("cpu"))
+    assert note is not None
+    assert note.startswith("Numba does not work here (")
+    assert reason in note
+    assert len(note.splitlines()) == 1
 
 
 def loaded_anew(file: Path) -> ModuleType:
