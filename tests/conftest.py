@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.console import TINY, Charcmp, call, command, write_tiny_text
+from helpers.console import STARTUP, TINY, Charcmp, call, command, write_tiny_text
 from helpers.runs import losses, write_run
 
 
@@ -17,6 +17,14 @@ def _unsynced() -> Iterator[None]:
     """Switches off fsync: what tests write in this process need not survive a loss of power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _without_torchs_compiler() -> Iterator[None]:
+    """Spares the processes that tests start half of what importing torch takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(STARTUP), prepend=os.pathsep)
         yield
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.console import CHECKOUT, TINY, write_tiny_text
+from helpers.console import CHECKOUT, STARTUP, TINY, write_tiny_text
 
 TITLED_BLOCK = re.compile(r'^```(\w+) title="(.+?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
@@ -44,7 +44,11 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_one_of_each_is_added_as_the_guide_says(tmp_path: Path, checkout: Path) -> None:
     write_tiny_text(tmp_path / "mine.txt")
-    env = {**os.environ, "PYTHONPATH": str(checkout / "src"), "CHARCMP_DATA": str(tmp_path)}
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{checkout}/src{os.pathsep}{STARTUP}",
+        "CHARCMP_DATA": str(tmp_path),
+    }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "charcmp", *args]

@@ -21,6 +21,7 @@ import pytest
 from charcmp.cli.main import main
 
 CHECKOUT = Path(__file__).resolve().parents[2]
+STARTUP = Path(__file__).parent / "startup"  # its sitecustomize.py runs in a process that starts
 Charcmp = Callable[..., "subprocess.CompletedProcess[str]"]
 REAL_DATA = Path(os.environ.get("CHARCMP_DATA") or "no-such-folder")
 needs_corpora = pytest.mark.skipif(

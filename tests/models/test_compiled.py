@@ -1,21 +1,34 @@
 """The compiled forms of the layers on a CPU, beside torch's calls, whose results they reproduce."""
 
+import importlib.util
+import inspect
 import math
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
-from helpers.console import CHECKOUT, write_tiny_text
+from helpers.console import write_tiny_text
 from numba import njit
+from numba.core import caching
 from torch import Tensor
 
-from charcmp.models.cells.compiled import dispatch
-from charcmp.models.cells.compiled.elementwise import remainder, to_sigmoid, to_tanh
+from charcmp.models.cells.compiled import dispatch, steps
+from charcmp.models.cells.compiled.steps import (
+    numbers_at_once,
+    part_of_thread,
+    to_sigmoid,
+    to_tanh,
+)
 from charcmp.models.cells.registry import cell_config, make_layer
 
 I = 7  # noqa: E741 - inputs, as in the package
@@ -79,6 +92,19 @@ def test_they_compute_what_torchs_calls_compute(
     assert all(map(agree, found, wanted))
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"), [("lstm", (3, 100, 83)), ("gru", (3, 100, 166)), ("rnn", (2, 100, 332))]
+)
+def test_also_where_torchs_threads_share_a_step(
+    name: str,
+    shape: tuple[int, int, int],
+    mode: Callable[[str], None],
+    threads: Callable[[int], None],
+) -> None:
+    threads(2)
+    test_they_compute_what_torchs_calls_compute(name, "symbols", shape, mode)
+
+
 def test_only_chunks_that_are_worth_it_load_numba() -> None:
     script = (
         "import sys, torch\n"
@@ -99,7 +125,8 @@ def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
         "import sys\n"
         "from charcmp.cli.main import dispatch\n"
         "sys.argv = ['charcmp', 'train', 'dataset=text', 'dataset.path=tiny.txt', 'epochs=1',\n"
-        "            'hidden_size=4', 'batch_size=2', 'unroll_steps=10', 'device=cpu']\n"
+        "            'hidden_size=4', 'batch_size=18', 'unroll_steps=10', 'device=cpu',\n"
+        "            'threads=1']\n"
         "dispatch()\n"
         "print('numba' in sys.modules)\n"
     )
@@ -123,23 +150,37 @@ def test_other_types_and_activations_run_by_torchs_calls(
 
 
 @njit
-def rows(x, num_single, tanh):
+def rows(x, part, at_once, tanh):
     if tanh:
-        to_tanh(x, num_single)
+        to_tanh(x, part, at_once)
     else:
-        to_sigmoid(x, num_single)
+        to_sigmoid(x, part, at_once)
 
 
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 100_003])
-def test_sigmoid_and_tanh_are_torchs_everywhere(size: int) -> None:
-    """Also of what no training should meet: infinities, NaN, results that are not normal."""
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 15, 16, 17, 1000, 33_178, 100_003])
+def test_sigmoid_and_tanh_are_torchs_everywhere(
+    size: int, num_threads: int, threads: Callable[[int], None]
+) -> None:
+    """Also of what no training should meet: infinities, NaN, results that are not normal.
+
+    33,200 numbers are two threads' parts, and each leaves a rest that fills no two vectors.
+    """
+    threads(num_threads)
     torch.manual_seed(size)
     odd = [0.0, -0.0, math.inf, -math.inf, math.nan, 88.0, 88.8, 103.9, 104.1, 1e-40, 3e38]
     x = torch.cat([torch.randn(size) * 10, torch.tensor([*odd, *(-one for one in odd)])])
     for tanh in (False, True):
         wanted = (x + x).sigmoid() * 2 - 1 if tanh else x.sigmoid()
         found = x.numpy().copy()
-        rows(found, remainder(len(found)), tanh)
+        rows(found, part_of_thread(len(found)), numbers_at_once(), tanh)
         np.testing.assert_allclose(found, wanted.numpy(), rtol=3e-7, atol=1e-7)
         if TO_THE_BIT:
             np.testing.assert_array_equal(found, wanted.numpy())
@@ -159,39 +200,97 @@ def test_a_state_that_is_not_finite_stays_so(mode: Callable[[str], None]) -> Non
         assert h_TBH[:, 0].isfinite().all()
 
 
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process that has not asked yet whether Numba works."""
+    dispatch.why_not()  # what it imports is there again after the test
+    for name in ("steps", *dispatch.FORMS):
+        monkeypatch.delitem(sys.modules, f"charcmp.models.cells.compiled.{name}")
+    dispatch.why_not.cache_clear()
+    yield
+    dispatch.why_not.cache_clear()
+
+
 @pytest.mark.parametrize(
-    ("statement", "reason"),
-    [
-        ("sys.modules['numba'] = None", "import of numba halted"),
-        ("import numba; numba.njit = None", "'NoneType' object is not callable"),
-    ],
+    ("broken", "reason"),
+    [("numba", "import of numba halted"), ("njit", "'NoneType' object is not callable")],
 )
-def test_without_numba_the_cells_run_by_torchs_calls(statement: str, reason: str) -> None:
-    script = (
-        f"import sys; {statement}\n"
-        "import torch\n"
-        "from charcmp.models.cells.compiled import dispatch\n"
-        "from charcmp.models.cells.registry import cell_config, make_layer\n"
-        "dispatch.mode = 'always'\n"
-        "layer = make_layer(cell_config('gru'), 5, 4)\n"
-        "h, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))\n"
-        "print(type(h.grad_fn).__name__, dispatch.note(torch.device('cpu')))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.startswith("GRUSequenceBackward Numba does not work here ("), done.stderr
-    assert reason in done.stdout
-    assert len(done.stdout.splitlines()) == 1
+def test_without_numba_the_cells_run_by_torchs_calls(
+    broken: str,
+    reason: str,
+    unloaded: None,
+    mode: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if broken == "numba":
+        monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
+    else:
+        monkeypatch.setattr(numba, "njit", None)
+    mode("always")
+    layer = make_layer(cell_config("gru"), 5, 4)
+    h_TBH, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))
+    assert type(h_TBH.grad_fn).__name__ == "GRUSequenceBackward"
+    note = dispatch.note(torch.device("cpu"))
+    assert note is not None
+    assert note.startswith("Numba does not work here (")
+    assert reason in note
+    assert len(note.splitlines()) == 1
 
 
-def test_where_no_folder_can_be_written_they_are_compiled_anew() -> None:
-    script = (
-        "from numba.core import caching\n"
-        "caching.CacheImpl._locator_classes = []\n"
-        "from charcmp.models.cells.compiled import dispatch\n"
-        "dispatch.FORMS = ('rnn',)\n"
-        "print(dispatch.why_not())\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=CHECKOUT
-    )
-    assert done.stdout == "None\n", done.stderr
+def loaded_anew(file: Path) -> ModuleType:
+    """Imports a copy of steps.py whose steps are compiled when called, which spares most of them.
+
+    Their signatures, for which they would be compiled at once, are left out.
+    """
+
+    def lazy(*given: Any, **options: Any) -> Any:
+        return njit(*(each for each in given if not isinstance(each, str)), **options)
+
+    spec = importlib.util.spec_from_file_location("steps_anew", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numba, "njit", lazy)
+        spec.loader.exec_module(module)
+    return module
+
+
+def slope_at_zero(module: ModuleType) -> float:
+    grad = np.ones((1, 1, 1), np.float32)
+    module.rnn_back(grad, np.zeros((2, 1, 1), np.float32), 0)
+    return grad.item()
+
+
+def test_where_no_folder_can_be_written_they_are_compiled_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    module = loaded_anew(Path(steps.__file__))
+    assert not module.OPTIONS["cache"]
+    assert slope_at_zero(module) == 1
+
+
+def test_a_changed_file_makes_new_machine_code(tmp_path: Path) -> None:
+    """Also where what has changed is a function that a step calls."""
+    file = tmp_path / "steps.py"
+    shutil.copy(steps.__file__, file)
+    for from_cache in (0, 1):
+        module = loaded_anew(file)
+        assert slope_at_zero(module) == 1
+        assert sum(module.rnn_back.stats.cache_hits.values()) == from_cache
+    file.write_text(file.read_text().replace("return fma(-y, y, ONE)", "return fma(-y, y, TWO)"))
+    assert slope_at_zero(loaded_anew(file)) == 2
+
+
+def test_all_that_numba_compiles_is_in_one_file() -> None:
+    """Its cache sees a change only in the file of the function that is called."""
+    files = set()
+    for name in (*dispatch.FORMS, "steps"):
+        module = importlib.import_module(f"charcmp.models.cells.compiled.{name}")
+        compiled = [each.py_func for each in vars(module).values() if hasattr(each, "py_func")]
+        assert compiled
+        files |= {inspect.getfile(function) for function in compiled}
+    assert files == {steps.__file__}
+    source = inspect.getsource(steps)
+    assert not re.search("^ *(from|import) charcmp", source, re.MULTILINE)  # constants neither

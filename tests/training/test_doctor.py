@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 from helpers.console import Charcmp
+from torch import Tensor
 
 from charcmp.errors import UserError
 from charcmp.models.cells import rnn
-from charcmp.models.cells.compiled import dispatch
+from charcmp.models.cells.compiled import dispatch as compiled
+from charcmp.models.cells.compiled.gru import CompiledGRU
+from charcmp.models.cells.compiled.lstm import CompiledLSTM
 from charcmp.models.cells.compiled.rnn import CompiledRNN
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS
@@ -20,7 +24,7 @@ from charcmp.sweeping.examine import ask_doctor, examined, usable
 from charcmp.sweeping.slots import Slot
 from charcmp.training import checks
 from charcmp.training.checks import FALLBACKS, CheckResult, Record, failed_checks, heed
-from charcmp.training.doctor import Poison, form_error, forms, resume
+from charcmp.training.doctor import Poison, form_error, forms, layers_with, resume
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -30,9 +34,10 @@ SMALL = (4, 3, 5)
 def test_of_this_machine(charcmp: Charcmp) -> None:
     done = charcmp("doctor", "device=cpu")
     assert done.returncode == 0, done.stdout + done.stderr
-    _, software, torchs, resumed = done.stdout.splitlines()
+    _, software, torchs, by_numba, resumed = done.stdout.splitlines()
     assert f"torch {torch.__version__}" in software
     assert torchs.startswith("torch    passed")
+    assert by_numba.startswith("compiled passed   9 forms, largest error ")
     assert resumed.startswith("resume   passed   the same bytes after five interruptions")
 
 
@@ -61,20 +66,20 @@ def test_a_form_is_near_its_equations(cell: str, reads: str) -> None:
     assert 0 < form_error(cell, "tanh", SMALL, reads, CPU, "torch") < 1e-5
 
 
-@pytest.mark.parametrize("form", [rnn.RNNSequence, CompiledRNN])
-def test_a_wrong_form_is_found(form: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("check", ["torch", "compiled"])
+def test_a_wrong_form_is_found(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A slope a thousandth too steep; memory that is read before it is written."""
+    form: Any = {"torch": rnn.RNNSequence, "compiled": CompiledRNN}[check]
     right = form.backward
-    monkeypatch.setattr(dispatch, "mode", "never" if form is rnn.RNNSequence else "always")
 
     def steep(ctx, grad_h_TBH):
         return right(ctx, grad_h_TBH * 1.001)
 
     with monkeypatch.context() as patch:
         patch.setattr(form, "backward", staticmethod(steep))
-        error = form_error("rnn", "tanh", SMALL, "features", CPU, "torch")
+        error = form_error("rnn", "tanh", SMALL, "features", CPU, check)
         assert error == pytest.approx(1e-3, rel=0.1)
-        assert not forms(CPU, "float32", "torch").passed
+        assert not forms(CPU, "float32", check).passed
     with Poison():
         assert torch.empty(3).isnan().all()
         assert torch.empty_like(torch.zeros(2)).isnan().all()
@@ -86,8 +91,42 @@ def test_a_wrong_form_is_found(form: Any, monkeypatch: pytest.MonkeyPatch) -> No
         return torch.empty_like(grad_sums), *others
 
     monkeypatch.setattr(form, "backward", staticmethod(unwritten))
-    assert form_error("rnn", "tanh", SMALL, "features", CPU, "torch") == math.inf
-    assert fused.mode == "auto"
+    assert form_error("rnn", "tanh", SMALL, "features", CPU, check) == math.inf
+    assert fused.mode == compiled.mode == "auto"
+
+
+def test_every_compiled_form_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of LSTMs only a narrow first layer has one."""
+    ran: list[str] = []
+
+    def count(form: Any) -> None:
+        forward = form.forward
+
+        def counted(ctx: Any, *inputs: Tensor) -> Any:
+            ran.append(form.__name__)
+            return forward(ctx, *inputs)
+
+        monkeypatch.setattr(form, "forward", staticmethod(counted))
+
+    for form in (CompiledRNN, CompiledGRU, CompiledLSTM):
+        count(form)
+    assert forms(CPU, "float32", "compiled").passed
+    assert Counter(ran) == {"CompiledRNN": 4, "CompiledGRU": 4, "CompiledLSTM": 1}
+    assert len(list(layers_with("compiled", CPU))) == 9
+
+
+def test_without_numba_the_compiled_forms_are_not_checked(
+    charcmp: Charcmp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiled, "why_not", lambda: "Numba does not work here (gone)")
+    done = charcmp("doctor", "device=cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    *_, note, torchs, resumed = done.stdout.splitlines()
+    assert note == (
+        "note: Numba does not work here (gone): the cells run as separate torch calls, at about "
+        "two thirds of the speed"
+    )
+    assert (torchs[:6], resumed[:6]) == ("torch ", "resume")
 
 
 def test_resume() -> None:
@@ -155,7 +194,7 @@ def test_cpus_are_not_examined() -> None:
 def test_the_doctor_is_asked_in_a_process_of_its_own(tmp_path: Path) -> None:
     """Here on a CPU; where it cannot answer, its last word is told."""
     cpu = Slot("CPU", 1, {"XDG_CACHE_HOME": str(tmp_path)})
-    assert [one.check for one in ask_doctor(cpu, "float32")] == ["torch", "resume"]
+    assert [one.check for one in ask_doctor(cpu, "float32")] == ["torch", "compiled", "resume"]
     with pytest.raises(UserError, match=r"CPU: charcmp doctor failed with .*needs a GPU"):
         ask_doctor(cpu, "tf32")
 
@@ -182,4 +221,5 @@ def test_what_is_recorded_is_told_without_another_examination(
     assert f"graph    FAILED   0.1; {FALLBACKS['graph']}\n" in done.stdout
     record.file.write_bytes(b'{"verdicts": [{"check": 1}]}')
     assert record.read() == []
-    assert len(json.loads(charcmp("doctor", "device=cpu", "--cached", "--json").stdout)) == 2
+    found = json.loads(charcmp("doctor", "device=cpu", "--cached", "--json").stdout)
+    assert [one["check"] for one in found] == ["torch", "compiled", "resume"]

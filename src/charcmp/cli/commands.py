@@ -275,9 +275,9 @@ COMMANDS = {
             "doctor",
             "key=value",
             "whether this machine computes what it should",
-            "Checks each cell's fast form against its equations; on a GPU also captured graphs "
-            "and runs side by side, on a CPU a run that is interrupted. Exit status 1 if a check "
-            "fails.",
+            "Checks each cell's fast forms against its equations; on a GPU it also checks captured "
+            "graphs and concurrent runs; on a CPU, that an interrupted run resumes exactly. Exit "
+            "status 1 if a check fails.",
             (("charcmp doctor", ""), ("charcmp doctor device=cuda:1 precision=tf32", "")),
             (JSON, Flag("--cached", "show what an earlier doctor found for this GPU and software")),
             key_patterns=("device", "precision"),

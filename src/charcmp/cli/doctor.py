@@ -48,6 +48,7 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
     """Runs and prints all checks; returns whether the device passes. Results of a GPU are kept."""
     import torch
 
+    from charcmp.models.cells.compiled import dispatch as compiled
     from charcmp.training import device as devices
     from charcmp.training.checks import record_of
     from charcmp.training.doctor import examine
@@ -62,6 +63,8 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
         triton = optional_version("triton")
         cuda = torch.version.cuda or "none"
         print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
+        if note := compiled.note(device):
+            print(f"note: {note}")
     record = record_of(device, precision)
     results = record.read() if record is not None and cached else []
     if results:

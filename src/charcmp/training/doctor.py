@@ -1,14 +1,15 @@
 """Checks that a device computes what it should, on the machine that trains: `charcmp doctor`.
 
     torch     every cell by torch's own operations, on a GPU by cuDNN's, against its equations
+    compiled  the LSTM, the GRU and the RNN by their compiled forms, on a CPU where Numba works
     kernels   every cell by our kernels, on a GPU
     graph     twenty steps by a captured graph against the same steps by calls, on a GPU
     lanes     two runs at once, while a third captures its graphs and an older one frees its own
     resume    an interrupted run against an uninterrupted one, on a CPU
 
-torch and kernels compare the values and every gradient of a chunk with `Cell.reference` in float64
-on the CPU. Meanwhile newly allocated memory is filled with NaN, so that reading it before it is
-written shows in the result.
+torch, compiled and kernels compare the values and every gradient of a chunk with `Cell.reference`
+in float64 on the CPU. Meanwhile newly allocated memory is filled with NaN, so that reading it
+before it is written shows in the result.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import Interrupted, first_line
+from charcmp.models.cells.compiled import dispatch as compiled
 from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.lstm import WIDEST_SEQUENCE
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
 from charcmp.training.checks import CheckResult
@@ -74,6 +77,8 @@ def examine(device: torch.device, precision: str = "float32") -> Iterator[CheckR
     on_gpu = device.type == "cuda"
     with at_work_on(device):
         yield result_of("torch", lambda: forms(device, precision, "torch"))
+        if not on_gpu and compiled.why_not() is None:
+            yield result_of("compiled", lambda: forms(device, precision, "compiled"))
         if on_gpu and fused.why_not(device) is None:
             yield result_of("kernels", lambda: forms(device, precision, "kernels"))
         if on_gpu:
@@ -90,22 +95,38 @@ def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
 
 
 def forms(device: torch.device, precision: str, form: str) -> CheckResult:
-    """Checks every cell in torch or kernels (`form`) against its float64 equations on the CPU."""
+    """Checks all layers in a `form` against their float64 equations on the CPU.
+
+    Args:
+        form: torch (every cell), compiled or kernels (the cells that have it).
+    """
     worst, where, number = 0.0, "", 0
+    for name, activation, size, reads in layers_with(form, device):
+        error = form_error(name, activation, size, reads, device, form)
+        number += 1
+        if not error <= worst:  # also true for NaN
+            worst, where = error, f"{name}, {activation}, H = {size[2]}, {reads}"
+    limit = MAX_ERROR[precision]
+    measured = f"{number} forms, largest error {worst:.1e} ({where}), limit {limit:.0e}"
+    return CheckResult(form, worst < limit, measured)
+
+
+def layers_with(
+    form: str, device: torch.device
+) -> Iterator[tuple[str, str, tuple[int, int, int], str]]:
+    """Yields cell, activation, size and kind of input of each layer that has this form."""
     for name, info in CELLS.items():
         for activation in info.activations:
             cell = make_layer(cell_config(name, activation=activation), NUM_SYMBOLS, 3)
             if form == "kernels" and not cell.has_kernels:
                 continue
+            if form == "compiled" and (name not in compiled.FORMS or activation != "tanh"):
+                continue
             for size in SIZES[device.type]:
                 for reads in ("symbols", "features"):
-                    error = form_error(name, activation, size, reads, device, form)
-                    number += 1
-                    if not error <= worst:  # also true for NaN
-                        worst, where = error, f"{name}, {activation}, H = {size[2]}, {reads}"
-    limit = MAX_ERROR[precision]
-    measured = f"{number} forms, largest error {worst:.1e} ({where}), limit {limit:.0e}"
-    return CheckResult(form, worst < limit, measured)
+                    by_torch = name == "lstm" and (size[2] > WIDEST_SEQUENCE or reads == "features")
+                    if form != "compiled" or not by_torch:
+                        yield name, activation, size, reads
 
 
 def form_error(
@@ -159,12 +180,14 @@ def form_error(
 
 @contextmanager
 def in_form(form: str) -> Iterator[None]:
-    """Runs cells by our kernels, or by torch's operations alone, until the block ends."""
-    before, fused.mode = fused.mode, "always" if form == "kernels" else "never"
+    """Runs cells in a form, and those that do not have it by torch's operations, in the block."""
+    before = fused.mode, compiled.mode
+    fused.mode = "always" if form == "kernels" else "never"
+    compiled.mode = "always" if form == "compiled" else "never"
     try:
         yield
     finally:
-        fused.mode = before
+        fused.mode, compiled.mode = before
 
 
 def tiny_spec(cell: str, **changed: Any) -> RunSpec:

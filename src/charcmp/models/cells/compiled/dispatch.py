@@ -3,9 +3,10 @@
 A step of a narrow recurrent layer is a product or two and a handful of element-wise operations.
 Each torch call costs some microseconds however little it does, and reads its operands from memory
 again. So here all element-wise work between two products is one function, compiled for this CPU.
-rnn.py, gru.py and lstm.py hold these functions and the autograd Functions that call them,
-elementwise.py what they share. The equations are in each cell's own file, whose results these forms
-reproduce: on x86 CPUs to the last bit, so there a run does not depend on whether it has them.
+steps.py holds these functions; rnn.py, gru.py and lstm.py the autograd Functions that call them.
+The equations are in each cell's own file, whose results these forms reproduce: on x86 CPUs with
+AVX2 to the last bit, with any number of threads, so there a run does not depend on whether it has
+them.
 
 Compiling takes some seconds, once: Numba keeps the machine code in a cache folder. Loading it takes
 a second or two, so small chunks, as in sampling and in tiny models, are left to torch's calls.

@@ -9,77 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.compiled.elementwise import (
-    F2,
-    F3,
-    INT,
-    fma,
-    remainder,
-    sigmoid_slope,
-    step,
-    tanh_slope,
-    to_sigmoid,
-    to_tanh,
+from charcmp.models.cells.compiled.steps import (
+    lstm_back,
+    lstm_state,
+    numbers_at_once,
+    part_of_thread,
 )
 from charcmp.models.cells.lstm import PRODUCT_TILE
-
-
-@step(F3, F2, F3, F3, F3, INT, INT, INT)
-def lstm_state(
-    gates_TBG: Any, g_BH: Any, phi_c_TBH: Any, c_all: Any, h_all: Any, t: int,
-    single_gates: int, single_state: int,
-) -> None:  # fmt: skip
-    """Overwrites the gates' sums by i, f, g and o; then computes c', φ(c') and h'."""
-    _, B, H = phi_c_TBH.shape
-    for b in range(B):
-        s_g, g = gates_TBG[t, b, 2 * H : 3 * H], g_BH[b]
-        for j in range(H):
-            g[j] = s_g[j]
-    all_gates, all_g, all_phi_c = gates_TBG[t].ravel(), g_BH.ravel(), phi_c_TBH[t].ravel()
-    to_sigmoid(all_gates, single_gates)  # of g too, overwritten next: whole arrays are faster
-    to_tanh(all_g, single_state)
-    for b in range(B):
-        gates, g, phi_c = gates_TBG[t, b], g_BH[b], phi_c_TBH[t, b]
-        c, c_next = c_all[t, b], c_all[t + 1, b]
-        for j in range(H):
-            gates[2 * H + j] = g[j]
-        for j in range(H):
-            c_next[j] = fma(gates[j], g[j], gates[H + j] * c[j])
-        for j in range(H):
-            phi_c[j] = c_next[j]
-    to_tanh(all_phi_c, single_state)
-    for b in range(B):
-        o, phi_c, h_next = gates_TBG[t, b, 3 * H :], phi_c_TBH[t, b], h_all[t + 1, b]
-        for j in range(H):
-            h_next[j] = o[j] * phi_c[j]
-
-
-@step(F3, F3, F3, F3, F3, F3, INT)
-def lstm_back(
-    grad_h_all: Any, grad_c_all: Any, gates_TBG: Any, phi_c_TBH: Any, c_all: Any,
-    grad_sums_TBG: Any, t: int,
-) -> None:  # fmt: skip
-    """Computes ∂L/∂s for i, f, g and o, and ∂L/∂c, from e = ∂L/∂h' and q = ∂L/∂c'."""
-    _, B, H = phi_c_TBH.shape
-    for b in range(B):
-        gates, phi_c, c = gates_TBG[t, b], phi_c_TBH[t, b], c_all[t, b]
-        i, f, g, o = gates[:H], gates[H : 2 * H], gates[2 * H : 3 * H], gates[3 * H :]
-        e, q, grad_c = grad_h_all[t + 1, b], grad_c_all[t + 1, b], grad_c_all[t, b]
-        grad_s = grad_sums_TBG[t, b]
-        grad_i, grad_f = grad_s[:H], grad_s[H : 2 * H]
-        grad_g, grad_o = grad_s[2 * H : 3 * H], grad_s[3 * H :]
-        for j in range(H):
-            q[j] = fma(e[j], tanh_slope(phi_c[j]) * o[j], q[j])
-        for j in range(H):
-            grad_i[j] = q[j] * (g[j] * sigmoid_slope(i[j]))
-        for j in range(H):
-            grad_f[j] = q[j] * (c[j] * sigmoid_slope(f[j]))
-        for j in range(H):
-            grad_g[j] = q[j] * (i[j] * tanh_slope(g[j]))
-        for j in range(H):
-            grad_o[j] = e[j] * (phi_c[j] * sigmoid_slope(o[j]))
-        for j in range(H):
-            grad_c[j] = q[j] * f[j]
 
 
 class CompiledLSTM(torch.autograd.Function):
@@ -96,12 +32,12 @@ class CompiledLSTM(torch.autograd.Function):
         gates_TBG = sums_TBG.new_empty(T, B, G)
         phi_c_TBH, g_BH = sums_TBG.new_empty(T, B, H), sums_TBG.new_empty(B, H)
         U_t = U_GH.t()
-        single = remainder(B * G), remainder(B * H)
+        parts = part_of_thread(B * G), part_of_thread(B * H), numbers_at_once()
         gates, g, phi_c, c, h = (x.numpy() for x in (gates_TBG, g_BH, phi_c_TBH, c_all, h_all))
         steps = zip(sums_TBG.unbind(0), h_all[:-1].unbind(0), gates_TBG.unbind(0), strict=True)
         for t, (sums_t, h_t, gates_t) in enumerate(steps):
             torch.addmm(sums_t, h_t, U_t, out=gates_t)
-            lstm_state(gates, g, phi_c, c, h, t, *single)
+            lstm_state(gates, g, phi_c, c, h, t, *parts)
         ctx.save_for_backward(h_all, c_all, gates_TBG, phi_c_TBH, U_GH)
         c_last = c_all[-1].clone()
         ctx.mark_non_differentiable(c_last)

@@ -8,22 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.compiled.elementwise import F3, INT, remainder, step, tanh_slope, to_tanh
-
-
-@step(F3, INT, INT)
-def rnn_state(h_all: Any, t: int, num_single: int) -> None:
-    """Overwrites the sums by h' = tanh."""
-    h_next = h_all[t + 1].ravel()
-    to_tanh(h_next, num_single)
-
-
-@step(F3, F3, INT)
-def rnn_back(grad_sums_TBH: Any, h_all: Any, t: int) -> None:
-    """Overwrites ∂L/∂h' by ∂L/∂s."""
-    grad, h_next = grad_sums_TBH[t].ravel(), h_all[t + 1].ravel()
-    for j in range(len(grad)):
-        grad[j] *= tanh_slope(h_next[j])
+from charcmp.models.cells.compiled.steps import (
+    numbers_at_once,
+    part_of_thread,
+    rnn_back,
+    rnn_state,
+)
 
 
 class CompiledRNN(torch.autograd.Function):
@@ -35,10 +25,11 @@ class CompiledRNN(torch.autograd.Function):
         h_all = sums_TBH.new_empty(T + 1, B, H)  # h_all[t] is h before step t
         h_all[0] = h_BH
         U_t = U_HH.t()
-        h, h_steps, num_single = h_all.numpy(), h_all.unbind(0), remainder(B * H)
+        h, h_steps = h_all.numpy(), h_all.unbind(0)
+        part, at_once = part_of_thread(B * H), numbers_at_once()
         for t, sums in enumerate(sums_TBH.unbind(0)):
             torch.addmm(sums, h_steps[t], U_t, out=h_steps[t + 1])
-            rnn_state(h, t, num_single)
+            rnn_state(h, t, part, at_once)
         ctx.save_for_backward(h_all, U_HH)
         return h_all[1:]
 
