@@ -107,7 +107,7 @@ def test_watching_from_another_shell(
         assert " done 20/20" in lines[-1]
 
 
-def test_a_folder_that_no_run_can_have_is_none(charcmp: Charcmp, small_grid: Path) -> None:
+def test_a_hidden_folder_is_no_run(charcmp: Charcmp, small_grid: Path) -> None:
     (small_grid / "runs" / ".ipynb_checkpoints").mkdir()
     runs = json.loads(charcmp("status", "--json", f"results_dir={small_grid}").stdout)
     assert {run["state"] for run in runs} == {"done"}

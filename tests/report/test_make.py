@@ -77,7 +77,7 @@ def test_what_is_printed_unless_all_is_asked_for(
         assert said in full
     *_, where, more = short.splitlines()
     assert where == f"written to {small_grid}/report: 4 files; begin with statistics.md"
-    assert more == "charcmp report --full prints statistics, claims and notes as well"
+    assert more == "charcmp report --full prints statistics, baselines, claims and notes as well"
 
 
 CERTAINTIES = {

@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 
 from charcmp.errors import BusyError, UserError, VanishedError
 from charcmp.files import (
-    SAFE_NAME,
     as_json,
     is_there,
     remove_leftovers,
@@ -257,9 +256,9 @@ def runs_dir(results_dir: str | Path) -> Path:
 def run_folders(folder: Path) -> list[Path]:
     """Returns a folder's run folders, by name; none if it does not exist or cannot be read.
 
-    A folder whose name no run can have, such as .ipynb_checkpoints, is not one.
+    Hidden ones, such as .ipynb_checkpoints, are not runs.
     """
     # Checked first, since glob raises an error for too long a name.
     found = folder.glob("*") if is_there(folder, stat.S_ISDIR) else ()
-    named = (path for path in found if SAFE_NAME.fullmatch(path.name))
-    return sorted(path for path in named if is_there(path, stat.S_ISDIR))
+    visible = (path for path in found if not path.name.startswith("."))
+    return sorted(path for path in visible if is_there(path, stat.S_ISDIR))
