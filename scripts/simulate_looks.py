@@ -4,10 +4,10 @@
 
 Two finalists whose losses scatter over seeds as a normal distribution; the text adds nothing. The
 leader is worse by a gap, in the mean over all seeds, and its own seeds scatter little: the case in
-which three lucky seeds of the other mislead most. Prints a line for each standard deviation of the
-other's seeds, with the share of wrong races (in percent, nominally at most 5) at each gap. A race
-is wrong if the run that it hands over is worse than the other model's mean by more than is worth
-knowing.
+which seeds of the other that are unlucky and close together mislead most. Prints a line for each
+standard deviation of the other's seeds, with the share of wrong races (in percent, nominally at
+most 5) at each gap. A race is wrong if the run that it hands over is worse than the other model's
+mean by more than is worth knowing.
 """
 
 from __future__ import annotations

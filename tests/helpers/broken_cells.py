@@ -139,10 +139,17 @@ class NotAModule:
 
 
 class NoWidth(Step):
-    """A step that can be built in no width."""
+    """A step that cannot be built, whatever the width."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         raise ValueError("not today")
+
+
+class NoSmallWidth(Step):
+    """A step that can be built only in widths that are larger than anyone asks for."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        raise ValueError(f"hidden_size must be at least a million, not {hidden_size}")
 
 
 class Squeezes(Layer):
@@ -156,6 +163,18 @@ class Squeezes(Layer):
 class SqueezesState(Step):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         return super().forward(x, h).squeeze()
+
+
+class OverflowsAndLooksAhead(LooksAhead):
+    """A layer whose outputs are not finite once its parameters are moved by a tenth."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.log_scale = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, h = super().forward(x, h)
+        return y * torch.exp(3000 * self.log_scale.abs()), h
 
 
 class LooksFarAhead(LooksAhead):

@@ -107,6 +107,7 @@ def test_a_layer_is_the_class_itself() -> None:
             {},
             "with 1 step of 1 stream its outputs have shape (1, 8), not (1, 1, 8)",
         ),
+        ("OverflowsAndLooksAhead", {}, "it looks ahead: byte 1 of a text"),
         ("LooksFarAhead", {}, "it looks ahead: byte 16 of a text changes the outputs before it"),
         ("DropsFarState", {}, "its state is not carried on"),
         ("ComplexState", {}, "its state is complex64; only float32 is carried from chunk to chunk"),
@@ -167,9 +168,14 @@ def test_widths_that_a_class_does_not_have_are_passed_over() -> None:
 
 
 def test_a_class_without_any_width_says_what_can_be_done() -> None:
-    with pytest.raises(UserError, match=r"hidden_size=1 \(ValueError: not today\)") as error:
-        solve(module_shape("NoWidth"), 2000)
+    with pytest.raises(UserError, match=r"hidden_size=1 \(ValueError: hidden_size must") as error:
+        solve(module_shape("NoSmallWidth"), 2000)
     assert str(error.value).endswith("hidden_size= asks for a width that works")
+
+
+def test_a_class_that_fails_in_the_same_way_in_every_width_is_not_asked_for_another() -> None:
+    with pytest.raises(UserError, match=r"hidden_size=1 \(ValueError: not today\)$"):
+        solve(module_shape("NoWidth"), 2000)
 
 
 @pytest.mark.parametrize("name", ["IndRNN", "TGRU", "MCLSTM"])

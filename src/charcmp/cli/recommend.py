@@ -33,6 +33,9 @@ def recommend(args: list[str]) -> None:
             overrides.append(arg)
     if len(texts) > 1:
         fail(f"recommend takes one text, not {len(texts)}: {' '.join(texts)}")
+    others = [word for word in overrides if word.startswith(("dataset=", "dataset.path="))]
+    if texts and others:
+        fail(f"recommend takes one text, not both {texts[0]} and {others[0]}")
     overrides += [word for text in texts for word in ("dataset=text", f"dataset.path={text}")]
     line = read_line("recommend", ["experiment=fast", *overrides])
     # To Hydra these are options of one cell; in a race they go with the classes alone.

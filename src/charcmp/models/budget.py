@@ -120,7 +120,13 @@ def solve(shape: Shape, target: int) -> Shape:
             try:
                 return model.num_params, model
             except WidthError as error:
-                errors.append(error)
+                errors.append(str(error))
+        reasons = {
+            error.replace(f"hidden_size={width}", "", 1)
+            for width, error in enumerate(errors, start=hidden_size)
+        }
+        if len(reasons) == 1:  # the width is not to blame
+            raise UserError(errors[0])
         raise UserError(
             f"{errors[0]}, nor with the next {WIDTHS_TRIED - 1} widths; hidden_size= asks for a "
             "width that works"

@@ -262,6 +262,7 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
         (["optimizer=adam,sgd"], "optimizer=adam,sgd: a race takes one value of optimizer"),
         (["--watch"], "recommend has no --watch"),
         (["other.txt"], "recommend takes one text, not 2: "),
+        (["dataset=pydocs"], "recommend takes one text, not both "),
         (["budget=500,1500", "minutes=0.001"], "a race of 2 models at 500 needs about minutes="),
         (["budget=500,1500", "minutes=0.001"], "a race of 2 models at 1500 needs about minutes="),
     ],

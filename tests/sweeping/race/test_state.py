@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,23 @@ def test_a_broken_state_is_named_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"race\.json: .*; move it away to begin a new race"):
         begun(file)
     assert file.read_text() == '{"version": 2'
+
+
+def test_a_rung_is_over_when_the_next_has_begun_even_if_the_race_is_started_again(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "race.json"
+    state = begun(file)
+    assert not state.is_over(0)
+    state.length_of(1, lambda: 1200)
+    assert [begun(file).is_over(rung) for rung in (0, 1)] == [True, False]
+    assert state.length_of(2, lambda: None) is None
+    assert not begun(file).is_over(1)
+    state.length_of(2, lambda: 3600)
+    assert [begun(file).is_over(rung) for rung in (1, 2)] == [True, False]
+    state.seeds_begin()
+    assert begun(file).is_over(2)
+    old = json.loads(file.read_text())
+    del old["seeds_begun"]  # as an earlier charcmp wrote it
+    file.write_text(json.dumps(old))
+    assert not begun(file).is_over(2)

@@ -81,14 +81,28 @@ def _first_complaint(layer: ModuleCell, num_steps: int) -> str | None:
         with seeded(0):
             if complaint := starts_badly(layer):
                 return complaint
-            with torch.no_grad():
-                for parameter in layer.module.parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=noise)
+            for scale in (noise, noise / 10, noise / 100):  # less, where that makes it overflow
+                layer.module.load_state_dict(kept)
+                _add_noise(layer, scale)
+                if _is_finite(layer, num_steps):
+                    break
             complaints = (check(layer, num_steps) for check in CHECKS)
             return next(filter(None, complaints), None)
     finally:
         layer.module.load_state_dict(kept)
         layer.module.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def _add_noise(layer: ModuleCell, scale: float) -> None:
+    for parameter in layer.module.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=scale)
+
+
+@torch.no_grad()
+def _is_finite(layer: ModuleCell, num_steps: int) -> bool:
+    y_TBH, state_SBH = _read(layer, _text(layer, num_steps), _state(layer))
+    return bool(y_TBH.isfinite().all() and state_SBH.isfinite().all())
 
 
 def _text(layer: ModuleCell, num_steps: int = NUM_STEPS) -> Tensor:

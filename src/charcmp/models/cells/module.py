@@ -146,8 +146,8 @@ def build(config: ModuleConfig, input_size: int, hidden_size: int) -> nn.Module:
     try:
         module = make(input_size, hidden_size, **config.kwargs)
     except Exception as error:  # of anyone's code
-        # Another width would not help if it does not take its arguments or lacks a package.
-        kind = UserError if isinstance(error, TypeError | ImportError) else WidthError
+        # Another width would not help if it does not take its arguments, or lacks something.
+        kind = UserError if isinstance(error, TypeError | ImportError | OSError) else WidthError
         raise kind(
             f"cell.target={config.target}: cannot be built with input_size={input_size} "
             f"hidden_size={hidden_size} ({one_line(error)})"

@@ -188,10 +188,10 @@ class Advice:
         """Says that nothing is promised of the models that were eliminated."""
         finish = self.finish
         said = []
-        if finish.unstable:
+        if finish.unstable and finish.end != "unstable":
             named = ", ".join(map(label, finish.unstable))
             said.append(f"Left out, since one of its further seeds failed or diverged: {named}.")
-        if finish.num_models == len(self.finalists) + len(finish.unstable + finish.unfinished):
+        if finish.num_models == len({*self.finalists, *finish.unstable, *finish.unfinished}):
             return said
         return [
             *said,
@@ -218,6 +218,11 @@ class Advice:
             return [
                 f"Time ran out before {named} had been trained for as long, so the answer may be "
                 "another one; rerun with more minutes= to continue."
+            ]
+        if finish.end == "unstable":
+            return [
+                "In the longest training one seed of every finalist failed or diverged, so this is "
+                "the result of a shorter run with one seed; clip=1 may help."
             ]
         if finish.end == "worse":
             return [

@@ -16,7 +16,7 @@ from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.plan import SECONDS_PER_RUN, Cost, nearest_length
+from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost, nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
@@ -70,13 +70,15 @@ class LiveRunner:
             run_seconds(self.make_job(_any_entry(model, updates)).spec, self.speeds[model])
             for updates in (1, self.updates_per_epoch, 2 * self.updates_per_epoch)
         )
-        return Cost(SECONDS_PER_RUN + shortest, (two - one) / self.updates_per_epoch)
+        return Cost(_seconds_of_start(model) + shortest, (two - one) / self.updates_per_epoch)
 
     def seconds(self, entry: Entry) -> float:
         job = self.make_job(entry)
-        if job.folder.result.exists():
+        if outcome_of(job) is not None:  # finished, or failed: it is tried again if there is time
             return 0.0
-        return SECONDS_PER_RUN + run_seconds(job.spec, self.speeds[entry.arm.model])
+        return _seconds_of_start(entry.arm.model) + run_seconds(
+            job.spec, self.speeds[entry.arm.model]
+        )
 
     def nearest_length(self, updates: float, most: float = math.inf) -> int:
         return nearest_length(updates, self.updates_per_epoch, most)
@@ -125,6 +127,10 @@ class LiveRunner:
 def _any_entry(model: Model, updates: int) -> Entry:
     """Returns a run whose rate and seed do not matter, to see how long such runs take."""
     return Entry(Arm(model, 0.003), updates, 0)
+
+
+def _seconds_of_start(model: Model) -> float:
+    return SECONDS_PER_RUN + SECONDS_OF_CHECKS * model.is_class
 
 
 def outcome_of(job: Job) -> Outcome | None:

@@ -30,6 +30,7 @@ MIN_UPDATES = 100  # of the first rung: fewer distinguish models no better than 
 MAX_UPDATES, MAX_EPOCHS = 24_000, 100
 USABLE = 0.95  # of the time; the rest is lost waiting for the slowest run of each batch
 SECONDS_PER_RUN = 0.5  # to start a run and to write its files
+SECONDS_OF_CHECKS = 0.5  # of a class of the user's, before its first step
 
 
 class Cost(NamedTuple):

@@ -46,8 +46,13 @@ MOST_LOOKS = 3
 
 
 # Why a race ended: no finalist can be better by more than is worth knowing; the time was over; all
-# looks were spent without an answer; the longest training was worse than a shorter one.
-End = Literal["settled", "time", "seeds", "worse"]
+# looks were spent without an answer; the longest training was worse than a shorter one, or left no
+# finalist without a seed that failed or diverged.
+End = Literal["settled", "time", "seeds", "worse", "unstable"]
+
+
+class NoWinnerError(UserError):
+    """A race has ended without a model to name."""
 
 
 class Entry(NamedTuple):
@@ -111,7 +116,7 @@ class Finish:
     arms: dict[Model, Arm]  # of the finalists, the leader included
     outcomes: dict[Model, list[Outcome]]  # by seed
     unfinished: list[Model]  # that were to run in this rung, but the time was over first
-    unstable: list[Model]  # finalists that are left out, since one of their further seeds diverged
+    unstable: list[Model]  # left out, since one of their further seeds failed or diverged
     challenges: list[Challenge]
     num_looks: int  # that were spent
     alpha: float  # of the two-sided interval of each challenge at a look
@@ -190,10 +195,10 @@ class Race:
 
     def _first_rung(self) -> None:
         if not self._rung(0, first_arms(self.models)):
-            raise UserError("time ran out before a single run finished")
+            raise NoWinnerError("time ran out before a single run finished")
         self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
         if not any(one[0].is_usable for one in self.outcomes[0].values()):
-            raise UserError(
+            raise NoWinnerError(
                 "every run diverged, at every learning rate that was tried: the text may be too "
                 "short, or clip=1 may help"
             )
@@ -231,14 +236,16 @@ class Race:
         return bool(found)
 
     def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int | None:
-        """Returns the updates of a rung; None if the time left does not allow longer runs than
-        those of the rung before."""
+        """Returns the updates of a rung; None if the time left does not allow runs as long as those
+        of the rung before."""
         runner = self.runner
         costs = [runner.cost(arm.model) for arm in arms]
         models = len({arm.model for arm in arms})
         longest = longest_run(rung, runner.seconds_left(), runner.num_slots, costs, models)
         planned = max(0.0, RUNG_SHARES[rung] * longest)
-        length = runner.nearest_length(planned, planned / USABLE)
+        # No later rung makes up for a last one that takes longer.
+        most = planned if rung == LAST_RUNG else planned / USABLE
+        length = runner.nearest_length(planned, most)
         return None if rung > 0 and length < self.lengths[rung - 1] else length
 
     def _first_seeds(self, rung: int) -> dict[Arm, Outcome]:
@@ -281,7 +288,6 @@ class Race:
         arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
         # It stays the same if a further seed of a challenger diverges.
         self.num_challengers = max(1, len(chosen) - 1)
-        self.track.seeds_begin()
         while left := self._finalists(LAST_RUNG):
             leader, against = challenges(left)
             num_seeds = {model: len(runs) for model, runs in left.items()}
@@ -316,6 +322,8 @@ class Race:
             if seconds == 0 or seconds <= min(left, until):
                 entries.append(entry)
             left -= seconds
+        if any(map(self.runner.seconds, entries)):
+            self.track.seeds_begin()
         found = self.runner.run(entries)
         for entry in entries:  # an arm's seeds stay in order if the time cuts off one of them
             if entry in found and entry.seed == self.seed + len(outcomes[entry.arm]):
@@ -362,31 +370,37 @@ class Race:
         """
         usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:
-            raise UserError("every run diverged in the longer training; fewer minutes= may help")
+            raise NoWinnerError(
+                "every run diverged in the longer training; fewer minutes= may help"
+            )
         longest = max(r for r, found in self.outcomes.items() if found)
         best_of = {r: min(runs[0].nats for runs in found.values()) for r, found in usable.items()}
         chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))
         leader, against = challenges(usable[chosen])
-        best = best_arms(self._first_seeds(chosen))
+        arms = best_arms(self._first_seeds(chosen))
         ran = {arm.model for arm in self.outcomes[chosen]}
+        # Finalists of the longest rung with a further seed that failed or diverged.
+        unstable = [
+            model
+            for model, arm in best_arms(self._first_seeds(longest)).items()
+            if model not in usable.get(longest, {})
+            and model not in self.out
+            and self.outcomes[longest][arm][0].is_usable
+        ]
+        if chosen != longest:
+            end = "unstable" if unstable and longest not in usable else "worse"
         return Finish(
             rung=chosen,
             updates=self.lengths[chosen],
             leader=leader,
-            arms={model: best[model] for model in usable[chosen]},
+            arms={model: arms[model] for model in usable[chosen]},
             outcomes=usable[chosen],
             unfinished=[one for one in self.models if one in self.entrants[chosen] - ran],
-            unstable=[
-                model
-                for model, arm in best.items()
-                if model not in usable[chosen]
-                and model not in self.out
-                and self.outcomes[chosen][arm][0].is_usable
-            ],
+            unstable=unstable,
             challenges=against,
             num_looks=self.num_looks,
             alpha=self.alpha,
             num_models=len(self.models),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
-            end=end if chosen == longest else "worse",
+            end=end,
         )

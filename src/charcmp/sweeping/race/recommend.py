@@ -33,7 +33,7 @@ from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.plan import TooLittleTimeError
-from charcmp.sweeping.race.race import Entry, Race
+from charcmp.sweeping.race.race import Entry, NoWinnerError, Race
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
@@ -73,30 +73,35 @@ def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice
         slots: shares of the machine.
 
     Raises:
-        UserError: if there is too little text, or the text changes in the meantime; if there is too
-            little time, but only when the races at the other budgets are over.
+        UserError: if there is too little text, or the text changes in the meantime; if a race has
+            too little time or no winner, but only when the others are over.
         Interrupted: if asked to stop; the same command goes on with the race.
         BusyError: if another process is working on the same race.
     """
-    found, too_little = [], []
-    seconds, num_params = 60 * requests[0].minutes, sum(one.num_params for one in requests)
+    found, failed = [], []
+    total = params_left = sum(one.num_params for one in requests)
+    seconds_left = 60 * requests[0].minutes
     for request in requests:
-        share = request.num_params / num_params
         try:
-            advice = race_at_budget(request, seconds * share, slots)
+            seconds = seconds_left * request.num_params / params_left
+            advice = race_at_budget(request, seconds, slots)
         except TooLittleTimeError as error:
+            share = request.num_params / total
             needed = math.ceil(error.seconds / (60 * share) * 10) / 10
-            too_little.append(
+            failed.append(
                 f"too little time: a race of {len(request.models)} models at {request.budget} "
                 f"needs about minutes={needed:g} on this machine"
                 + (f", of which {share:.0%} would be its share" if share < 1 else "")
                 + "; or race fewer models (cell=, layers=)"
             )
+        except NoWinnerError as error:
+            failed.append(f"{request.budget}: {error}" if len(requests) > 1 else str(error))
+            seconds_left -= seconds
         else:
             found.append(advice)
-            seconds -= 60 * advice.minutes
-        num_params -= request.num_params
-    require(not too_little, "; ".join(too_little))
+            seconds_left -= 60 * advice.minutes
+        params_left -= request.num_params
+    require(not failed, "; ".join(failed))
     return found
 
 
