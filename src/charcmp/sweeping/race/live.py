@@ -74,7 +74,8 @@ class LiveRunner:
 
     def seconds(self, entry: Entry) -> float:
         job = self.make_job(entry)
-        if outcome_of(job) is not None:  # finished, or failed: it is tried again if there is time
+        # One that failed is tried again if there is time.
+        if job.folder.result.exists() or has_failed(job):
             return 0.0
         return _seconds_of_start(entry.arm.model) + run_seconds(
             job.spec, self.speeds[entry.arm.model]
@@ -133,13 +134,18 @@ def _seconds_of_start(model: Model) -> float:
     return SECONDS_PER_RUN + SECONDS_OF_CHECKS * model.is_class
 
 
+def has_failed(job: Job) -> bool:
+    """Returns whether a run ended without a result, and not by a mistake of the user's."""
+    failure = job.folder.read_failure()
+    return failure is not None and not failure.is_users
+
+
 def outcome_of(job: Job) -> Outcome | None:
     """Returns a run's outcome; None if it has not ended, or failed by a mistake of the user's."""
     folder = job.folder
     result = folder.read_result()
     if result is None:
-        failure = folder.read_failure()
-        return None if failure is None or failure.is_users else Failed()
+        return Failed() if has_failed(job) else None
     if result.status == "diverged" or result.val_nats_per_char is None:
         return Outcome(math.inf)  # even if it has epochs before that: such a run is not to be used
     try:
