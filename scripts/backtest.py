@@ -65,7 +65,7 @@ def train(
         is_file = Path(text).is_file()
         named = ["dataset=text", f"dataset.path={text}"] if is_file else [f"dataset={text}"]
         line = read_line("recommend", ["experiment=fast", *named, *overrides])
-        run_composed(line, lambda composer: _train(*requests(composer, 1.0), until, check))
+        run_composed(line, lambda composer: _train(*requests(composer), until, check))
         if minutes and time.monotonic() >= until:
             break
 

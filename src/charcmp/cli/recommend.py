@@ -67,5 +67,5 @@ def _race(composer: Composer, minutes: float, class_options: Sequence[str]) -> N
     for key in RACE_DECIDES:
         if key in given and given[key].input_line != "experiment=fast":
             raise UserError(f"{given[key].input_line}: a race decides {key} itself")
-    asked, slots = requests(composer, minutes, class_options)
-    recommend(asked, slots)
+    asked, slots = requests(composer, class_options)
+    recommend(asked, minutes, slots)

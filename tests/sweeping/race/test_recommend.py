@@ -103,7 +103,7 @@ def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Pa
         ["experiment=fast", "dataset=text", f"dataset.path={folder / 'tiny.txt'}", "budget=1500",
          "layers=1", "device=cpu", f"results_dir={folder / 'results'}"]
     )  # fmt: skip
-    found, _ = requests(composer, 30.0, class_options)
+    found, _ = requests(composer, class_options)
     probes = [request.probe.spec for request in found]
     settings = map(race_settings, found, probes)
     return found, [race_folder(*each).path for each in zip(probes, settings, strict=True)]

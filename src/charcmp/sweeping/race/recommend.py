@@ -47,7 +47,6 @@ class Request:
     """A race that was asked for."""
 
     models: list[Model]  # of one budget
-    minutes: float  # for the races at all budgets of the command line
     seed: int
     make_job: Callable[[Entry], Job]  # makes the run of an entry
     probe: Job  # a run of one epoch, for the settings that all runs share
@@ -62,7 +61,7 @@ class Request:
         return self.probe.spec.num_params
 
 
-def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice]:
+def recommend(requests: Sequence[Request], minutes: float, slots: Sequence[Slot]) -> list[Advice]:
     """Runs a race for each budget, one after the other, and prints the advice of each.
 
     The races share the minutes in proportion to their parameters, which is about what their updates
@@ -70,6 +69,7 @@ def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice
 
     Args:
         requests: of one command line, at least one.
+        minutes: for all of the races.
         slots: shares of the machine.
 
     Raises:
@@ -80,7 +80,7 @@ def recommend(requests: Sequence[Request], slots: Sequence[Slot]) -> list[Advice
     """
     found, failed = [], []
     total = params_left = sum(one.num_params for one in requests)
-    seconds_left = 60 * requests[0].minutes
+    seconds_left = 60 * minutes
     for request in requests:
         try:
             seconds = seconds_left * request.num_params / params_left
@@ -248,13 +248,12 @@ TARGET = "cell.target"
 
 
 def requests(
-    composer: Composer, minutes: float, class_options: Sequence[str] = ()
+    composer: Composer, class_options: Sequence[str] = ()
 ) -> tuple[list[Request], list[Slot]]:
     """Returns the races that a command line asks for, and the slots that their runs have.
 
     Args:
         composer: of the command line, less its class options.
-        minutes: for all of the races.
         class_options: overrides of CLASS_OPTIONS; cell.target may have several values.
 
     Raises:
@@ -302,7 +301,7 @@ def requests(
             length = length_settings(entry.updates, probe.spec.updates_per_epoch)
             return make(model, f"optimizer.lr={rate:g}", f"seed={entry.seed}", *length)
 
-        return Request(models, minutes, int(seed), job_of, probe, classes)
+        return Request(models, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
     return found, examined_slots(found[0].probe.spec.config)
