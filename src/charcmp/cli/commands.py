@@ -144,12 +144,13 @@ COMMANDS = {
             "trained again, and it counts in every sweep that contains it.",
             (
                 ("charcmp train cell=gru layers=2 budget=130k", "on War and Peace"),
-                ("charcmp train dataset=text dataset.path=my.txt", "on a text of your own"),
+                ("charcmp train my.txt", "on a text of your own"),
                 ("charcmp train optimizer=adam epochs=5 --cfg job", "only show what it would be"),
             ),
             key_patterns=("*",),
             without=SWEEP_ONLY,
             is_composed=True,
+            file="the text",
         ),
         Command(
             "sweep",
@@ -161,7 +162,7 @@ COMMANDS = {
             (
                 ("charcmp sweep --dry-run", "list the paper's grid, and the time it will take"),
                 ("charcmp sweep experiment=demo", "a few minutes, on text that every Python has"),
-                ("charcmp sweep dataset=text dataset.path=my.txt budget=50k", "your own text"),
+                ("charcmp sweep my.txt budget=50k", "your own text"),
                 *((f"charcmp sweep {given}", meant) for given, meant in SELECT.items()),
             ),
             (
@@ -172,6 +173,7 @@ COMMANDS = {
             ),
             key_patterns=("*",),
             is_composed=True,
+            file="the text",
         ),
         Command(
             "params",
@@ -183,6 +185,7 @@ COMMANDS = {
             (JSON,),
             key_patterns=GRID,
             is_composed=True,
+            file="the text",
         ),
         Command(
             "status",
@@ -202,12 +205,13 @@ COMMANDS = {
                 *("hidden_size", "seed", "epochs"),
             ),
             is_composed=True,
+            file="the text",
         ),
         Command(
             "report",
             "key=value",
-            "what to take, tables, statistics, figures, page",
-            "Says which model to take at each budget, prints the tables, and writes statistics, "
+            "what to use, tables, statistics, figures, page",
+            "Says which model to use at each budget, prints the tables, and writes statistics, "
             "figures and one page, from the finished runs of a results folder.",
             (
                 ("charcmp report", "of all runs in results/runs"),
@@ -218,11 +222,12 @@ COMMANDS = {
                 Flag("--full", "print statistics, claims and notes too"),
                 Flag("--format", "which files to write; default: all", "LIST", FORMATS),
                 Flag("--output", "where to write; default: results_dir/report", "FOLDER"),
-                Flag("--published", "report the runs that come with a clone of charcmp"),
+                Flag("--published", "report results/paper, which comes with a clone of charcmp"),
             ),
             key_patterns=("results_dir",),
             narrowed_by=tuple(Filters.AXES),
             is_composed=True,
+            file="the text",
         ),
         Command(
             "baselines",
@@ -233,13 +238,17 @@ COMMANDS = {
             (("charcmp baselines dataset=wp budget=50k", ""),),
             key_patterns=(*GRID, "batch_size", "unroll_steps", "results_dir"),
             is_composed=True,
+            file="the text",
         ),
         Command(
             "sample",
             "run=RUN",
             "text from a trained run",
             "Generates text from a trained run and prints it as it comes.",
-            (('charcmp sample run=wp-lstm-1x64 temperature=0.5 prime="Natasha "', ""),),
+            (
+                ('charcmp sample run=RUN_ID temperature=0.5 prime="Natasha "', ""),
+                ("charcmp sample results_dir=results/weights run=wp-lstm-1x64", "of a clone"),
+            ),
             own_keys=tuple(keys_of(SampleOptions)),
         ),
         Command(
@@ -250,8 +259,8 @@ COMMANDS = {
             "a zero state, and its first byte is not predicted; a run of task=fill predicts each "
             "byte from the text on both sides of it.",
             (
-                ("charcmp score run=wp-lstm-1x64 my.txt", "of any file"),
-                ("charcmp score run=wp-lstm-1x64 split=test", "the run's own test loss again"),
+                ("charcmp score run=RUN_ID my.txt", "of any file"),
+                ("charcmp score run=RUN_ID split=test", "the run's own test loss again"),
             ),
             (JSON,),
             own_keys=tuple(key for key in keys_of(ScoreOptions) if key.name != "file"),

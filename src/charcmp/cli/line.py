@@ -60,6 +60,7 @@ def read_line(command: str, args: Sequence[str]) -> Line:
     given: set[str] = set()
     values: dict[str, str] = {}
     rest: list[str] = []
+    texts: list[str] = []
     words = iter(args)
     for word in words:
         name, equals, value = word.partition("=")
@@ -71,8 +72,11 @@ def read_line(command: str, args: Sequence[str]) -> Line:
             given.add(word)
         elif word.startswith("-") and name not in HYDRA_FLAGS:
             fail(_unknown_flag(command, name))
+        elif COMMANDS[command].file and _is_text(word, rest[-1:]):
+            texts.append(word)
         else:
             rest.append(word)
+    rest += _of_text(command, texts, rest)
     line = Line(frozenset(given), values, _overrides_first(rest))
     for folder in config_folders(rest):
         if not is_there(Path(folder), stat.S_ISDIR):
@@ -80,6 +84,36 @@ def read_line(command: str, args: Sequence[str]) -> Line:
     if "--resolve" in rest and not line.only_prints:
         fail("--resolve needs --cfg job")
     return line
+
+
+def _is_text(word: str, before: Sequence[str]) -> bool:
+    """Returns whether a word names a text: a file, even one with a `=` in its name, or no key.
+
+    Args:
+        before: the word before it, if there is one.
+    """
+    if word.startswith("-") or (before and is_flags_value(before[0], word)):
+        return False
+    name, equals, _ = word.partition("=")
+    if equals and name.lstrip("+~") in {key.name for key in all_keys()}:
+        return False
+    if is_there(Path(word), stat.S_ISREG):
+        return True
+    if equals:
+        return False
+    if "." not in word and "/" not in word:
+        fail(f"{word}: no such file; keys are set by key=value")
+    return True  # the command says that there is no such file
+
+
+def _of_text(command: str, texts: Sequence[str], rest: Sequence[str]) -> list[str]:
+    """Returns the overrides that make a file the command's text."""
+    if len(texts) > 1:
+        fail(f"{command} takes one text, not {len(texts)}: {' '.join(texts)}")
+    others = [word for word in rest if word.startswith(("dataset=", "dataset.path="))]
+    if texts and others:
+        fail(f"{command} takes one text, not both {texts[0]} and {others[0]}")
+    return [word for text in texts for word in ("dataset=text", f"dataset.path={text}")]
 
 
 def _check_value(command: str, flag: Flag, value: str) -> None:

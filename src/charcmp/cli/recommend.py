@@ -1,42 +1,27 @@
-"""`charcmp recommend my.txt`: finds out within minutes which model to take for a text."""
+"""`charcmp recommend my.txt`: finds out within minutes which model to use for a text."""
 
 from __future__ import annotations
 
 import math
-import stat
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from charcmp.cli.commands import RACE_DECIDES, RACE_MINUTES
-from charcmp.cli.line import is_flags_value, read_line, run_composed
+from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
-from charcmp.files import is_there
 from charcmp.output import fail
 
 
 def recommend(args: list[str]) -> None:
     """Runs `charcmp recommend`."""
-    overrides: list[str] = []
-    texts: list[str] = []
     minutes = RACE_MINUTES
-    for before, arg in zip(["", *args], args, strict=False):
-        key, equals, value = arg.partition("=")
-        if key == "minutes" and equals:
-            minutes = _minutes(value)
-        elif arg.startswith("-") or is_flags_value(before, arg):
-            overrides.append(arg)
-        elif not equals or is_there(Path(arg), stat.S_ISREG):
-            texts.append(arg)
+    overrides: list[str] = []
+    for word in args:
+        if word.startswith("minutes="):
+            minutes = _minutes(word.removeprefix("minutes="))
         else:
-            overrides.append(arg)
-    if len(texts) > 1:
-        fail(f"recommend takes one text, not {len(texts)}: {' '.join(texts)}")
-    others = [word for word in overrides if word.startswith(("dataset=", "dataset.path="))]
-    if texts and others:
-        fail(f"recommend takes one text, not both {texts[0]} and {others[0]}")
-    overrides += [word for text in texts for word in ("dataset=text", f"dataset.path={text}")]
+            overrides.append(word)
     line = read_line("recommend", ["experiment=fast", *overrides])
     # To Hydra these are options of one cell; in a race they go with the classes alone.
     class_options = [] if line.only_prints else [word for word in line.hydra if _is_of_class(word)]

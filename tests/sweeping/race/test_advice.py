@@ -49,7 +49,7 @@ def advice(
         num_models=num_models, num_runs=40, end=end,
     )  # fmt: skip
     finalists = {model: Finalist(model, 0.012, of_model) for model, of_model in results.items()}
-    return Advice("my", "50k", 10.0, finish, finalists, 30.0, 40, str(folder), [])
+    return Advice("my", "50k", 10.0, finish, finalists, 30.0, 40, str(folder), [], [])
 
 
 def test_it_names_what_to_take_and_how_far_the_next_is_behind(tmp_path: Path) -> None:

@@ -73,6 +73,13 @@ def test_it_hands_over_a_model(raced: Path, charcmp: Charcmp) -> None:
     sampled = charcmp("sample", f"run={advice['run_id']}", where, "length=20")
     assert sampled.returncode == 0
     assert len(sampled.stdout) >= 20
+    # The command that trains it again names the very same run, which is finished.
+    again = said.partition("(epochs=): charcmp train ")[2].splitlines()[0]
+    num_runs = len(list((raced / "results" / "runs").iterdir()))
+    trained = charcmp("train", *shlex.split(again))
+    assert trained.returncode == 0, trained.stderr
+    assert advice["run_id"] in trained.stdout + trained.stderr
+    assert len(list((raced / "results" / "runs").iterdir())) == num_runs
     # Any report reads the race's runs: they are ordinary ones.
     report = charcmp("report", where, "--format", "csv")
     assert report.returncode == 0, report.stderr
@@ -95,6 +102,9 @@ def test_classes_race_beside_charcmps_own_cells(tmp_path: Path, charcmp: Charcmp
     sampled = charcmp(*shlex.split(sample), "length=20")
     assert sampled.returncode == 0, sampled.stderr
     assert ("target=" in sample) == (advice["cell"] != "rnn")
+    again = done.stdout.partition("(epochs=): charcmp train ")[2].splitlines()[0]
+    trained = charcmp("train", *shlex.split(again))
+    assert advice["run_id"] in trained.stdout + trained.stderr
 
 
 def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Path]]:

@@ -74,6 +74,7 @@ class Advice:
     num_runs: int
     results_dir: str
     baselines: list[Baseline]  # of the same test text
+    train_overrides: list[str]  # with which `charcmp train` trains the run to use
 
     @property
     def chosen(self) -> Finalist:
@@ -148,7 +149,10 @@ class Advice:
             said += (
                 f" ({self.percent:.4g} % interval over seeds and text {low:+.4f} to {high:+.4f})"
             )
-        said += f"; its test loss is {rival.test_nats:.3f}."
+        said += f"; its test loss is {rival.test_nats:.3f}"
+        if rival.test_nats < self.chosen.test_nats:
+            said += ", which is lower, but only validation losses decide"
+        said += "."
         if against.of_models is None:
             few = min(len(self.chosen.results), len(rival.results)) < 2
             why = "With one seed of either" if few else "On so short a validation text"
@@ -280,6 +284,7 @@ class Advice:
             "val_nats_per_char": chosen.val_nats,
             "test_nats_per_char": chosen.test_nats,
             "run_id": run.run_id,
+            "train_overrides": self.train_overrides,
             "best_single_run": (self.lucky or chosen).best_run.run_id,
             "runner_up": rival
             and {
@@ -321,7 +326,9 @@ def make_advice(
             for number in range(len(finish.outcomes[model]))
         ]
         finalists[model] = Finalist(model, arm.rate, _results(jobs))
-    spec = make_job(Entry(finish.arms[finish.leader], finish.updates, seed)).spec
+    best = finalists[finish.leader].best_run
+    job = make_job(Entry(finish.arms[finish.leader], finish.updates, best.seed))
+    spec = job.spec
     return Advice(
         dataset=spec.corpus.name,
         budget=spec.budget,
@@ -332,6 +339,7 @@ def make_advice(
         num_runs=finish.num_runs,
         results_dir=spec.config.results_dir,
         baselines=baselines,
+        train_overrides=job.overrides,
     )
 
 

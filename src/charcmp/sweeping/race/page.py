@@ -32,6 +32,7 @@ def race_page(advice: Advice, board: Board) -> str:
         rows=board.rows(),
         run_folder=Path(advice.results_dir) / "runs" / run.run_id,
         run_arguments=shlex.join(advice.run_arguments),
+        train_arguments=shlex.join(advice.train_overrides),
         chosen=label(advice.chosen.model),
     )
 

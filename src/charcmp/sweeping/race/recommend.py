@@ -174,6 +174,8 @@ def _race(
     page = race_page(advice, board)
     write_bytes(folder / "race.html", page.encode())
     print(f"\nTo generate text from it: charcmp sample {shlex.join(advice.run_arguments)}")
+    again = shlex.join(advice.train_overrides)
+    print(f"To train it again, or longer (epochs=): charcmp train {again}")
     print(f"The race as a picture: {folder / 'race.html'}")
     return advice
 
