@@ -38,7 +38,6 @@ from charcmp.cli.one_line import one_line_errors
 from charcmp.config.spec import split_of
 from charcmp.errors import require
 from charcmp.files import write_atomically, write_bytes
-from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import Outcome
@@ -47,6 +46,7 @@ from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import Request, requests
 from charcmp.sweeping.slots import Slot
+from charcmp.uncertainty.losses import num_series, read_nll, summarize
 
 LENGTHS = (400, 1200, 3600)  # updates of the rungs; whole epochs where that is more than one
 CHECK = 10_800  # updates: whether the best at the longest rung is best after longer training, too

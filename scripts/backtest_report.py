@@ -13,11 +13,11 @@ from backtest_replay import RACERS, SLOTS, TIMES, WORST, Score, Stored, replay_t
 from scipy import stats
 from tabulate import tabulate
 
-from charcmp.report.analysis.intervals import ALPHA, estimate, seed_component
 from charcmp.sweeping.race.arms import Model, label
 from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import LAST_RUNG
+from charcmp.uncertainty.intervals import ALPHA, estimate, seed_component
 
 GOAL = 0.005  # nats: the mean regret that a race may have, apart from the truth's standard error
 

@@ -29,10 +29,10 @@ import pandas as pd
 from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.files import write_bytes
-from charcmp.report.analysis.intervals import Estimate, estimate, judge, seed_component
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.result import CorruptFileError, read_history
 from charcmp.sweeping.grid import Job, make_grid, make_job
+from charcmp.uncertainty.intervals import Estimate, estimate, judge, seed_component
 
 
 @dataclass(frozen=True)

@@ -28,11 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from charcmp.errors import UserError
 from charcmp.files import write_bytes
 from charcmp.report.load import check_result
-from charcmp.report.losses import BLOCKS_FILE, num_series, pack, read_nll
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
 from charcmp.runs.baselines import baselines_dir, read_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.runs.result import CorruptFileError
+from charcmp.uncertainty.losses import BLOCKS_FILE, num_series, pack, read_nll
 
 # Keys that say where and how fast a run was computed, but do not change what it is.
 MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")

@@ -31,13 +31,13 @@ from numpy.typing import NDArray
 from charcmp.models.budget import Shape, solve, target_params
 from charcmp.models.cells.registry import cell_config
 from charcmp.report.analysis.comparisons import PLANNED, analyse
-from charcmp.report.analysis.intervals import Estimate, estimate, seed_component
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, verdicts
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
-from charcmp.report.losses import LossSummary
 from charcmp.report.tables import make_tables
-from charcmp.report.text_variance import Component, TextVariance, text_variance
+from charcmp.uncertainty.intervals import Estimate, estimate, seed_component
+from charcmp.uncertainty.losses import LossSummary
+from charcmp.uncertainty.text_variance import Component, TextVariance, text_variance
 
 ROWS, BLOCKS = 100, 33
 TRUTH = 0.01  # nats per character

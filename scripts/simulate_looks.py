@@ -16,7 +16,6 @@ import argparse
 
 import numpy as np
 
-from charcmp.report.analysis.intervals import ALPHA
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import (
     FEWEST_SEEDS,
@@ -28,6 +27,7 @@ from charcmp.sweeping.race.decide import (
     next_for_a_seed,
 )
 from charcmp.sweeping.race.race import MOST_LOOKS
+from charcmp.uncertainty.intervals import ALPHA
 
 STEADY, VARYING = Model("50k", "gru", 1), Model("50k", "gru", 2)
 STEADY_SD = 0.003

@@ -36,13 +36,13 @@ from charcmp.inference.trained import load_trained
 from charcmp.models import sampling
 from charcmp.models.sampling import generate
 from charcmp.report.load import load_runs
-from charcmp.report.losses import pack
 from charcmp.report.make import make_report
 from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError, Progress
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
+from charcmp.uncertainty.losses import pack
 
 LEASE_SECONDS = 0.3
 TINY = {"epochs": 2, "batch_size": 16, "lease_seconds": LEASE_SECONDS}

@@ -23,7 +23,7 @@ from charcmp.report.analysis.comparisons import FAMILIES, Analysis, analyse
 from charcmp.report.analysis.distances import _Measured, segment_of
 from charcmp.report.analysis.recommend import recommendations
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, UNDECIDED, verdicts
-from charcmp.report.losses import sampled_positions
+from charcmp.uncertainty.losses import sampled_positions
 
 # Test nats of a grid on which the paper's claims 1, 2a and 2b hold.
 AS_CLAIMED = {

@@ -20,8 +20,8 @@ from helpers.runs import NUM_TEST_CHARS, add_records, losses, report_texts, writ
 from charcmp.errors import UserError
 from charcmp.report import make
 from charcmp.report.load import load_runs, num_train_chars_of
-from charcmp.report.losses import pack
 from charcmp.report.make import make_report
+from charcmp.uncertainty.losses import pack
 
 # What is printed and written.
 

@@ -20,7 +20,7 @@ from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.report import paper
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
-from charcmp.report.text_variance import text_variance
+from charcmp.uncertainty.text_variance import text_variance
 
 # The paper's cells come first.
 CELL_ORDER = (*paper.CELLS, *(name for name in CELLS if name not in paper.CELLS))

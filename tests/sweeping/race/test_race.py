@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from charcmp.errors import UserError
-from charcmp.report.analysis.intervals import ALPHA
 from charcmp.sweeping.race.arms import (
     Arm,
     Model,
@@ -42,6 +41,7 @@ from charcmp.sweeping.race.plan import (
 )
 from charcmp.sweeping.race.race import MOST_LOOKS, Entry, Finish, Race
 from charcmp.sweeping.race.recommend import length_settings
+from charcmp.uncertainty.intervals import ALPHA
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
 GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)

@@ -25,7 +25,8 @@ import numpy as np
 from charcmp.models.budget import BUDGETS
 from charcmp.report import paper
 from charcmp.report.analysis.distances import Distances, prediction_distances
-from charcmp.report.analysis.intervals import (
+from charcmp.report.tables import Column, Entry, Table, base_cell, is_the_papers
+from charcmp.uncertainty.intervals import (
     ALPHA,
     NUM_RESAMPLES,
     Estimate,
@@ -36,8 +37,7 @@ from charcmp.report.analysis.intervals import (
     resample,
     seed_component,
 )
-from charcmp.report.tables import Column, Entry, Table, base_cell, is_the_papers
-from charcmp.report.text_variance import Floats, TextVariance, text_variance
+from charcmp.uncertainty.text_variance import Floats, TextVariance, text_variance
 
 FAMILIES = {
     "lstm_gru": "LSTM against GRU",

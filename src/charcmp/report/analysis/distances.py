@@ -23,9 +23,9 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Estimate, Judged, estimate, judge
 from charcmp.report.tables import Entry, Table
-from charcmp.report.text_variance import Component, Floats
+from charcmp.uncertainty.intervals import Estimate, Judged, estimate, judge
+from charcmp.uncertainty.text_variance import Component, Floats
 
 MIN_SEGMENTS = 20  # of the test text, resampled as wholes
 

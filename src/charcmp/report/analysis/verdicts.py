@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 
 from charcmp.report.analysis.comparisons import Analysis, Difference, Pair
 from charcmp.report.analysis.distances import Distances
-from charcmp.report.analysis.intervals import ALPHA, seeds_needed
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS,
     FEW_EPOCHS_NOTE,
@@ -27,6 +26,7 @@ from charcmp.report.analysis.wording import (
     name,
     training,
 )
+from charcmp.uncertainty.intervals import ALPHA, seeds_needed
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided with these runs"
 ENOUGH_SEEDS = 3

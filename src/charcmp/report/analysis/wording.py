@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from charcmp.models.cells.registry import CELLS
-from charcmp.report.analysis.intervals import Judged
 from charcmp.report.tables import Entry, Table, base_cell, is_the_papers
+from charcmp.uncertainty.intervals import Judged
 
 FEW_EPOCHS = 10
 FEW_EPOCHS_NOTE = (

@@ -11,10 +11,10 @@ from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.findings import Findings
-from charcmp.report.analysis.intervals import Judged
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
 from charcmp.report.analysis.verdicts import needs
 from charcmp.report.analysis.wording import interval_text, name
+from charcmp.uncertainty.intervals import Judged
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.report.analysis.intervals import Estimate, estimate
-from charcmp.report.text_variance import Component, text_variance
 from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
+from charcmp.uncertainty.intervals import Estimate, estimate
+from charcmp.uncertainty.text_variance import Component, text_variance
 
 # How far behind the leader a model may be after each rung and stay in, beyond what the noise of the
 # text explains. In replayed races models have made up this much later (LOG.md). Nats per character.

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
-from charcmp.report.losses import num_series, read_nll, summarize
 from charcmp.runs.result import CorruptFileError
 from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
@@ -20,6 +19,7 @@ from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost,
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
+from charcmp.uncertainty.losses import num_series, read_nll, summarize
 
 
 @dataclass(frozen=True)

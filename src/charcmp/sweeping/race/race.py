@@ -13,7 +13,6 @@ from functools import partial
 from typing import Literal, NamedTuple, Protocol
 
 from charcmp.errors import UserError
-from charcmp.report.analysis.intervals import ALPHA
 from charcmp.sweeping.race.arms import (
     Arm,
     Model,
@@ -38,6 +37,7 @@ from charcmp.sweeping.race.decide import (
     tied,
 )
 from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, USABLE, Cost, longest_run
+from charcmp.uncertainty.intervals import ALPHA
 
 LAST_RUNG = len(RUNG_SHARES) - 1
 # Planned looks at the finalists, each of which may spend a part of alpha: the first when all of

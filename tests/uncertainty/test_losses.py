@@ -11,9 +11,9 @@ import pytest
 from helpers.runs import NUM_TEST_CHARS, losses, only_entry, report_texts, write_run
 
 from charcmp.report.load import load_runs
-from charcmp.report.losses import pack, read_losses, summarize
-from charcmp.report.text_variance import block_variance
 from charcmp.runs.folder import CorruptFileError
+from charcmp.uncertainty.losses import pack, read_losses, summarize
+from charcmp.uncertainty.text_variance import block_variance
 
 # Standard deviations.
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from charcmp.report.text_variance import Component, Floats, block_means
+from charcmp.uncertainty.text_variance import Component, Floats, block_means
 
 ALPHA = 0.05
 POWER = 0.8

@@ -14,7 +14,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from charcmp.report.analysis.comparisons import analyse
-from charcmp.report.analysis.intervals import (
+from charcmp.report.filters import Filters
+from charcmp.report.tables import make_tables
+from charcmp.uncertainty.intervals import (
     Estimate,
     detectable_difference,
     detectable_with,
@@ -24,9 +26,7 @@ from charcmp.report.analysis.intervals import (
     seed_component,
     seeds_needed,
 )
-from charcmp.report.filters import Filters
-from charcmp.report.tables import make_tables
-from charcmp.report.text_variance import (
+from charcmp.uncertainty.text_variance import (
     Component,
     Floats,
     automatic_block_length,
