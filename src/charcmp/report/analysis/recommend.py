@@ -1,4 +1,4 @@
-"""What to take for one's own text, at each budget."""
+"""Which model to use for one's own text, at each budget."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SAMPLING_NOTE = (
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The model to take at one budget of one block: the one with the lowest validation loss."""
+    """The model to use at one budget of one block: the one with the lowest validation loss."""
 
     heading: str
     training: str
     row: str
-    take: Entry
+    chosen: Entry
     runner_up: Difference | None  # by validation loss
     tied: list[Entry]  # the others with seeds that are not significantly worse
     rivals: list[Entry]  # all others of the row, diverged ones too
@@ -46,13 +46,13 @@ class Recommendation:
     @property
     def quickest(self) -> Entry:
         """The model that trains quickest of those that do not differ significantly."""
-        return min([self.take, *self.tied], key=seconds_train)
+        return min([self.chosen, *self.tied], key=seconds_train)
 
     def line(self) -> str:
-        """Returns what to take and how sure that is, in one line."""
-        layers = f"{self.take.layers} layer{'s' * (self.take.layers > 1)}"
-        model = f"{cell_label(self.take.cell)}, {layers}"
-        return f"{self.row}: {model}, {self.take.test_nats:.3f}; {self._certainty()}"
+        """Returns which model to use and how sure that is, in one line."""
+        layers = f"{self.chosen.layers} layer{'s' * (self.chosen.layers > 1)}"
+        model = f"{cell_label(self.chosen.cell)}, {layers}"
+        return f"{self.row}: {model}, {self.chosen.test_nats:.3f}; {self._certainty()}"
 
     def _certainty(self) -> str:
         if self.runner_up is None:
@@ -69,11 +69,11 @@ class Recommendation:
         return f"significantly better than {others}"
 
     def text(self) -> str:
-        take = self.take
+        chosen = self.chosen
         sentences = [
-            f"At {self.row} take {cell_label(take.cell)}, {take.layers} "
-            f"layer{'s' * (take.layers > 1)} ({take.hidden_size} units, {take.num_params:,} "
-            f"parameters): {take.test_nats:.3f} test nats per character {self.training}, and the "
+            f"At {self.row} use {cell_label(chosen.cell)}, {chosen.layers} "
+            f"layer{'s' * (chosen.layers > 1)} ({chosen.hidden_size} units, {chosen.num_params:,} "
+            f"parameters): {chosen.test_nats:.3f} test nats per character {self.training}, and the "
             "lowest validation loss."
         ]
         sentences += self._rivals_text()
@@ -85,9 +85,9 @@ class Recommendation:
         )
         if self.microseconds_to_sample is not None:
             sentences.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
-        if take.runs[0].epochs < FEW_EPOCHS:
+        if chosen.runs[0].epochs < FEW_EPOCHS:
             sentences.append(FEW_EPOCHS_NOTE)
-        if len(take.seeds) == 1:
+        if len(chosen.seeds) == 1:
             sentences.append(
                 "It has one seed, so how much another seed would change its loss or the order of "
                 "the models is not known."
@@ -109,15 +109,15 @@ class Recommendation:
             by = f"{next_one.nats:+.4f} test nats; not compared, as {why}"
         sentences = [f"Next by validation loss, {name(next_one.a)}: {by}."]
         if lower := [entry for entry in self.rivals
-                     if entry.is_done and entry.test_nats < self.take.test_nats]:  # fmt: skip
+                     if entry.is_done and entry.test_nats < self.chosen.test_nats]:  # fmt: skip
             named = ", ".join(f"{name(entry)} ({entry.test_nats:.4f})" for entry in lower)
             sentences.append(
-                f"Lower mean test loss than its {self.take.test_nats:.4f}: {named}; the choice is "
-                "by validation."
+                f"Lower mean test loss than its {self.chosen.test_nats:.4f}: {named}; the choice "
+                "is by validation."
             )
         if self.tied:
             sentences.append(f"Not significantly worse: {', '.join(map(name, self.tied))}.")
-            if self.quickest is not self.take:
+            if self.quickest is not self.chosen:
                 sentences.append(
                     f"Of these {name(self.quickest)} trains quickest "
                     f"({seconds_train(self.quickest):,.0f} s against {self.seconds_train:,.0f} s)."
@@ -126,7 +126,7 @@ class Recommendation:
 
     def _diverged_text(self) -> list[str]:
         named = [f"{name(entry)}: {diverged_text(entry)}"
-                 for entry in (self.take, *self.rivals) if entry.num_diverged]  # fmt: skip
+                 for entry in (self.chosen, *self.rivals) if entry.num_diverged]  # fmt: skip
         return [f"Diverged: {'; '.join(named)}."] if named else []
 
 
@@ -162,7 +162,7 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                     heading=table.heading,
                     training=training(table),
                     row=row,
-                    take=best,
+                    chosen=best,
                     runner_up=min(compared, key=lambda one: one.a.val_nats, default=None),
                     tied=[entry for entry in analysis.not_worse(row) if entry is not best],
                     num_compared=sum(one.both is not None for one in compared),

@@ -68,7 +68,7 @@ def sections(findings: Findings) -> list[Section]:
     """Returns all sections, in reading order."""
     found = [
         Section(
-            "What to take",
+            "Which model to use",
             [],
             (*(f"{one.heading}. {one.text()}" for one in findings.advice), SAMPLING_NOTE),
         ),
