@@ -36,7 +36,7 @@ Model = tuple[str, int, int]  # a cell with its options, the number of layers, t
 Candidate = tuple[float, float]  # a learning rate and a dropout; validation loss chooses one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity, so that it can be a key
 class Entry:
     """One entry of a table: the mean over seeds, at the dropout that did best on validation text.
 
