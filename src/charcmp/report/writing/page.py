@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from charcmp.output import counted
 from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis
 from charcmp.report.analysis.findings import Findings
@@ -188,8 +189,7 @@ def _place(entry: Entry | None, column: Column) -> dict[str, Any]:
 
 
 def _seed_lines(entry: Entry) -> list[str]:
-    seeds = len(entry.seeds)
-    lines = [f"{seeds} seed{'s' * (seeds > 1)}"]
+    lines = [counted(len(entry.seeds), "seed")]
     if entry.sd_over_seeds is not None:
         lines.append(f"SD {entry.sd_over_seeds:.4f}")
     return lines
