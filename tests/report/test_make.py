@@ -33,7 +33,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
         "Which model to use, by validation loss (test nats per character; certainty)",
         "wp, 50 epochs",
         "  50k: GRU, 1 layer, 1.400; certainty unknown (one seed)",
-        "  130k: GRU, 3 layers, 1.300; nothing else was trained at this budget",
+        "  130k: GRU, 3 layers, 1.300; the only model at this budget in this block",
         "",
     ]
     assert lines[5].startswith("wp, 50 epochs: test nats per character; nothing is bold, as")
@@ -85,7 +85,7 @@ CERTAINTIES = {
     "a tie": ({"gru": 1.40, "lstm": 1.4004, "rnn": 1.47}, 3, "no significant difference to LSTM 1"),
     "two models": ({"gru": 1.40, "lstm": 1.47}, 3, "significantly better than LSTM 1"),
     "one seed": ({"gru": 1.40, "lstm": 1.47}, 1, "certainty unknown (one seed)"),
-    "alone": ({"gru": 1.40}, 3, "nothing else was trained at this budget"),
+    "alone": ({"gru": 1.40}, 3, "the only model at this budget in this block"),
 }
 
 

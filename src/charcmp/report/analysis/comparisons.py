@@ -95,6 +95,16 @@ class Difference:
         return all(any(run.losses for run in entry.runs) for entry in (self.a, self.b))
 
     @property
+    def has_one_seed(self) -> bool:
+        """Whether a model has a single seed: then nothing is known of how much seeds move it."""
+        return min(len(self.a.seeds), len(self.b.seeds)) == 1
+
+    @property
+    def leaves_out_seeds(self) -> bool:
+        """Whether a mean is over the seeds that did not diverge, which flatters its model."""
+        return self.a.num_left_out + self.b.num_left_out > 0
+
+    @property
     def seed_variance(self) -> float | None:
         """The variance of one run over seeds, mean of both models; None if one has one seed."""
         parts = [_seed_variance(entry) for entry in (self.a, self.b)]

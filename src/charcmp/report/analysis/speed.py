@@ -19,7 +19,7 @@ class Machine(NamedTuple):
     lanes: int
 
     def __str__(self) -> str:
-        """Returns, for example, `AMD EPYC, 1 thread` or `NVIDIA H200, 2 threads, 4 runs at once`."""
+        """Returns, for example, `NVIDIA H200, 2 threads, 4 runs at once`."""
         parts = [self.device_name]
         if self.threads:
             parts.append(counted(self.threads, "thread"))
