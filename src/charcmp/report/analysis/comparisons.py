@@ -149,10 +149,21 @@ class Analysis:
         return family_size(self.table, self.planned, family)
 
     def missing(self, family: str) -> list[Pair]:
-        """Returns the pairs of the grid that have not been run, or have diverged."""
+        """Returns the pairs of the grid of which a model has not been run, and none diverged."""
+        return [pair for pair in self._without_difference(family) if not self._diverged(pair)]
+
+    def diverged(self, family: str) -> list[Pair]:
+        """Returns the pairs of the grid of which every run of a model diverged."""
+        return [pair for pair in self._without_difference(family) if self._diverged(pair)]
+
+    def _without_difference(self, family: str) -> list[Pair]:
         run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
+
+    def _diverged(self, pair: Pair) -> bool:
+        entries = [self.table.entries.get((pair.row, *column)) for column in (pair.a, pair.b)]
+        return any(entry is not None and not entry.is_done for entry in entries)
 
     def best(self, row: str) -> Entry | None:
         """Returns the model of a row with the lowest mean validation loss.
@@ -183,9 +194,7 @@ def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
     planned = planned_pairs(table)
     sizes = {family: family_size(table, planned, family) for family in FAMILIES}
     differences = _differences(_finished_pairs(table, planned), sizes, num_resamples)
-    powers = [
-        power for row in table.rows for power in _powers(row, differences, sizes["lstm_gru"])
-    ]
+    powers = [power for row in table.rows for power in _powers(row, differences, sizes["lstm_gru"])]
     distances = prediction_distances(table, num_places(table))
     return Analysis(table, differences, planned, powers, distances)
 
