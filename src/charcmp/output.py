@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -26,6 +27,16 @@ def fail(message: str) -> NoReturn:
 def counted(number: int, noun: str) -> str:
     """Returns `1 run`, `72 runs` and so on."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
+    """Returns `a, b and 3 more` or, with "; " between the items, `a; b; and 3 more`."""
+    shown = separator.join(items[:most])
+    more = len(items) - most
+    if more <= 0:
+        return shown
+    comma = "" if separator == ", " else separator.rstrip()
+    return f"{shown}{comma} and {more} more"
 
 
 def duration(seconds: float) -> str:

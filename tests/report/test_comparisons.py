@@ -138,7 +138,7 @@ def test_the_winner_is_chosen_on_validation(tmp_path: Path) -> None:
     assert analysis.best("50k").cell == "gru"
     assert [cell.cell for cell in analysis.not_worse("50k")] == ["lstm", "gru"]
     text = recommendations([analysis])[0].text()
-    assert text.startswith("At 50k take GRU, 1 layer (")
+    assert text.startswith("At 50k use GRU, 1 layer (")
     assert "Lower mean test loss than its 1.4010: LSTM 1 (1.4000)" in text
     assert "Next by validation loss, LSTM 1: -0.0010 (-" in text
 
@@ -452,15 +452,15 @@ def test_segments_stay_within_a_row() -> None:
         assert len(set(rows[segments == segment])) == 1
 
 
-def test_what_to_take(tmp_path: Path) -> None:
+def test_which_model_to_use(tmp_path: Path) -> None:
     nats = {("lstm", 1): 1.40, ("gru", 1): 1.4004, ("rnn", 1): 1.47}
     times = {"seconds_train": 60.0, "seconds_per_sampled_char": 0.00012}
     for folder in write_grid(tmp_path, nats, sd=0.004, dataset="mine", **times):
         assert folder.name.startswith("mine")
     (advice,) = recommendations([analysis_of(tmp_path)])
-    assert (advice.take.cell, [cell.cell for cell in advice.tied]) == ("lstm", ["gru"])
+    assert (advice.chosen.cell, [cell.cell for cell in advice.tied]) == ("lstm", ["gru"])
     text = advice.text()
-    assert text.startswith("At 50k take LSTM, 1 layer (")
+    assert text.startswith("At 50k use LSTM, 1 layer (")
     assert "Next by validation loss, GRU 1: +0.0004 (-" in text
     assert "Not significantly worse: GRU 1." in text
     assert "Training took 60 s a run" in text

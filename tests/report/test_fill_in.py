@@ -105,7 +105,7 @@ def test_the_terminal_shows_both(results: Path, capsys: pytest.CaptureFixture[st
     report_texts(results)
     printed = capsys.readouterr().out
     language, _, fill = printed.partition("wp, fill-in, 50 epochs")
-    assert "What to take" in language
+    assert "Which model to use" in language
     assert "0.910" not in language
     assert "0.910" in fill
     assert max(map(len, printed.splitlines()[:-1])) <= 80
@@ -136,7 +136,7 @@ def test_a_folder_of_fill_in_models_alone(
     assert page.count("<section") == 1
     assert "Fill-in runs: 1, in a section of their own." in page
     assert "runs of" not in page.partition("</header>")[0]
-    assert "What to take" not in capsys.readouterr().out
+    assert "Which model to use" not in capsys.readouterr().out
 
 
 def test_other_contexts_stand_in_other_blocks(tmp_path: Path) -> None:

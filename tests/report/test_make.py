@@ -30,10 +30,10 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
     report_texts(small_grid)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:5] == [
-        "What to take, by validation loss (test nats per character; certainty)",
+        "Which model to use, by validation loss (test nats per character; certainty)",
         "wp, 50 epochs",
         "  50k: GRU, 1 layer, 1.400; certainty unknown (one seed)",
-        "  130k: GRU, 3 layers, 1.300; nothing else was trained at this budget",
+        "  130k: GRU, 3 layers, 1.300; the only model at this budget in this block",
         "",
     ]
     assert lines[5].startswith("wp, 50 epochs: test nats per character; nothing is bold, as")
@@ -54,7 +54,7 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
     assert max(len(line) for line in lines if "written to" not in line) <= 80
     text = " ".join(" ".join(lines).split())
     assert "No finished run yet: LSTM 2 at 50k" in text
-    assert "What to take, and what it costs wp, 50 epochs. At 50k take GRU, 1 layer" in text
+    assert "Which model to use, and what it costs wp, 50 epochs. At 50k use GRU, 1 layer" in text
     assert "One seed per model" in text
     assert "not re-read from the PDF" in text
     assert "as long as each series' dependence asks for" in text
@@ -63,16 +63,16 @@ def test_the_printed_table(small_grid: Path, capsys: pytest.CaptureFixture[str])
 def test_what_is_printed_unless_all_is_asked_for(
     small_grid: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By default: what to take, the tables with the notes they must have, where the rest is."""
+    """By default: the model to use, the tables with the notes they must have, where the rest is."""
     make_report(small_grid, formats=["md"])
     short = capsys.readouterr().out
     report_texts(small_grid)
     full = capsys.readouterr().out
-    assert short.startswith("What to take, by validation loss")
+    assert short.startswith("Which model to use, by validation loss")
     for said in ("50k       test             1.450", "not re-read from the PDF", "50k = 44,823"):
         assert said in short
         assert said in full
-    for said in ("The paper's claims", "Against the paper", "One seed per model", "At 50k take"):
+    for said in ("The paper's claims", "Against the paper", "One seed per model", "At 50k use"):
         assert said not in short
         assert said in full
     *_, where, more = short.splitlines()
@@ -85,14 +85,14 @@ CERTAINTIES = {
     "a tie": ({"gru": 1.40, "lstm": 1.4004, "rnn": 1.47}, 3, "no significant difference to LSTM 1"),
     "two models": ({"gru": 1.40, "lstm": 1.47}, 3, "significantly better than LSTM 1"),
     "one seed": ({"gru": 1.40, "lstm": 1.47}, 1, "certainty unknown (one seed)"),
-    "alone": ({"gru": 1.40}, 3, "nothing else was trained at this budget"),
+    "alone": ({"gru": 1.40}, 3, "the only model at this budget in this block"),
 }
 
 
 @pytest.mark.parametrize(
     ("nats", "num_seeds", "certainty"), CERTAINTIES.values(), ids=list(CERTAINTIES)
 )
-def test_how_sure_what_to_take_is(
+def test_how_sure_the_choice_is(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     nats: dict[str, float],

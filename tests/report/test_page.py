@@ -18,7 +18,7 @@ from charcmp.report.analysis.recommend import recommendations
 from charcmp.report.figures.gap import gap_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
-from charcmp.report.figures.ranking import TIERS, ranking_figures
+from charcmp.report.figures.ranking import TIERS, WITHOUT_INTERVAL, ranking_figures
 from charcmp.report.make import make_report
 
 FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "differences-layers",
@@ -116,6 +116,18 @@ def test_a_speed_that_is_not_known(tmp_path: Path) -> None:
     assert all("nan" not in found.text() for found in recommendations([analysis]))
 
 
+def test_models_without_an_interval_are_not_called_worse(tmp_path: Path) -> None:
+    for number in range(10):
+        for seed in range(2):
+            extra = {"cell.forget_bias": float(number)}
+            write_run(tmp_path, 1.5 + 0.1 * number, seed=seed, extra=extra)
+    (table,) = tables_of(tmp_path)
+    (drawn,) = ranking_figures(analyse(table, 10), print)
+    (legend,) = drawn.figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == ["not significantly worse than the best", TIERS[WITHOUT_INTERVAL][1]]
+
+
 def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
     """All their points are on the axes, and a legend of forty lines does not squeeze them out."""
     for number in range(40):
@@ -203,8 +215,8 @@ def test_the_page_holds_everything_itself(reported: Path) -> None:
     assert len(runs) == 18
     assert all(run["command"].startswith("charcmp train cell=") for run in runs.values())
     assert text.count("data-runs=") > 18
-    for said in ("What to take", "undecided", "the model with the lowest mean", "perplexity 5"):
-        assert said in text
+    shown = ("Which model to use", "undecided", "the model with the lowest mean", "perplexity 5")
+    assert all(part in text for part in shown)
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

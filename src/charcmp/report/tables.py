@@ -36,7 +36,7 @@ Model = tuple[str, int, int]  # a cell with its options, the number of layers, t
 Candidate = tuple[float, float]  # a learning rate and a dropout; validation loss chooses one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # by identity, so that it can be a key
 class Entry:
     """One entry of a table: the mean over seeds, at the dropout that did best on validation text.
 
@@ -51,6 +51,7 @@ class Entry:
     num_params: int
     status: str  # done | diverged: every run at the chosen dropout and learning rate
     runs: list[Run]  # behind the figures, by seed
+    all_runs: list[Run]  # at every dropout and learning rate that was tried
     num_diverged: int  # among all its runs, at any dropout and learning rate
     num_left_out: int  # diverged seeds at the chosen ones: the means are over the others
     dropout: float
@@ -459,6 +460,7 @@ def make_entry(
         num_params=runs[0].num_params,
         status="done" if done else "diverged",
         runs=shown,
+        all_runs=list(runs),
         num_diverged=sum(run.status == "diverged" for run in runs),
         num_left_out=len(candidates[chosen]) - len(shown),
         dropout=chosen[1],

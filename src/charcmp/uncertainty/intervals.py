@@ -128,16 +128,13 @@ def _sign(difference: float) -> int:
     return int(math.copysign(1, difference))
 
 
-def judge(
-    family: Sequence[Estimate], family_size: int | None = None, alpha: float = ALPHA
-) -> list[Judged]:
-    """Judges a family by Holm's step-down test.
+def judge(family: Sequence[Estimate], family_size: int | None = None) -> list[Judged]:
+    """Judges a family by Holm's step-down test, at a family-wise error rate of 5 %.
 
     Args:
         family: the estimates that there are.
         family_size: how many comparisons the family has; those without an estimate count as
             p = 1, so that an estimate added later does not change the multiplicity of the others.
-        alpha: the family-wise error rate.
     """
     size = max(len(family), family_size or 0)
     p_values = np.array([one.p_value for one in family])
@@ -145,25 +142,25 @@ def judge(
     p_holm = 0.0
     for step, number in enumerate(np.argsort(p_values, kind="stable")):
         p_holm = max(p_holm, min(1.0, float(p_values[number]) * (size - step)))
-        judged[int(number)] = Judged(family[number], p_holm, p_holm <= alpha)
+        judged[int(number)] = Judged(family[number], p_holm, p_holm <= ALPHA)
     return [judged[number] for number in range(len(family))]
 
 
-def detectable_difference(se: float, df: float, alpha: float, power: float = POWER) -> float:
-    """Returns the smallest true difference that a two-sided t test finds with probability `power`.
+def detectable_difference(se: float, df: float, alpha: float) -> float:
+    """Returns the smallest true difference that a two-sided t test finds with probability POWER.
 
     It is NaN if the standard error is not finite or there are no degrees of freedom.
     """
     if not (math.isfinite(se) and df > 0):
         return math.nan
     if df > MANY_DF:
-        return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(power)) * se
+        return float(stats.norm.isf(alpha / 2) + stats.norm.ppf(POWER)) * se
     critical = stats.t.isf(alpha / 2, df)
 
     def shortfall(shift: float) -> Any:
-        return 1 - special.nctdtr(df, shift, critical) - power
+        return 1 - special.nctdtr(df, shift, critical) - POWER
 
-    high = critical + stats.norm.ppf(power)
+    high = critical + stats.norm.ppf(POWER)
     while shortfall(high) < 0:
         high *= 2
     return float(optimize.brentq(shortfall, 0, high)) * se

@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -95,6 +95,16 @@ class Difference:
         return all(any(run.losses for run in entry.runs) for entry in (self.a, self.b))
 
     @property
+    def has_one_seed(self) -> bool:
+        """Whether a model has a single seed: then nothing is known of how much seeds move it."""
+        return min(len(self.a.seeds), len(self.b.seeds)) == 1
+
+    @property
+    def leaves_out_seeds(self) -> bool:
+        """Whether a mean is over the seeds that did not diverge, which flatters its model."""
+        return self.a.num_left_out + self.b.num_left_out > 0
+
+    @property
     def seed_variance(self) -> float | None:
         """The variance of one run over seeds, mean of both models; None if one has one seed."""
         parts = [_seed_variance(entry) for entry in (self.a, self.b)]
@@ -136,22 +146,24 @@ class Analysis:
         return [one for one in self.differences if one.family == family and row in (None, one.row)]
 
     def family_size(self, family: str) -> int:
-        """Returns how many comparisons Holm's procedure counts; for `best`, in one row."""
-        if family == "best":
-            return len(all_columns(self.table)) - 1
-        return sum(pair.family == family for pair in self.planned)
-
-    @property
-    def num_places(self) -> int:
-        """Rows times depths of the grid: where the predictions of three cells are compared."""
-        rows, _, depths = grid_of(self.table)
-        return len(rows) * len(depths)
+        return family_size(self.table, self.planned, family)
 
     def missing(self, family: str) -> list[Pair]:
-        """Returns the pairs of the grid that have not been run, or have diverged."""
+        """Returns the pairs of the grid of which a model has not been run, and none diverged."""
+        return [pair for pair in self._without_difference(family) if not self._diverged(pair)]
+
+    def diverged(self, family: str) -> list[Pair]:
+        """Returns the pairs of the grid of which every run of a model diverged."""
+        return [pair for pair in self._without_difference(family) if self._diverged(pair)]
+
+    def _without_difference(self, family: str) -> list[Pair]:
         run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
+
+    def _diverged(self, pair: Pair) -> bool:
+        entries = [self.table.entries.get((pair.row, *column)) for column in (pair.a, pair.b)]
+        return any(entry is not None and not entry.is_done for entry in entries)
 
     def best(self, row: str) -> Entry | None:
         """Returns the model of a row with the lowest mean validation loss.
@@ -179,24 +191,41 @@ def _best(entries: Sequence[Entry]) -> Entry | None:
 
 def analyse(table: Table, num_resamples: int = NUM_RESAMPLES) -> Analysis:
     """Makes all comparisons of a block; the resamples are only shown, nothing is judged by them."""
-    done = {(entry.row, *entry.column): entry for entry in table.done()}
     planned = planned_pairs(table)
-    pairs: list[tuple[str, str, Entry, Entry]] = []
+    sizes = {family: family_size(table, planned, family) for family in FAMILIES}
+    differences = _differences(_finished_pairs(table, planned), sizes, num_resamples)
+    powers = [power for row in table.rows for power in _powers(row, differences, sizes["lstm_gru"])]
+    distances = prediction_distances(table, num_places(table))
+    return Analysis(table, differences, planned, powers, distances)
+
+
+class _FinishedPair(NamedTuple):
+    """Two finished models of a row that a family compares."""
+
+    family: str
+    row: str
+    a: Entry
+    b: Entry
+
+
+def _finished_pairs(table: Table, planned: Sequence[Pair]) -> list[_FinishedPair]:
+    """Returns the planned pairs that have been run, and each model with the best of its row."""
+    done = {(entry.row, *entry.column): entry for entry in table.done()}
+    pairs: list[_FinishedPair] = []
     for row in table.rows:
         pairs += [
-            (pair.family, row, done[row, *pair.a], done[row, *pair.b]) for pair in planned
+            _FinishedPair(pair.family, row, done[row, *pair.a], done[row, *pair.b])
+            for pair in planned
             if pair.row == row and {(row, *pair.a), (row, *pair.b)} <= done.keys()
-        ]  # fmt: skip
+        ]
         entries = _done(table, row)
         best = _best(entries)
-        pairs += [("best", row, entry, best) for entry in entries
-                  if best is not None and entry is not best]  # fmt: skip
-    analysis = Analysis(table, planned=planned)
-    differences = _differences(pairs, analysis.family_size, num_resamples)
-    size = analysis.family_size("lstm_gru")
-    powers = [power for row in table.rows for power in _powers(row, differences, size)]
-    distances = prediction_distances(table, analysis.num_places)
-    return Analysis(table, differences, planned, powers, distances)
+        pairs += [
+            _FinishedPair("best", row, entry, best)
+            for entry in entries
+            if best is not None and entry is not best
+        ]
+    return pairs
 
 
 def _done(table: Table, row: str) -> list[Entry]:
@@ -242,6 +271,19 @@ def all_columns(table: Table) -> set[Column]:
         for _, cells, depths in (grid_of(table), _variants(table))
         for column in itertools.product(cells, depths)
     }
+
+
+def family_size(table: Table, planned: Sequence[Pair], family: str) -> int:
+    """Returns how many comparisons Holm's procedure counts; for `best`, in one row."""
+    if family == "best":
+        return len(all_columns(table)) - 1
+    return sum(pair.family == family for pair in planned)
+
+
+def num_places(table: Table) -> int:
+    """Returns the grid's rows times depths: where the predictions of three cells are compared."""
+    rows, _, depths = grid_of(table)
+    return len(rows) * len(depths)
 
 
 def planned_pairs(table: Table) -> list[Pair]:
@@ -297,8 +339,8 @@ def _seed_variance(entry: Entry) -> float | None:
 
 
 def _differences(
-    pairs: Sequence[tuple[str, str, Entry, Entry]],
-    family_size: Callable[[str], int],
+    pairs: Sequence[_FinishedPair],
+    size_of_family: Mapping[str, int],
     num_resamples: int,
 ) -> list[Difference]:
     """Returns the pairs' differences, in the order of the pairs, judged family by family.
@@ -314,12 +356,12 @@ def _differences(
     resampled = _resampled(blocks, texts, num_resamples)
     families = defaultdict(list)
     for number, (family, row, a, b) in enumerate(pairs):
-        estimates = _estimates(a, b, texts.get((id(a), id(b))))
+        estimates = _estimates(a, b, texts.get((a, b)))
         families[family, row if family == "best" else ""].append((number, estimates))
     text_judged: dict[int, Judged] = {}
     both_judged: dict[int, Judged] = {}
     for (family, _), members in families.items():
-        size = family_size(family)
+        size = size_of_family[family]
         text_judged |= _judged({number: known.text for number, known in members}, size)
         both_judged |= _judged({number: known.both for number, known in members}, size)
     seeds = {number: known.seeds for members in families.values() for number, known in members}
@@ -329,8 +371,8 @@ def _differences(
             row=row,
             a=a,
             b=b,
-            text_variance=texts.get((id(a), id(b))),
-            resampled=resampled.get((id(a), id(b))),
+            text_variance=texts.get((a, b)),
+            resampled=resampled.get((a, b)),
             seeds=seeds[number],
             text=text_judged.get(number),
             both=both_judged.get(number),
@@ -339,16 +381,17 @@ def _differences(
     ]
 
 
-def _block_differences(
-    pairs: Sequence[tuple[str, str, Entry, Entry]],
-) -> dict[tuple[int, int], Floats]:
-    """Returns block means of a minus those of b, by the id() of both; none without kept losses."""
-    means = {id(entry): block_means(entry) for _, _, *both in pairs for entry in both}
+def _block_differences(pairs: Sequence[_FinishedPair]) -> dict[tuple[Entry, Entry], Floats]:
+    """Returns block means of a minus those of b, by (a, b); none without kept losses.
+
+    A pair that is in two families, as of LSTM and GRU and of the best, is here once.
+    """
+    means = {entry: block_means(entry) for pair in pairs for entry in (pair.a, pair.b)}
     blocks = {}
     for _, _, a, b in pairs:
-        mean_a, mean_b = means[id(a)], means[id(b)]
+        mean_a, mean_b = means[a], means[b]
         if mean_a is not None and mean_b is not None:
-            blocks[id(a), id(b)] = mean_a - mean_b
+            blocks[a, b] = mean_a - mean_b
     return blocks
 
 
@@ -382,10 +425,10 @@ def _judged(estimates: Mapping[int, Estimate | None], family_size: int) -> dict[
 
 
 def _resampled(
-    blocks: dict[tuple[int, int], Floats],
-    texts: dict[tuple[int, int], TextVariance],
+    blocks: Mapping[tuple[Entry, Entry], Floats],
+    texts: Mapping[tuple[Entry, Entry], TextVariance],
     num_resamples: int,
-) -> dict[tuple[int, int], Resampled]:
+) -> dict[tuple[Entry, Entry], Resampled]:
     """Runs the bootstrap itself, for all differences of one block length at once."""
     found = {}
     for length in sorted({text.block_length for text in texts.values()}):

@@ -19,6 +19,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class Distances:
     row: str
     layers: int
     num_seeds: int  # the fewest of the three cells
+    leaves_out_seeds: bool  # of a cell, since they diverged
     lstm_gru: float
     lstm_rnn: float
     gru_rnn: float
@@ -70,7 +72,7 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
         table: the block.
         family_size: the rows times depths of its grid.
     """
-    places: list[tuple[str, int, _Measured]] = []
+    places: list[_Place] = []
     for row in table.rows:
         for layers in sorted({layers for _, layers in table.columns}):
             entries = [table.entries.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
@@ -80,16 +82,18 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
                 first = next(run.losses for run in done[0].runs if run.losses)
                 segments = segment_of(first.positions_S, first.num_chars, first.num_series)
                 if len(np.unique(segments)) > 1:
-                    places.append((row, layers, _Measured(by_cell, segments)))
-    texts = judge([measured.text() for *_, measured in places], family_size)
-    several = [number for number, (*_, measured) in enumerate(places) if measured.num_seeds > 1]
-    judged = judge([places[number][2].both() for number in several], family_size)
+                    left_out = any(entry.num_left_out for entry in done)
+                    places.append(_Place(row, layers, left_out, _Measured(by_cell, segments)))
+    texts = judge([place.measured.text() for place in places], family_size)
+    several = [number for number, place in enumerate(places) if place.measured.num_seeds > 1]
+    judged = judge([places[number].measured.both() for number in several], family_size)
     both = dict(zip(several, judged, strict=True))
     return [
         Distances(
             row=row,
             layers=layers,
             num_seeds=measured.num_seeds,
+            leaves_out_seeds=left_out,
             lstm_gru=float(measured.between[0, 1].mean()),
             lstm_rnn=float(measured.between[0, 2].mean()),
             gru_rnn=float(measured.between[1, 2].mean()),
@@ -97,7 +101,7 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
             text=texts[number],
             both=both.get(number),
         )
-        for number, (row, layers, measured) in enumerate(places)
+        for number, (row, layers, left_out, measured) in enumerate(places)
     ]
 
 
@@ -120,6 +124,15 @@ def segment_of(
 # The weight of each distance in the excess; _WITHIN applies only if all three cells have two seeds.
 _BETWEEN = {(0, 1): -1.0, (0, 2): 0.5, (1, 2): 0.5}
 _WITHIN = (0.25, 0.25, -0.5)
+
+
+class _Place(NamedTuple):
+    """A budget and depth at which all three cells keep their losses."""
+
+    row: str
+    layers: int
+    leaves_out_seeds: bool
+    measured: _Measured
 
 
 class _Measured:

@@ -1,19 +1,21 @@
-"""What to take for one's own text, at each budget."""
+"""Which model to use for one's own text, at each budget."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from charcmp.output import counted
 from charcmp.report.analysis.comparisons import Analysis, Difference
-from charcmp.report.analysis.speed import chars_per_second
+from charcmp.report.analysis.speed import Machine, best_speeds, chars_per_second, machines
 from charcmp.report.analysis.wording import (
-    FEW_EPOCHS,
     FEW_EPOCHS_NOTE,
     cell_label,
     interval_text,
+    is_short,
+    left_out_text,
     name,
     training,
 )
@@ -24,70 +26,114 @@ SAMPLING_NOTE = (
     "did not record them. One step reads nearly every weight once, so at equal "
     "parameters the arithmetic is equal; deeper models take more steps in a row."
 )
+# A model is offered for its speed only if its plain interval contains 0 and is no wider than this
+# (nats per character): few seeds leave even far worse models not significantly worse.
+MAX_WIDTH_AS_GOOD = 0.05
+MIN_GAIN = 1.1  # times the speed: below it, a difference may be the machine's
+
+
+class Quicker(NamedTuple):
+    """A model that trains quicker than the chosen one, by runs on equal machines."""
+
+    entry: Entry
+    machine: Machine
+    speed: float  # characters a second, the best recorded
+    own_speed: float  # of the chosen model
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The model to take at one budget of one block: the one with the lowest validation loss."""
+    """The model to use at one budget of one block: the one with the lowest validation loss."""
 
     heading: str
     training: str
+    is_short: bool  # too short a training to say how good models become
     row: str
-    take: Entry
-    runner_up: Difference | None  # by validation loss
+    chosen: Entry
+    differences: list[Difference]  # of every other finished model of the row from it
     tied: list[Entry]  # the others with seeds that are not significantly worse
     rivals: list[Entry]  # all others of the row, diverged ones too
-    num_compared: int  # of the rivals, over seeds and text
     seconds_train: float  # of one run, mean over seeds
     microseconds_per_char: float | None  # in training
     microseconds_to_sample: float | None  # a character; None where no run recorded it
-    devices: list[str]
 
     @property
-    def quickest(self) -> Entry:
-        """The model that trains quickest of those that do not differ significantly."""
-        return min([self.take, *self.tied], key=seconds_train)
+    def runner_up(self) -> Difference | None:
+        """The next model by validation loss."""
+        return min(self.differences, key=lambda one: one.a.val_nats, default=None)
+
+    @property
+    def not_compared(self) -> list[Difference]:
+        """The others that cannot be compared with it over seeds and text."""
+        return [one for one in self.differences if one.both is None]
+
+    @property
+    def quicker(self) -> Quicker | None:
+        """The quickest to train of the models that are as good, if it is quicker than this one."""
+        own_speeds = best_speeds(self.chosen)
+        found = [
+            quicker
+            for one in self.differences
+            if one.a in self.tied
+            and _is_as_good(one)
+            and (quicker := _quicker(one.a, own_speeds)) is not None
+        ]
+        return max(found, key=lambda one: one.speed / one.own_speed, default=None)
 
     def line(self) -> str:
-        """Returns what to take and how sure that is, in one line."""
-        layers = f"{self.take.layers} layer{'s' * (self.take.layers > 1)}"
-        model = f"{cell_label(self.take.cell)}, {layers}"
-        return f"{self.row}: {model}, {self.take.test_nats:.3f}; {self._certainty()}"
+        """Returns which model to use and how sure that is, in one line."""
+        chosen = self.chosen
+        model = f"{cell_label(chosen.cell)}, {counted(chosen.layers, 'layer')}"
+        nats = f"{chosen.test_nats:.3f}"
+        if chosen.num_left_out:
+            nats += f" ({left_out_text(chosen)})"
+        return f"{self.row}: {model}, {nats}; {self._certainty()}"
 
     def _certainty(self) -> str:
         if self.runner_up is None:
-            return "nothing else was trained at this budget"
-        if not self.num_compared:
-            reason = "one seed" if _has_one_seed(self.runner_up) else "its losses give no interval"
+            only = "the only model at this budget"
+            return f"{only} that did not diverge" if self.rivals else f"{only} in this block"
+        num_others = len(self.differences)
+        num_compared = num_others - len(self.not_compared)
+        if not num_compared:
+            reason = "one seed" if self.runner_up.has_one_seed else "its losses give no interval"
             return f"certainty unknown ({reason})"
-        num_others = sum(entry.is_done for entry in self.rivals)
-        others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
-        if self.num_compared < num_others:
-            others = f"{self.num_compared} of {others} (no seeds to compare the rest)"
         if self.tied:
-            return f"no significant difference to {', '.join(map(name, self.tied))}"
-        return f"significantly better than {others}"
+            tied = f"no significant difference to {', '.join(map(_name_with_seeds, self.tied))}"
+            if not self.not_compared:
+                return tied
+            return f"{tied}; {num_compared} of {num_others} others compared, {self._the_rest()}"
+        others = f"the other {num_others}" if num_others > 1 else name(self.runner_up.a)
+        if not self.not_compared:
+            return f"significantly better than {others}"
+        return f"significantly better than {num_compared} of {others}; {self._the_rest()}"
+
+    def _the_rest(self) -> str:
+        """Says why not all models are compared with the chosen one."""
+        rest = self.not_compared
+        subject = "the rest have" if len(rest) > 1 else "the other has"
+        if all(one.has_one_seed for one in rest):
+            return f"{subject} one seed"
+        if any(one.has_one_seed for one in rest):
+            return f"{subject} one seed or no interval"
+        return f"{subject} no interval"
 
     def text(self) -> str:
-        take = self.take
+        chosen = self.chosen
         sentences = [
-            f"At {self.row} take {cell_label(take.cell)}, {take.layers} "
-            f"layer{'s' * (take.layers > 1)} ({take.hidden_size} units, {take.num_params:,} "
-            f"parameters): {take.test_nats:.3f} test nats per character {self.training}, and the "
-            "lowest validation loss."
+            f"At {self.row} use {cell_label(chosen.cell)}, {counted(chosen.layers, 'layer')} "
+            f"({chosen.hidden_size} units, {chosen.num_params:,} parameters): "
+            f"{chosen.test_nats:.3f} test nats per character {self.training}, and the lowest "
+            "validation loss."
         ]
         sentences += self._rivals_text()
         sentences += self._diverged_text()
-        a_char = self.microseconds_per_char
-        each = "" if a_char is None else f", {a_char:.1f} µs a character"
-        sentences.append(
-            f"Training took {self.seconds_train:,.0f} s a run{each} ({', '.join(self.devices)})."
-        )
+        sentences.append(self._cost_text())
         if self.microseconds_to_sample is not None:
             sentences.append(f"Sampling takes {self.microseconds_to_sample:.0f} µs a character.")
-        if take.runs[0].epochs < FEW_EPOCHS:
+        if self.is_short:
             sentences.append(FEW_EPOCHS_NOTE)
-        if len(take.seeds) == 1:
+        if len(chosen.seeds) == 1:
             sentences.append(
                 "It has one seed, so how much another seed would change its loss or the order of "
                 "the models is not known."
@@ -97,41 +143,89 @@ class Recommendation:
     def _rivals_text(self) -> list[str]:
         """Names the next model, those with a lower test loss, and those not significantly worse."""
         if (next_one := self.runner_up) is None:
-            return ["Nothing else was trained at this budget."]
+            if self.rivals:
+                return ["Every other model at this budget in this block diverged."]
+            return ["No other model was trained at this budget in this block."]
         if next_one.both:
             by = f"{interval_text(next_one.nats, next_one.both)} test nats over seeds and text"
         else:
             why = (
                 "one of the two has one seed"
-                if _has_one_seed(next_one)
+                if next_one.has_one_seed
                 else "their losses give no interval"
             )
             by = f"{next_one.nats:+.4f} test nats; not compared, as {why}"
         sentences = [f"Next by validation loss, {name(next_one.a)}: {by}."]
         if lower := [entry for entry in self.rivals
-                     if entry.is_done and entry.test_nats < self.take.test_nats]:  # fmt: skip
+                     if entry.is_done and entry.test_nats < self.chosen.test_nats]:  # fmt: skip
             named = ", ".join(f"{name(entry)} ({entry.test_nats:.4f})" for entry in lower)
             sentences.append(
-                f"Lower mean test loss than its {self.take.test_nats:.4f}: {named}; the choice is "
-                "by validation."
+                f"Lower mean test loss than its {self.chosen.test_nats:.4f}: {named}; the choice "
+                "is by validation."
             )
         if self.tied:
             sentences.append(f"Not significantly worse: {', '.join(map(name, self.tied))}.")
-            if self.quickest is not self.take:
+            if (quicker := self.quicker) is not None:
                 sentences.append(
-                    f"Of these {name(self.quickest)} trains quickest "
-                    f"({seconds_train(self.quickest):,.0f} s against {self.seconds_train:,.0f} s)."
+                    f"Of these {name(quicker.entry)} trains quicker: at best "
+                    f"{quicker.speed:,.0f} characters a second against {quicker.own_speed:,.0f} "
+                    f"({quicker.machine})."
                 )
+        num_others, num_left = len(self.differences), len(self.not_compared)
+        if 0 < num_left < num_others:
+            sentences.append(
+                f"Of the other {num_others} models, {num_others - num_left} could be compared with "
+                f"it over seeds; {self._the_rest()}."
+            )
         return sentences
 
     def _diverged_text(self) -> list[str]:
+        entries = (self.chosen, *self.rivals)
         named = [f"{name(entry)}: {diverged_text(entry)}"
-                 for entry in (self.take, *self.rivals) if entry.num_diverged]  # fmt: skip
-        return [f"Diverged: {'; '.join(named)}."] if named else []
+                 for entry in entries if entry.num_diverged]  # fmt: skip
+        sentences = [f"Diverged: {'; '.join(named)}."] if named else []
+        if any(entry.num_left_out for entry in entries):
+            sentences.append(
+                "Means and comparisons leave out the seeds that diverged, which flatters a model."
+            )
+        return sentences
+
+    def _cost_text(self) -> str:
+        a_char = self.microseconds_per_char
+        each = "" if a_char is None else f", {a_char:.1f} µs a character"
+        cost = f"Training took {self.seconds_train:,.0f} s a run{each}"
+        found = machines([self.chosen])
+        if len(found) > 1:
+            return f"{cost}, the mean over different machines ({'; '.join(found)})."
+        return f"{cost} ({found[0]})."
 
 
-def _has_one_seed(difference: Difference) -> bool:
-    return 1 in map(len, (difference.a.seeds, difference.b.seeds))
+def _is_as_good(difference: Difference) -> bool:
+    """Returns whether a model that is not significantly worse is known to be about as good."""
+    if difference.both is None or difference.leaves_out_seeds:
+        return False
+    low, high = difference.both.interval
+    return difference.both.plain_sign == 0 and high - low <= MAX_WIDTH_AS_GOOD
+
+
+def _quicker(entry: Entry, own_speeds: Mapping[Machine, float]) -> Quicker | None:
+    """Compares speeds on equal machines; of several, the one with the least gain counts."""
+    speeds = best_speeds(entry)
+    gains = {
+        machine: speed / own_speeds[machine]
+        for machine, speed in speeds.items() if machine in own_speeds
+    }  # fmt: skip
+    if not gains:
+        return None
+    machine = min(gains, key=lambda shared: gains[shared])
+    if gains[machine] < MIN_GAIN:
+        return None
+    return Quicker(entry, machine, speeds[machine], own_speeds[machine])
+
+
+def _name_with_seeds(entry: Entry) -> str:
+    """Returns a model's name, with the seeds that its mean leaves out if there are any."""
+    return f"{name(entry)} ({left_out_text(entry)})" if entry.num_left_out else name(entry)
 
 
 def diverged_text(entry: Entry) -> str:
@@ -155,26 +249,20 @@ def recommendations(analyses: Sequence[Analysis]) -> list[Recommendation]:
                 run.seconds_per_sampled_char for run in best.runs if run.seconds_per_sampled_char
             ]
             speed = chars_per_second(best)
-            compared = analysis.differences_of("best", row)
             of_row = [table.entries.get((row, *column)) for column in table.columns]
             found.append(
                 Recommendation(
                     heading=table.heading,
                     training=training(table),
+                    is_short=is_short(table),
                     row=row,
-                    take=best,
-                    runner_up=min(compared, key=lambda one: one.a.val_nats, default=None),
+                    chosen=best,
+                    differences=analysis.differences_of("best", row),
                     tied=[entry for entry in analysis.not_worse(row) if entry is not best],
-                    num_compared=sum(one.both is not None for one in compared),
                     rivals=[entry for entry in of_row if entry is not None and entry is not best],
-                    seconds_train=seconds_train(best),
+                    seconds_train=statistics.fmean(run.seconds_train for run in best.runs),
                     microseconds_per_char=1e6 / speed if speed else None,
                     microseconds_to_sample=1e6 * statistics.mean(sampling) if sampling else None,
-                    devices=sorted({run.device for run in best.runs}),
                 )
             )
     return found
-
-
-def seconds_train(entry: Entry) -> float:
-    return sum(run.seconds_train for run in entry.runs) / len(entry.runs)

@@ -1,7 +1,8 @@
 """The claims of Karpathy, Johnson & Fei-Fei 2015 as verdicts.
 
-A verdict is about seeds and text together, so a model with one seed decides nothing. A claim is
-taken as it was made, about every pair of the block's grid (comparisons.py), run or not:
+A verdict is about seeds and text together, so a model with one seed decides nothing, nor does one
+whose mean leaves out seeds that diverged. A claim is taken as it was made, about every pair of the
+block's grid (comparisons.py), run or not:
 
 does not hold   at least one pair is significantly against it after Holm over the whole family, so
                 the chance of refuting a true claim is at most 5 %, however many pairs it has;
@@ -14,15 +15,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from charcmp.report.analysis.comparisons import Analysis, Difference, Pair
+from charcmp.output import counted, first_few
+from charcmp.report.analysis.comparisons import Analysis, Difference, Pair, num_places
 from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.wording import (
-    FEW_EPOCHS,
     FEW_EPOCHS_NOTE,
     cell_label,
+    epochs_read,
     interval_text,
+    is_short,
+    left_out_text,
     name,
     training,
 )
@@ -30,6 +34,7 @@ from charcmp.uncertainty.intervals import ALPHA, seeds_needed
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided with these runs"
 ENOUGH_SEEDS = 3
+MOST_SEEDS = 30  # more are more than is practical, and an estimate of so many is no estimate
 MOST_NAMED = 4
 
 
@@ -57,12 +62,16 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
     """Makes a verdict undecided if trainings are short: claims are about fully trained models."""
-    if analysis.table.epochs >= FEW_EPOCHS:
+    table = analysis.table
+    if not is_short(table):
         return verdict
+    evidence = f"{verdict.evidence} {FEW_EPOCHS_NOTE}"
+    if (num_read := epochs_read(table)) < table.epochs:
+        evidence += f" These epochs are cut short: a run reads its text {num_read:.2g} times."
     return replace(
         verdict,
         verdict=UNDECIDED,
-        evidence=f"{verdict.evidence} {FEW_EPOCHS_NOTE}",
+        evidence=evidence,
         decided_by="Runs of more epochs; the paper's have 50.",
     )
 
@@ -71,24 +80,34 @@ def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
 class _Tally:
     """The pairs of a grid by what they say about a claim that all differences are below 0."""
 
-    for_it: list[Difference]  # the plain 95 % interval lies below 0
-    against: list[Difference]  # above 0, significant after Holm
-    open: list[Difference]  # all others with several seeds
-    unseeded: list[Difference]  # a model with one seed, or no interval over text
-    missing: list[Pair]  # not run, or diverged
+    missing: list[Pair]  # a model has not been run
+    diverged: list[Pair]  # every run of a model diverged
+    for_it: list[Difference] = field(default_factory=list)  # the plain 95 % interval is below 0
+    against: list[Difference] = field(default_factory=list)  # above 0, significant after Holm
+    open: list[Difference] = field(default_factory=list)  # all others with several seeds
+    left_out: list[Difference] = field(default_factory=list)  # a mean leaves out diverged seeds
+    one_seed: list[Difference] = field(default_factory=list)  # of a model
+    no_interval: list[Difference] = field(default_factory=list)  # over text, whatever the seeds
+
+    @property
+    def seeded(self) -> list[Difference]:
+        """The pairs that count: with several seeds of both models, all of which were trained."""
+        return [*self.for_it, *self.against, *self.open]
+
+    @property
+    def num_finished(self) -> int:
+        """How many pairs have a finished run of either model."""
+        undecided = (self.left_out, self.one_seed, self.no_interval)
+        return len(self.seeded) + sum(map(len, undecided))
 
     @property
     def num_pairs(self) -> int:
-        return self.num_seeded + len(self.unseeded) + len(self.missing)
-
-    @property
-    def num_seeded(self) -> int:
-        return len(self.for_it) + len(self.against) + len(self.open)
+        return self.num_finished + len(self.missing) + len(self.diverged)
 
     @property
     def is_complete(self) -> bool:
         """Whether every pair of the grid has been run with several seeds."""
-        return self.num_seeded == self.num_pairs
+        return len(self.seeded) == self.num_pairs
 
     @property
     def verdict(self) -> str:
@@ -97,69 +116,107 @@ class _Tally:
         return HOLDS if self.num_pairs and len(self.for_it) == self.num_pairs else UNDECIDED
 
 
-def _tally(differences: Sequence[Difference], missing: Sequence[Pair]) -> _Tally:
-    tally = _Tally([], [], [], [], list(missing))
-    for difference in differences:
-        if difference.both is None:
-            tally.unseeded.append(difference)
-        elif difference.both.plain_sign == -1:
-            tally.for_it.append(difference)
-        else:
-            (tally.against if difference.both.sign == 1 else tally.open).append(difference)
+def _tally(analysis: Analysis, family: str, depths: tuple[int, int] | None = None) -> _Tally:
+    """Returns the tally of a family's pairs, or of those of two depths (a's and b's)."""
+    missing, diverged = (
+        [pair for pair in pairs if depths in (None, (pair.a[1], pair.b[1]))]
+        for pairs in (analysis.missing(family), analysis.diverged(family))
+    )
+    tally = _Tally(missing, diverged)
+    for one in analysis.differences_of(family):
+        if depths in (None, (one.a.layers, one.b.layers)):
+            _kind(tally, one).append(one)
     return tally
+
+
+def _kind(tally: _Tally, difference: Difference) -> list[Difference]:
+    """Returns the list of a tally that a difference belongs to."""
+    if difference.leaves_out_seeds:
+        return tally.left_out
+    if difference.text_variance is None:
+        return tally.no_interval
+    if difference.both is None:
+        return tally.one_seed
+    if difference.both.plain_sign == -1:
+        return tally.for_it
+    return tally.against if difference.both.sign == 1 else tally.open
 
 
 def _named(differences: Sequence[Difference]) -> str:
     """Returns the first few differences, with their intervals."""
-    shown = [
-        f"{name(one.a)} - {name(one.b)} at {one.row}: {interval_text(one.nats, one.judged)}"
-        for one in differences[:MOST_NAMED]
-    ]
-    more = len(differences) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
+    return first_few(
+        [f"{_pair_name(one)}: {interval_text(one.nats, one.judged)}" for one in differences],
+        MOST_NAMED,
+        "; ",
+    )
+
+
+def _pair_name(difference: Difference) -> str:
+    return f"{name(difference.a)} - {name(difference.b)} at {difference.row}"
 
 
 def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it") -> str:
     """Returns what the comparisons say: counts, and the ones that matter by name."""
     parts = []
-    if tally.num_seeded:
+    if num_seeded := len(tally.seeded):
         counts = [f"{len(tally.for_it)} {for_it} (plain 95 % intervals)",
                   f"{len(tally.against)} significantly {against} (Holm, 5 %)",
                   f"{len(tally.open)} neither"]  # fmt: skip
         parts.append(
-            f"Of the grid's {_comparisons(tally.num_pairs)}, {tally.num_seeded} "
-            f"{'has' if tally.num_seeded == 1 else 'have'} been run with several seeds: "
+            f"Of the grid's {counted(tally.num_pairs, 'comparison')}, {num_seeded} "
+            f"{'has' if num_seeded == 1 else 'have'} been run with several seeds: "
             f"{', '.join(counts)}."
         )
-        if len(tally.for_it) == tally.num_seeded < tally.num_pairs:
+        if len(tally.for_it) == num_seeded < tally.num_pairs and not tally.left_out:
             parts.append(f"All that have been run with several seeds are {for_it} so far.")
     for label, some in ((f"significantly {against}", tally.against), ("neither", tally.open)):
         if some:
             parts.append(f"{label.capitalize()}: {_named(some)}.")
-    if some := tally.unseeded:
+    if tally.left_out:
+        parts.append(_left_out_evidence(tally.left_out))
+    if some := tally.one_seed:
         signs = [one.text.sign for one in some if one.text is not None]
+        number = counted(len(some), "comparison")
         parts.append(
-            f"With one seed or no interval over text, {_comparisons(len(some))}, which decide "
-            f"nothing: by text alone, {signs.count(-1)} significantly {for_it}, {signs.count(1)} "
-            f"{against}, {len(some) - signs.count(-1) - signs.count(1)} neither."
+            f"With one seed, {number}, which decide nothing: on this text "
+            f"{signs.count(-1)} {for_it}, {signs.count(1)} {against}, {signs.count(0)} neither."
         )
+    if tally.no_interval:
+        number = counted(len(tally.no_interval), "comparison")
+        parts.append(f"Without an interval over text, {number}, which decide nothing.")
     if tally.missing:
-        parts.append(f"Not run: {_comparisons(len(tally.missing))} ({_pairs(tally.missing)}).")
+        number = counted(len(tally.missing), "comparison")
+        parts.append(f"Not run: {number} ({_pairs(tally.missing)}).")
+    if tally.diverged:
+        number = counted(len(tally.diverged), "comparison")
+        parts.append(f"Every run of a model diverged: {number} ({_pairs(tally.diverged)}).")
     return " ".join(parts)
 
 
-def _pairs(missing: Sequence[Pair]) -> str:
+def _left_out_evidence(differences: Sequence[Difference]) -> str:
+    """Names the pairs that count for nothing since a mean leaves out seeds, and the seeds."""
+    shown = [
+        f"{_pair_name(one)}: {interval_text(one.nats, one.judged)}, "
+        + ", ".join(
+            f"{name(entry)}: {left_out_text(entry)}"
+            for entry in (one.a, one.b)
+            if entry.num_left_out
+        )
+        for one in differences
+    ]
+    return (
+        f"Open, as means leave out seeds that diverged: {counted(len(shown), 'comparison')} "
+        f"({first_few(shown, MOST_NAMED, '; ')})."
+    )
+
+
+def _pairs(pairs: Sequence[Pair]) -> str:
     """Returns the first few pairs: `LSTM 1 - RNN 1 at 130k; and 5 more`."""
     shown = [
         f"{cell_label(pair.a[0])} {pair.a[1]} - {cell_label(pair.b[0])} {pair.b[1]} at {pair.row}"
-        for pair in missing[:MOST_NAMED]
+        for pair in pairs
     ]
-    more = len(missing) - len(shown)
-    return "; ".join(shown) + (f"; and {more} more" if more else "")
-
-
-def _comparisons(number: int) -> str:
-    return f"{number} comparison{'s' * (number != 1)}"
+    return first_few(shown, MOST_NAMED, "; ")
 
 
 def _decided_by(tally: _Tally, family_size: int) -> str:
@@ -167,25 +224,34 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
     parts = []
     if tally.missing:
         parts.append(
-            f"The {_comparisons(len(tally.missing))} of the grid that have not been run, with "
-            f"{ENOUGH_SEEDS} seeds of each model."
+            f"The {counted(len(tally.missing), 'comparison')} of the grid that have not been run, "
+            f"with {ENOUGH_SEEDS} seeds of each model."
         )
-    if tally.unseeded:
-        fewest = min(len(entry.seeds) for one in tally.unseeded for entry in (one.a, one.b))
-        more = max(ENOUGH_SEEDS - fewest, 0)
+    if tally.diverged or tally.left_out:
+        parts.append("A training in which no run diverges, such as one at a lower learning rate.")
+    if tally.one_seed:
         parts.append(
-            f"Start with {more} more seeds of every model ({ENOUGH_SEEDS} in all): how much a seed "
-            "changes these losses is not known."
+            f"Start with {ENOUGH_SEEDS - 1} more seeds of every model ({ENOUGH_SEEDS} in "
+            "all): how much a seed changes these losses is not known."
         )
+    if tally.no_interval:
+        parts.append(_interval_wanted(tally.no_interval))
     for one in tally.open[:MOST_NAMED]:
-        parts.append(f"{name(one.a)} - {name(one.b)} at {one.row}: {needs(one, family_size)}.")
+        parts.append(f"{_pair_name(one)}: {needs(one, family_size)}.")
     return " ".join(parts)
+
+
+def _interval_wanted(differences: Sequence[Difference]) -> str:
+    """Says what would give an interval over text: no number of seeds does."""
+    if all(one.has_losses for one in differences):
+        return "A longer test text: a single block of characters gives no interval."
+    return "Runs that keep their losses on the test text: without them there is no interval."
 
 
 def needs(difference: Difference, family_size: int) -> str:
     """Says how many more seeds would find a difference of the size seen, at Holm's first step."""
-    if difference.text_variance is None or difference.seed_variance is None:
-        return "losses of the single characters are missing"
+    assert difference.text_variance is not None  # it has several seeds, and is judged over text
+    assert difference.seed_variance is not None
     have = min(len(difference.a.seeds), len(difference.b.seeds))
     needed = seeds_needed(
         difference.nats,
@@ -196,9 +262,14 @@ def needs(difference: Difference, family_size: int) -> str:
     if needed is None:
         return "more seeds cannot find so small a difference on this text; more test text could"
     if needed <= have:
-        return "this many seeds usually find such a difference; add a few more"
+        return f"{have} seeds would usually have found this; one or two more should settle it"
     more = needed - have
-    return f"about {more} more seeds of each, if the true difference is as large as measured"
+    number = (
+        f"about {counted(more, 'more seed')} of each"
+        if more <= MOST_SEEDS
+        else f"more seeds than is practical (over {MOST_SEEDS})"
+    )
+    return f"{number}, if the true difference is as large as measured"
 
 
 def _verdict(claim: str, analysis: Analysis, tally: _Tally, family: str) -> Verdict:
@@ -212,24 +283,15 @@ def _scope(analysis: Analysis) -> str:
 
 
 def _beats_rnn(analysis: Analysis) -> Verdict | None:
-    if not (differences := analysis.differences_of("rnn")):
+    if not analysis.differences_of("rnn"):
         return None
     claim = "1. LSTM and GRU beat the RNN at equal parameters"
-    return _verdict(claim, analysis, _tally(differences, analysis.missing("rnn")), "rnn")
-
-
-def _depths(analysis: Analysis, deeper: int, shallower: int) -> _Tally | None:
-    """Returns the tally of the pairs of two depths, or None if no such pair has been run."""
-    depths = (deeper, shallower)
-    run = [
-        one for one in analysis.differences_of("layers") if (one.a.layers, one.b.layers) == depths
-    ]
-    missing = [one for one in analysis.missing("layers") if (one.a[1], one.b[1]) == depths]
-    return _tally(run, missing) if run else None
+    return _verdict(claim, analysis, _tally(analysis, "rnn"), "rnn")
 
 
 def _two_layers(analysis: Analysis) -> Verdict | None:
-    if (tally := _depths(analysis, 2, 1)) is None:
+    tally = _tally(analysis, "layers", (2, 1))
+    if not tally.num_finished:
         return None
     return _verdict("2a. Two layers beat one", analysis, tally, "layers")
 
@@ -240,9 +302,10 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
     This holds if three layers win somewhere and two elsewhere, both after Holm. It does not hold if
     every pair of the grid is for the same depth by its plain interval.
     """
-    if (tally := _depths(analysis, 3, 2)) is None:
+    tally = _tally(analysis, "layers", (3, 2))
+    if not tally.num_finished:
         return None
-    seeded = [one.both for one in [*tally.for_it, *tally.against, *tally.open] if one.both]
+    seeded = [one.both for one in tally.seeded if one.both]
     if {-1, 1} <= {one.sign for one in seeded}:
         verdict = HOLDS
     elif tally.is_complete and {one.plain_sign for one in seeded} in ({-1}, {1}):
@@ -260,14 +323,37 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
 
 
 def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
-    by_protocol = defaultdict(list)
+    """Judges the corpora that were trained alike, protocol by protocol."""
+    groups: dict[tuple[str, int], list[Analysis]] = defaultdict(list)
     for analysis in analyses:
         if analysis.differences_of("lstm_gru"):
-            by_protocol[analysis.table.protocol].append(analysis)
+            table = analysis.table
+            groups[table.protocol, table.settings["protocol_version"]].append(analysis)
     return [
         _undecided_if_short(_corpora_verdict(protocol, group), group[0])
-        for protocol, group in by_protocol.items()
+        for (protocol, _), group in groups.items()
     ]
+
+
+def _fullest_of_each(analyses: Sequence[Analysis]) -> tuple[list[Analysis], list[Analysis]]:
+    """Returns one block per corpus, and the others.
+
+    A corpus has several if its text was edited under the same name, or copied under another. The
+    block in which most pairs of LSTM and GRU have several seeds counts.
+    """
+    kept: list[Analysis] = []
+    others: list[Analysis] = []
+    for analysis in sorted(analyses, key=lambda one: -len(_tally(one, "lstm_gru").seeded)):
+        is_counted = any(_is_same_corpus(analysis, one) for one in kept)
+        (others if is_counted else kept).append(analysis)
+    return kept, others
+
+
+def _is_same_corpus(analysis: Analysis, other: Analysis) -> bool:
+    return any(
+        analysis.table.settings[key] == other.table.settings[key]
+        for key in ("dataset", "corpus_sha256")
+    )
 
 
 def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
@@ -277,23 +363,19 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
     both after Holm. It does not hold if there are several corpora and one of the two cells wins
     every pair of every grid by its plain interval.
     """
-    tallies = [_tally(one.differences_of("lstm_gru"), one.missing("lstm_gru")) for one in analyses]
-    seeded = [
-        (one.row, one.a.layers, one.both)
-        for analysis in analyses
-        for one in analysis.differences_of("lstm_gru")
-        if one.both is not None
-    ]
+    analyses, others = _fullest_of_each(analyses)
+    tallies = [_tally(analysis, "lstm_gru") for analysis in analyses]
+    seeded = [one for tally in tallies for one in tally.seeded]
     signs: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for row, layers, judged in seeded:
-        signs[row, layers].add(judged.sign)
+    for one in seeded:
+        signs[one.row, one.a.layers].add(one.both.sign if one.both else 0)
     corpora = {analysis.table.dataset for analysis in analyses}
     if any({-1, 1} <= at_place for at_place in signs.values()):
         verdict = HOLDS
     elif (
         len(corpora) > 1
         and all(tally.is_complete for tally in tallies)
-        and {judged.plain_sign for *_, judged in seeded} in ({-1}, {1})
+        and {one.both.plain_sign for one in seeded if one.both} in ({-1}, {1})
     ):
         verdict = FAILS
     else:
@@ -301,6 +383,9 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
     parts = [
         _corpus_text(analysis, tally) for analysis, tally in zip(analyses, tallies, strict=True)
     ]
+    if others:
+        headings = "; ".join(analysis.table.heading for analysis in others)
+        parts.append(f"Not counted, as each corpus counts once: {headings}")
     return Verdict(
         "3. LSTM against GRU depends on the corpus",
         f"{' and '.join(sorted(corpora))}, {protocol}, {training(analyses[0].table)}",
@@ -315,61 +400,72 @@ def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> 
     wanted = []
     if len(corpora) == 1:
         wanted.append("another corpus with the same settings")
-    if any(tally.unseeded for tally in tallies):
+    if any(tally.one_seed for tally in tallies):
         wanted.append(f"{ENOUGH_SEEDS} seeds of LSTM and GRU")
+    if any(tally.no_interval for tally in tallies):
+        wanted.append("a longer test text, or runs that keep their losses on it")
+    if any(tally.diverged or tally.left_out for tally in tallies):
+        wanted.append("a training in which no run diverges")
     if num_missing := sum(len(tally.missing) for tally in tallies):
-        wanted.append(f"the {_comparisons(num_missing)} of the grids that have not been run")
+        number = counted(num_missing, "comparison")
+        wanted.append(f"the {number} of the grids that have not been run")
     return "; ".join(wanted) or "more seeds where neither is ahead, or more corpora"
 
 
 def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
     """Returns `wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`."""
-    counted = []
-    both = [one.both.sign for one in analysis.differences_of("lstm_gru") if one.both is not None]
-    text = [one.text.sign for one in tally.unseeded if one.text is not None]
-    for over, signs in (
-        ("over seeds and text", both),
-        ("with one seed, on the text alone", text),
-    ):
-        if signs:
-            counted.append(
-                f"{len(signs)} {over} (Holm, 5 %): LSTM significantly ahead in {signs.count(-1)}, "
-                f"GRU in {signs.count(1)}, neither in {signs.count(0)}"
-            )
-    counts = "; ".join(counted) or "none with an interval"
-    return f"{analysis.table.dataset}: of the grid's {_comparisons(tally.num_pairs)}, {counts}"
+    parts = []
+    if signs := [one.both.sign for one in tally.seeded if one.both]:
+        parts.append(
+            f"{len(signs)} over seeds and text (Holm, 5 %): LSTM significantly ahead in "
+            f"{signs.count(-1)}, GRU in {signs.count(1)}, neither in {signs.count(0)}"
+        )
+    if signs := [one.text.sign for one in tally.one_seed if one.text]:
+        parts.append(
+            f"{len(signs)} with one seed, on this text alone: LSTM ahead in {signs.count(-1)}, "
+            f"GRU in {signs.count(1)}, neither in {signs.count(0)}"
+        )
+    if tally.left_out:
+        parts.append(f"{len(tally.left_out)} open, as means leave out seeds that diverged")
+    if tally.diverged:
+        parts.append(f"{len(tally.diverged)} of which every run of a model diverged")
+    counts = "; ".join(parts) or "none with an interval"
+    number = counted(tally.num_pairs, "comparison")
+    return f"{analysis.table.dataset}: of the grid's {number}, {counts}"
 
 
 def _predict_alike(analysis: Analysis) -> Verdict | None:
     if not (distances := analysis.distances):
         return None
-    judged = [one.both for one in distances if one.both is not None]
-    num_places = analysis.num_places
+    counting = [one for one in distances if not one.leaves_out_seeds]
+    judged = [one.both for one in counting if one.both is not None]
+    num_all = num_places(analysis.table)
+    diverged = {(pair.row, pair.a[1]) for pair in analysis.diverged("rnn")}
     if any(excess.sign == -1 for excess in judged):
         verdict = FAILS
-    elif len(judged) == num_places and all(excess.plain_sign == 1 for excess in judged):
+    elif len(judged) == num_all and all(excess.plain_sign == 1 for excess in judged):
         verdict = HOLDS
     else:
         verdict = UNDECIDED
     wanted = []
     if verdict == UNDECIDED:
-        if num_places > len(distances):
-            wanted.append(f"the other {num_places - len(distances)} budgets and depths of the grid")
-        if len(judged) < len(distances):
+        if num_missing := num_all - len(distances) - len(diverged):
+            wanted.append(f"the other {num_missing} budgets and depths of the grid")
+        if len(judged) < len(counting):
             wanted.append(
                 f"{ENOUGH_SEEDS} seeds of LSTM, GRU and RNN: two seeds of one cell also differ"
             )
+        if diverged or len(counting) < len(distances):
+            wanted.append("a training in which no run diverges")
         if any(excess.plain_sign != 1 for excess in judged):
             wanted.append("more seeds of the three cells where the interval contains 0")
-    shown = "; ".join(map(_distance_text, distances[:MOST_NAMED]))
-    more = len(distances) - MOST_NAMED
+    shown = first_few([_distance_text(one) for one in distances], MOST_NAMED, "; ")
     return Verdict(
         "4. LSTM and GRU predict alike, the RNN differently",
         _scope(analysis),
         verdict,
-        f"Of the grid's {num_places} budgets and depths, {len(judged)} have been run with several "
-        f"seeds. Mean distance of the probabilities of the correct character. {shown}"
-        + (f"; and {more} more." if more > 0 else "."),
+        f"Of the grid's {num_all} budgets and depths, {len(judged)} have been run with several "
+        f"seeds. Mean distance of the probabilities of the correct character. {shown}.",
         "; ".join(wanted),
     )
 
@@ -381,9 +477,10 @@ def _distance_text(distances: Distances) -> str:
         else ""
     )
     less = " less the distances of two seeds of one cell" if distances.both else ", text alone"
+    seeds = " (open, as diverged seeds are left out)" if distances.leaves_out_seeds else ""
     return (
-        f"{distances.layers} layer{'s' * (distances.layers > 1)} at {distances.row}: "
+        f"{counted(distances.layers, 'layer')} at {distances.row}: "
         f"LSTM to GRU {distances.lstm_gru:.4f}, "
         f"to the RNN {distances.lstm_rnn:.4f} and {distances.gru_rnn:.4f}{same}; "
-        f"the RNN is farther by {interval_text(distances.excess, distances.judged)}{less}"
+        f"the RNN is farther by {interval_text(distances.excess, distances.judged)}{less}{seeds}"
     )

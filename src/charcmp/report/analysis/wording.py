@@ -17,6 +17,12 @@ def name(entry: Entry) -> str:
     return f"{cell_label(entry.cell)} {entry.layers}"
 
 
+def left_out_text(entry: Entry) -> str:
+    """Returns, for example, `1 of 3 seeds diverged`: the seeds that a model's mean leaves out."""
+    total = entry.num_left_out + len(entry.seeds)
+    return f"{entry.num_left_out} of {total} seeds diverged"
+
+
 def cell_label(cell: str) -> str:
     base = base_cell(cell)
     label = CELLS[base].label if base in CELLS else base  # a class goes by its name
@@ -30,9 +36,32 @@ def training(table: Table) -> str:
     return f"under this training ({table.protocol})"
 
 
-def interval_text(nats: float, judged: Judged | None, digits: int = 4) -> str:
+def epochs_read(table: Table) -> float:
+    """Returns how many times the runs of a block read their training text.
+
+    An epoch that is cut short (`updates_per_epoch`) reads only a part of it, so that the number of
+    epochs alone does not tell a full training from a short one. The text's length is estimated from
+    that of the test text, which every result has.
+    """
+    num_chars = table.settings.get("updates_per_epoch")
+    train_share, _, test_share = table.settings["dataset.split"]
+    if not (isinstance(num_chars, int) and test_share):
+        return float(table.epochs)
+    for key in ("batch_size", "unroll_steps"):
+        own = table.settings.get(f"train_{key}")
+        num_chars *= own if isinstance(own, int) else table.settings[key]
+    whole = max(1, round(table.settings["num_test_chars"] * train_share / test_share))
+    return float(table.epochs * min(num_chars, whole) / whole)
+
+
+def is_short(table: Table) -> bool:
+    """Returns whether the trainings of a block are too short to say how good models become."""
+    return epochs_read(table) < FEW_EPOCHS
+
+
+def interval_text(nats: float, judged: Judged | None) -> str:
     """Returns a difference with its plain 95 % interval: `+0.0533 (+0.0496 to +0.0571)`."""
     if judged is None:
-        return f"{nats:+.{digits}f} (no interval)"
+        return f"{nats:+.4f} (no interval)"
     low, high = judged.interval
-    return f"{nats:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
+    return f"{nats:+.4f} ({low:+.4f} to {high:+.4f})"

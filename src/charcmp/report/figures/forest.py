@@ -24,7 +24,7 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     """Draws a line for each comparison, with the budgets below one another."""
     rows = list(dict.fromkeys(difference.row for difference in differences))
     num_lines = len(differences) + len(rows)
-    longest = max(len(f"{name(difference.a)} - {name(difference.b)}") for difference in differences)
+    longest = max(len(_label(difference)) for difference in differences)
     size = (max(7.2, 4.6 + 0.07 * longest), 1.6 + 0.23 * num_lines)
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
@@ -35,8 +35,7 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
         y -= 1
         for difference in (difference for difference in differences if difference.row == row):
             _forest_line(panel, y, difference)
-            single = "" if difference.both else "  [1 seed]"
-            labels.append((y, f"{name(difference.a)} - {name(difference.b)}{single}"))
+            labels.append((y, _label(difference)))
             y -= 1
     panel.axvline(0, color="black", linewidth=0.8)
     panel.set_yticks([at for at, _ in labels], [label for _, label in labels])
@@ -59,6 +58,16 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
         "over seeds and text; with one seed, over text alone and so marked. Blue: resampled text."
     )
     return Drawn(f"differences-{family.replace('_', '-')}", caption, figure)
+
+
+def _label(difference: Difference) -> str:
+    """Returns `LSTM 1 - GRU 1`, marked if its interval is not over seeds and text."""
+    mark = ""
+    if difference.judged is None:
+        mark = "  [no interval]"
+    elif difference.both is None:
+        mark = "  [1 seed]"
+    return f"{name(difference.a)} - {name(difference.b)}{mark}"
 
 
 def _forest_line(panel: Axes, y: float, difference: Difference) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from charcmp.output import first_few
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import (
@@ -73,9 +74,6 @@ def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Draw
         "is the mean over that epoch, while the weights still moved, so a gap can be negative."
     )
     if warned:
-        more = f" and {len(set(warned)) - 6} more" if len(set(warned)) > 6 else ""
-        caption += (
-            " WARNING: more parameters than training characters (shaded): "
-            + ", ".join(list(dict.fromkeys(warned))[:6]) + more + "."
-        )  # fmt: skip
+        named = first_few(list(dict.fromkeys(warned)), 6)
+        caption += f" WARNING: more parameters than training characters (shaded): {named}."
     yield Drawn("gap", caption, figure)

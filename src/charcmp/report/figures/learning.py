@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from charcmp.output import counted
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.style import GREY, NATS, Drawn, cells_of, legend, style_of
@@ -52,7 +53,7 @@ def _row_figure(table: Table, row: str) -> Drawn | None:
             panel.set_axis_off()
             continue
         depth, cell = depths[i_depth], cells[number]
-        title = f"{cell_label(cell)}, {depth} layer{'s' * (depth > 1)}"
+        title = f"{cell_label(cell)}, {counted(depth, 'layer')}"
         panel.set_title(textwrap.fill(title, 34), fontsize=8)
         if (cell, depth) not in histories:
             panel.text(0.5, 0.5, "no finished run", transform=panel.transAxes, ha="center",

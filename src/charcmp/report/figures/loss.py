@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from charcmp.output import counted
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.figures.style import (
     GREY,
@@ -43,7 +44,7 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
         targets = sorted(table.rows.values())
         label_thousands(panel.xaxis, targets)
         panel.set_xlim(targets[0] / 1.35, targets[-1] * 1.35)
-        panel.set_title(f"{depth} layer{'s' * (depth > 1)}", fontsize=9)
+        panel.set_title(counted(depth, "layer"), fontsize=9)
         panel.set_xlabel("parameters (budget)")
     panels[0].set_ylabel(f"test loss ({NATS})")
     handles = legend_handles(cells)

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -60,8 +61,8 @@ def pictures(
                         heading=table.heading,
                         dataset=table.dataset,
                         row=drawn.row,
-                        svg=_saved(drawn.figure, "svg"),
-                        png=_saved(drawn.figure, "png") if with_png else None,
+                        svg=saved(drawn.figure, "svg"),
+                        png=saved(drawn.figure, "png") if with_png else None,
                     )
                 )
     return found
@@ -75,8 +76,10 @@ def _slug(heading: str) -> str:
     return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
 
 
-def _saved(figure: Figure, kind: str) -> bytes:
+def saved(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """Returns a figure as a file, in the report's style: the same bytes at every call."""
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
-    figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=metadata)
     return buffer.getvalue()

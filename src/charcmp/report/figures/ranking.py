@@ -22,7 +22,9 @@ TIERS = (
     ("#999999", "not significantly different from the LSTM"),
     ("#D55E00", "worse than the LSTM of its depth"),
     ("#000000", "worse than the best, not compared with an LSTM"),
+    ("#CC79A7", "not compared: there is no interval"),
 )
+WITHOUT_LSTM, WITHOUT_INTERVAL = 4, 5  # of TIERS
 FARTHEST = 5  # times the median distance from the best: models beyond it stand at the edge
 LINE_INCHES = 0.19
 
@@ -79,9 +81,13 @@ def _tiers(
 
     def tier(entry: Entry) -> int:
         difference = from_best.get(entry.column)
-        if difference is None or (difference.judged is not None and difference.judged.sign <= 0):
+        if difference is None:
             return 0
-        return signs[entry.column] + 2 if entry.column in signs else len(TIERS) - 1
+        if difference.judged is None:
+            return WITHOUT_INTERVAL
+        if difference.judged.sign <= 0:
+            return 0
+        return signs[entry.column] + 2 if entry.column in signs else WITHOUT_LSTM
 
     return [tier(entry) for entry in entries]
 
@@ -112,7 +118,7 @@ def _loss_line(
 
 def _is_by_text(entry: Entry, from_best: Difference | None) -> bool:
     """Returns whether a model, or the best that it is compared with, has a single seed."""
-    return len(entry.seeds) == 1 if from_best is None else from_best.both is None
+    return len(entry.seeds) == 1 if from_best is None else from_best.has_one_seed
 
 
 def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:

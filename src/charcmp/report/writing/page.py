@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from charcmp.output import counted
 from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis
 from charcmp.report.analysis.findings import Findings
@@ -38,10 +39,8 @@ TEMPLATE = Path(__file__).parent / "template"
 
 def page(findings: Findings, pictures: Sequence[Picture]) -> str:
     """Returns the whole page; every text in it is escaped, whatever a run is called."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["json"] = json.dumps
+    templates = environment(TEMPLATE)
+    templates.filters["json"] = json.dumps
     analyses = findings.analyses
     shown = _shown_runs(analyses)
     tables = [*findings.tables, *findings.fill_tables]
@@ -56,7 +55,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         }
         for some in (findings.tables, findings.fill_tables)
     )
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         css=Markup((TEMPLATE / "page.css").read_text()),
         js=Markup((TEMPLATE / "page.js").read_text()),
         datasets=datasets,
@@ -83,6 +82,11 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         runs_json=_script_json(tips | fill_tips),
         fill_blocks=[_fill_block(table) for table in findings.fill_tables],
     )  # fmt: skip
+
+
+def environment(folder: Path) -> Environment:
+    """Returns the templates of a folder: texts are escaped, and every name used must be given."""
+    return Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined)
 
 
 def _script_json(value: Any) -> Markup:
@@ -185,8 +189,7 @@ def _place(entry: Entry | None, column: Column) -> dict[str, Any]:
 
 
 def _seed_lines(entry: Entry) -> list[str]:
-    seeds = len(entry.seeds)
-    lines = [f"{seeds} seed{'s' * (seeds > 1)}"]
+    lines = [counted(len(entry.seeds), "seed")]
     if entry.sd_over_seeds is not None:
         lines.append(f"SD {entry.sd_over_seeds:.4f}")
     return lines
@@ -269,10 +272,15 @@ def _tip(run: Run) -> dict[str, str]:
     }
 
 
+def svg_element(svg: bytes) -> str:
+    """Returns the svg element of an SVG file, without the XML declaration that no page may hold."""
+    text = svg.decode()
+    return text[text.index("<svg") :]
+
+
 def inline(picture: Picture) -> Markup:
     """Returns a figure's SVG as part of the page: ids are its own, runs are marked for hovering."""
-    text = picture.svg.decode()
-    text = text[text.index("<svg") :]
+    text = svg_element(picture.svg)
     text = re.sub(rf'id="{RUN_GID}([^"]+)"', _marked, text)
     prefix = f"{picture.name}-"
     text = re.sub(r'\bid="', f'id="{prefix}', text)

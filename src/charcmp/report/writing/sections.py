@@ -14,7 +14,7 @@ from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
 from charcmp.report.analysis.verdicts import needs
 from charcmp.report.analysis.wording import interval_text, name
-from charcmp.uncertainty.intervals import Judged
+from charcmp.report.tables import Entry
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "
@@ -27,7 +27,8 @@ QUESTIONS = (
     "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
     "Intervals are plain ones of 95 %, each for its own difference. p-values are adjusted by "
     "Holm's procedure for the family, and those up to 0.05 are `significantly different (Holm, "
-    "5 %)`: so an interval may leave out 0 where the difference is not significant.",
+    "5 %)`: so an interval may leave out 0 where the difference is not significant. Where a model "
+    "has one seed, `these runs differ on this text` says nothing of other runs of these models.",
     "A family is one kind of comparison in all rows of a block. It has as many members as the "
     "block's grid has pairs, whether they have been run or not (under the paper's protocol: three "
     "cells, three depths, four budgets). The comparisons with the best model of a row are "
@@ -68,7 +69,7 @@ def sections(findings: Findings) -> list[Section]:
     """Returns all sections, in reading order."""
     found = [
         Section(
-            "What to take",
+            "Which model to use",
             [],
             (*(f"{one.heading}. {one.text()}" for one in findings.advice), SAMPLING_NOTE),
         ),
@@ -147,10 +148,10 @@ def difference_row(analysis: Analysis, difference: Difference) -> dict[str, str]
         "nats per character (95 % interval)": interval_text(difference.nats, judged),
         "over": "" if judged is None else "seeds and text" if difference.both else "text alone",
         "Holm's p": "" if judged is None else p_text(judged.p_holm),
-        "Holm, 5 %": "" if judged is None else significance_text(judged),
+        "Holm, 5 %": significance_text(difference),
         "SE, text": "" if difference.text is None else f"{difference.text.estimate.se:.4f}",
         "SE, seeds": "" if difference.seeds is None else f"{difference.seeds.se:.4f}",
-        "seeds": f"{len(difference.a.seeds)}, {len(difference.b.seeds)}",
+        "seeds": ", ".join(map(_seeds_text, (difference.a, difference.b))),
         "block, check": check_text(difference),
     }
     row["to find such a difference"] = ""
@@ -163,7 +164,21 @@ def difference_row(analysis: Analysis, difference: Difference) -> dict[str, str]
     return row
 
 
-def significance_text(judged: Judged) -> str:
+def _seeds_text(entry: Entry) -> str:
+    """Returns the number of seeds, and of those that diverged: `2 (1 diverged)`."""
+    left_out = f" ({entry.num_left_out} diverged)" if entry.num_left_out else ""
+    return f"{len(entry.seeds)}{left_out}"
+
+
+def significance_text(difference: Difference) -> str:
+    """Says whether the models differ or, where one has a single seed, whether these runs do.
+
+    Two seeds of one model mostly differ as well, on any one text.
+    """
+    if (judged := difference.judged) is None:
+        return ""
+    if difference.both is None:
+        return f"these runs {'' if judged.significant else 'may not '}differ on this text"
     return ("" if judged.significant else "not ") + "significantly different"
 
 

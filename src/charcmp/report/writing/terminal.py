@@ -1,4 +1,4 @@
-"""What `charcmp report` prints: what to take, then the tables; with --full everything.
+"""What `charcmp report` prints: which model to use, then the tables; with --full everything.
 
 Lines are at most 80 characters wide, unless the columns of a single cell need more.
 """
@@ -35,13 +35,13 @@ WIDTH = 80
 
 
 def terminal(findings: Findings, full: bool = False) -> str:
-    """Returns what to take, and the tables in nats.
+    """Returns which model to use, and the tables in nats.
 
     Args:
-        full: whether to add notes, baselines, the paper's claims, and the costs of what to take.
+        full: whether to add notes, baselines, the paper's claims, and what the models to use cost.
     """
     measure = MEASURES[0]
-    parts = [what_to_take(findings.advice)]
+    parts = [which_model_to_use(findings.advice)]
     for analysis in findings.analyses:
         parts.append(wrapped([caption(analysis, measure, "*")]))
         parts += terminal_tables(analysis.table.columns, table_lines(analysis, measure))
@@ -57,9 +57,9 @@ def terminal(findings: Findings, full: bool = False) -> str:
     return "\n\n".join(filter(None, parts))
 
 
-def what_to_take(advice: Sequence[Recommendation]) -> str:
+def which_model_to_use(advice: Sequence[Recommendation]) -> str:
     """Returns a line for each budget, with its certainty."""
-    lines = ["What to take, by validation loss (test nats per character; certainty)"]
+    lines = ["Which model to use, by validation loss (test nats per character; certainty)"]
     for heading, of_block in groupby(advice, lambda one: one.heading):
         lines.append(heading)
         lines += [textwrap.fill(one.line(), WIDTH, initial_indent="  ", subsequent_indent="    ",
@@ -68,7 +68,7 @@ def what_to_take(advice: Sequence[Recommendation]) -> str:
 
 
 def _judgements(findings: Findings) -> list[str]:
-    """Returns the comparison with the paper, its claims, and everything about what to take."""
+    """Returns the comparison with the paper, its claims, and all about which model to use."""
     parts = []
     if findings.comparisons:
         parts.append("Against the paper, in nats per character")
@@ -77,7 +77,7 @@ def _judgements(findings: Findings) -> list[str]:
         parts.append("The paper's claims")
         parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
                   for one in findings.claims]  # fmt: skip
-    parts.append("What to take, and what it costs")
+    parts.append("Which model to use, and what it costs")
     parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
     return [*parts, wrapped([SAMPLING_NOTE])]
 
