@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from charcmp.errors import EXIT_STORAGE, EXIT_USER_ERROR
 
@@ -28,6 +29,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def bits(nats: float) -> float:
+    """Returns a loss in bits."""
+    return nats / math.log(2)
+
+
 def duration(seconds: float) -> str:
     """Returns a time in seconds, minutes or hours, whichever reads best."""
     if seconds < 60:
@@ -39,6 +45,11 @@ def duration(seconds: float) -> str:
 def say(line: str) -> None:
     """Prints a line and flushes it, for readers who follow a pipe or a file."""
     print(line, flush=True)
+
+
+def note(text: str, file: TextIO | None = None) -> None:
+    """Prints a note to the user; on standard error if standard output is for something else."""
+    print(f"note: {text}", file=file)
 
 
 class LastingOutput(io.FileIO):
