@@ -93,10 +93,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_dry_run(args: list[str]) -> list[str]:
     """What lists the runs that a command would train: of axes that it does not name, one value."""
-    args = [f"dataset.path={arg}" if arg == "my.txt" else arg for arg in args]
-    if any(arg.startswith("dataset.path=") for arg in args) and "dataset=text" not in args:
-        args.append("dataset=text")
-    given = {arg.partition("=")[0] for arg in args}
+    args = list(args)
+    given = {"dataset" if arg == "my.txt" else arg.partition("=")[0] for arg in args}
     if "hidden_size" in given:
         given.add("budget")
     if "experiment" in given:  # its variants may have options of their cells
