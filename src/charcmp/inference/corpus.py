@@ -10,7 +10,8 @@ from charcmp.data.sources import data_folders, load_corpus
 from charcmp.errors import UserError
 from charcmp.files import is_there
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, Result, StoredConfig, read_environment
+from charcmp.runs.reading import CorruptFileError
+from charcmp.runs.result import Result, StoredConfig, read_environment
 
 
 def corpus_of(

@@ -25,14 +25,8 @@ from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import MODULE, cell_config, check_cell
 from charcmp.models.cells.target import load_target
 from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
-from charcmp.runs.result import (
-    CorruptFileError,
-    Result,
-    StoredConfig,
-    open_file,
-    printable,
-    read_config,
-)
+from charcmp.runs.reading import CorruptFileError, open_file, printable
+from charcmp.runs.result import Result, StoredConfig, read_config
 from charcmp.runs.status import run_status
 
 if TYPE_CHECKING:
