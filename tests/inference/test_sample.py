@@ -1,5 +1,6 @@
 """Sampling: the draws, the bytes on their way to a reader, runs that cannot be sampled from."""
 
+import io
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from helpers.console import Charcmp, command, run_of
 from safetensors.torch import load_file, save_file
 
 from charcmp.cli.options import SampleOptions, parse
-from charcmp.cli.sample import decoded, harmless
+from charcmp.cli.sample import decoded, harmless, write
 from charcmp.errors import UserError
 from charcmp.inference.find import find_run
 from charcmp.inference.trained import TrainedRun, load_trained
@@ -116,6 +118,23 @@ def test_a_terminal_gets_no_escape_sequence_and_a_pipe_exact_text(trained: Path)
     assert set(raw) <= set(load_trained("mixed", str(trained)).vocabulary)
     assert piped == raw.decode(errors="replace").encode()
     assert "\ufffd" in piped.decode()
+
+
+def test_in_a_terminal_an_error_begins_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def symbols() -> Iterator[int]:
+        yield 1
+        raise UserError("overflowed")
+
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    with pytest.raises(UserError):
+        write(symbols(), b"ab", b"a", raw=False)
+    assert terminal.getvalue() == "ab\n"
 
 
 def test_it_streams(trained: Path) -> None:
