@@ -14,7 +14,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 
 install: $(VENV)/.installed  ## install into .venv
 
-demo: $(VENV)/.installed  ## install into .venv and ask which model to use for text that every Python has
+demo: $(VENV)/.installed  ## install into .venv and race six small models on text that every Python has
 	$(BIN)/charcmp recommend dataset=pydocs budget=10k layers=1,2 minutes=2.5 results_dir=results/demo
 	@echo
 	@echo 'Next, your own text, at 50k parameters and in half an hour:'

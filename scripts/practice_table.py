@@ -30,7 +30,8 @@ from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.files import write_bytes
 from charcmp.report.writing.sections import p_text
-from charcmp.runs.result import CorruptFileError, read_history
+from charcmp.runs.reading import CorruptFileError
+from charcmp.runs.result import read_history
 from charcmp.sweeping.grid import Job, make_grid, make_job
 from charcmp.uncertainty.intervals import Estimate, estimate, judge, seed_component
 

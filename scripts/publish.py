@@ -31,7 +31,7 @@ from charcmp.report.load import check_result
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
 from charcmp.runs.baselines import baselines_dir, read_baselines
 from charcmp.runs.folder import RunFolder, runs_dir
-from charcmp.runs.result import CorruptFileError
+from charcmp.runs.reading import CorruptFileError
 from charcmp.uncertainty.losses import BLOCKS_FILE, num_series, pack, read_nll
 
 # Keys that say where and how fast a run was computed, but do not change what it is.

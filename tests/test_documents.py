@@ -93,18 +93,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def as_dry_run(args: list[str]) -> list[str]:
     """What lists the runs that a command would train: of axes that it does not name, one value."""
-    args = [f"dataset.path={arg}" if arg == "my.txt" else arg for arg in args]
-    if any(arg.startswith("dataset.path=") for arg in args) and "dataset=text" not in args:
-        args.append("dataset=text")
-    given = {arg.partition("=")[0] for arg in args}
+    if any(arg.startswith("cell.target=") for arg in args):  # in a race it goes with other cells
+        args = [*(arg for arg in args if not arg.startswith("cell=")), "cell=module"]
+    given = {"dataset" if arg == "my.txt" else arg.partition("=")[0] for arg in args}
     if "hidden_size" in given:
         given.add("budget")
     if "experiment" in given:  # its variants may have options of their cells
         given.add("cell")
-    if any(arg.startswith("cell.target=") for arg in args) and "cell" not in given:
-        args.append("cell=module")  # as a race has it, beside other cells
-        given.add("cell")
-    args += [f"{key}={value}" for key, value in AXES.items() if key not in given]
+    args = [*args, *(f"{key}={value}" for key, value in AXES.items() if key not in given)]
     args = [arg for arg in args if not arg.startswith(NOT_HERE) and arg not in FLAGS]
     return ["sweep", "--dry-run", "--no-cost", *args]
 

@@ -37,9 +37,9 @@ from charcmp.models import sampling
 from charcmp.models.sampling import generate
 from charcmp.report.load import load_runs
 from charcmp.report.make import make_report
-from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, Progress
+from charcmp.runs.reading import MAX_MESSAGE, CorruptFileError
+from charcmp.runs.result import Progress
 from charcmp.training.attempt import train_one
 from charcmp.training.session import Session
 from charcmp.uncertainty.losses import pack
@@ -555,7 +555,7 @@ def test_words_that_only_have_some_values(tmp_path: Path, key: str) -> None:
 def test_a_message_is_short_and_steers_no_terminal() -> None:
     error = CorruptFileError("\x1b[2J\n" + "x" * 10_000)
     assert str(error).isprintable()
-    assert len(str(error)) <= records.MAX_MESSAGE + 3
+    assert len(str(error)) <= MAX_MESSAGE + 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from charcmp.errors import EXIT_STORAGE, EXIT_USER_ERROR
 
@@ -39,6 +40,11 @@ def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
     return f"{shown}{comma} and {more} more"
 
 
+def bits(nats: float) -> float:
+    """Returns a loss in bits."""
+    return nats / math.log(2)
+
+
 def duration(seconds: float) -> str:
     """Returns a time in seconds, minutes or hours, whichever reads best."""
     if seconds < 60:
@@ -50,6 +56,11 @@ def duration(seconds: float) -> str:
 def say(line: str) -> None:
     """Prints a line and flushes it, for readers who follow a pipe or a file."""
     print(line, flush=True)
+
+
+def note(text: str, file: TextIO | None = None) -> None:
+    """Prints a note to the user; on standard error if standard output is for something else."""
+    print(f"note: {text}", file=file)
 
 
 class LastingOutput(io.FileIO):

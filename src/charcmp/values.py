@@ -22,6 +22,12 @@ class Rule(NamedTuple):
     wanted: str  # what the error message says is allowed
     choices: tuple[str, ...] = ()  # all allowed values, if they can be listed
 
+    def problem(self, key: str, value: Any) -> str | None:
+        """Returns the message for a value that the option may not have; None if it may."""
+        if self.holds(value):
+            return None
+        return f"{key}={value}: {self.wanted}{did_you_mean(str(value), self.choices)}"
+
 
 def any_value(value: Any) -> bool:
     return True

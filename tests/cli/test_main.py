@@ -166,7 +166,7 @@ BAD = {
         "",
     ),
     "a range of runs": (["seed=range(0,3)"], "is several runs: charcmp sweep seed=range(0,3)", ""),
-    "no value": (["layers"], "layers: not understood; keys are set by key=value", ""),
+    "no value": (["layers"], "layers: no such file; keys are set by key=value", ""),
     "grammar": (["clip=["], "clip=[: not understood", "at input '['"),
     "flag": (["--dryrun"], "train has no --dryrun; its flags: --cfg, --config-dir", ""),
     "flag mistyped": (["--config-dri=x"], "train has no --config-dri", "mean --config-dir?"),

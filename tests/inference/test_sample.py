@@ -1,5 +1,6 @@
 """Sampling: the draws, the bytes on their way to a reader, runs that cannot be sampled from."""
 
+import io
 import json
 import os
 import pty
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from helpers.console import Charcmp, command, run_of
 from safetensors.torch import load_file, save_file
 
 from charcmp.cli.options import SampleOptions, parse
+from charcmp.cli.sample import decoded, harmless, write
 from charcmp.errors import UserError
-from charcmp.inference.trained import TrainedRun, find_run, load_trained
-from charcmp.models.sampling import decoded, draw, generate, harmless
+from charcmp.inference.find import find_run
+from charcmp.inference.trained import TrainedRun, load_trained
+from charcmp.models.sampling import draw, generate
 
 
 @pytest.fixture
@@ -116,6 +120,23 @@ def test_a_terminal_gets_no_escape_sequence_and_a_pipe_exact_text(trained: Path)
     assert "\ufffd" in piped.decode()
 
 
+def test_in_a_terminal_an_error_begins_on_a_line_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    def symbols() -> Iterator[int]:
+        yield 1
+        raise UserError("overflowed")
+
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    with pytest.raises(UserError):
+        write(symbols(), b"ab", b"a", raw=False)
+    assert terminal.getvalue() == "ab\n"
+
+
 def test_it_streams(trained: Path) -> None:
     args = [f"results_dir={trained}", "run=tiny", "length=100000000", "prime=the "]
     process = subprocess.Popen(command("sample", *args), stdout=subprocess.PIPE)
@@ -134,10 +155,13 @@ def test_a_value_is_taken_as_typed() -> None:
 # Of sample and score, all told before torch is loaded.
 BAD = {
     "no run": (["sample"], "sample needs a run"),
-    "temperature 0": (["sample", "run=tiny", "temperature=0"], "temperature=0.0: must be above 0"),
-    "temperature below 0": (["sample", "run=tiny", "temperature=-1"], "must be above 0"),
+    "temperature 0": (["sample", "run=tiny", "temperature=0"], "temperature=0.0: must be positive"),
+    "temperature below 0": (
+        ["sample", "run=tiny", "temperature=-1"],
+        "must be positive and finite",
+    ),
     "temperature NaN": (["sample", "run=tiny", "temperature=nan"], "temperature=nan: must be"),
-    "temperature inf": (["sample", "run=tiny", "temperature=inf"], "above 0 and finite"),
+    "temperature inf": (["sample", "run=tiny", "temperature=inf"], "positive and finite"),
     "temperature word": (["sample", "run=tiny", "temperature=hot"], "hot: not a number"),
     "top_k 0": (["sample", "run=tiny", "top_k=0"], "top_k=0: must be at least 1"),
     "length 0": (["sample", "run=tiny", "length=0"], "length=0: must be at least 1"),
@@ -146,6 +170,7 @@ BAD = {
     "raw": (["sample", "run=tiny", "raw=1"], "raw=1: true or false"),
     "key": (["sample", "run=tiny", "temp=1"], "temp=1: not understood; charcmp sample --help"),
     "a file": (["sample", "run=tiny", "some.txt"], "some.txt: not understood"),
+    "a flag": (["sample", "run=tiny", "--raw"], "--raw: not understood; did you mean raw?"),
     "twice": (["sample", "run=tiny", "seed=1", "seed=2"], "seed=2: seed is given twice"),
     "prime": (["sample", "run=tiny", "prime=the ß!"], "prime='the ß!': 0x21 0x9f 0xc3: not among"),
     "unknown run": (["sample", "run=wp-lstm"], "run=wp-lstm: no run id in"),
@@ -159,7 +184,12 @@ BAD = {
     "score: missing": (["score", "run=tiny", "no-such.txt"], "no-such.txt: no such file"),
     "score: a folder": (["score", "run=tiny", "/"], "/: a folder, not a file"),
     "score: empty": (["score", "run=tiny", "/dev/null"], "/dev/null: a device, not a regular file"),
-    "score: split": (["score", "run=tiny", "split=tst"], "split=tst: one of train, val, test"),
+    "score: a flag": (["score", "run=tiny", "--josn"], "--josn: not understood"),
+    "score: a mistyped key": (["score", "run=tiny", "spilt=test"], "did you mean split?"),
+    "score: split": (
+        ["score", "run=tiny", "split=tst"],
+        "one of train, val, test, or null; did you mean test?",
+    ),
     "score: no effect": (
         ["score", "run=tiny", "split=val", "unknown_bytes=skip"],
         "no effect on a",

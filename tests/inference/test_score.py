@@ -6,14 +6,17 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.console import TINY, Charcmp, call, run_of
+from helpers.console import TINY, Charcmp, call, run_of, write_tiny_text
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from charcmp.data.corpus import split_corpus
 from charcmp.errors import UserError
@@ -29,9 +32,9 @@ def run(request: pytest.FixtureRequest, trained: Path) -> TrainedRun:
 def test_the_test_split_scores_as_the_run_says(run: TrainedRun) -> None:
     """In rows (tiny: four, layout columns) as in one (mixed: contiguous)."""
     scores = score_split(run, "test")
-    assert scores["nats_per_char"] == pytest.approx(run.result.test_nats_per_char, abs=1e-7)
-    assert scores["num_chars"] == run.result.num_test_chars
-    assert score_split(run, "val")["nats_per_char"] == pytest.approx(
+    assert scores.nats_per_char == pytest.approx(run.result.test_nats_per_char, abs=1e-7)
+    assert scores.num_chars == run.result.num_test_chars
+    assert score_split(run, "val").nats_per_char == pytest.approx(
         run.result.val_nats_per_char, abs=1e-7
     )
 
@@ -45,14 +48,14 @@ def test_a_file_scores_as_the_evaluation_does(trained: Path, tmp_path: Path) -> 
     file = tmp_path / "test.txt"
     file.write_bytes(bytes(run.vocabulary[symbol] for symbol in symbols_N))
     scores = score_file(run, file)
-    assert scores["num_chars"] == test.warm_up + run.result.num_test_chars
+    assert scores.num_chars == test.warm_up + run.result.num_test_chars
     num_warm, warm_nats = stream_nats(run.model(), [symbols_N[: test.warm_up + 1]])
     assert num_warm == test.warm_up
-    scored_nats = scores["num_chars"] * scores["nats_per_char"] - warm_nats
+    scored_nats = scores.num_chars * scores.nats_per_char - warm_nats
     measured = scored_nats / run.result.num_test_chars
     assert measured == pytest.approx(run.result.test_nats_per_char, abs=1e-5)
-    assert scores["perplexity"] == pytest.approx(math.exp(scores["nats_per_char"]))
-    assert scores["bits_per_char"] == pytest.approx(scores["nats_per_char"] / math.log(2))
+    assert scores.perplexity == pytest.approx(math.exp(scores.nats_per_char))
+    assert scores.bits_per_char == pytest.approx(scores.nats_per_char / math.log(2))
 
 
 def test_where_a_text_is_cut_does_not_matter(trained: Path) -> None:
@@ -84,9 +87,9 @@ def test_unknown_bytes(charcmp: Charcmp, trained: Path, tmp_path: Path) -> None:
     expected = score_file(run, plain)
     args = [f"results_dir={trained}", "run=tiny", str(file), "unknown_bytes=skip"]
     skipped = json.loads(charcmp("score", *args, "--json").stdout)
-    assert skipped == expected | {"text": str(file), "num_skipped": 3}
+    assert skipped == asdict(expected) | {"text": str(file), "num_skipped": 3}
     printed = charcmp("score", *args).stdout
-    assert f"{expected['nats_per_char']:.4f} nats/char" in printed
+    assert f"{expected.nats_per_char:.4f} nats/char" in printed
     assert "note: left out 3 bytes" in printed
 
 
@@ -138,7 +141,7 @@ def test_a_pipe_is_read_but_nothing_waits_for_its_writer(trained: Path, tmp_path
     scorer = threading.Timer(0.5, lambda: os.close(writer))
     scorer.start()
     try:
-        assert score_file(run, pipe)["num_chars"] == len("the cat sat") - 1
+        assert score_file(run, pipe).num_chars == len("the cat sat") - 1
     finally:
         scorer.join()
         os.close(reader)
@@ -197,3 +200,105 @@ def test_a_score_unlike_the_recorded_one_is_told(
         (copy / "result.json").write_text(json.dumps(result | {"test_nats_per_char": test_nats}))
         shown = charcmp("score", f"run={copy}", "split=test").stdout
         assert ("note: its result.json says 0.5000 nats/char" in shown) == is_told
+
+
+@pytest.mark.long
+def test_an_unusable_file_does_not_hide_the_right_text(
+    charcmp_process: Charcmp, tiny_text: Path, tmp_path: Path
+) -> None:
+    """The first place has an empty file, then a folder; data_dir= names the right one."""
+    first, right = tmp_path / "work" / "my.txt", tmp_path / "right"
+    shutil.copy(tiny_text, first)
+    args = ["dataset=text", "dataset.path=my.txt", *TINY, "epochs=1", "cell=rnn"]
+    assert charcmp_process("train", *args).returncode == 0
+    right.mkdir()
+    first.rename(right / "my.txt")
+    score = ["score", "run=my", "split=test"]
+    first.touch()
+    done = charcmp_process(*score, f"data_dir={right}")
+    assert (done.returncode, done.stderr) == (0, "")
+    first.unlink()
+    first.mkdir()
+    done = charcmp_process(*score, f"data_dir={right}")
+    assert (done.returncode, done.stderr) == (0, "")
+    done = charcmp_process(*score)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert f"{first} cannot be used ({first}: a folder, not a file)" in line
+    assert "set data_dir= to the folder of the right one" in line
+
+
+def test_a_file_whose_name_looks_like_a_key(
+    charcmp: Charcmp, trained: Path, tmp_path: Path
+) -> None:
+    args = [f"results_dir={trained}", "run=tiny", "--json"]
+    for name in ("a=b.txt", "split=test"):
+        (tmp_path / "work" / name).write_text("the cat sat")
+    assert json.loads(charcmp("score", *args, "a=b.txt").stdout)["text"] == "a=b.txt"
+    # A key of the command is one even where a file is called so.
+    assert json.loads(charcmp("score", *args, "split=test").stdout)["text"] == "tiny, test"
+    assert "c=d.txt: not understood" in charcmp("score", *args, "c=d.txt").stderr
+
+
+def spoiled(run: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Changes the weights of a run."""
+    file = run / "best.safetensors"
+    with safe_open(file, framework="pt") as stored:
+        metadata = stored.metadata()
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata)
+
+
+def strictly(text: str) -> dict:
+    def refuse(constant: str) -> None:
+        raise ValueError(constant)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_a_model_that_is_very_wrong_has_a_loss_but_no_perplexity(
+    charcmp: Charcmp, trained: Path, tmp_path: Path
+) -> None:
+    run = run_of(trained, "tiny")
+    copy = shutil.copytree(run, tmp_path / "runs" / run.name)
+    spoiled(copy, lambda weights: weights["decoder.weight"].mul_(1e6))
+    (tmp_path / "work" / "my.txt").write_text("the cat sat on the mat")
+    scored = strictly(charcmp("score", f"run={copy}", "my.txt", "--json").stdout)
+    assert scored["nats_per_char"] > 710
+    assert scored["perplexity"] is None
+    assert "perplexity too large, " in charcmp("score", f"run={copy}", "my.txt").stdout
+
+
+@pytest.fixture(scope="module")
+def growing(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a relu RNN whose state doubles with every character."""
+    folder = tmp_path_factory.mktemp("growing")
+    text = write_tiny_text(folder / "tiny.txt")
+    args = ["dataset=text", f"dataset.path={text}", *TINY, "epochs=1", "cell=rnn"]
+    call("train", *args, "cell.activation=relu", cwd=folder, env={}).check_returncode()
+    (run,) = (folder / "results" / "runs").iterdir()
+
+    def doubles(weights: dict[str, torch.Tensor]) -> None:
+        weights["cells.0.weights.weight_hh_l0"].copy_(2 * torch.eye(8))
+        weights["cells.0.weights.bias_hh_l0"].fill_(1.0)
+
+    spoiled(run, doubles)
+    return run
+
+
+def test_a_state_that_overflows_is_told_in_one_line(
+    charcmp: Charcmp, growing: Path, tmp_path: Path
+) -> None:
+    text = tmp_path / "work" / "long.txt"
+    text.write_text("the cat sat on the mat " * 20)
+    for args, complaint in {
+        ("score", str(text)): "its loss is not finite, because the state of tiny-rnn",
+        ("score", "split=test", f"data_dir={growing}"): "tiny, test: its loss is not finite",
+        ("sample", "length=1000000", "seed=1"): "the model's state overflowed: its outputs",
+    }.items():
+        done = charcmp(args[0], f"run={growing}", *args[1:])
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert complaint in line
+    assert 100 < len(done.stdout) < 200  # what was drawn until then

@@ -297,10 +297,10 @@ def test_score_of_a_split_is_the_runs(filled: Path, name: str) -> None:
     run = load_trained(name, str(filled))
     for part in ("test", "val"):
         scores = score_split(run, part)
-        assert scores["nats_per_char"] == pytest.approx(
+        assert scores.nats_per_char == pytest.approx(
             getattr(run.result, f"{part}_nats_per_char"), abs=1e-7
         )
-    assert score_split(run, "test")["num_chars"] == run.result.num_test_chars
+    assert score_split(run, "test").num_chars == run.result.num_test_chars
 
 
 def test_score_of_a_file(filled: Path, tmp_path: Path) -> None:
@@ -311,8 +311,8 @@ def test_score_of_a_file(filled: Path, tmp_path: Path) -> None:
     file = tmp_path / "test.txt"
     file.write_bytes(bytes(run.vocabulary[symbol] for symbol in symbols_N))
     scores = score_file(run, file)
-    assert scores["num_chars"] == run.result.num_test_chars
-    assert scores["nats_per_char"] == pytest.approx(run.result.test_nats_per_char, abs=1e-6)
+    assert scores.num_chars == run.result.num_test_chars
+    assert scores.nats_per_char == pytest.approx(run.result.test_nats_per_char, abs=1e-6)
     for length in (2, 3, 11, 15, 16):
         text_N = symbols_N[:length]
         whole = fill_nats(run.model(), [text_N], 10, 4)

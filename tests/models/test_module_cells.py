@@ -349,7 +349,7 @@ def test_more_than_parameters_in_a_state_dict(tmp_path: Path, tiny_text: Path) -
     result, trained = trained_class("Buffers", tmp_path, tiny_text)
     assert without_times(resumed) == without_times(result)
     assert len([*generate(trained.model(), trained.encode(b"the "), 5, 1.0)]) == 5
-    score = score_split(trained, "test")["nats_per_char"]
+    score = score_split(trained, "test").nats_per_char
     assert score == pytest.approx(result.test_nats_per_char, abs=1e-5)
 
 

@@ -30,8 +30,8 @@ def lines_of(table: str, name: str) -> pd.DataFrame:
 @pytest.mark.slow
 def test_the_test_loss(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run = published(name, monkeypatch)
-    nats = score_split(run, "test")["nats_per_char"]
-    assert nats == pytest.approx(run.result["test_nats_per_char"], abs=1e-4)
+    nats = score_split(run, "test").nats_per_char
+    assert nats == pytest.approx(run.result.test_nats_per_char, abs=1e-4)
 
 
 @pytest.mark.slow

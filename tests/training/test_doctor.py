@@ -45,12 +45,14 @@ def test_of_this_machine(charcmp: Charcmp) -> None:
     ("args", "reason"),
     [
         (["device=tpu"], "device=tpu: one of auto, cpu, cuda"),
+        (["my.txt"], "my.txt: not understood; charcmp doctor --help"),
+        (["precision=tf3"], "precision=tf3: one of float32, tf32; the paper's is float32; did you"),
         (["precision=bf16"], "precision=bf16: one of float32, tf32"),
         (["precision=tf32", "device=cpu"], "precision=tf32: needs a GPU"),
         (["--fast"], "doctor has no --fast; its flags: --json, --cached"),
         (["--josn"], "doctor has no --josn; did you mean --json?"),
-        (["devise=cpu"], "doctor devise=cpu: not understood; did you mean device?"),
-        (["--cfg", "job"], "doctor --cfg: not understood"),
+        (["devise=cpu"], "devise=cpu: not understood; did you mean device? charcmp doctor"),
+        (["--cfg", "job"], "--cfg: not understood; charcmp doctor --help"),
     ],
 )
 def test_a_users_mistake(charcmp: Charcmp, args: list[str], reason: str) -> None:

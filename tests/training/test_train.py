@@ -35,7 +35,8 @@ from charcmp.errors import Interrupted, StorageError, UserError
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, Result
+from charcmp.runs.reading import CorruptFileError
+from charcmp.runs.result import Result
 from charcmp.training import train as trainer
 from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses

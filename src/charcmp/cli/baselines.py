@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from tabulate import tabulate
 
 from charcmp.cli.line import read_line, run_composed
@@ -12,6 +10,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_size, resolve_with
 from charcmp.data.sources import load_corpus
 from charcmp.errors import require
+from charcmp.output import bits
 from charcmp.runs.baselines import Baselines
 from charcmp.sweeping.grid import make_grid
 from charcmp.training.baselines import baselines_of
@@ -49,7 +48,7 @@ def print_baselines(found: Baselines) -> None:
             "baseline": one.name,
             "stored counts": one.size,
             "test nats per character": one.nats_per_char,
-            "bits": one.nats_per_char / math.log(2),
+            "bits": bits(one.nats_per_char),
         }
         for one in found.baselines
     ]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from charcmp.cli.options import SampleOptions, ScoreOptions
+from charcmp.cli.options import DoctorOptions, SampleOptions, ScoreOptions
 from charcmp.config.keys import Key, all_keys, keys_of
 from charcmp.models.budget import DEFAULT_BUDGET
 from charcmp.report.filters import Filters
@@ -54,7 +54,7 @@ class Command:
     without: tuple[str, ...] = ()  # ... except these
     narrowed_by: tuple[str, ...] = ()  # keys that select runs, rather than change settings
     is_composed: bool = False  # whether Hydra composes its configuration from overrides
-    file: str = ""  # what a word stands for that is not key=value
+    takes_text: bool = False  # whether a word that is not key=value is the file of its text
 
     @property
     def keys(self) -> list[Key]:
@@ -134,7 +134,7 @@ COMMANDS = {
             ),
             key_patterns=(*TEXT, "dropout", *MACHINE),
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "train",
@@ -150,7 +150,7 @@ COMMANDS = {
             key_patterns=("*",),
             without=SWEEP_ONLY,
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "sweep",
@@ -161,7 +161,10 @@ COMMANDS = {
             "from the experiment; experiment=paper is the paper's grid of 72 models.",
             (
                 ("charcmp sweep --dry-run", "list the paper's grid, and the time it will take"),
-                ("charcmp sweep experiment=demo", "a few minutes, on text that every Python has"),
+                (
+                    "charcmp sweep experiment=demo",
+                    "a small grid in minutes, on Python's own texts",
+                ),
                 ("charcmp sweep my.txt budget=50k", "your own text"),
                 *((f"charcmp sweep {given}", meant) for given, meant in SELECT.items()),
             ),
@@ -173,7 +176,7 @@ COMMANDS = {
             ),
             key_patterns=("*",),
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "params",
@@ -185,7 +188,7 @@ COMMANDS = {
             (JSON,),
             key_patterns=GRID,
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "status",
@@ -205,7 +208,7 @@ COMMANDS = {
                 *("hidden_size", "seed", "epochs"),
             ),
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "report",
@@ -227,7 +230,7 @@ COMMANDS = {
             key_patterns=("results_dir",),
             narrowed_by=tuple(Filters.AXES),
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "baselines",
@@ -238,7 +241,7 @@ COMMANDS = {
             (("charcmp baselines dataset=wp budget=50k", ""),),
             key_patterns=(*GRID, "batch_size", "unroll_steps", "results_dir"),
             is_composed=True,
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "sample",
@@ -264,7 +267,7 @@ COMMANDS = {
             ),
             (JSON,),
             own_keys=tuple(key for key in keys_of(ScoreOptions) if key.name != "file"),
-            file="the text",
+            takes_text=True,
         ),
         Command(
             "data",
@@ -289,7 +292,7 @@ COMMANDS = {
             "status 1 if a check fails.",
             (("charcmp doctor", ""), ("charcmp doctor device=cuda:1 precision=tf32", "")),
             (JSON, Flag("--cached", "show what an earlier doctor found for this GPU and software")),
-            key_patterns=("device", "precision"),
+            own_keys=tuple(keys_of(DoctorOptions)),
         ),
         Command(
             "completion",

@@ -108,7 +108,7 @@ def candidates(words: Sequence[str]) -> list[str]:
     if equals:
         return [f"{name}={one}" for one in _of_key(command, name, value, words)]
     return _starting(current, _words_and_keys(command, words)) + (
-        _files(current) if command.file else []
+        _files(current) if command.takes_text else []
     )
 
 

@@ -10,6 +10,7 @@ from charcmp.cli.one_line import one_line_errors
 from charcmp.data.dataset import builtin_datasets, is_fetched
 from charcmp.errors import UserError
 from charcmp.files import is_there
+from charcmp.output import note
 
 
 def data(args: list[str]) -> None:
@@ -36,7 +37,7 @@ def list_data() -> None:
 
     folder = sources.data_folders()[0]
     if os.environ.get(sources.DATA_VARIABLE) and not is_there(folder, stat.S_ISDIR):
-        print(f"note: {sources.DATA_VARIABLE}={folder}: no such folder")
+        note(f"{sources.DATA_VARIABLE}={folder}: no such folder")
     print(f"{'dataset':8} {'bytes':>10} {'distinct':>8}  sha256")
     for name, dataset in builtin_datasets().items():
         if is_fetched(dataset) and sources.find(name) is None:
@@ -49,8 +50,8 @@ def list_data() -> None:
         except UserError as error:
             print(f"{name:8} {error}")
             continue
-        note = f"  ({corpus.note})" if corpus.note else ""
-        print(f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8}  {corpus.sha256}{note}")
+        line = f"{name:8} {corpus.num_chars:10,} {corpus.num_symbols:8}  {corpus.sha256}"
+        print(line + (f"  ({corpus.note})" if corpus.note else ""))
 
 
 def fetch_data(names: list[str]) -> None:

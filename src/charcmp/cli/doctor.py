@@ -6,42 +6,22 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Sequence
 
-from charcmp.cli.commands import COMMANDS
 from charcmp.cli.line import read_line
 from charcmp.cli.one_line import one_line_errors
-from charcmp.errors import EXIT_FAILED, UserError, require
-from charcmp.values import did_you_mean
+from charcmp.cli.options import DoctorOptions, parse
+from charcmp.errors import EXIT_FAILED
+from charcmp.output import note
 
 
 def doctor(args: list[str]) -> None:
     """Runs `charcmp doctor`."""
     line = read_line("doctor", args)
     with one_line_errors():
-        given = _values(line.hydra)
-        flags = line.flags
-        passed = run(given["device"], given["precision"], "--json" in flags, "--cached" in flags)
+        options, flags = parse(line.hydra, DoctorOptions), line.flags
+        passed = run(options.device, options.precision, "--json" in flags, "--cached" in flags)
     if not passed:
         sys.exit(EXIT_FAILED)
-
-
-def _values(words: Sequence[str]) -> dict[str, str]:
-    """Returns the value of each of its keys.
-
-    Raises:
-        UserError: for a word that is not the key=value of one of them.
-    """
-    keys = {key.name: key for key in COMMANDS["doctor"].keys}
-    given = {name: key.default for name, key in keys.items()}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or name not in keys:
-            meant = did_you_mean(name, list(keys)) or ";"
-            raise UserError(f"doctor {word}: not understood{meant} charcmp doctor --help")
-        require(bool(keys[name].rule.holds(value)), f"{word}: {keys[name].rule.wanted}")
-        given[name] = value
-    return given
 
 
 def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
@@ -63,8 +43,8 @@ def run(device_name: str, precision: str, as_json: bool, cached: bool) -> bool:
         triton = optional_version("triton")
         cuda = torch.version.cuda or "none"
         print(f"torch {torch.__version__} (CUDA: {cuda}), Triton {triton}: sees {gpus}")
-        if note := compiled.note(device):
-            print(f"note: {note}")
+        if slower := compiled.note(device):
+            note(slower)
     record = record_of(device, precision)
     results = record.read() if record is not None and cached else []
     if results:

@@ -15,8 +15,8 @@ LONGEST = 52  # likewise of an example
 FEW_KEYS = 3  # at most so many are listed without sections
 
 FIRST_STEPS = (
-    ("charcmp recommend my.txt", "which model to use for a text of your own; half an hour"),
-    ("charcmp sweep experiment=demo", "a small grid in minutes, on text that every Python has"),
+    ("charcmp recommend my.txt", "which model to use for your text; half an hour"),
+    ("charcmp sweep experiment=demo", "a small grid in minutes, on Python's own texts"),
     ("charcmp sweep --dry-run", "the paper's 72 models, and the time they take"),
 )
 

@@ -72,7 +72,7 @@ def read_line(command: str, args: Sequence[str]) -> Line:
             given.add(word)
         elif word.startswith("-") and name not in HYDRA_FLAGS:
             fail(_unknown_flag(command, name))
-        elif COMMANDS[command].file and _is_text(word, rest[-1:]):
+        elif COMMANDS[command].takes_text and _is_text(word, rest[-1:]):
             texts.append(word)
         else:
             rest.append(word)
@@ -89,28 +89,35 @@ def read_line(command: str, args: Sequence[str]) -> Line:
 def _is_text(word: str, before: Sequence[str]) -> bool:
     """Returns whether a word names a text: a file, even one with a `=` in its name, or no key.
 
+    Keys come first: `cell=gru` sets one even where a file is called so. If the word can be neither
+    an override nor a file, ends the program with a one-line message.
+
     Args:
         before: the word before it, if there is one.
     """
     if word.startswith("-") or (before and is_flags_value(before[0], word)):
         return False
     name, equals, _ = word.partition("=")
-    if equals and name.lstrip("+~") in {key.name for key in all_keys()}:
+    is_override = bool(equals) or word.startswith("~")  # `~key` deletes the key in Hydra's grammar
+    is_known = name.lstrip("+~") in {key.name for key in all_keys()}
+    if is_override and is_known:
         return False
     if is_there(Path(word), stat.S_ISREG):
         return True
-    if equals:
-        return False
-    if "." not in word and "/" not in word:
+    if is_override and not word.startswith("~/"):
+        return False  # of a key that Hydra or our own check knows not, and they say so
+    if is_there(Path(word), stat.S_ISDIR):
+        fail(f"{word}: a folder, not a file")
+    if is_known or ("." not in word and "/" not in word):
         fail(f"{word}: no such file; keys are set by key=value")
-    return True  # the command says that there is no such file
+    return True  # the loader says that there is no such file
 
 
 def _of_text(command: str, texts: Sequence[str], rest: Sequence[str]) -> list[str]:
     """Returns the overrides that make a file the command's text."""
     if len(texts) > 1:
         fail(f"{command} takes one text, not {len(texts)}: {' '.join(texts)}")
-    others = [word for word in rest if word.startswith(("dataset=", "dataset.path="))]
+    others = [word for word in rest if word.lstrip("+").startswith(("dataset=", "dataset.path="))]
     if texts and others:
         fail(f"{command} takes one text, not both {texts[0]} and {others[0]}")
     return [word for text in texts for word in ("dataset=text", f"dataset.path={text}")]

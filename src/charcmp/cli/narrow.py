@@ -12,6 +12,7 @@ from charcmp.config.literal import unescaped
 from charcmp.config.rules import typed
 from charcmp.config.schema import NOT_SCIENTIFIC, Config
 from charcmp.errors import UserError
+from charcmp.output import note
 
 
 def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Config]:
@@ -30,10 +31,10 @@ def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Confi
         if not key.startswith(("dataset.", "cell.")):  # their groups may not be composed
             others.append(override.input_line or "")
         if key not in NOT_SCIENTIFIC:
-            print(
-                f"note: {override.input_line} does not narrow a {command}: charcmp {command} "
-                "--help lists the keys that do",
-                file=sys.stderr,
+            note(
+                f"{override.input_line} does not narrow a {command}: charcmp {command} --help "
+                "lists the keys that do",
+                sys.stderr,
             )
     return axes, typed(composer.compose(others))
 

@@ -1,4 +1,4 @@
-"""The keys of `charcmp sample` and `charcmp score`: key=value, with the values taken as typed.
+"""The keys of `charcmp sample`, `score` and `doctor`: key=value, with the values taken as typed.
 
 These commands configure no run, so they do without Hydra, and values need no quoting for its
 grammar: a prime may contain commas, brackets and `=`.
@@ -6,18 +6,30 @@ grammar: a prime may contain commas, brackets and `=`.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from charcmp.config.schema import DEVICE, PRECISION
 from charcmp.errors import UserError, require
-from charcmp.values import did_you_mean, one_of, option, or_null, rules_of
+from charcmp.files import is_there
+from charcmp.values import (
+    ANY,
+    AT_LEAST_1,
+    POSITIVE,
+    Rule,
+    did_you_mean,
+    one_of,
+    option,
+    or_null,
+    rules_of,
+)
 
-Options = TypeVar("Options", "SampleOptions", "ScoreOptions")
-
+Options = TypeVar("Options", "SampleOptions", "ScoreOptions", "DoctorOptions")
 
 SPLITS, UNKNOWN = ("train", "val", "test"), ("error", "skip")
+SEED = Rule(lambda seed: 0 <= seed < 2**63, "must be in [0, 2^63)")  # what torch's generators take
 RUN = "a run's id, a beginning that only one id has, or a run's folder"
 TARGET = "for a run of cell=module, its class: package.Class or my_cell.py:MyCell"
 RESULTS_DIR = "folder of runs/, where run= is looked for"
@@ -26,12 +38,16 @@ DATA_DIR = "folder of the run's corpus; null: $CHARCMP_DATA, or the cache"
 
 @dataclass(frozen=True)
 class SampleOptions:
+    """The keys of `charcmp sample`; UserError without a run."""
+
     run: str = option("", RUN)
-    temperature: float = option(1.0, "below 1: likelier text; near 0: always the likeliest byte")
-    length: int = option(2000, "bytes to generate")
+    temperature: float = option(
+        1.0, "below 1: likelier text; near 0: always the likeliest byte", POSITIVE
+    )
+    length: int = option(2000, "bytes to generate", AT_LEAST_1)
     prime: str = option("", "what the text begins with; without it, a byte drawn uniformly")
-    seed: int = option(0, "the same seed gives the same text")
-    top_k: int | None = option(None, "draw among the k most likely bytes only")
+    seed: int = option(0, "the same seed gives the same text", SEED)
+    top_k: int | None = option(None, "draw among the k most likely bytes only", or_null(AT_LEAST_1))
     raw: bool = option(
         False, "true: the bytes as they are, for a file or a pipe; false: decoded as UTF-8"
     )
@@ -43,17 +59,12 @@ class SampleOptions:
         require(
             bool(self.run), "sample needs a run: charcmp sample run=RUN; charcmp status lists them"
         )
-        require(
-            0 < self.temperature < math.inf,
-            f"temperature={self.temperature}: must be above 0 and finite (0.001 is nearly 0)",
-        )
-        require(self.length >= 1, f"length={self.length}: must be at least 1")
-        require(0 <= self.seed < 2**63, f"seed={self.seed}: must be in [0, 2^63)")
-        require(self.top_k is None or self.top_k >= 1, f"top_k={self.top_k}: must be at least 1")
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
+    """The keys of `charcmp score`; UserError unless they name a run and one text."""
+
     run: str = option("", RUN)
     file: str | None = option(None, "the text file, given on the command line without key=")
     split: str | None = option(
@@ -78,30 +89,44 @@ class ScoreOptions:
             self.split is None or self.unknown_bytes == "error",
             "unknown_bytes has no effect on a split: its bytes are the run's own",
         )
-        for key, rule in rules_of(self).items():
-            value = getattr(self, key)
-            require(bool(rule.holds(value)), f"{key}={value}: {rule.wanted}")
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """The keys of `charcmp doctor`."""
+
+    device: str = option("auto", "what to check; cuda:1 is the second GPU", DEVICE)
+    precision: str = option(
+        "float32", "precision of the matrix products that are checked", PRECISION
+    )
 
 
 def parse(args: list[str], options: type[Options]) -> Options:
-    """Returns the options in the arguments; one that is not key=value is the file to score.
+    """Returns the options in the arguments.
+
+    A command with the option `file` takes a word for it that is not key=value, or that is no key
+    of its own but names a file.
 
     Raises:
         UserError: for an unknown key, one given twice, or a value that it cannot have.
     """
-    types = get_type_hints(options)
+    types, rules = get_type_hints(options), rules_of(options)
     given: dict[str, Any] = {}
     for arg in args:
         key, equals, text = arg.partition("=")
-        if not (equals and re.fullmatch(r"[a-z_]+", key)):  # it does not look like a key: a file
+        looks_like_a_key = equals and re.fullmatch(r"[a-z_]+", key)
+        is_word = not looks_like_a_key and not arg.startswith("--")
+        if "file" in types and (is_word or (key not in types and is_there(Path(arg)))):
             key, text = "file", arg
-        if key not in types:
+        elif not equals or key not in types:
             command = options.__name__.removesuffix("Options").lower()
             meant = did_you_mean(key, list(types)) or ";"
             raise UserError(f"{arg}: not understood{meant} charcmp {command} --help lists the keys")
         if key in given:
             raise UserError(f"{arg}: {key} is given twice")
-        given[key] = _convert(key, text, types[key])
+        given[key] = value = _convert(key, text, types[key])
+        if problem := rules.get(key, ANY).problem(key, value):
+            raise UserError(problem)
     return options(**given)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from tabulate import tabulate
@@ -13,9 +15,24 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_size
 from charcmp.data.dataset import is_fetched
 from charcmp.data.sources import find, load_corpus
-from charcmp.models.budget import BUDGETS
+from charcmp.models.budget import BUDGETS, deviation_percent
 from charcmp.models.cells.registry import cell_title
 from charcmp.sweeping.grid import make_grid
+
+
+@dataclass(frozen=True)
+class SizeRow:
+    """The size that a configuration leads to, and how far it is off the budget."""
+
+    dataset: str | None
+    task: str
+    cell: str
+    layers: int
+    budget: str
+    hidden_size: int
+    num_params: int
+    target_params: int
+    deviation_percent: float
 
 
 def params(args: list[str]) -> None:
@@ -25,39 +42,36 @@ def params(args: list[str]) -> None:
 
 
 def print_params(composer: Composer, as_json: bool) -> None:
-    rows: list[dict[str, Any]] = []
-    for config in make_grid(composer).configs():
-        row = size_row(config)
-        if row not in rows:  # runs that differ in seed, say, have the same row
-            rows.append(row)
+    # Runs that differ in seed, say, have the same row, which is shown once.
+    rows = list(dict.fromkeys(map(size_row, make_grid(composer).configs())))
     if as_json:
-        print(json.dumps(rows, indent=2))
+        print(json.dumps([asdict(row) for row in rows], indent=2))
     else:
         print(tabulate(list(map(_printed, rows)), headers="keys", intfmt=",", floatfmt="+.2f"))
         for line in _targets(rows):
             print(line)
 
 
-def _printed(row: dict[str, Any]) -> dict[str, Any]:
+def _printed(row: SizeRow) -> dict[str, Any]:
     """Returns a row with short headings that fit into 80 columns."""
     return {
-        "dataset": row["dataset"],
-        **({} if row["task"] == "lm" else {"task": row["task"]}),
-        "cell": row["cell"],
-        "layers": row["layers"],
-        "budget": row["budget"],
-        "hidden": row["hidden_size"],
-        "params": row["num_params"],
-        "off %": row["deviation_percent"],
+        "dataset": row.dataset,
+        **({} if row.task == "lm" else {"task": row.task}),
+        "cell": row.cell,
+        "layers": row.layers,
+        "budget": row.budget,
+        "hidden": row.hidden_size,
+        "params": row.num_params,
+        "off %": row.deviation_percent,
     }
 
 
-def _targets(rows: list[dict[str, Any]]) -> list[str]:
+def _targets(rows: Iterable[SizeRow]) -> list[str]:
     """Returns a line for each corpus on its named budgets: `wp: 50k = 44,823 parameters`."""
-    targets: dict[str, dict[str, int]] = {}
+    targets: dict[str | None, dict[str, int]] = {}
     for row in rows:
-        if row["budget"] in BUDGETS:
-            targets.setdefault(row["dataset"], {})[row["budget"]] = row["target_params"]
+        if row.budget in BUDGETS:
+            targets.setdefault(row.dataset, {})[row.budget] = row.target_params
     lines = []
     for dataset, of_text in targets.items():
         budgets = ", ".join(f"{name} = {count:,}" for name, count in of_text.items())
@@ -65,22 +79,21 @@ def _targets(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def size_row(config: Config) -> dict[str, Any]:
-    """Returns the size that a configuration leads to, and how far it is off the budget."""
+def size_row(config: Config) -> SizeRow:
     name, num_symbols = _vocabulary(config)
     size = resolve_size(config, num_symbols)
     count = size.shape.num_params
-    return {
-        "dataset": name,
-        "task": config.task,
-        "cell": cell_title(config.cell),
-        "layers": config.layers,
-        "budget": size.budget,
-        "hidden_size": size.shape.hidden_size,
-        "num_params": count,
-        "target_params": size.target_params,
-        "deviation_percent": round(100 * (count / size.target_params - 1), 3),
-    }
+    return SizeRow(
+        dataset=name,
+        task=config.task,
+        cell=cell_title(config.cell),
+        layers=config.layers,
+        budget=size.budget,
+        hidden_size=size.shape.hidden_size,
+        num_params=count,
+        target_params=size.target_params,
+        deviation_percent=round(deviation_percent(count, size.target_params), 3),
+    )
 
 
 def _vocabulary(config: Config) -> tuple[str | None, int]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from charcmp.cli.one_line import one_line_errors
+from charcmp.output import counted, note
 
 SCORE_TOLERANCE = 0.01  # nats; another device or precision changes a loss by less
 
@@ -21,23 +23,24 @@ def score(args: list[str]) -> None:
 
         run = load_trained(options.run, options.results_dir, options.data_dir, options.target)
         if options.split is not None:
-            scores = score_split(run, options.split, options.data_dir)
+            found = score_split(run, options.split, options.data_dir)
         else:
             assert options.file is not None
-            scores = score_file(run, Path(options.file), options.unknown_bytes == "skip")
+            found = score_file(run, Path(options.file), options.unknown_bytes == "skip")
     if "--json" in args:
-        print(json.dumps(scores, indent=2))
+        print(json.dumps(asdict(found), indent=2, allow_nan=False))
         return
+    perplexity = "too large" if found.perplexity is None else f"{found.perplexity:.3f}"
     print(
-        f"{scores['text']}: {scores['nats_per_char']:.4f} nats/char, perplexity "
-        f"{scores['perplexity']:.3f}, {scores['bits_per_char']:.3f} bits/char over "
-        f"{scores['num_chars']:,} characters, under {scores['run_id']}"
+        f"{found.text}: {found.nats_per_char:.4f} nats/char, perplexity {perplexity}, "
+        f"{found.bits_per_char:.3f} bits/char over {found.num_chars:,} characters, "
+        f"under {found.run_id}"
     )
-    if scores.get("num_skipped"):
-        print(f"note: left out {scores['num_skipped']:,} bytes that the run's corpus does not have")
+    if found.num_skipped:
+        note(f"left out {counted(found.num_skipped, 'byte')} that the run's corpus does not have")
     recorded = run.result.test_nats_per_char if options.split == "test" else None
-    if recorded is not None and abs(scores["nats_per_char"] - recorded) > SCORE_TOLERANCE:
-        print(
-            f"note: its result.json says {recorded:.4f} nats/char, so it belongs to other weights "
-            "or another text"
+    if recorded is not None and abs(found.nats_per_char - recorded) > SCORE_TOLERANCE:
+        note(
+            f"its result.json says {recorded:.4f} nats/char, so it belongs to other weights or "
+            "another text"
         )

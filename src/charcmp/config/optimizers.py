@@ -75,7 +75,11 @@ class OptimizerConfig:
 
 @dataclass
 class RMSpropConfig(OptimizerConfig):
-    # torch adds eps outside the root and starts the average at 0, as the paper's code does.
+    """v ← α v + (1 − α) g²;  w ← w − lr g / (√v + ε): Hinton 2012, Coursera lecture 6e.
+
+    torch adds ε outside the root and starts v at 0, as the paper's code does.
+    """
+
     torch_name = "RMSprop"
     capturable = True
 
@@ -86,6 +90,8 @@ class RMSpropConfig(OptimizerConfig):
 
 @dataclass
 class AdagradConfig(OptimizerConfig):
+    """v ← v + g²;  w ← w − lr g / (√v + ε): Duchi, Hazan & Singer 2011, diagonal form."""
+
     torch_name = "Adagrad"
 
     lr: float = learning_rate(5e-2)
@@ -94,6 +100,11 @@ class AdagradConfig(OptimizerConfig):
 
 @dataclass
 class AdamConfig(OptimizerConfig):
+    """m ← β₁ m + (1 − β₁) g;  v ← β₂ v + (1 − β₂) g²;  w ← w − lr m̂ / (√v̂ + ε).
+
+    After t updates m̂ = m / (1 − β₁ᵗ) and v̂ = v / (1 − β₂ᵗ): Kingma & Ba 2015, algorithm 1.
+    """
+
     torch_name = "Adam"
     capturable = True
 
@@ -106,6 +117,8 @@ class AdamConfig(OptimizerConfig):
 
 @dataclass
 class AdamWConfig(AdamConfig):
+    """w ← (1 − lr λ) w before Adam's update: Loshchilov & Hutter 2019, with λ = weight_decay."""
+
     torch_name = "AdamW"
 
     weight_decay: float = option(1e-2, "decoupled weight decay", FINITE_NOT_NEGATIVE)
@@ -113,6 +126,11 @@ class AdamWConfig(AdamConfig):
 
 @dataclass
 class SGDConfig(OptimizerConfig):
+    """m ← μ m + g;  w ← w − lr m, with nesterov w ← w − lr (g + μ m): Sutskever et al. 2013.
+
+    As torch has it: the first m is g, and lr scales m rather than g.
+    """
+
     torch_name = "SGD"
 
     lr: float = learning_rate(1e-2)

@@ -80,10 +80,8 @@ def check(config: Config) -> None:
     )
     for key, value, field in flat_fields(config):
         rule = field.metadata.get("rule", ANY)
-        require(
-            bool(rule.holds(value)),
-            f"{key}={value}: {rule.wanted}{did_you_mean(str(value), rule.choices)}",
-        )
+        if problem := rule.problem(key, value):
+            raise UserError(problem)
     steps = config.unroll_steps or PAPER_SIZE
     require(
         config.task == "lm" or (config.fill_context or 1) <= steps,

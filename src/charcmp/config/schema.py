@@ -46,6 +46,11 @@ def protocol_version(layout: str, task: str) -> int:
     return CONTIGUOUS_PROTOCOL_VERSION if is_new else PROTOCOL_VERSION
 
 
+def is_scored_whole(version: int) -> bool:
+    """Returns whether runs of this version score every character of the held-out texts."""
+    return version >= CONTIGUOUS_PROTOCOL_VERSION
+
+
 MAX_LAYERS, MAX_AT_ONCE = 1000, 4096
 # Generators use only these 32 bits: larger seeds would repeat the numbers of smaller ones.
 SEED = Rule(lambda seed: 0 <= seed < 2**32, "must be in [0, 2^32)")
@@ -54,10 +59,17 @@ BUDGET = Rule(any_value, "a name, or a number of parameters such as 60k", tuple(
 
 # torch checks whether the machine has the device.
 DEVICE = Rule(any_value, "auto, cpu, cuda, or one GPU such as cuda:1", ("auto", "cpu", "cuda"))
+PRECISION = one_of(("float32", "tf32"), "; the paper's is float32")
 
 
 @dataclass(kw_only=True)
 class Config:
+    """What a run is asked to be: every key of its line, its default, its meaning, its rule.
+
+    `config.rules.check` says which combinations are allowed; `config.spec.resolve` makes of it the
+    run, with its text and its size.
+    """
+
     # What is trained and how: part of a run's identity.
     task: str = option(
         "lm", "predict the next byte (lm), or each byte from both sides of it", one_of(NUM_STACKS)
@@ -128,7 +140,7 @@ class Config:
     precision: str = option(
         "float32",
         "precision of the factors in matrix products; tf32 needs an NVIDIA GPU",
-        one_of(("float32", "tf32"), "; the paper's is float32"),
+        PRECISION,
     )
     # How and where it is computed: not part of the identity.
     device: str = option("auto", "where to train; cuda:1 is the second GPU", DEVICE)
@@ -152,7 +164,11 @@ class Config:
         "GPUs of a sweep: all, or their numbers as in 0,1",
         matching(r"all|\d+(,\d+)*", "all, or numbers as in gpus=0,1"),
     )
-    results_dir: str = option("results", "folder of runs/ and report/", Rule(bool, "name a folder"))
+    results_dir: str = option(
+        "results",
+        "folder of runs/, report/, races/, baselines/ and speeds.json",
+        Rule(bool, "name a folder"),
+    )
     data_dir: str | None = option(
         None, "folder of wp.txt and lk.txt; null: $CHARCMP_DATA, or the cache"
     )

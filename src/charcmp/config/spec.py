@@ -10,10 +10,10 @@ from typing import Any
 
 from charcmp.config.rules import without_effect
 from charcmp.config.schema import (
-    CONTIGUOUS_PROTOCOL_VERSION,
     NOT_SCIENTIFIC,
     Config,
     flatten,
+    is_scored_whole,
     protocol_version,
 )
 from charcmp.data.corpus import (
@@ -34,6 +34,7 @@ from charcmp.models.budget import (
     Shape,
     budget_label,
     canonical_budget,
+    deviation_percent,
     solve,
     target_params,
 )
@@ -75,7 +76,7 @@ class RunSpec:
 
     @property
     def deviation_percent(self) -> float:
-        return 100 * (self.num_params - self.target_params) / self.target_params
+        return deviation_percent(self.num_params, self.target_params)
 
     @property
     def batch_size(self) -> int:
@@ -252,9 +253,12 @@ def _num_updates(config: Config, corpus: Corpus) -> int:
 
 @dataclass(frozen=True)
 class Size:
+    """The size of a model, and the budget that it is to meet."""
+
     shape: Shape
+    # With hidden_size=: the parameters of the named budget that has this size, else its own.
     target_params: int
-    budget: str
+    budget: str  # its name if it has one, else the target in digits
 
 
 def resolve_size(config: Config, num_symbols: int) -> Size:
@@ -276,7 +280,6 @@ def split_of(spec: RunSpec) -> Splits:
         UserError: if it is too short for that.
     """
     config = spec.config
-    version = protocol_version(config.dataset.layout, config.task)
     return split_corpus(
         spec.corpus,
         config.dataset.layout,
@@ -284,7 +287,7 @@ def split_of(spec: RunSpec) -> Splits:
         spec.batch_size,
         spec.unroll_steps,
         min_chunks=1 if spec.right_context is None else 2,
-        scored_whole=version >= CONTIGUOUS_PROTOCOL_VERSION,
+        scored_whole=is_scored_whole(protocol_version(config.dataset.layout, config.task)),
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from charcmp.data.corpus import Symbols
 from charcmp.errors import UserError
 from charcmp.files import open_text, read_error
 from charcmp.inference.trained import TrainedRun
+from charcmp.output import bits
+from charcmp.runs.result import MAX_NATS
 
 if TYPE_CHECKING:
     from charcmp.models.language_model import CharModel
@@ -27,7 +30,20 @@ BLOCK_BYTES = 1 << 18  # bytes of a file held in memory at a time
 STEPS = 1000  # characters per call of the model
 
 
-def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Score:
+    """The loss of a text under a run."""
+
+    run_id: str
+    text: str  # the path of a file, or a corpus and which part of it
+    num_chars: int  # those that were predicted
+    nats_per_char: float
+    bits_per_char: float
+    perplexity: float | None  # None: too large for a float
+    num_skipped: int = 0  # bytes of a file that the run's corpus does not have
+
+
+def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> Score:
     """Scores a file of any length as one stream from a zero state, in bounded memory.
 
     The first byte, which nothing predicts, does not count. A fill-in model predicts the others from
@@ -38,7 +54,7 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
 
     Raises:
         UserError: if the file cannot be read, holds nothing to predict, or has bytes that the run's
-            corpus does not have (unless they are skipped).
+            corpus does not have (unless they are skipped), or if the run's state overflows on it.
     """
     num_skipped = 0
 
@@ -64,14 +80,14 @@ def score_file(run: TrainedRun, path: Path, skip_unknown: bool = False) -> dict[
         num_chars, nats = fill_nats(run.model(), text, steps, context)
     if num_chars == 0:
         raise UserError(f"{path}: fewer than two bytes to score; there is nothing to predict")
-    return _score(run, str(path), num_chars, nats / num_chars) | {"num_skipped": num_skipped}
+    return _score(run, str(path), num_chars, nats / num_chars, num_skipped)
 
 
-def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict[str, Any]:
+def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> Score:
     """Scores train, val or test of the run's corpus, in the streams that the run read.
 
     Raises:
-        UserError: if the corpus is not here or has changed.
+        UserError: if the corpus is not here or has changed, or if the run's state overflows on it.
     """
     from charcmp.training.evaluate import losses, mean_loss
 
@@ -81,15 +97,22 @@ def score_split(run: TrainedRun, part: str, data_dir: str | None = None) -> dict
     return _score(run, name, chunks.num_chars, nats_per_char)
 
 
-def _score(run: TrainedRun, text: str, num_chars: int, nats_per_char: float) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "text": text,
-        "num_chars": num_chars,
-        "nats_per_char": nats_per_char,
-        "bits_per_char": nats_per_char / math.log(2),
-        "perplexity": math.exp(nats_per_char),
-    }
+def _score(
+    run: TrainedRun, text: str, num_chars: int, nats_per_char: float, num_skipped: int = 0
+) -> Score:
+    if not math.isfinite(nats_per_char):
+        raise UserError(
+            f"{text}: its loss is not finite, because the state of {run.run_id} overflows on it"
+        )
+    return Score(
+        run.run_id,
+        text,
+        num_chars,
+        nats_per_char,
+        bits(nats_per_char),
+        math.exp(nats_per_char) if nats_per_char <= MAX_NATS else None,
+        num_skipped,
+    )
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:

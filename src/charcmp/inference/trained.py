@@ -7,7 +7,6 @@ that need it.
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,33 +15,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from charcmp.config.schema import CONTIGUOUS_PROTOCOL_VERSION
+from charcmp.config.schema import is_scored_whole
 from charcmp.data.corpus import Corpus, Symbols, split_corpus
-from charcmp.data.dataset import DatasetConfig
-from charcmp.data.sources import data_folders, load_corpus
 from charcmp.errors import UserError, first_line
-from charcmp.files import is_there
+from charcmp.inference.corpus import corpus_of
+from charcmp.inference.find import find_run
 from charcmp.models.budget import NUM_STACKS, Shape
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import MODULE, cell_config, check_cell
 from charcmp.models.cells.target import load_target
-from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, run_folders, runs_dir
-from charcmp.runs.result import (
-    CorruptFileError,
-    Result,
-    StoredConfig,
-    open_file,
-    printable,
-    read_config,
-    read_environment,
-)
+from charcmp.runs.folder import VOCABULARY_KEY, RunFolder, runs_dir
+from charcmp.runs.reading import CorruptFileError, open_file, printable
+from charcmp.runs.result import Result, StoredConfig, read_config
 from charcmp.runs.status import run_status
 
 if TYPE_CHECKING:
     from charcmp.data.chunks import Chunks
     from charcmp.models.language_model import CharModel
 
-MAX_NAMED = 8  # most runs or bytes that a message names
+MAX_NAMED = 8  # most bytes that a message names
 MAX_LOADED_PARAMS = 1 << 32
 MAX_HEADER_BYTES = 1 << 20
 MAX_BUFFER_BYTES = 1 << 28  # of a user's class
@@ -101,7 +92,7 @@ class TrainedRun:
         Raises:
             UserError: if it is not on this machine, or has changed.
         """
-        return _corpus(self.folder, self.result, self.config, data_dir)
+        return corpus_of(self.folder, self.result, self.config, data_dir)
 
     def chunks(self, part: str, data_dir: str | None = None) -> Chunks:
         """Returns the train, val or test text, on the CPU, in an evaluation's streams and chunks.
@@ -117,10 +108,13 @@ class TrainedRun:
         from charcmp.data.chunks import to_chunks
 
         result = self.result
-        sizes = result.batch_size, result.unroll_steps
-        scored_whole = result.protocol_version >= CONTIGUOUS_PROTOCOL_VERSION
         splits = split_corpus(
-            self.corpus(data_dir), result.layout, result.split, *sizes, scored_whole=scored_whole
+            self.corpus(data_dir),
+            result.layout,
+            result.split,
+            result.batch_size,
+            result.unroll_steps,
+            scored_whole=is_scored_whole(result.protocol_version),
         )
         stream = {"train": splits.train, "val": splits.val, "test": splits.test}[part]
         device = torch.device("cpu")
@@ -278,35 +272,6 @@ def runs_with_weights(results_dir: Path, patterns: Sequence[str]) -> list[Traine
     return models
 
 
-def find_run(name: str, results_dir: str) -> Path:
-    """Finds the folder of a run.
-
-    Args:
-        name: the run's id; or a beginning of it that no other run's id has, or at least no other
-            finished run's; or else the path of a folder.
-
-    Raises:
-        UserError: if there is none, or the beginning is ambiguous.
-    """
-    folder = runs_dir(results_dir)
-    ids = [path.name for path in run_folders(folder)]
-    matches = [name] if name in ids else [run_id for run_id in ids if run_id.startswith(name)]
-    if len(matches) > 1:
-        states = {run_id: run_status(RunFolder(folder / run_id)).state for run_id in matches}
-        done = [run_id for run_id in matches if states[run_id] == "done"]
-        if len(done) != 1:
-            shown = done or [f"{run_id} ({states[run_id]})" for run_id in matches]
-            listed = ", ".join(shown[:MAX_NAMED]) + (", ..." if len(shown) > MAX_NAMED else "")
-            which = "finished runs" if done else "runs, none of them finished,"
-            raise UserError(f"run={name}: {len(shown)} {which} begin with this: {listed}")
-        matches = done
-    if matches:
-        return folder / matches[0]
-    if is_there(Path(name), stat.S_ISDIR):
-        return Path(name)
-    raise UserError(f"run={name}: no run id in {folder} begins with this, and it is not a folder")
-
-
 def _vocabulary(
     folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
 ) -> bytes:
@@ -315,7 +280,7 @@ def _vocabulary(
         with safe_open(folder.best, framework="np") as weights:
             stored = (weights.metadata() or {}).get(VOCABULARY_KEY)
         if stored is None:
-            return _corpus(folder, result, config, data_dir).vocabulary
+            return corpus_of(folder, result, config, data_dir).vocabulary
         vocabulary = bytes.fromhex(stored)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{folder.best}: unreadable ({printable(str(error))[:200]})") from None
@@ -328,57 +293,3 @@ def _vocabulary(
     if not vocabulary or list(vocabulary) != sorted(set(vocabulary)):
         raise UserError(f"{folder.best}: its vocabulary is not sorted")
     return vocabulary
-
-
-def _corpus(
-    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
-) -> Corpus:
-    """Loads the corpus that a run's files name, if it is on this machine.
-
-    A run's files never cause a download. The sha256 tells whether it is the right text.
-    """
-    run_id, stored = result.run_id, config.dataset
-    if stored is None:
-        raise UserError(f"{run_id}: its configuration names no corpus")
-    if stored.source in ("pydocs", "pysrc"):
-        corpus = load_corpus(DatasetConfig(name=stored.source, source=stored.source))
-        if corpus.sha256 != result.corpus_sha256:
-            raise UserError(f"{run_id}: {stored.source} of this Python is not the run's text")
-        return corpus
-    places = _places(folder, result, config, data_dir)
-    files = [file for file in places if is_there(file)]
-    if not files:
-        tried = ", ".join(map(str, places))
-        raise UserError(
-            f"{run_id}: its text was not found; looked for {tried}; set data_dir= to its folder"
-        )
-    for file in files:
-        dataset = DatasetConfig(name=result.dataset, source="file", path=str(file))
-        if (corpus := load_corpus(dataset)).sha256 == result.corpus_sha256:
-            return corpus
-    raise UserError(
-        f"{run_id}: {files[0]} is not the run's text, whose sha256 begins with "
-        f"{result.corpus_sha256[:8]}; set data_dir= to the folder of the right one"
-    )
-
-
-def _places(
-    folder: RunFolder, result: Result, config: StoredConfig, data_dir: str | None
-) -> list[Path]:
-    """Returns the paths where a run's text may be.
-
-    These are: the path where the run read it, that path relative to the current folder, and the
-    text's name in a folder of data. The files of a published run name no folder.
-    """
-    try:
-        start = read_environment(folder.environment).working_dir
-    except CorruptFileError:
-        start = None
-    starts = [*([Path(start)] if start else []), Path()]
-    path = config.dataset and config.dataset.path
-    places = [begin / path for begin in starts if path]
-    name = f"{result.dataset}.txt"
-    if data_dir is None and config.data_dir:
-        places += [begin / config.data_dir / name for begin in starts]
-    places += [where / name for where in data_folders(data_dir)]
-    return list(dict.fromkeys(places))

@@ -97,6 +97,11 @@ def target_params(budget: str, num_symbols: int) -> int:
     return int(budget)
 
 
+def deviation_percent(num_params: int, target: int) -> float:
+    """Returns by how many percent a model's parameters exceed a target; negative if fewer."""
+    return 100 * (num_params - target) / target
+
+
 def solve(shape: Shape, target: int) -> Shape:
     """Returns the shape at the hidden size whose count is closest to `target`; a tie: the smaller.
 

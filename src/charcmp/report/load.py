@@ -17,7 +17,8 @@ from charcmp.data.corpus import num_train_chars
 from charcmp.models.cells.registry import CELLS
 from charcmp.runs import result as records
 from charcmp.runs.folder import RunFolder, run_folders
-from charcmp.runs.result import CorruptFileError, Environment, Epoch, Result
+from charcmp.runs.reading import CorruptFileError
+from charcmp.runs.result import Environment, Epoch, Result
 from charcmp.uncertainty.losses import LossSummary, check_mean, num_series, read_losses
 
 Found = TypeVar("Found")

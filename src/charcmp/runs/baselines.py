@@ -14,8 +14,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from charcmp.files import canonical_json, write_json
+from charcmp.runs.reading import CorruptFileError, check_version, read_json
 from charcmp.runs.result import (
-    CorruptFileError,
     Count,
     DatasetName,
     Layout,
@@ -24,7 +24,6 @@ from charcmp.runs.result import (
     Sha256,
     Split,
     Text,
-    read_json,
 )
 
 VERSION = 1  # raised when a change of the computation changes the numbers
@@ -90,8 +89,7 @@ class Baselines(Struct, frozen=True, kw_only=True):
     baselines: Annotated[list[Baseline], Meta(max_length=1000)]
 
     def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(f"version {self.version}, but only {VERSION} can be read")
+        check_version(self.version, VERSION)
 
 
 DECODER = msgspec.json.Decoder(Baselines)

@@ -46,13 +46,8 @@ from charcmp.files import (
 )
 from charcmp.runs import result as records
 from charcmp.runs.lease import LEASE_SECONDS, Lease
-from charcmp.runs.result import (
-    CorruptFileError,
-    Failure,
-    Progress,
-    Result,
-    UnreadableFileError,
-)
+from charcmp.runs.reading import CorruptFileError, UnreadableFileError, decode, read_json
+from charcmp.runs.result import Failure, Progress, Result
 
 # A carried state with an element above this has run away; memory cells that forget stay below about
 # 100.
@@ -144,7 +139,7 @@ class RunFolder:
             CorruptFileError: if it cannot; nothing is written then.
         """
         contents = as_json(msgspec.to_builtins(result))
-        records.decode(self.result, contents, records.RESULT)
+        decode(self.result, contents, records.RESULT)
         self.write(self.result, lambda file: file.write(contents))
 
     def read_result(self) -> Result | None:
@@ -153,7 +148,7 @@ class RunFolder:
         Raises:
             CorruptFileError: if the file exists but is not a complete result.
         """
-        return records.read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
+        return read_json(self.result, records.RESULT, records.MAX_RESULT_BYTES)
 
     def usable_result(self, say: Callable[[str], None] = print) -> Result | None:
         """Reads the result; sets it aside, and says so, if it is corrupt or another run's.
@@ -190,7 +185,7 @@ class RunFolder:
     def read_progress(self) -> Progress:
         """Reads the last progress note; returns an empty one if none can be read."""
         try:
-            note = records.read_json(self.progress, records.PROGRESS, records.MAX_PROGRESS_BYTES)
+            note = read_json(self.progress, records.PROGRESS, records.MAX_PROGRESS_BYTES)
         except CorruptFileError:  # the run's next note replaces it, a second later
             note = None
         return note or Progress()
@@ -208,7 +203,7 @@ class RunFolder:
     def read_failure(self) -> Failure | None:
         """Reads why the last attempt ended without a result; returns None if no attempt failed."""
         try:
-            return records.read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
+            return read_json(self.failure, records.FAILURE, records.MAX_FAILURE_BYTES)
         except CorruptFileError:
             return Failure("the recorded reason cannot be read")
 

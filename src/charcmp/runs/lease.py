@@ -26,7 +26,7 @@ import filelock
 
 from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
 from charcmp.files import is_there, write_error
-from charcmp.runs.result import printable
+from charcmp.runs.reading import printable
 
 LEASE_SECONDS = 60.0
 HEARTBEATS_PER_LEASE = 12

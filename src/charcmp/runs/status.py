@@ -7,7 +7,7 @@ from typing import Any
 
 from charcmp.files import is_there
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, printable
+from charcmp.runs.reading import CorruptFileError, printable
 
 # In the order in which they are shown: finished runs last, since users look for the others.
 STATES = ("running", "failed", "interrupted", "corrupt", "waiting", "diverged", "done")

@@ -23,7 +23,7 @@ from charcmp.data.corpus import Streams
 from charcmp.files import canonical_json, write_json
 from charcmp.runs import result as records
 from charcmp.runs.folder import run_folders, runs_dir
-from charcmp.runs.result import CorruptFileError
+from charcmp.runs.reading import CorruptFileError, read_json
 from charcmp.sweeping.slots import LANE_ENVIRONMENT, machine_key
 from charcmp.training.gate import GATE
 
@@ -96,7 +96,7 @@ class Speeds:
 
 def _read_speeds(file: Path) -> dict[str, float]:
     try:
-        return records.read_json(file, records.SPEEDS, records.MAX_SPEEDS_BYTES) or {}
+        return read_json(file, records.SPEEDS, records.MAX_SPEEDS_BYTES) or {}
     except CorruptFileError:
         return {}  # only a cache: without it, shapes are measured again
 
@@ -104,7 +104,7 @@ def _read_speeds(file: Path) -> dict[str, float]:
 def _finished_speed(result_file: Path) -> tuple[str, float] | None:
     """Returns the `speed_key` and speed of a finished run; None if its files do not have them."""
     try:
-        result = records.read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
+        result = read_json(result_file, records.RESULT, records.MAX_RESULT_BYTES)
         environment = records.read_environment(result_file.with_name("environment.json"))
     except CorruptFileError:
         return None

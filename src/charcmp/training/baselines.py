@@ -27,7 +27,7 @@ from charcmp.runs.baselines import (
     read_baselines,
     write_baselines,
 )
-from charcmp.runs.result import CorruptFileError
+from charcmp.runs.reading import CorruptFileError
 
 MAX_CONTEXT = 20  # characters: the paper's longest
 PATIENCE = 2  # how many longer contexts to try after the best so far by validation

@@ -19,7 +19,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.files import canonical_json
 from charcmp.runs.folder import RunFolder
-from charcmp.runs.result import CorruptFileError, UnreadableFileError, open_file
+from charcmp.runs.reading import CorruptFileError, UnreadableFileError, open_file
 
 if TYPE_CHECKING:
     from charcmp.training.step import Step

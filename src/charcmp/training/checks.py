@@ -16,7 +16,7 @@ import msgspec
 from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
 from charcmp.files import canonical_json, write_json
-from charcmp.runs.result import CorruptFileError, read_json
+from charcmp.runs.reading import CorruptFileError, read_json
 from charcmp.training.nvidia import driver_version
 
 if TYPE_CHECKING:

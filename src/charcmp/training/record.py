@@ -16,15 +16,13 @@ from charcmp.config.schema import protocol_version
 from charcmp.config.spec import RunSpec
 from charcmp.files import write_error
 from charcmp.runs.folder import RunFolder
+from charcmp.runs.reading import CorruptFileError, UnreadableFileError, read_json
 from charcmp.runs.result import (
     EARLIER,
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
-    CorruptFileError,
     Progress,
     Result,
-    UnreadableFileError,
-    read_json,
 )
 from charcmp.training.checkpoint import Place
 from charcmp.training.device import device_name

@@ -24,7 +24,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from charcmp.errors import first_line
-from charcmp.runs.result import CorruptFileError, Result, open_file, read_file
+from charcmp.runs.reading import CorruptFileError, open_file, read_file
+from charcmp.runs.result import Result
 
 BLOCK_CHARS = 100
 NUM_SAMPLED = 10_000

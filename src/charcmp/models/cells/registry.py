@@ -129,11 +129,8 @@ def check_cell(cell: CellConfig) -> None:
         f"cell.name={cell.name}: choose the cell with cell={cell.name} instead",
     )
     for key, rule in cell_rules(cell.name).items():
-        value = getattr(cell, key)
-        require(
-            bool(rule.holds(value)),
-            f"cell.{key}={value}: {rule.wanted}{did_you_mean(str(value), rule.choices)}",
-        )
+        if problem := rule.problem(f"cell.{key}", getattr(cell, key)):
+            raise UserError(problem)
 
 
 def cell_rules(name: str) -> dict[str, Rule]:

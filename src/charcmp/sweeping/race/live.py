@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
-from charcmp.runs.result import CorruptFileError
+from charcmp.runs.reading import CorruptFileError
 from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes

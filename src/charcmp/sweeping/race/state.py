@@ -12,7 +12,12 @@ from msgspec import Meta, Struct
 
 from charcmp.errors import UserError
 from charcmp.files import write_json
-from charcmp.runs.result import CorruptFileError, UnreadableFileError, read_json
+from charcmp.runs.reading import (
+    CorruptFileError,
+    UnreadableFileError,
+    check_version,
+    read_json,
+)
 
 VERSION = 2
 MAX_BYTES = 1 << 20
@@ -34,8 +39,7 @@ class State(Struct):
     seeds_begun: bool = False  # whether the finalists have begun to get further seeds
 
     def __post_init__(self) -> None:
-        if self.version != VERSION:
-            raise ValueError(f"version {self.version}, but only {VERSION} can be read")
+        check_version(self.version, VERSION)
 
 
 STATE = msgspec.json.Decoder(State)
