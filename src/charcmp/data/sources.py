@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from charcmp.data.corpus import Corpus, corpus_from_bytes
-from charcmp.data.dataset import DatasetConfig, file_title
+from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
 from charcmp.errors import UserError
 from charcmp.files import is_there, read_error, read_text, write_bytes
 
@@ -159,7 +159,8 @@ def judge(
         What a reader of the results must know about the text, or None.
 
     Raises:
-        UserError: if it is neither. A bad file in the cache is set aside, so it is fetched again.
+        UserError: if it is neither. A bad file in the cache is set aside, so it is fetched again,
+            unless it is the text of the built-in dataset of its name.
     """
     sha256 = hashlib.sha256(text).hexdigest()
     if sha256 in stand_ins:
@@ -174,14 +175,29 @@ def judge(
     found = (len(text), len(set(text)))
     if found == (num_chars, num_symbols):
         return None
+    has = f"{file}: {found[0]:,} bytes ({found[1]} distinct)"
+    if _is_builtin(file.stem, found, sha256):
+        raise UserError(
+            f"{has}: the text of dataset={file.stem}, but dataset.num_chars={num_chars} "
+            f"dataset.num_symbols={num_symbols} describe another; leave them out"
+        )
     advice = "get it again, or use it as dataset=text dataset.path=..."
     if cache_dir() in file.parents:
         with contextlib.suppress(OSError):  # if the cache may not be written
             file.replace(file.with_suffix(".txt.bad"))
             advice = "set aside; the next command fetches it again"
     raise UserError(
-        f"{file}: {found[0]:,} bytes ({found[1]} distinct), but the corpus has {num_chars:,} "
-        f"({num_symbols} distinct): truncated or altered; {advice}"
+        f"{has}, but the corpus has {num_chars:,} ({num_symbols} distinct): truncated or altered; "
+        f"{advice}"
+    )
+
+
+def _is_builtin(name: str, found: tuple[int, int], sha256: str) -> bool:
+    """Returns whether a text is one that the built-in dataset of this name accepts."""
+    return any(
+        found == (known.num_chars, known.num_symbols) or sha256 in known.stand_ins
+        for known in builtin_datasets().values()
+        if known.name == name
     )
 
 
