@@ -6,8 +6,9 @@ from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
+from charcmp.machine import available_cores
 from charcmp.models.cells.options import CellConfig
-from charcmp.sweeping.slots import Slot, available_cores, gpu_slots, make_slots
+from charcmp.sweeping.slots import Slot, gpu_slots, make_slots
 
 
 def config(**keys: object) -> Config:
@@ -70,6 +71,11 @@ def test_lanes_of_a_gpu(keys: dict, lanes: int) -> None:
 def test_a_gpu_that_is_not_there(keys: dict) -> None:
     with pytest.raises(UserError, match=r"no GPU \d here: there are 3, counted from 0"):
         gpu_slots(config(**keys), ["a GPU"] * 3, [20] * 3, None)
+
+
+def test_a_gpu_named_twice_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^gpus=0,1,0: names a GPU twice; jobs_per_gpu= sets how"):
+        gpu_slots(config(gpus="0,1,0"), ["a GPU"] * 3, [20] * 3, None)
 
 
 def test_gpus_without_any() -> None:

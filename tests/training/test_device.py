@@ -1,11 +1,14 @@
 """The device: never a CPU where a GPU lies idle; errors that are a GPU's and not the run's."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers.console import TINY, Charcmp
 
+from charcmp.machine import available_cores
 from charcmp.training.device import is_gpu_trouble, resolve_device
 from charcmp.training.nvidia import gpus_of_the_driver
 
@@ -98,3 +101,27 @@ def test_a_gpus_error_is_worth_another_attempt(error: Exception) -> None:
 )
 def test_a_mistake_of_ours_is_not(error: Exception) -> None:
     assert not is_gpu_trouble(error)
+ONE_CORE_LEFT = """
+import os, torch
+from charcmp.config.optimizers import RMSpropConfig
+from charcmp.config.schema import Config
+from charcmp.data.dataset import DatasetConfig
+from charcmp.models.cells.options import CellConfig
+from charcmp.training.device import prepare
+parts = {"dataset": DatasetConfig(), "optimizer": RMSpropConfig("rmsprop")}
+config = Config(cell=CellConfig("rnn"), device="cpu", **parts)
+before = torch.get_num_threads()
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+prepare(config, None)
+print(before > 1, torch.get_num_threads())
+prepare(config, 3)
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(available_cores() < 2, reason="one core is all there is")
+def test_a_run_has_no_more_threads_than_cores_unless_asked_to() -> None:
+    """torch counts the cores when it is imported; this process then loses all but one."""
+    run = [sys.executable, "-c", ONE_CORE_LEFT]
+    assert subprocess.run(run, check=True, capture_output=True).stdout == b"True 1\n3\n"

@@ -16,6 +16,7 @@ from charcmp.data.corpus import Corpus, corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
 from charcmp.errors import UserError
 from charcmp.files import is_there, read_error, read_text, write_bytes
+from charcmp.machine import memory_bytes
 
 DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
@@ -82,8 +83,7 @@ def read_file(path: Path) -> bytes:
 
 def max_text_bytes() -> int:
     """Returns the size of the largest text that this machine can train on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(MAX_TEXT_BYTES, memory // MEMORY_PER_CHAR)
+    return min(MAX_TEXT_BYTES, memory_bytes() // MEMORY_PER_CHAR)
 
 
 def cache_dir() -> Path:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from charcmp.config.schema import Config
 from charcmp.errors import UserError, require
+from charcmp.machine import available_cores
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
@@ -62,10 +63,6 @@ def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
 
 
-def available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_slots(config: Config) -> list[Slot]:
     """Returns one slot for each run that may go on at once.
 
@@ -109,11 +106,16 @@ def gpu_slots(
         visible: this process's CUDA_VISIBLE_DEVICES.
 
     Raises:
-        UserError: if a GPU that was asked for does not exist, or would have over MAX_LANES lanes.
+        UserError: if a GPU that was asked for does not exist, is named twice, or would have over
+            MAX_LANES lanes.
     """
     numbers = list(range(len(names)))
     if config.gpus != "all":
         numbers = [int(number) for number in config.gpus.split(",")]
+        require(
+            len(set(numbers)) == len(numbers),
+            f"gpus={config.gpus}: names a GPU twice; jobs_per_gpu= sets how many runs share one",
+        )
     elif config.device.startswith("cuda:"):
         numbers = [int(config.device.removeprefix("cuda:"))]
     if missing := [number for number in numbers if number >= len(names)]:

@@ -11,6 +11,7 @@ import torch
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec
 from charcmp.errors import UserError, require
+from charcmp.machine import available_cores, memory_bytes
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu
 
@@ -35,9 +36,7 @@ def keep_freed_memory() -> None:
 
 def require_memory(spec: RunSpec) -> None:
     """Raises UserError if the model's weights and gradients alone exceed this machine's memory."""
-    if not hasattr(os, "sysconf"):
-        return
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    has = memory_bytes()
     needs = BYTES_PER_PARAM * spec.num_params
     require(
         needs <= has,
@@ -102,12 +101,14 @@ def prepare(config: Config, threads: int | None) -> torch.device:
 
     Args:
         config: the run's configuration.
-        threads: number of CPU threads; None: torch's default.
+        threads: number of CPU threads; None: torch's default, at most `available_cores`.
 
     Raises:
         UserError: if there is no such device here, or it does not have this precision.
     """
     device = resolve_device(config.device)
+    if threads is None and torch.get_num_threads() > available_cores():
+        threads = available_cores()  # torch counts the cores, but not a container's share of them
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()
