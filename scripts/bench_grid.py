@@ -43,9 +43,10 @@ from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
+from charcmp.machine import available_cores
 from charcmp.models.cells.registry import cell_config
 from charcmp.sweeping.cost import makespan, run_seconds
-from charcmp.sweeping.slots import LANE_ENVIRONMENT, available_cores, make_slots
+from charcmp.sweeping.slots import LANE_ENVIRONMENT, make_slots
 from charcmp.training.cuda_graph import wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import device_name, keep_freed_memory, set_up

@@ -71,6 +71,22 @@ def test_truncated_or_altered_download_is_refused_and_fetched_again(paper_like, 
     assert sources.load_corpus(dataset).num_chars == len(TEXT)
 
 
+def test_a_slip_in_the_numbers_costs_no_download(tmp_path, monkeypatch) -> None:
+    """A file of the length and the number of symbols of War and Peace lies in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(sources.DATA_VARIABLE, raising=False)
+    known = builtin_datasets()["wp"]
+    assert known.num_chars is not None
+    file = tmp_path / "charcmp" / "wp.txt"
+    file.parent.mkdir()
+    file.write_bytes((bytes(range(87)) * 40_000)[: known.num_chars])
+    mistyped = replace(known, num_chars=known.num_chars - 1)
+    with pytest.raises(UserError, match=r"dataset=wp, but dataset\.num_chars=3258245 .*leave them"):
+        sources.load_corpus(mistyped)
+    assert file.exists()
+    assert sources.load_corpus(known).num_symbols == 87
+
+
 def test_no_network_and_no_file(paper_like) -> None:
     dataset, _ = paper_like
     nobody = replace(dataset, url="http://127.0.0.1:9/pp.txt")

@@ -68,3 +68,16 @@ def run_until_told(told: Path) -> int:
     while not should_stop():
         time.sleep(0.01)
     return 0
+
+
+def train_every_cell(text: Path, results_dir: Path) -> int:
+    """Trains one small run of each cell, into folders named after the cells."""
+    from charcmp.models.cells.registry import CELLS
+    from charcmp.training.session import Session
+    from charcmp.training.train import train
+    from helpers.training import folder_of, quiet, tiny_spec
+
+    for cell in CELLS:
+        folder = folder_of(results_dir, cell)
+        train(tiny_spec(text, cell, epochs=1), folder, Session(say=quiet))
+    return 0

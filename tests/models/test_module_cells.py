@@ -72,6 +72,18 @@ def test_how_a_class_is_called_is_found(name: str, kind: str, states: int, kwarg
     torch.testing.assert_close(last, state)
 
 
+def test_a_tensor_of_a_users_module_stays_on_the_cpu(tmp_path: Path) -> None:
+    """The parameters are counted on the meta device, before anything else needs the class."""
+    file = tmp_path / "scaled.py"
+    file.write_text(
+        "import torch\nSCALE = torch.tensor(0.5)\nclass Scaled(torch.nn.RNNCell):\n"
+        "    def forward(self, x, h=None):\n        return SCALE * super().forward(x, h)\n"
+    )
+    wanted = module_shape(f"{file}:Scaled")
+    assert wanted.num_params == H * (I + H + 2) + (H + 1) * I
+    check_module_cells(wanted)
+
+
 def test_a_layer_is_the_class_itself() -> None:
     cell = make_layer(cell_config("module", target="torch.nn.LSTM"), I, H)
     x_TB = torch.randint(I, (T, B))

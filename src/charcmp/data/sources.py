@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from charcmp.data.corpus import Corpus, corpus_from_bytes
-from charcmp.data.dataset import DatasetConfig, file_title
+from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
 from charcmp.errors import UserError
-from charcmp.files import is_there, read_error, read_text, write_bytes
+from charcmp.files import cache_dir, is_there, read_error, read_text, write_bytes
+from charcmp.machine import memory_bytes
 
 DATA_VARIABLE = "CHARCMP_DATA"
 PYSRC_MAX_BYTES = 2_000_000
@@ -82,15 +83,7 @@ def read_file(path: Path) -> bytes:
 
 def max_text_bytes() -> int:
     """Returns the size of the largest text that this machine can train on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(MAX_TEXT_BYTES, memory // MEMORY_PER_CHAR)
-
-
-def cache_dir() -> Path:
-    """Returns the folder for downloads, in the user's cache."""
-    import pooch
-
-    return Path(pooch.os_cache("charcmp"))
+    return min(MAX_TEXT_BYTES, memory_bytes() // MEMORY_PER_CHAR)
 
 
 def data_folders(data_dir: str | None = None) -> list[Path]:
@@ -159,7 +152,8 @@ def judge(
         What a reader of the results must know about the text, or None.
 
     Raises:
-        UserError: if it is neither. A bad file in the cache is set aside, so it is fetched again.
+        UserError: if it is neither. A bad file in the cache is set aside, so it is fetched again,
+            unless it is the text of the built-in dataset of its name.
     """
     sha256 = hashlib.sha256(text).hexdigest()
     if sha256 in stand_ins:
@@ -174,14 +168,29 @@ def judge(
     found = (len(text), len(set(text)))
     if found == (num_chars, num_symbols):
         return None
+    has = f"{file}: {found[0]:,} bytes ({found[1]} distinct)"
+    if _is_builtin(file.stem, found, sha256):
+        raise UserError(
+            f"{has}: the text of dataset={file.stem}, but dataset.num_chars={num_chars} "
+            f"dataset.num_symbols={num_symbols} describe another; leave them out"
+        )
     advice = "get it again, or use it as dataset=text dataset.path=..."
     if cache_dir() in file.parents:
         with contextlib.suppress(OSError):  # if the cache may not be written
             file.replace(file.with_suffix(".txt.bad"))
             advice = "set aside; the next command fetches it again"
     raise UserError(
-        f"{file}: {found[0]:,} bytes ({found[1]} distinct), but the corpus has {num_chars:,} "
-        f"({num_symbols} distinct): truncated or altered; {advice}"
+        f"{has}, but the corpus has {num_chars:,} ({num_symbols} distinct): truncated or altered; "
+        f"{advice}"
+    )
+
+
+def _is_builtin(name: str, found: tuple[int, int], sha256: str) -> bool:
+    """Returns whether a text is one that the built-in dataset of this name accepts."""
+    return any(
+        found == (known.num_chars, known.num_symbols) or sha256 in known.stand_ins
+        for known in builtin_datasets().values()
+        if known.name == name
     )
 
 

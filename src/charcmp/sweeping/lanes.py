@@ -53,7 +53,7 @@ class Ending:
 
 def work(connection: Connection) -> None:
     """Takes orders and sends endings until the pipe is closed or a signal asks it to stop."""
-    import charcmp.training.train  # noqa: F401  once here, not in several threads at the same time
+    import charcmp.training.preload  # noqa: F401  here, not in several threads at once
 
     should_stop = StopRequest()
     endings: queue.SimpleQueue[Ending] = queue.SimpleQueue()

@@ -2,7 +2,8 @@
 
 Importing torch takes seconds, as long as training a small run. The server is multiprocessing's: it
 imports PRELOADED, uses no threads and no GPU, and forks a process whenever the sweep asks for one.
-It lives as long as the sweep or one of its children does.
+It lives as long as the sweep or one of its children does. All that it forks execute the code of the
+moment when it started, and record the commit of that moment (training/preload.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from charcmp.output import make_lasting
 from charcmp.training.stop import STOP_SIGNALS
 
 # Every optimizer of torch imports torch._dynamo, which takes as long as all the rest.
-PRELOADED = ["charcmp.sweeping.children", "charcmp.training.train", "torch._dynamo"]
+PRELOADED = ["charcmp.sweeping.children", "charcmp.training.preload", "torch._dynamo"]
 COMPILED = "charcmp.models.cells.compiled.preload"  # a second or two; more where it compiles
 # The exit status that multiprocessing reports for a child if the server, which knew it, was killed.
 EXIT_UNKNOWN = 255

@@ -1,22 +1,23 @@
-"""The device that a run trains on: chooses, names and sets it up; checks the memory it needs."""
+"""The device that a run trains on: chooses, names and sets it up."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 
 import torch
 
 from charcmp.config.schema import Config
-from charcmp.config.spec import RunSpec
-from charcmp.errors import UserError, require
+from charcmp.errors import UserError
+from charcmp.machine import available_cores
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu
 
-BYTES_PER_PARAM = 8  # a weight and its gradient
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 BYTES_KEPT = 2_000_000_000
+MAX_THRESHOLD = 1 << 25  # of older releases of glibc: HEAP_MAX_SIZE / 2, malloc/arena.c
 
 
 def keep_freed_memory() -> None:
@@ -27,24 +28,21 @@ def keep_freed_memory() -> None:
     2-layer LSTM of 128 units (LOG.md). Does nothing except on Linux with glibc.
     """
     if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2)
+        set_thresholds(ctypes.CDLL(None).mallopt)
+
+
+def set_thresholds(mallopt: Callable[[int, int], int]) -> None:
+    """Sets the sizes from which glibc returns freed memory at once.
+
+    Args:
+        mallopt: glibc's function; it returns 0 if it refuses a value. Older releases refuse an mmap
+            threshold above MAX_THRESHOLD.
+    """
+    # Each of these settings stops glibc from adjusting the mmap threshold to what is freed. If that
+    # stayed at 128 KB, where it begins, more memory would be returned than without any setting.
+    if mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2) or mallopt(M_MMAP_THRESHOLD, MAX_THRESHOLD):
         mallopt(M_TRIM_THRESHOLD, BYTES_KEPT)
         mallopt(M_TOP_PAD, 1 << 26)
-
-
-def require_memory(spec: RunSpec) -> None:
-    """Raises UserError if the model's weights and gradients alone exceed this machine's memory."""
-    if not hasattr(os, "sysconf"):
-        return
-    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    needs = BYTES_PER_PARAM * spec.num_params
-    require(
-        needs <= has,
-        f"{spec.num_params:,} parameters (hidden size {spec.hidden_size:,}): weights and gradients "
-        f"alone take {needs / 1e9:,.0f} GB, but this machine has {has / 1e9:,.0f} GB; "
-        "use a smaller hidden_size= or budget=",
-    )
 
 
 def resolve_device(name: str) -> torch.device:
@@ -102,12 +100,14 @@ def prepare(config: Config, threads: int | None) -> torch.device:
 
     Args:
         config: the run's configuration.
-        threads: number of CPU threads; None: torch's default.
+        threads: number of CPU threads; None: torch's default, at most `available_cores`.
 
     Raises:
         UserError: if there is no such device here, or it does not have this precision.
     """
     device = resolve_device(config.device)
+    if threads is None and torch.get_num_threads() > available_cores():
+        threads = available_cores()  # torch counts the cores, but not a container's share of them
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()

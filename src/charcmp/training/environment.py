@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import shlex
 import subprocess
@@ -21,15 +22,26 @@ from charcmp.training.device import device_name
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Returns the commit of the checkout that this code runs from, and whether the code differs.
+    """Returns the commit of the code that this process executes, and whether its files differed.
 
-    The state is read once, before the process trains: it does not run later edits.
+    They are read once: in a sweep by the server that its runs are forked from (preload.py), else by
+    the process itself when its first run begins, once that has imported what trains it. Later edits
+    and commits change neither the code that is executed nor what is recorded of it.
     """
-    package = Path(__file__).resolve().parents[1]
-    top = package.parents[1]
+    return checkout_state(Path(__file__).resolve().parents[3])
+
+
+def checkout_state(top: Path) -> dict[str, Any]:
+    """Returns the commit of a checkout, and whether its src or conf differ from that commit.
+
+    Both are None if `top` is not the top of a checkout, or there is no git on this machine.
+    """
 
     def git(*args: str) -> str:
-        done = subprocess.run(["git", "-C", str(top), *args], capture_output=True, text=True)
+        # By default `git status` may lock the index, in which a commit made at that moment fails.
+        environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+        command = ["git", "-C", str(top), *args]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:

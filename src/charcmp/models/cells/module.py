@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from charcmp.errors import UserError, WidthError
+from charcmp.errors import UserError, WidthError, one_line
 from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
-from charcmp.models.cells.target import load_target, one_line
+from charcmp.models.cells.target import load_target
 from charcmp.models.initialization import seeded
 
 # Sizes of a trial. No two are equal, so a shape shows which dimension is which. There are more
@@ -181,12 +181,14 @@ def layer_params(config: ModuleConfig, input_size: int, hidden_size: int) -> int
 
 @cache
 def _layer_params(key: str, input_size: int, hidden_size: int) -> int:
+    config = _config(key)
+    load_target(config.target)  # first: under meta, the tensors of its module would be made there
     try:
         with torch.device("meta"):
-            module = build(_config(key), input_size, hidden_size)
+            module = build(config, input_size, hidden_size)
     except UserError:  # some draw initial values by operations that the meta device lacks
         with seeded(0):
-            module = build(_config(key), input_size, hidden_size)
+            module = build(config, input_size, hidden_size)
     return sum(parameter.numel() for parameter in module.parameters())
 
 
