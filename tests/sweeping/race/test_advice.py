@@ -12,8 +12,10 @@ from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import Result
 from charcmp.sweeping.race.advice import Advice, Finalist
 from charcmp.sweeping.race.arms import Arm, Model
+from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome, challenges
-from charcmp.sweeping.race.race import End, Finish
+from charcmp.sweeping.race.page import race_figure
+from charcmp.sweeping.race.race import End, Entry, Finish
 
 GRU_1, GRU_2, RNN_1 = (Model("50k", *what) for what in (("gru", 1), ("gru", 2), ("rnn", 1)))
 
@@ -108,3 +110,17 @@ def test_a_lucky_run_of_another_model_is_named(tmp_path: Path) -> None:
     assert found.record()["best_single_run"] == lucky.best_run.run_id
     within = advice(tmp_path / "within", {GRU_2: [1.27, 1.27, 1.27], GRU_1: [1.4, 1.4, 1.265]})
     assert within.lucky is None
+
+
+def test_the_bars_of_the_picture_stand_where_its_points_are(tmp_path: Path) -> None:
+    """The leader's last point is its mean, from which the bars of the others are measured."""
+    losses = {GRU_1: [1.30, 1.33, 1.33], GRU_2: [1.33, 1.34, 1.35]}
+    found = advice(tmp_path, losses)
+    board = Board([GRU_1, GRU_2], updates_per_epoch=100, until=0.0)
+    for model, of_model in losses.items():
+        for seed, nats in enumerate(of_model):
+            board.ran(Entry(Arm(model, 0.012), 1000, seed), Outcome(nats))
+    (panel,) = race_figure(found, board).axes
+    *points, bar = ([*map(float, line.get_ydata())] for line in panel.lines)
+    assert [last for (last,) in points] == pytest.approx([1.32, 1.34])
+    assert sum(bar) / 2 == pytest.approx(1.34)

@@ -1,5 +1,7 @@
 """The leaderboard: what it says of each model when the race is over."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -42,3 +44,23 @@ def test_the_table_fits_a_terminal_and_is_cleared_whole_where_it_does_not(
     capsys.readouterr()
     board.note("said above it")
     assert capsys.readouterr().out.startswith(f"\x1b[{wrapped}F\x1b[Jsaid")
+
+
+def test_a_point_of_the_picture_is_the_mean_over_seeds_of_the_best_rate() -> None:
+    """The lucky seed of a finalist is no better than the mean that the race decides by."""
+    board = Board([GRU, LSTM], updates_per_epoch=100, until=0.0)
+    for model, rate, updates, losses in (
+        (GRU, 0.012, 50, [1.45]),
+        (GRU, 0.024, 50, [1.43]),
+        (GRU, 0.012, 200, [1.40, 1.30, 1.42]),
+        (GRU, 0.006, 200, [1.41]),  # worse than the first seed of the other rate
+        (LSTM, 0.012, 50, [1.5]),
+        (LSTM, 0.012, 200, [1.39, math.inf]),
+    ):
+        for seed, nats in enumerate(losses):
+            board.ran(Entry(Arm(model, rate), updates, seed), Outcome(nats))
+    assert board.losses_by_epochs(GRU) == pytest.approx({0.5: 1.43, 2.0: (1.40 + 1.30 + 1.42) / 3})
+    assert board.losses_by_epochs(LSTM) == {0.5: 1.5}  # a seed diverged: no mean
+    gru, lstm = board.rows()
+    assert (gru["rate"], gru["seeds"], gru["validation"]) == ("0.012", 3, "1.3733")
+    assert lstm["validation"] == "diverged"

@@ -6,13 +6,14 @@ import math
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 from charcmp.output import duration
-from charcmp.sweeping.race.arms import Model, label
-from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
+from charcmp.sweeping.race.arms import Arm, Model, label
+from charcmp.sweeping.race.decide import Outcome, best_arms, mean_nats, text_component
 from charcmp.sweeping.race.live import Failed
 from charcmp.sweeping.race.race import Entry
 
@@ -32,9 +33,8 @@ class Board:
 
     def __init__(self, models: Sequence[Model], updates_per_epoch: int, until: float) -> None:
         self.models, self.updates_per_epoch, self.until = models, updates_per_epoch, until
-        # By model: its best rate's entry and outcomes, one for each seed, at its longest training.
-        self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}
-        self.losses: dict[tuple[Model, int], float] = {}  # lowest of any rate, by model and updates
+        # By model and updates: the outcomes of each arm, one for each seed, the first seed first.
+        self.outcomes: dict[Model, dict[int, dict[Arm, list[Outcome]]]] = {}
         self.state: dict[Model, str] = {}
         self.seen: set[Entry] = set()
         self.is_table = sys.stdout.isatty()
@@ -47,17 +47,8 @@ class Board:
             return
         self.seen.add(entry)
         model = entry.arm.model
-        if outcome.is_usable:
-            key = model, entry.updates
-            self.losses[key] = min(outcome.nats, self.losses.get(key, math.inf))
-        before = self.best.get(model)
-        if before is None or entry.updates > before[0].updates:
-            self.best[model] = entry, [outcome]
-        elif entry.updates == before[0].updates:
-            if entry.arm == before[0].arm:
-                self.best[model] = before[0], [*before[1], outcome]
-            elif outcome.nats < before[1][0].nats:
-                self.best[model] = entry, [outcome]
+        of_length = self.outcomes.setdefault(model, {}).setdefault(entry.updates, defaultdict(list))
+        of_length[entry.arm].append(outcome)
         if self.is_table:
             self.show()
         else:
@@ -107,42 +98,59 @@ class Board:
 
     def ranked(self) -> list[Model]:
         """Returns the models that have run, the longest trained first, then the best first."""
-        return sorted(
-            self.best,
-            key=lambda model: (-self.best[model][0].updates, mean_nats(self.best[model][1])),
-        )
+
+        def rank(model: Model) -> tuple[int, float]:
+            updates = self._longest(model)
+            return -updates, mean_nats(self.best_arm(model, updates)[1])
+
+        return sorted(self.outcomes, key=rank)
+
+    def _longest(self, model: Model) -> int:
+        return max(self.outcomes[model])
+
+    def best_arm(self, model: Model, updates: int) -> tuple[Arm, list[Outcome]]:
+        """Returns a model's best arm at a length, by its first seed as in the race, and the
+        outcomes of that arm's seeds."""
+        arms = self.outcomes[model][updates]
+        arm = best_arms({arm: outcomes[0] for arm, outcomes in arms.items()})[model]
+        return arm, arms[arm]
 
     def losses_by_epochs(self, model: Model) -> dict[float, float]:
-        """Returns a model's best loss at each length of its trainings, the shortest first."""
-        lengths = sorted({updates for one, updates in self.losses if one == model})
-        return {self.epochs(updates): self.losses[model, updates] for updates in lengths}
+        """Returns the loss of a model's best arm at each length of its trainings, the mean over
+        that arm's seeds; the shortest first, without those at which one diverged or failed."""
+        means = {
+            self.epochs(updates): mean_nats(self.best_arm(model, updates)[1])
+            for updates in sorted(self.outcomes[model])
+        }
+        return {epochs: nats for epochs, nats in means.items() if math.isfinite(nats)}
 
     def table(self) -> str:
         return tabulate(self.rows(), headers="keys", disable_numparse=True)
 
     def rows(self) -> list[dict[str, str | int]]:
-        """Returns a row for each model, by column."""
+        """Returns a row for each model, by column; its loss is the mean over its seeds."""
         ranked = self.ranked()
         rows: list[dict[str, str | int]] = []
         for place, model in enumerate(ranked, start=1):
-            entry, outcomes = self.best[model]
-            ahead = self.best[ranked[0]]
+            updates = self._longest(model)
+            arm, outcomes = self.best_arm(model, updates)
+            behind = ""
+            if model != ranked[0] and updates == self._longest(ranked[0]):
+                behind = _behind(outcomes, self.best_arm(ranked[0], updates)[1])
             rows.append(
                 {
                     "": place,
                     "model": label(model),
-                    "rate": f"{entry.arm.rate:g}",
-                    "epochs": f"{self.epochs(entry.updates):.2g}",
+                    "rate": f"{arm.rate:g}",
+                    "epochs": f"{self.epochs(updates):.2g}",
                     "seeds": len(outcomes),
                     "validation": _nats(outcomes),
-                    "behind ± text": _behind(outcomes, ahead[1])
-                    if model != ranked[0] and entry.updates == ahead[0].updates
-                    else "",
+                    "behind ± text": behind,
                     "state": self.state.get(model, "racing"),
                 }
             )
         for model in self.models:
-            if model not in self.best:
+            if model not in self.outcomes:
                 rows.append(
                     {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
                 )

@@ -38,7 +38,7 @@ def race_page(advice: Advice, board: Board) -> str:
 
 
 def race_figure(advice: Advice, board: Board) -> Figure:
-    """Draws loss against length of training, a line for each model."""
+    """Draws loss against length of training, a line for each model; means over seeds."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         panel = figure.subplots()
