@@ -27,6 +27,7 @@ def advice(
     num_models: int = 9,
     unfinished: Sequence[Model] = (),
     unstable: Sequence[Model] = (),
+    num_blocks: int = 500,  # of the validation text
 ) -> Advice:
     """Of a race whose finalists' seeds ended with these validation losses, and test losses 0.1
     above."""
@@ -40,7 +41,7 @@ def advice(
 
     results = {model: [result(model, seed, nats) for seed, nats in enumerate(of_model)]
                for model, of_model in losses.items()}  # fmt: skip
-    text = np.random.default_rng(0).normal(0.0, 0.1, (1, 500))
+    text = np.random.default_rng(0).normal(0.0, 0.1, (1, num_blocks))
     outcomes = {model: [Outcome(nats, text + nats) for nats in of_model]
                 for model, of_model in losses.items()}  # fmt: skip
     leader, against = challenges(outcomes)
@@ -94,6 +95,29 @@ def test_it_says_what_it_leaves_open(tmp_path: Path, num_models: int, is_said: b
     found = advice(tmp_path, {GRU_1: [1.3] * 5, RNN_1: [1.5] * 5}, "settled", num_models)
     assert "no other finalist, trained once more" in found.text()
     assert ("Models eliminated earlier" in found.text()) == is_said
+
+
+def test_a_text_too_short_to_judge_by_is_named_whatever_the_seeds_do(tmp_path: Path) -> None:
+    losses = {GRU_1: [1.300, 1.301, 1.302, 1.303, 1.304], RNN_1: [1.5] * 5}
+    for end in ("seeds", "time"):
+        text = advice(tmp_path / end, losses, end, num_blocks=1).text()
+        assert "The validation text is too short to tell" in text
+        assert "either the models are that close" not in text
+        assert "more minutes=" not in text
+    assert "either the models are that close" in advice(tmp_path / "long", losses, "seeds").text()
+
+
+@pytest.mark.parametrize(("spread", "is_said"), [(0.028, False), (0.042, True)])
+def test_seeds_that_scatter_more_than_was_simulated_are_named(
+    tmp_path: Path, spread: float, is_said: bool
+) -> None:
+    """The promise was simulated up to a standard deviation of 0.03; GRU 3 has shown 0.042."""
+    losses = {GRU_1: [1.30, 1.30, 1.30], GRU_2: [1.5 - spread, 1.5, 1.5 + spread]}
+    text = advice(tmp_path, losses, "settled").text()
+    said = "The 95 % may be too many: the seeds of GRU 2 (standard deviation 0.042 nats) scatter"
+    assert (said in text) == is_said
+    two = {GRU_1: [1.30, 1.30], GRU_2: [1.4, 1.6]}
+    assert "may be too many" not in advice(tmp_path / "two", two, "settled").text()
 
 
 def test_a_lucky_run_of_another_model_is_named(tmp_path: Path) -> None:

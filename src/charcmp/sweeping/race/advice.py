@@ -15,7 +15,7 @@ from charcmp.runs.result import Result
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model, cell_label, label
 from charcmp.sweeping.race.board import length_text
-from charcmp.sweeping.race.decide import FEWEST_SEEDS, WORTH_KNOWING
+from charcmp.sweeping.race.decide import FEWEST_SEEDS, WIDEST_SEED_SD, WORTH_KNOWING, seed_sds
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish
 
 PERCENT = 95
@@ -102,6 +102,11 @@ class Advice:
 
         best = max(self.finalists.values(), key=ahead)
         return best if ahead(best) > WORTH_KNOWING else None
+
+    @property
+    def is_text_long_enough(self) -> bool:
+        """Whether the validation text was long enough to judge every challenge by it."""
+        return all(one.of_run is not None for one in self.finish.challenges)
 
     @property
     def run_arguments(self) -> list[str]:
@@ -248,6 +253,12 @@ class Advice:
                 f"Time ran out before every finalist had the {FEWEST_SEEDS} seeds that a reliable "
                 "answer needs; rerun with more minutes= to continue."
             ]
+        if not self.is_text_long_enough:
+            return [
+                "The validation text is too short to tell how much the losses vary over text, so "
+                f"another finalist may be better by more than {WORTH_KNOWING:g} nats, however many "
+                "seeds it gets; a longer text is needed to rule that out."
+            ]
         if finish.end == "time":
             return [
                 "Time ran out before it could be ruled out that another finalist is better by more "
@@ -261,11 +272,26 @@ class Advice:
             ]
         if not finish.challenges:
             return []
-        return [
+        promise = (
             f"With {PERCENT} % confidence no other finalist, trained once more at the learning "
             f"rate that it raced at, comes out better than this run by more than "
             f"{WORTH_KNOWING:g} nats on average, at this length of training and on text like the "
             "validation text."
+        )
+        return [promise, *self._seeds_that_scatter()]
+
+    def _seeds_that_scatter(self) -> list[str]:
+        """Names the finalists whose seeds differ by more than the promise allows for."""
+        wide = {model: sd for model, sd in seed_sds(self.finish.outcomes).items()
+                if sd > WIDEST_SEED_SD}  # fmt: skip
+        if not wide:
+            return []
+        named = ", ".join(
+            f"{label(model)} (standard deviation {sd:.3f} nats)" for model, sd in wide.items()
+        )
+        return [
+            f"The {PERCENT} % may be too many: the seeds of {named} scatter by more than the "
+            f"{WIDEST_SEED_SD:g} nats up to which they hold."
         ]
 
     def record(self) -> dict[str, Any]:

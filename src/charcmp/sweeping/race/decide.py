@@ -26,6 +26,9 @@ FEWEST_SEEDS = 3
 # it counts for. One seed in three or four of a gated model near its best rate is 0.03 to 0.07 nats
 # worse than the others (LOG.md), so three seeds that lie close together may be three lucky ones.
 USUAL_SEED_SD, USUAL_DF = 0.015, 4
+# The widest spread of a model's seeds with which the promise is wrong in at most 5 % of races
+# (scripts/simulate_looks.py); a standard deviation, nats per character.
+WIDEST_SEED_SD = 0.03
 
 
 @dataclass(frozen=True)
@@ -200,6 +203,16 @@ def _seed_variance(outcomes: Sequence[Outcome]) -> Component:
     variance = float(np.var([outcome.nats for outcome in outcomes], ddof=1))
     moderated = (USUAL_DF * USUAL_SEED_SD**2 + further * variance) / (USUAL_DF + further)
     return Component(moderated / len(outcomes), USUAL_DF / 2 + further, True)
+
+
+def seed_sds(finalists: Mapping[Model, Sequence[Outcome]]) -> dict[Model, float]:
+    """Returns the observed standard deviation over seeds of each model with FEWEST_SEEDS or more;
+    nats per character."""
+    return {
+        model: float(np.std([outcome.nats for outcome in outcomes], ddof=1))
+        for model, outcomes in finalists.items()
+        if len(outcomes) >= FEWEST_SEEDS
+    }
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
