@@ -4,9 +4,11 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
+from types import ModuleType
 
 import numpy as np
 import pytest
+from helpers.console import load_script
 
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import (
@@ -20,10 +22,8 @@ from charcmp.sweeping.race.arms import (
 from charcmp.sweeping.race.decide import (
     FEWEST_SEEDS,
     MARGINS,
-    WORTH_KNOWING,
     Outcome,
     challenges,
-    handed_over,
     is_settled,
     next_for_a_seed,
     survivors,
@@ -41,7 +41,6 @@ from charcmp.sweeping.race.plan import (
 )
 from charcmp.sweeping.race.race import MOST_LOOKS, Entry, Finish, Race
 from charcmp.sweeping.race.recommend import length_settings
-from charcmp.uncertainty.intervals import ALPHA
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
 GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)
@@ -575,33 +574,20 @@ def test_lengths_are_parts_of_an_epoch_or_whole_ones() -> None:
     assert length_settings(8000, 1000) == ["epochs=8"]
 
 
-@pytest.mark.parametrize(
-    ("leader_bad", "rival_bad", "gap"),
-    [(0.0, 0.0, 0.011), (0.0, 0.25, 0.011), (0.25, 0.0, 0.011), (0.25, 0.25, 0.011)],
-)
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    return load_script("simulate_looks")
+
+
+@pytest.mark.parametrize("gap", [0.011, 0.016])
+@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.0, 0.25), (0.25, 0.0), (0.25, 0.25)])
+@pytest.mark.parametrize("text_se", [0.0, 0.004])
 def test_what_is_said_to_be_settled_is_seldom_wrong(
-    leader_bad: float, rival_bad: float, gap: float
+    simulation: ModuleType, gap: float, shares: tuple[float, float], text_se: float
 ) -> None:
     """A rival whose mean is better by more than is worth knowing, and a share of seeds that come
     out 0.06 worse, as those of gated models do: looks at the run that is handed over."""
-    means = {GRU_1: 1.4, GRU_2: 1.4 - gap}
-    bad = {GRU_1: leader_bad, GRU_2: rival_bad}
     rng = np.random.default_rng(0)
-
-    def drawn(model: Model) -> Outcome:
-        is_bad = float(rng.random() < bad[model])
-        return outcome(means[model] + 0.06 * (is_bad - bad[model]) + 0.003 * rng.standard_normal())
-
-    wrong = 0
-    for _ in range(200):
-        runs = {model: [drawn(model) for _ in range(FEWEST_SEEDS)] for model in means}
-        for _ in range(MOST_LOOKS):
-            leader, found = challenges(runs)
-            if is_settled(found, 2 * ALPHA / MOST_LOOKS):
-                given = handed_over(runs[leader]).nats
-                wrong += min(means.values()) < given - WORTH_KNOWING
-                break
-            num_seeds = {model: len(of_model) for model, of_model in runs.items()}
-            for model in next_for_a_seed(leader, found, num_seeds, 2 * ALPHA / MOST_LOOKS):
-                runs[model].append(drawn(model))
+    finalists = simulation.bad_seeds(gap, *shares)
+    wrong = sum(simulation.is_wrong(finalists, text_se, rng) for _ in range(200))
     assert wrong <= 0.05 * 200

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ class Outcome:
     @property
     def is_usable(self) -> bool:
         return math.isfinite(self.nats)
+
+
+Run = TypeVar("Run", bound=Outcome)
 
 
 def mean_nats(outcomes: Sequence[Outcome]) -> float:
@@ -171,7 +175,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     return leader, [_challenge(model, usable[model], usable[leader]) for model in others]
 
 
-def handed_over(outcomes: Sequence[Outcome]) -> Outcome:
+def handed_over(outcomes: Sequence[Run]) -> Run:
     """Returns the run with the lowest loss among a model's seeds."""
     return min(outcomes, key=lambda outcome: outcome.nats)
 
@@ -252,3 +256,31 @@ def next_for_a_seed(
     strongest = min(found, key=lambda one: one.least(alpha))
     behind = min(num_seeds[leader], num_seeds[strongest.model])
     return [model for model in (leader, strongest.model) if num_seeds[model] == behind]
+
+
+class Look(NamedTuple):
+    """What a look at the finalists finds: the end of the race, or who gets how many more seeds."""
+
+    leader: Model
+    is_spent: bool  # whether every finalist had the seeds for it, so that it may end the race
+    is_settled: bool
+    next_models: list[Model]  # that get a seed next; none if it is settled
+    num_more: int  # seeds for each of them before the next look
+
+
+def look(finalists: Mapping[Model, Sequence[Outcome]], alpha: float) -> Look:
+    """Looks at the finalists.
+
+    Args:
+        finalists: the outcomes of each, one for each seed; at least one of each model.
+        alpha: of the interval that this look reads of each challenge.
+    """
+    leader, against = challenges(finalists)
+    num_seeds = {model: len(outcomes) for model, outcomes in finalists.items()}
+    fewest = min(num_seeds.values())
+    is_spent = fewest >= FEWEST_SEEDS
+    if is_spent and is_settled(against, alpha):
+        return Look(leader, True, True, [], 0)
+    following = next_for_a_seed(leader, against, num_seeds, alpha)
+    # All seeds before the first look at once: no slot waits for the slowest of each round.
+    return Look(leader, is_spent, False, following, max(1, FEWEST_SEEDS - fewest))

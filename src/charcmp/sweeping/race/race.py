@@ -22,7 +22,6 @@ from charcmp.sweeping.race.arms import (
     next_rate,
 )
 from charcmp.sweeping.race.decide import (
-    FEWEST_SEEDS,
     MARGINS,
     WORTH_KNOWING,
     Challenge,
@@ -30,9 +29,8 @@ from charcmp.sweeping.race.decide import (
     best_arms,
     challenges,
     finalists,
-    is_settled,
     losses_by_rate,
-    next_for_a_seed,
+    look,
     survivors,
     tied,
 )
@@ -289,18 +287,13 @@ class Race:
         # It stays the same if a further seed of a challenger diverges.
         self.num_challengers = max(1, len(chosen) - 1)
         while left := self._finalists(LAST_RUNG):
-            leader, against = challenges(left)
-            num_seeds = {model: len(runs) for model, runs in left.items()}
-            if min(num_seeds.values()) >= FEWEST_SEEDS:
-                self.num_looks += 1
-                if is_settled(against, self.alpha):
-                    return self._finish("settled")
-                if self.num_looks == MOST_LOOKS:
-                    return self._finish("seeds")
-            chosen = next_for_a_seed(leader, against, num_seeds, self.alpha)
-            # All seeds before a look at once: no slot waits for the slowest of each round.
-            more = max(1, FEWEST_SEEDS - min(num_seeds.values()))
-            if not self._seeds([arms[model] for model in chosen], more):
+            found = look(left, self.alpha)
+            self.num_looks += found.is_spent
+            if found.is_settled:
+                return self._finish("settled")
+            if self.num_looks == MOST_LOOKS:
+                return self._finish("seeds")
+            if not self._seeds([arms[model] for model in found.next_models], found.num_more):
                 break
         return self._finish("time")
 
