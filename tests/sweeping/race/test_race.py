@@ -32,7 +32,6 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.plan import (
     BATCHES,
     MAX_EPOCHS,
-    MIN_UPDATES,
     RUNG_SHARES,
     Cost,
     TooLittleTimeError,
@@ -543,7 +542,10 @@ def test_the_plan_fills_the_time() -> None:
     costs = [Cost(0.5, 0.01)] * 27
     half, whole = (longest_run(0, time, 1, costs, 9) for time in (1500, 3000))
     assert half < whole < 2.2 * half
-    assert RUNG_SHARES[0] * longest_run(0, 250, 1, costs, 9) >= MIN_UPDATES
+    # 27 first runs and 5 further rates, then 10 of five models, then 3 and 4 further seeds.
+    seconds_per_update = 0.01 * (32 / 8 + 10 / 3 + 7)
+    expected = (0.95 * 250 - 0.5 * (32 + 10 + 7)) / seconds_per_update
+    assert longest_run(0, 250, 1, costs, 9) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("num_slots", [1, 2, 3, 4, 6, 8, 16, 32])
