@@ -40,8 +40,8 @@ from charcmp.errors import require
 from charcmp.files import write_atomically, write_bytes
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
-from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.live import Failed, LiveRunner
+from charcmp.sweeping.race.decide import Failed, Outcome
+from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.race.recommend import Request, requests

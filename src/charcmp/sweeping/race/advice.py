@@ -14,8 +14,8 @@ from charcmp.runs.baselines import Baseline
 from charcmp.runs.result import Result
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model, cell_label, label
-from charcmp.sweeping.race.board import length_text
 from charcmp.sweeping.race.decide import FEWEST_SEEDS, WIDEST_SEED_SD, WORTH_KNOWING, seed_sds
+from charcmp.sweeping.race.plan import length_text
 from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish
 
 PERCENT = 95

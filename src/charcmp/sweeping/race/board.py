@@ -13,8 +13,8 @@ from tabulate import tabulate
 
 from charcmp.output import duration
 from charcmp.sweeping.race.arms import Arm, Model, label
-from charcmp.sweeping.race.decide import Outcome, best_arms, mean_nats, text_component
-from charcmp.sweeping.race.live import Failed
+from charcmp.sweeping.race.decide import Failed, Outcome, best_arms, mean_nats, text_component
+from charcmp.sweeping.race.plan import length_text
 from charcmp.sweeping.race.race import Entry
 
 SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table
@@ -156,10 +156,6 @@ class Board:
                 )
         return rows
 
-
-def length_text(epochs: float) -> str:
-    """Returns a length as text: `0.33 epochs`, `1 epoch`."""
-    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
 
 
 def _num_lines(text: str) -> int:

@@ -44,6 +44,13 @@ class Outcome:
         return math.isfinite(self.nats)
 
 
+@dataclass(frozen=True)
+class Failed(Outcome):
+    """The outcome of a run that ended without a result (killed, out of memory): as if diverged."""
+
+    nats: float = math.inf
+
+
 Run = TypeVar("Run", bound=Outcome)
 
 

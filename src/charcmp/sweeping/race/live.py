@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
@@ -14,19 +13,12 @@ from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
-from charcmp.sweeping.race.decide import Outcome
+from charcmp.sweeping.race.decide import Failed, Outcome
 from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost, nearest_length
 from charcmp.sweeping.race.race import Entry
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
 from charcmp.uncertainty.losses import num_series, read_nll, summarize
-
-
-@dataclass(frozen=True)
-class Failed(Outcome):
-    """The outcome of a run that ended without a result (killed, out of memory): as if diverged."""
-
-    nats: float = math.inf
 
 
 class LiveRunner:
