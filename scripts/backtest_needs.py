@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from charcmp.sweeping.race.arms import (
-    SAFE_CHOICE,
     Arm,
     Model,
     best_neighbours,
+    best_rate,
     first_arms,
     lower_rate,
     next_rate,
@@ -167,12 +167,12 @@ class Needs:
             middle = self.losses[model, self.middle, seed]
             for rates in self._second(model, seed):
                 before = {rate: middle[rate] for rate in rates}
-                asked = asked.union(*self._lowered([lowest(before)], at_last, before))
+                asked = asked.union(*self._lowered([best_rate(before)], at_last, before))
         return asked
 
     def _rates(self, model: Model) -> set[float]:
         """Returns the last rung's rates, which all seeds share."""
-        return {*self._asked(model, 0), lowest(self.losses[model, self.long, 0])}
+        return {*self._asked(model, 0), best_rate(self.losses[model, self.long, 0])}
 
     def _near(self) -> list[Model]:
         return within(NEAR, {model: min(self.losses[model, self.long, 0].values())
@@ -205,12 +205,7 @@ def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
     order = sorted(losses, key=lambda model: (losses[model], model))
     goal = losses[order[0]] + nats
     return [model for model in order if losses[model] <= goal or model in order[:2]
-            or (model.cell, model.layers) == SAFE_CHOICE]  # fmt: skip
-
-
-def lowest(losses: Mapping[float, float]) -> float:
-    """Returns the rate with the lowest loss, as a race chooses it."""
-    return min(losses, key=lambda rate: (losses[rate], rate))
+            or model.is_safe_choice]  # fmt: skip
 
 
 def expected(

@@ -15,7 +15,7 @@ from backtest_needs import Needs
 from numpy.typing import NDArray
 
 from charcmp.errors import UserError
-from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model, label
+from charcmp.sweeping.race.arms import Arm, Model, label
 from charcmp.sweeping.race.decide import (
     WORTH_KNOWING,
     Outcome,
@@ -334,7 +334,7 @@ def play(
 ) -> Played:
     """Plays a race, and its rivals in the same time."""
     stored = draw.stored
-    constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
+    constant = next(model for model in stored.models if model.is_safe_choice)
     lowest = min(stored.test_nats(stored.of(stored.tuned(model), stored.last))
                  for model in stored.models)  # fmt: skip
     values: dict[str, float] = {}

@@ -28,9 +28,10 @@ from typing import NamedTuple
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import EXIT_INTERRUPTED, require
+from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
-from charcmp.sweeping.race.arms import LADDER, Arm, Model, next_rate
+from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_rate, label, next_rate
 from charcmp.sweeping.race.decide import (
     USUAL_SEED_SD,
     WORTH_KNOWING,
@@ -84,7 +85,7 @@ class Census:
         for _, overrides in make_grid(composer).points():
             words = [word for word in overrides if word.partition("=")[0] not in VARIED]
             spec = make_job(overrides, composer.compose(overrides)).spec
-            cell = " ".join(word for word in words if word.startswith("cell"))
+            cell = named_cell(spec.config.cell, words)
             self.words[Model(spec.budget, cell, spec.config.layers)] = words
             rates.add(spec.config.optimizer.lr)
             seeds.add(spec.config.seed)
@@ -146,9 +147,12 @@ class Census:
         return {entry.arm: outcome for entry, outcome in found.items()}
 
 
-def label(model: Model) -> str:
-    """Returns a cell's name and layers, such as `torchrecurrent.MGU 1`."""
-    return f"{model.cell.rpartition('=')[2]} {model.layers}"
+def named_cell(cell: CellConfig, words: Iterable[str]) -> str:
+    """Returns a cell's name as races have it, and the options that the overrides give it."""
+    name = cell.target if isinstance(cell, ModuleConfig) else cell.name
+    options = [word for word in words
+               if word.startswith("cell.") and not word.startswith("cell.target=")]  # fmt: skip
+    return " ".join([name, *options])
 
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
@@ -158,7 +162,7 @@ def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     for model, of_model in losses_by_rate(outcomes).items():
         usable = sorted(rate for rate, nats in of_model.items() if math.isfinite(nats))
         if usable:
-            place = usable.index(min(usable, key=lambda rate: (of_model[rate], rate)))
+            place = usable.index(best_rate(of_model))
             kept += [Arm(model, rate) for rate in usable[max(0, place - 1) : place + 1]]
     return kept
 

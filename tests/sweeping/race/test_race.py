@@ -15,6 +15,7 @@ from charcmp.sweeping.race.arms import (
     Arm,
     Model,
     best_neighbours,
+    best_rate,
     first_arms,
     lower_rate,
     next_rate,
@@ -470,6 +471,7 @@ def test_rates_are_followed_to_the_end_of_the_ladder() -> None:
     assert next_rate({0.003: 1.3, 0.006: 1.4, 0.012: math.inf}) == 0.0015
     assert next_rate({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) is None
     assert best_neighbours({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) == [0.012, 0.024]
+    assert best_rate({0.024: 1.4, 0.012: 1.4, 0.006: 1.5}) == 0.012  # the lower of equals
     assert {arm.rate for arm in first_arms([Model("50k", "rnn", 1)])} == {0.003, 0.006, 0.012}
 
 

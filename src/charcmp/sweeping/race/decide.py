@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
+from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.uncertainty.intervals import Estimate, estimate
 from charcmp.uncertainty.text_variance import Component, text_variance
 
@@ -96,7 +96,7 @@ def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list
     return kept + [
         arm.model
         for arm in best_arms(outcomes).values()
-        if (arm.model.cell, arm.model.layers) == SAFE_CHOICE
+        if arm.model.is_safe_choice
         and arm.model not in kept
         and outcomes[arm].is_usable
     ]
