@@ -44,7 +44,7 @@ from charcmp.sweeping.race.decide import Failed, Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import Request, requests
+from charcmp.sweeping.race.requests import Request, requests
 from charcmp.sweeping.slots import Slot
 from charcmp.uncertainty.losses import num_series, read_nll, summarize
 

@@ -43,7 +43,7 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import length_settings
+from charcmp.sweeping.race.requests import length_settings
 
 UPDATES = 400  # of the first step
 FIRST = 12  # so many cells get further seeds, however far behind they are

@@ -341,7 +341,7 @@ def test_halving_looks_beyond_the_first_rates() -> None:
 def test_what_put_the_best_model_out() -> None:
     def race(stored: Stored) -> str | None:
         replay = Replay(draw(stored), SPEEDS, PLENTY)
-        one = Race(MODELS, replay, replay)
+        one = Race(MODELS, replay, replay, on_out=replay.out)
         one.run()
         return lost_by(one, replay, GRU_1)
 

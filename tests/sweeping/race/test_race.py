@@ -40,7 +40,7 @@ from charcmp.sweeping.race.plan import (
     nearest_length,
 )
 from charcmp.sweeping.race.race import MOST_LOOKS, Entry, Finish, Race
-from charcmp.sweeping.race.recommend import length_settings
+from charcmp.sweeping.race.requests import length_settings
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
 GRU_1, GRU_2 = Model("50k", "gru", 1), Model("50k", "gru", 2)
@@ -124,7 +124,7 @@ def levels(**changed: float) -> dict[Model, float]:
 
 
 def race(stored: Stored, models: Sequence[Model] = MODELS) -> Finish:
-    return Race(models, stored, stored).run()
+    return Race(models, stored, stored, on_out=stored.out).run()
 
 
 def test_the_best_wins_at_its_best_rate_and_the_safe_choice_stays() -> None:

@@ -19,7 +19,8 @@ from helpers.console import Charcmp, command, wait_for, write_tiny_text
 from charcmp.config.compose import compose_line
 from charcmp.sweeping.race.arms import Arm, label
 from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import Request, race_folder, race_settings, requests
+from charcmp.sweeping.race.recommend import race_folder, race_settings
+from charcmp.sweeping.race.requests import Request, requests
 
 pytestmark = pytest.mark.long
 MY_CELL = """
@@ -254,6 +255,8 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["minutes=never"], "minutes=never: must be a number of minutes, such as 30"),
+        (["minutes=-1"], "minutes=-1: must be positive and finite"),
+        (["minutes=nan"], "minutes=nan: must be positive and finite"),
         (["minutes=0.001"], "too little time: a race of 2 models at 1500 needs about minutes="),
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),

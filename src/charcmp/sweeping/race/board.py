@@ -64,8 +64,10 @@ class Board:
         print(line, flush=True)
         self.show()
 
-    def out(self, models: Sequence[Model]) -> None:
+    def out(self, models: Sequence[Model], updates: int) -> None:
+        """Marks models that were eliminated after so many updates, and says so."""
         self.state |= dict.fromkeys(models, "out")
+        self.note(f"eliminated after {self.length(updates)}: {', '.join(map(label, models))}")
 
     def ended(self, states: Mapping[Model, str]) -> None:
         """Marks the models that were in the race to its end: see Finish.states."""

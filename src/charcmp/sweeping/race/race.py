@@ -87,7 +87,7 @@ class Runner(Protocol):
 
 
 class Track(Protocol):
-    """An observer of the race, which also keeps what a resumed race must not decide again."""
+    """Remembers what a resumed race must not decide again."""
 
     def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
         """Returns a rung's updates: those that it was begun with, else what is planned now; None,
@@ -99,9 +99,6 @@ class Track(Protocol):
 
     def seeds_begin(self) -> None:
         """Notes that the last rung is over, and the finalists get further seeds."""
-
-    def out(self, models: Sequence[Model], updates: int) -> None:
-        """Notes that these models have been eliminated after so many updates."""
 
 
 @dataclass(frozen=True)
@@ -149,9 +146,10 @@ class Race:
     Args:
         models: of one budget.
         runner: trains the runs.
-        track: is told what happens, and remembers the plan.
+        track: remembers the plan, and which rungs are over.
         seed: of the first run of each arm; further seeds count up from it.
         margins: how far behind a model may be after each rung and stay in; nats per character.
+        on_out: called with the models that have been eliminated and after how many updates.
     """
 
     def __init__(
@@ -161,10 +159,11 @@ class Race:
         track: Track,
         seed: int = 0,
         margins: Sequence[float] = MARGINS,
+        on_out: Callable[[Sequence[Model], int], None] = lambda models, updates: None,
     ) -> None:
         self.models = list(models)
         self.runner, self.track = runner, track
-        self.seed, self.margins = seed, margins
+        self.seed, self.margins, self.on_out = seed, margins, on_out
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung; lists are by seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
         self.entrants: dict[int, set[Model]] = {}  # by rung
@@ -269,7 +268,7 @@ class Race:
         lost = [model for model in best if model not in kept]
         if lost:
             self.out |= set(lost)
-            self.track.out(lost, self.lengths[rung])
+            self.on_out(lost, self.lengths[rung])
         won = {best[model] for model in kept}
         self.runner.drop(self._entries(rung, [arm for arm in found if arm not in won]))
         return kept
