@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, require
 from charcmp.files import canonical_json, write_bytes, write_json
@@ -24,8 +26,10 @@ from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.plan import TooLittleTimeError
 from charcmp.sweeping.race.race import Entry, NoWinnerError, Race
+from charcmp.sweeping.race.record import recommendation
 from charcmp.sweeping.race.requests import Request
 from charcmp.sweeping.race.state import StateFile
+from charcmp.sweeping.race.wording import advice_text
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
 
@@ -140,8 +144,8 @@ def _race(
     board.show(finally_=True)
     spent = state.state.seconds_spent
     advice = make_advice(finish, make_job, request.seed, spent, probe.updates_per_epoch, baselines)
-    print(f"\n{advice.text()}")
-    write_json(folder / "recommendation.json", advice.record())
+    print(f"\n{advice_text(advice)}")
+    write_json(folder / "recommendation.json", msgspec.to_builtins(recommendation(advice)))
     page = race_page(advice, board)
     write_bytes(folder / "race.html", page.encode())
     print(f"\nTo generate text from it: charcmp sample {shlex.join(advice.run_arguments)}")
