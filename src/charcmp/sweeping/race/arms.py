@@ -32,7 +32,12 @@ class Model(NamedTuple):
     @property
     def is_class(self) -> bool:
         """Whether its cell is a class that the user names, not one of the registry."""
-        return is_class(self.cell)
+        return self.cell not in CELL_ROWS
+
+    @property
+    def cell_label(self) -> str:
+        """Its cell's label, such as `GRU`; of a class the target, as names may repeat."""
+        return self.cell if self.is_class else CELL_ROWS[self.cell].label
 
     @property
     def is_safe_choice(self) -> bool:
@@ -46,19 +51,9 @@ class Model(NamedTuple):
         return [*cell, f"layers={self.layers}", f"budget={self.budget}"]
 
 
-def is_class(cell: str) -> bool:
-    """Returns whether a cell is a class that the user names, not one of the registry."""
-    return cell not in CELL_ROWS
-
-
-def cell_label(cell: str) -> str:
-    """Returns a cell's label, such as `GRU`; of a class its target, as names may repeat."""
-    return cell if is_class(cell) else CELL_ROWS[cell].label
-
-
 def label(model: Model) -> str:
     """Returns a model's short name, such as `GRU 2`."""
-    return f"{cell_label(model.cell)} {model.layers}"
+    return f"{model.cell_label} {model.layers}"
 
 
 class Arm(NamedTuple):

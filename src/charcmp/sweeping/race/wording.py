@@ -5,7 +5,7 @@ from __future__ import annotations
 from charcmp.output import duration
 from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.sweeping.race.advice import Advice
-from charcmp.sweeping.race.arms import cell_label, label
+from charcmp.sweeping.race.arms import label
 from charcmp.sweeping.race.decide import FEWEST_SEEDS, WIDEST_SEED_SD, WORTH_KNOWING, seed_sds
 from charcmp.sweeping.race.plan import length_text
 from charcmp.sweeping.race.race import LAST_RUNG
@@ -19,7 +19,7 @@ def advice_text(advice: Advice) -> str:
     seeds = len(chosen.results)
     size = f"{int(advice.budget):,} parameters" if advice.budget.isdecimal() else advice.budget
     sentences = [
-        f"For {advice.dataset} at {size}, use {cell_label(chosen.model.cell)}, {run.layers} "
+        f"For {advice.dataset} at {size}, use {chosen.model.cell_label}, {run.layers} "
         f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
         f"parameters), learning rate {chosen.rate:g}, {length_text(advice.epochs)}: "
         f"{chosen.test_nats:.3f} "
