@@ -339,9 +339,7 @@ def play(
                  for model in stored.models)  # fmt: skip
     values: dict[str, float] = {}
     makes: tuple[Callable[[Replay], Race], ...] = (
-        lambda replay: Race(
-            stored.models, replay, replay, margins=margins, on_out=replay.out
-        ),
+        lambda replay: Race(stored.models, replay, replay, margins=margins, on_out=replay.out),
         lambda replay: Halving(stored.models, replay, replay),
         # GRU 2 without a race: it still has to search for its rate.
         lambda replay: Race([constant], replay, replay),

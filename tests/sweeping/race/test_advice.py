@@ -114,7 +114,9 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     assert "Time ran out before GRU 2 had been trained for as long" in advice_text(found)
     assert "No other model" not in advice_text(found)
     found = advice(tmp_path / "seed", {GRU_1: [1.3] * 3, RNN_1: [1.5] * 3}, unstable=[GRU_2])
-    assert "Left out, since one of its further seeds failed or diverged: GRU 2." in advice_text(found)
+    assert "Left out, since one of its further seeds failed or diverged: GRU 2." in advice_text(
+        found
+    )
 
 
 @pytest.mark.parametrize(("num_models", "is_said"), [(2, False), (9, True)])
@@ -131,7 +133,9 @@ def test_a_text_too_short_to_judge_by_is_named_whatever_the_seeds_do(tmp_path: P
         assert "The validation text is too short to tell" in text
         assert "either the models are that close" not in text
         assert "more minutes=" not in text
-    assert "either the models are that close" in advice_text(advice(tmp_path / "long", losses, "seeds"))
+    assert "either the models are that close" in advice_text(
+        advice(tmp_path / "long", losses, "seeds")
+    )
 
 
 @pytest.mark.parametrize(("spread", "is_said"), [(0.028, False), (0.042, True)])

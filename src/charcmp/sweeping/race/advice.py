@@ -14,6 +14,7 @@ from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import WORTH_KNOWING
 from charcmp.sweeping.race.race import Entry, Finish
 
+
 def _val_nats(result: Result) -> float:
     nats = result.val_nats_per_char
     assert nats is not None  # a model that diverged is no finalist

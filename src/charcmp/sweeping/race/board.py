@@ -159,7 +159,6 @@ class Board:
         return rows
 
 
-
 def _num_lines(text: str) -> int:
     """Returns how many lines a text takes in the terminal, where long lines wrap."""
     columns = shutil.get_terminal_size().columns

@@ -96,9 +96,7 @@ def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list
     return kept + [
         arm.model
         for arm in best_arms(outcomes).values()
-        if arm.model.is_safe_choice
-        and arm.model not in kept
-        and outcomes[arm].is_usable
+        if arm.model.is_safe_choice and arm.model not in kept and outcomes[arm].is_usable
     ]
 
 

@@ -29,8 +29,8 @@ from charcmp.sweeping.race.decide import (
     best_arms,
     challenges,
     finalists,
-    losses_by_rate,
     look,
+    losses_by_rate,
     survivors,
     tied,
 )
