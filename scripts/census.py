@@ -42,7 +42,7 @@ from charcmp.sweeping.race.decide import (
 )
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.race.requests import length_settings
 
 UPDATES = 400  # of the first step
@@ -106,14 +106,14 @@ class Census:
         slots = examined_slots(self.config)
         return LiveRunner(self.make_job, slots, self.until, self.say, self.per_epoch)
 
-    def make_job(self, entry: Entry) -> Job:
-        (model, rate), updates, seed = entry
+    def make_job(self, planned: PlannedRun) -> Job:
+        (model, rate), updates, seed = planned
         length = length_settings(updates, self.per_epoch)
         overrides = [*self.words[model], f"optimizer.lr={rate:g}", f"seed={seed}", *length]
         return make_job(overrides, self.composer.compose(overrides))
 
-    def say(self, entry: Entry, outcome: Outcome) -> None:
-        (model, rate), updates, seed = entry
+    def say(self, planned: PlannedRun, outcome: Outcome) -> None:
+        (model, rate), updates, seed = planned
         nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged or failed"
         print(f"{label(model)}, rate {rate:g}, {updates:,} updates, seed {seed}: validation {nats}",
               flush=True)  # fmt: skip
@@ -140,11 +140,11 @@ class Census:
             self._outcomes(arms, self.lengths.full, self.seed + further)
 
     def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
-        entries = [Entry(arm, updates, seed) for arm in arms]
-        found = self.runner.run(entries)
-        if len(found) < len(entries):
-            raise TimeIsOverError(f"{len(entries) - len(found)} runs of this step left")
-        return {entry.arm: outcome for entry, outcome in found.items()}
+        planned_runs = [PlannedRun(arm, updates, seed) for arm in arms]
+        found = self.runner.run(planned_runs)
+        if len(found) < len(planned_runs):
+            raise TimeIsOverError(f"{len(planned_runs) - len(found)} runs of this step left")
+        return {planned.arm: outcome for planned, outcome in found.items()}
 
 
 def named_cell(cell: CellConfig, words: Iterable[str]) -> str:

@@ -17,7 +17,7 @@ from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome, challenges
 from charcmp.sweeping.race.page import race_figure
-from charcmp.sweeping.race.race import End, Entry, Finish
+from charcmp.sweeping.race.race import End, Finish, PlannedRun
 from charcmp.sweeping.race.record import recommendation
 from charcmp.sweeping.race.wording import advice_text
 
@@ -174,7 +174,7 @@ def test_the_bars_of_the_picture_stand_where_its_points_are(tmp_path: Path) -> N
     board = Board([GRU_1, GRU_2], updates_per_epoch=100, until=0.0)
     for model, of_model in losses.items():
         for seed, nats in enumerate(of_model):
-            board.ran(Entry(Arm(model, 0.012), 1000, seed), Outcome(nats))
+            board.ran(PlannedRun(Arm(model, 0.012), 1000, seed), Outcome(nats))
     (panel,) = race_figure(found, board).axes
     *points, bar = ([*map(float, line.get_ydata())] for line in panel.lines)
     assert [last for (last,) in points] == pytest.approx([1.32, 1.34])

@@ -8,7 +8,7 @@ import pytest
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 
 GRU, LSTM, RNN = (Model("50k", cell, 1) for cell in ("gru", "lstm", "rnn"))
 
@@ -16,11 +16,11 @@ GRU, LSTM, RNN = (Model("50k", cell, 1) for cell in ("gru", "lstm", "rnn"))
 def test_states_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     board = Board([GRU, LSTM, RNN], updates_per_epoch=100, until=0.0)
     for model, nats in ((GRU, 1.4), (LSTM, 1.41), (RNN, 1.6)):
-        board.ran(Entry(Arm(model, 0.012), 50, 0), Outcome(nats))
+        board.ran(PlannedRun(Arm(model, 0.012), 50, 0), Outcome(nats))
     board.out([RNN], 50)
     assert capsys.readouterr().out.endswith("eliminated after 0.5 epochs: RNN 1\n")
-    board.ran(Entry(Arm(GRU, 0.012), 200, 0), Outcome(1.38))
-    board.ran(Entry(Arm(LSTM, 0.012), 200, 0), Outcome(1.39))
+    board.ran(PlannedRun(Arm(GRU, 0.012), 200, 0), Outcome(1.38))
+    board.ran(PlannedRun(Arm(LSTM, 0.012), 200, 0), Outcome(1.39))
     assert [row["state"] for row in board.rows()] == ["racing", "racing", "out"]
     board.ended({GRU: "chosen", LSTM: "tied"})
     assert [row["state"] for row in board.rows()] == ["chosen", "tied", "out"]
@@ -34,7 +34,7 @@ def test_the_table_fits_a_terminal_and_is_cleared_whole_where_it_does_not(
     board = Board(models, updates_per_epoch=100, until=0.0)
     series = np.random.default_rng(0).normal(1.4, 0.1, (1, 100))
     for number, model in enumerate(models):
-        board.ran(Entry(Arm(model, 0.0015), 1050, 0), Outcome(1.4 + number, series + number))
+        board.ran(PlannedRun(Arm(model, 0.0015), 1050, 0), Outcome(1.4 + number, series + number))
     board.ended(dict.fromkeys(models, "unstable"))
     lines = board.table().splitlines()
     assert max(map(len, lines)) <= 80
@@ -59,7 +59,7 @@ def test_a_point_of_the_picture_is_the_mean_over_seeds_of_the_best_rate() -> Non
         (LSTM, 0.012, 200, [1.39, math.inf]),
     ):
         for seed, nats in enumerate(losses):
-            board.ran(Entry(Arm(model, rate), updates, seed), Outcome(nats))
+            board.ran(PlannedRun(Arm(model, rate), updates, seed), Outcome(nats))
     assert board.losses_by_epochs(GRU) == pytest.approx({0.5: 1.43, 2.0: (1.40 + 1.30 + 1.42) / 3})
     assert board.losses_by_epochs(LSTM) == {0.5: 1.5}  # a seed diverged: no mean
     gru, lstm = board.rows()

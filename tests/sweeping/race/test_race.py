@@ -39,7 +39,7 @@ from charcmp.sweeping.race.plan import (
     longest_run,
     nearest_length,
 )
-from charcmp.sweeping.race.race import MOST_LOOKS, Entry, Finish, Race
+from charcmp.sweeping.race.race import MOST_LOOKS, Finish, PlannedRun, Race
 from charcmp.sweeping.race.requests import length_settings
 
 MODELS = [Model("50k", cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
@@ -61,15 +61,15 @@ class Stored:
         self.level, self.left, self.noise = level, seconds, noise
         self.lengths: list[int] = []
         self.pace = 1.0  # of the time that a run was expected to take
-        self.entries: list[Entry] = []
-        self.dropped: set[Entry] = set()
+        self.planned_runs: list[PlannedRun] = []
+        self.dropped: set[PlannedRun] = set()
         self.gone: list[Model] = []
 
     def cost(self, model: Model) -> Cost:
         return Cost(0.0, 0.01)
 
-    def seconds(self, entry: Entry) -> float:
-        return 0.01 * entry.updates
+    def seconds(self, planned: PlannedRun) -> float:
+        return 0.01 * planned.updates
 
     def nearest_length(self, updates: float, most: float) -> int:
         return nearest_length(updates, 1000, most)
@@ -77,31 +77,31 @@ class Stored:
     def seconds_left(self) -> float:
         return self.left
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         found = {}
-        for entry in entries:
+        for planned in planned_runs:
             if self.left <= 0:
                 break
-            self.left -= self.pace * 0.01 * entry.updates
-            self.entries.append(entry)
-            found[entry] = self.outcome(entry)
+            self.left -= self.pace * 0.01 * planned.updates
+            self.planned_runs.append(planned)
+            found[planned] = self.outcome(planned)
         return found
 
-    def outcome(self, entry: Entry) -> Outcome:
+    def outcome(self, planned: PlannedRun) -> Outcome:
         """Returns an outcome whose variance over text is known, and small."""
-        nats = self.nats(entry)
+        nats = self.nats(planned)
         return Outcome(nats, blocks(nats) if math.isfinite(nats) else None)
 
-    def nats(self, entry: Entry) -> float:
-        (model, rate), updates, seed = entry
+    def nats(self, planned: PlannedRun) -> float:
+        (model, rate), updates, seed = planned
         if rate > 4 * BEST_RATE[model.cell]:
             return math.inf
         off = abs(math.log2(rate / BEST_RATE[model.cell]))
         rng = np.random.default_rng([zlib.crc32(repr(model).encode()), seed])
         return self.level[model] + 0.03 * off + 100 / updates + self.noise * rng.standard_normal()
 
-    def drop(self, entries: Sequence[Entry]) -> None:
-        self.dropped |= set(entries)
+    def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
+        self.dropped |= set(planned_runs)
 
     def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
         if (planned := plan()) is None:
@@ -142,27 +142,27 @@ def test_what_lost_is_dropped_and_nothing_else() -> None:
     """Every rate of a model that is out, and of those that stay all but the best."""
     stored = Stored(levels(gru1=1.4, gru2=1.405, lstm1=1.403))
     finish = race(stored)
-    assert stored.dropped < set(stored.entries)
-    kept = set(stored.entries) - stored.dropped
+    assert stored.dropped < set(stored.planned_runs)
+    kept = set(stored.planned_runs) - stored.dropped
     for model, outcomes in finish.outcomes.items():
         arm = finish.arms[model]
-        seeds = {Entry(arm, finish.updates, seed) for seed in range(len(outcomes))}
-        assert {entry for entry in kept if entry[:2] == (arm, finish.updates)} == seeds
-    one_each = {(entry.arm.model, entry.updates, entry.seed) for entry in kept}
+        seeds = {PlannedRun(arm, finish.updates, seed) for seed in range(len(outcomes))}
+        assert {planned for planned in kept if planned[:2] == (arm, finish.updates)} == seeds
+    one_each = {(planned.arm.model, planned.updates, planned.seed) for planned in kept}
     assert len(one_each) == len(kept)
     first, second, _ = stored.lengths
-    gone_on = {entry.arm.model for entry in stored.entries if entry.updates == second}
-    assert {entry.arm.model for entry in kept if entry.updates == first} == gone_on
+    gone_on = {planned.arm.model for planned in stored.planned_runs if planned.updates == second}
+    assert {planned.arm.model for planned in kept if planned.updates == first} == gone_on
 
 
 def test_rungs_get_longer_and_fewer() -> None:
     stored = Stored(levels(gru1=1.4, gru2=1.41, lstm1=1.405))
     finish = race(stored)
-    lengths = sorted({entry.updates for entry in stored.entries})
+    lengths = sorted({planned.updates for planned in stored.planned_runs})
     assert len(lengths) == 3
-    arms = [{one.arm for one in stored.entries if one.updates == length} for length in lengths]
+    arms = [{one.arm for one in stored.planned_runs if one.updates == length} for length in lengths]
     assert len(arms[0]) > len(arms[1]) > len(arms[2]) == 3
-    assert finish.num_runs == len(stored.entries)
+    assert finish.num_runs == len(stored.planned_runs)
 
 
 def test_models_that_are_alike_get_seeds_and_are_called_tied() -> None:
@@ -188,10 +188,10 @@ def test_the_nearest_get_their_seeds_first() -> None:
     stored = Stored(levels(gru1=1.4, lstm1=1.401, gru2=1.402), seconds=2000, noise=1e-5)
     run = stored.run
 
-    def run_until_the_last_rung(entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        found = run(entries)
-        if len(stored.lengths) == 3 and entries and entries[0].seed == 0:
-            stored.left = 2.5 * stored.seconds(entries[0])
+    def run_until_the_last_rung(planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+        found = run(planned_runs)
+        if len(stored.lengths) == 3 and planned_runs and planned_runs[0].seed == 0:
+            stored.left = 2.5 * stored.seconds(planned_runs[0])
         return found
 
     stored.run = run_until_the_last_rung  # type: ignore[method-assign]
@@ -207,9 +207,9 @@ def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, end: str) ->
     """All of its runs, or all further seeds of it."""
 
     class Cliff(Stored):
-        def nats(self, entry: Entry) -> float:
-            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
-            return math.inf if is_last and entry.seed >= seed else super().nats(entry)
+        def nats(self, planned: PlannedRun) -> float:
+            is_last = len(self.lengths) == 3 and planned.updates == self.lengths[-1]
+            return math.inf if is_last and planned.seed >= seed else super().nats(planned)
 
     finish = race(Cliff(levels(gru1=1.4)))
     assert (finish.rung, finish.leader, finish.end) == (1, GRU_1, end)
@@ -221,10 +221,10 @@ def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
     """By more than is worth knowing; less may be a seed's luck."""
 
     class Overfit(Stored):
-        def nats(self, entry: Entry) -> float:
-            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
-            gained = 100 / entry.updates
-            return super().nats(entry) - gained + (worse if is_last else 0.0)
+        def nats(self, planned: PlannedRun) -> float:
+            is_last = len(self.lengths) == 3 and planned.updates == self.lengths[-1]
+            gained = 100 / planned.updates
+            return super().nats(planned) - gained + (worse if is_last else 0.0)
 
     finish = race(Overfit(levels(gru1=1.4)))
     assert finish.rung == rung
@@ -238,25 +238,25 @@ class Slots(Stored):
         super().__init__(level, seconds)
         self.num_slots = num_slots
 
-    def seconds(self, entry: Entry) -> float:
-        model = entry.arm.model
-        return 0.01 * entry.updates * (0.9 + 0.05 * model.layers)
+    def seconds(self, planned: PlannedRun) -> float:
+        model = planned.arm.model
+        return 0.01 * planned.updates * (0.9 + 0.05 * model.layers)
 
-    def took(self, entry: Entry) -> float:
+    def took(self, planned: PlannedRun) -> float:
         """Returns more than was expected of a run in the last rung: nothing is exact."""
-        return self.seconds(entry) * (1.03 if len(self.lengths) == 3 else 1.0)
+        return self.seconds(planned) * (1.03 if len(self.lengths) == 3 else 1.0)
 
     def cost(self, model: Model) -> Cost:
-        return Cost(0.0, self.seconds(Entry(Arm(model, 0.003), 1, 0)))
+        return Cost(0.0, self.seconds(PlannedRun(Arm(model, 0.003), 1, 0)))
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         free, found = [0.0] * self.num_slots, {}
-        for entry in sorted(entries, key=self.seconds, reverse=True):
+        for planned in sorted(planned_runs, key=self.seconds, reverse=True):
             begins = min(free)
-            ends = free[free.index(begins)] = begins + self.took(entry)
+            ends = free[free.index(begins)] = begins + self.took(planned)
             if ends <= self.left:
-                self.entries.append(entry)
-                found[entry] = self.outcome(entry)
+                self.planned_runs.append(planned)
+                found[planned] = self.outcome(planned)
         self.left = max(0.0, self.left - max(free))
         return found
 
@@ -273,15 +273,15 @@ def test_a_seed_that_ends_after_a_later_one_was_cut_off_does_not_hold_up_the_end
     """Seeds of a model go on side by side; the first of them may be the one that is cut off."""
 
     class SecondOnly(Stored):
-        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-            if any(entry.seed > 0 for entry in entries):
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            if any(planned.seed > 0 for planned in planned_runs):
                 self.left = 0.0
-                self.done = {entry for entry in entries if entry.seed == 2}
-                return {entry: self.outcome(entry) for entry in self.done}
-            return super().run(entries)
+                self.done = {planned for planned in planned_runs if planned.seed == 2}
+                return {planned: self.outcome(planned) for planned in self.done}
+            return super().run(planned_runs)
 
-        def seconds(self, entry: Entry) -> float:
-            return 0.0 if entry in getattr(self, "done", ()) else super().seconds(entry)
+        def seconds(self, planned: PlannedRun) -> float:
+            return 0.0 if planned in getattr(self, "done", ()) else super().seconds(planned)
 
     finish = race(SecondOnly(levels(gru1=1.4, gru2=1.401)))
     assert finish.end == "time"
@@ -290,10 +290,10 @@ def test_a_seed_that_ends_after_a_later_one_was_cut_off_does_not_hold_up_the_end
 
 def test_a_rung_that_is_cut_off_says_who_is_missing() -> None:
     class CutOff(Stored):
-        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-            if len(self.lengths) == 3 and entries:
-                self.left = 1.5 * self.seconds(entries[0])
-            return super().run(entries)
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            if len(self.lengths) == 3 and planned_runs:
+                self.left = 1.5 * self.seconds(planned_runs[0])
+            return super().run(planned_runs)
 
     finish = race(CutOff(levels(gru1=1.4, lstm1=1.401, gru2=1.402)))
     assert finish.rung == 2
@@ -307,8 +307,8 @@ def test_no_rung_is_planned_when_the_time_is_over() -> None:
     """Its length would be kept, and more minutes could not make it longer."""
 
     class Ends(Stored):
-        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-            found = super().run(entries)
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            found = super().run(planned_runs)
             if len(self.lengths) == 2:
                 self.left = 0.0
             return found
@@ -320,8 +320,8 @@ def test_no_rung_is_planned_when_the_time_is_over() -> None:
 
 def test_a_second_rung_that_diverges_leaves_the_first() -> None:
     class Cliff(Stored):
-        def nats(self, entry: Entry) -> float:
-            return math.inf if len(self.lengths) == 2 else super().nats(entry)
+        def nats(self, planned: PlannedRun) -> float:
+            return math.inf if len(self.lengths) == 2 else super().nats(planned)
 
     finish = race(Cliff(levels(gru1=1.4)))
     assert (finish.rung, finish.leader, finish.end) == (0, GRU_1, "worse")
@@ -329,9 +329,9 @@ def test_a_second_rung_that_diverges_leaves_the_first() -> None:
 
 def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:
     class OneFails(Stored):
-        def nats(self, entry: Entry) -> float:
-            fails = entry.arm.model == GRU_1 and entry.seed == 2
-            return math.inf if fails else super().nats(entry)
+        def nats(self, planned: PlannedRun) -> float:
+            fails = planned.arm.model == GRU_1 and planned.seed == 2
+            return math.inf if fails else super().nats(planned)
 
     finish = race(OneFails(levels(gru1=1.4, gru2=1.401, lstm1=1.402)))
     assert finish.unstable == [GRU_1]
@@ -342,11 +342,11 @@ def test_there_is_no_look_at_half_a_round() -> None:
     """It would be one look more if the race is continued."""
 
     class OneLate(Stored):
-        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-            late = [entry for entry in entries if entry.seed == FEWEST_SEEDS]
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            late = [planned for planned in planned_runs if planned.seed == FEWEST_SEEDS]
             if late:
                 self.left = self.seconds(late[0])
-            return super().run(entries)
+            return super().run(planned_runs)
 
     level = levels(gru1=1.4, gru2=1.4)
     stored = OneLate(level, seconds=1e6, noise=0.02)
@@ -366,8 +366,8 @@ def test_seeds_begin_only_when_one_is_run() -> None:
             self.begun += 1
 
     class CutOff(Notes):
-        def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-            found = super().run(entries)
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            found = super().run(planned_runs)
             if len(self.lengths) == 3:
                 self.left = 0.0
             return found
@@ -388,22 +388,24 @@ def test_a_rung_that_is_over_gets_no_new_runs() -> None:
 
     level = levels(gru1=1.4)
     more, fewer = Stored(level), Over(level)
-    more.nats = fewer.nats = lambda entry: 2.0 - entry.arm.rate  # type: ignore[method-assign]
+    more.nats = fewer.nats = lambda planned: 2.0 - planned.arm.rate  # type: ignore[method-assign]
     race(more)
     race(fewer)
-    first = {entry.arm for entry in fewer.entries if entry.updates == fewer.lengths[0]}
+    first = {planned.arm for planned in fewer.planned_runs if planned.updates == fewer.lengths[0]}
     assert first == set(first_arms(MODELS))
-    assert first < {entry.arm for entry in more.entries if entry.updates == more.lengths[0]}
+    assert first < {
+        planned.arm for planned in more.planned_runs if planned.updates == more.lengths[0]
+    }
 
 
 def test_looks_that_are_spent_end_a_race() -> None:
     """A rival of seeds that differ much, on average as good: no time would settle it."""
 
     class OneVaries(Stored):
-        def nats(self, entry: Entry) -> float:
-            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
-            varies = is_last and entry.arm.model == GRU_2
-            return super().nats(entry) + varies * 0.03 * (-1) ** entry.seed
+        def nats(self, planned: PlannedRun) -> float:
+            is_last = len(self.lengths) == 3 and planned.updates == self.lengths[-1]
+            varies = is_last and planned.arm.model == GRU_2
+            return super().nats(planned) + varies * 0.03 * (-1) ** planned.seed
 
     finish = race(OneVaries(levels(gru1=1.4, gru2=1.41, lstm1=1.4), seconds=1e6))
     assert finish.end == "seeds"
@@ -443,14 +445,14 @@ class Again(Stored):
 
     def __init__(self, before: Stored) -> None:
         super().__init__(before.level, 0.0, before.noise)
-        self.done = set(before.entries)
+        self.done = set(before.planned_runs)
         self.lengths = before.lengths
 
-    def seconds(self, entry: Entry) -> float:
-        return 0.0 if entry in self.done else super().seconds(entry)
+    def seconds(self, planned: PlannedRun) -> float:
+        return 0.0 if planned in self.done else super().seconds(planned)
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
-        return {entry: self.outcome(entry) for entry in entries if entry in self.done}
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+        return {planned: self.outcome(planned) for planned in planned_runs if planned in self.done}
 
     def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
         return self.lengths[rung] if rung < len(self.lengths) else plan()
@@ -479,10 +481,10 @@ def test_a_rate_that_throws_a_longer_training_off_is_lowered() -> None:
     """The GRU's best rate of the short rungs fails in the last one, as on War and Peace."""
 
     class LateCliff(Stored):
-        def nats(self, entry: Entry) -> float:
-            is_last = len(self.lengths) == 3 and entry.updates == self.lengths[-1]
-            is_off = is_last and entry.arm.model.cell == "gru" and entry.arm.rate >= 0.012
-            return super().nats(entry) - 0.1 * is_last + 0.3 * is_off
+        def nats(self, planned: PlannedRun) -> float:
+            is_last = len(self.lengths) == 3 and planned.updates == self.lengths[-1]
+            is_off = is_last and planned.arm.model.cell == "gru" and planned.arm.rate >= 0.012
+            return super().nats(planned) - 0.1 * is_last + 0.3 * is_off
 
     finish = race(LateCliff(levels(gru1=1.4)))
     assert (finish.leader, finish.rung) == (GRU_1, 2)

@@ -12,7 +12,7 @@ from charcmp.runs.result import Result
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.race.arms import Model
 from charcmp.sweeping.race.decide import WORTH_KNOWING
-from charcmp.sweeping.race.race import Entry, Finish
+from charcmp.sweeping.race.race import Finish, PlannedRun
 
 
 def _val_nats(result: Result) -> float:
@@ -125,7 +125,7 @@ class Advice:
 
 def make_advice(
     finish: Finish,
-    make_job: Callable[[Entry], Job],
+    make_job: Callable[[PlannedRun], Job],
     seed: int,
     seconds: float,
     updates_per_epoch: int,
@@ -135,12 +135,12 @@ def make_advice(
     finalists = {}
     for model, arm in finish.arms.items():
         jobs = [
-            make_job(Entry(arm, finish.updates, seed + number))
+            make_job(PlannedRun(arm, finish.updates, seed + number))
             for number in range(len(finish.outcomes[model]))
         ]
         finalists[model] = Finalist(model, arm.rate, _results(jobs))
     best = finalists[finish.leader].best_run
-    job = make_job(Entry(finish.arms[finish.leader], finish.updates, best.seed))
+    job = make_job(PlannedRun(finish.arms[finish.leader], finish.updates, best.seed))
     spec = job.spec
     return Advice(
         dataset=spec.corpus.name,

@@ -15,7 +15,7 @@ from charcmp.output import duration
 from charcmp.sweeping.race.arms import Arm, Model, label
 from charcmp.sweeping.race.decide import Failed, Outcome, best_arms, mean_nats, text_component
 from charcmp.sweeping.race.plan import length_text
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 
 SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table
 Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side
@@ -36,25 +36,27 @@ class Board:
         # By model and updates: the outcomes of each arm, one for each seed, the first seed first.
         self.outcomes: dict[Model, dict[int, dict[Arm, list[Outcome]]]] = {}
         self.state: dict[Model, str] = {}
-        self.seen: set[Entry] = set()
+        self.seen: set[PlannedRun] = set()
         self.is_table = sys.stdout.isatty()
         self.lines_shown = 0
         self.shown_at = 0.0
 
-    def ran(self, entry: Entry, outcome: Outcome) -> None:
+    def ran(self, planned: PlannedRun, outcome: Outcome) -> None:
         """Shows a run that has ended."""
-        if entry in self.seen:  # two rungs of the same length have the same runs
+        if planned in self.seen:  # two rungs of the same length have the same runs
             return
-        self.seen.add(entry)
-        model = entry.arm.model
-        of_length = self.outcomes.setdefault(model, {}).setdefault(entry.updates, defaultdict(list))
-        of_length[entry.arm].append(outcome)
+        self.seen.add(planned)
+        model = planned.arm.model
+        of_length = self.outcomes.setdefault(model, {}).setdefault(
+            planned.updates, defaultdict(list)
+        )
+        of_length[planned.arm].append(outcome)
         if self.is_table:
             self.show()
         else:
             print(
-                f"{label(model)}, rate {entry.arm.rate:g}, {self.length(entry.updates)}, seed "
-                f"{entry.seed}: validation {_nats([outcome])}  ({self._left()})",
+                f"{label(model)}, rate {planned.arm.rate:g}, {self.length(planned.updates)}, seed "
+                f"{planned.seed}: validation {_nats([outcome])}  ({self._left()})",
                 flush=True,
             )
 

@@ -53,7 +53,7 @@ class NoWinnerError(UserError):
     """A race has ended without a model to name."""
 
 
-class Entry(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of the race: an arm, trained for a number of updates, with a seed."""
 
     arm: Arm
@@ -69,7 +69,7 @@ class Runner(Protocol):
     def cost(self, model: Model) -> Cost:
         """Returns what runs of a model take in one slot."""
 
-    def seconds(self, entry: Entry) -> float:
+    def seconds(self, planned: PlannedRun) -> float:
         """Returns the seconds that a run takes in one slot; 0 if it is finished already."""
 
     def nearest_length(self, updates: float, most: float) -> int:
@@ -79,10 +79,10 @@ class Runner(Protocol):
     def seconds_left(self) -> float:
         """Returns the seconds until the race ends."""
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         """Returns the outcomes of the runs; those that the time did not allow are missing."""
 
-    def drop(self, entries: Sequence[Entry]) -> None:
+    def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
         """Removes what is only needed to train these runs further: they are done and have lost."""
 
 
@@ -227,9 +227,9 @@ class Race:
                 return False
             self.lengths[rung] = length
         self.entrants.setdefault(rung, set()).update(arm.model for arm in arms)
-        found = self.runner.run(self._entries(rung, arms))
-        for entry, outcome in found.items():
-            self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
+        found = self.runner.run(self._planned(rung, arms))
+        for planned, outcome in found.items():
+            self.outcomes.setdefault(rung, {}).setdefault(planned.arm, []).append(outcome)
         return bool(found)
 
     def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int | None:
@@ -270,7 +270,7 @@ class Race:
             self.out |= set(lost)
             self.on_out(lost, self.lengths[rung])
         won = {best[model] for model in kept}
-        self.runner.drop(self._entries(rung, [arm for arm in found if arm not in won]))
+        self.runner.drop(self._planned(rung, [arm for arm in found if arm not in won]))
         return kept
 
     def _finals(self) -> Finish:
@@ -302,41 +302,42 @@ class Race:
         Returns whether all of them finished: there is no look at half a round, which would be
         another look if the race were continued.
         """
-        entries, asked = [], []
+        planned_runs, asked = [], []
         until = self.runner.seconds_left()
         left = self.runner.num_slots * until
         outcomes = self.outcomes[LAST_RUNG]
         for further, arm in itertools.product(range(num_more), arms):
             seed = self.seed + len(outcomes[arm]) + further
-            entry = Entry(arm, self.lengths[LAST_RUNG], seed)
-            asked.append(entry)
-            seconds = self.runner.seconds(entry)
+            planned = PlannedRun(arm, self.lengths[LAST_RUNG], seed)
+            asked.append(planned)
+            seconds = self.runner.seconds(planned)
             if seconds == 0 or seconds <= min(left, until):
-                entries.append(entry)
+                planned_runs.append(planned)
             left -= seconds
-        if any(map(self.runner.seconds, entries)):
+        if any(map(self.runner.seconds, planned_runs)):
             self.track.seeds_begin()
-        found = self.runner.run(entries)
-        for entry in entries:  # an arm's seeds stay in order if the time cuts off one of them
-            if entry in found and entry.seed == self.seed + len(outcomes[entry.arm]):
-                outcomes[entry.arm].append(found[entry])
-        return all(entry in found for entry in asked)
+        found = self.runner.run(planned_runs)
+        # An arm's seeds stay in order if the time cuts off one of them.
+        for planned in planned_runs:
+            if planned in found and planned.seed == self.seed + len(outcomes[planned.arm]):
+                outcomes[planned.arm].append(found[planned])
+        return all(planned in found for planned in asked)
 
-    def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
+    def _planned(self, rung: int, arms: Sequence[Arm]) -> list[PlannedRun]:
         """Returns the arms' runs with the first seed."""
-        return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
+        return [PlannedRun(arm, self.lengths[rung], self.seed) for arm in arms]
 
     def _possible(self, rung: int, arms: Sequence[Arm]) -> list[Arm]:
         """Returns all arms if there is time for all of their runs; else, or if the rung is over,
         only those that are finished already, so that a race that is started again counts the runs
         that it had, and decides by no others."""
-        entries = self._entries(rung, arms)
-        seconds = {entry: self.runner.seconds(entry) for entry in entries}
+        planned_runs = self._planned(rung, arms)
+        seconds = {planned: self.runner.seconds(planned) for planned in planned_runs}
         until = self.runner.seconds_left()
         fits = sum(seconds.values()) <= self.runner.num_slots * until
         if fits and max(seconds.values(), default=0) <= until and not self.track.is_over(rung):
             return list(arms)
-        return [entry.arm for entry in entries if not seconds[entry]]
+        return [planned.arm for planned in planned_runs if not seconds[planned]]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """Returns the outcomes at its best arm of each model that is not out, except for models

@@ -25,7 +25,7 @@ from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.page import race_page
 from charcmp.sweeping.race.plan import TooLittleTimeError
-from charcmp.sweeping.race.race import Entry, NoWinnerError, Race
+from charcmp.sweeping.race.race import NoWinnerError, PlannedRun, Race
 from charcmp.sweeping.race.record import recommendation
 from charcmp.sweeping.race.requests import Request
 from charcmp.sweeping.race.state import StateFile
@@ -105,7 +105,7 @@ def _race(
     request: Request,
     seconds: float,
     slots: Sequence[Slot],
-    make_job: Callable[[Entry], Job],
+    make_job: Callable[[PlannedRun], Job],
     probe: RunSpec,
     folder: Path,
     state: StateFile,
@@ -119,9 +119,9 @@ def _race(
         f"{seconds / 60:.3g} minutes, {len(slots)} runs at once{'' if state.is_new else before}"
     )
 
-    def ran(entry: Entry, outcome: Outcome) -> None:
+    def ran(planned: PlannedRun, outcome: Outcome) -> None:
         state.note_time()  # now, as a race that is killed cannot
-        board.ran(entry, outcome)
+        board.ran(planned, outcome)
 
     runner = LiveRunner(make_job, slots, until, ran, probe.updates_per_epoch)
     try:

@@ -1,4 +1,4 @@
-"""The races that a command line asks for: their models, and the run that each entry stands for."""
+"""The races that a command line asks for: their models, and the job of each planned run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from charcmp.models.cells.registry import MODULE
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.slots import Slot
 from charcmp.values import did_you_mean
 
@@ -34,7 +34,7 @@ class Request:
 
     models: list[Model]  # of one budget
     seed: int
-    make_job: Callable[[Entry], Job]  # makes the run of an entry
+    make_job: Callable[[PlannedRun], Job]  # makes the job of a planned run
     probe: Job  # a run of one epoch, for the settings that all runs share
     classes: dict[str, dict[str, Any]]  # by target: the identity of each class that races
 
@@ -96,10 +96,10 @@ def requests(
         }
         _check_distinct(classes)
 
-        def job_of(entry: Entry) -> Job:
-            model, rate = entry.arm
-            length = length_settings(entry.updates, probe.spec.updates_per_epoch)
-            return make(model, f"optimizer.lr={rate:g}", f"seed={entry.seed}", *length)
+        def job_of(planned: PlannedRun) -> Job:
+            model, rate = planned.arm
+            length = length_settings(planned.updates, probe.spec.updates_per_epoch)
+            return make(model, f"optimizer.lr={rate:g}", f"seed={planned.seed}", *length)
 
         return Request(models, int(seed), job_of, probe, classes)
 
