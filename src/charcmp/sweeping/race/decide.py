@@ -51,7 +51,7 @@ class Failed(Outcome):
     nats: float = math.inf
 
 
-Run = TypeVar("Run", bound=Outcome)
+AnyOutcome = TypeVar("AnyOutcome", bound=Outcome)
 
 
 def mean_nats(outcomes: Sequence[Outcome]) -> float:
@@ -180,7 +180,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     return leader, [_challenge(model, usable[model], usable[leader]) for model in others]
 
 
-def handed_over(outcomes: Sequence[Run]) -> Run:
+def handed_over(outcomes: Sequence[AnyOutcome]) -> AnyOutcome:
     """Returns the run with the lowest loss among a model's seeds."""
     return min(outcomes, key=lambda outcome: outcome.nats)
 
