@@ -174,10 +174,8 @@ class Draw:
         return [first, *rng.permutation([*others, *sorted(of_last - of_first)]).tolist()]
 
     def unseen_of(self, arm: Arm, updates: int) -> list[int]:
-        """Returns the stored seeds of an arm that the race did not see; in shorter rungs it saw
-        only the first seed."""
-        order = self.order[arm.model]
-        seen = order[:-1] if updates == self.stored.last else order[:1]
+        """Returns the stored seeds of an arm that the race did not see."""
+        seen = self.order[arm.model][:-1]
         if updates == self.stored.last and self.stored.is_single(arm.model):
             return []
         return [seed for seed in self.stored.seeds[arm, updates] if seed not in seen]
@@ -305,7 +303,7 @@ class Halving(Race):
         best = [*best_arms(self._first_seeds(rung))]
         return self._keep(rung, best[: -(-len(best) // 2)])
 
-    def _finals(self) -> Finish:
+    def _finals(self, rung: int) -> Finish:
         return self._finish("time")
 
 

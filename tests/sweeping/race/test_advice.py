@@ -32,6 +32,8 @@ def advice(
     unfinished: Sequence[Model] = (),
     unstable: Sequence[Model] = (),
     num_blocks: int = 500,  # of the validation text
+    rung: int = 2,
+    longer_was_worse: bool = False,
 ) -> Advice:
     """Of a race whose finalists' seeds ended with these validation losses, and test losses 0.1
     above."""
@@ -51,7 +53,7 @@ def advice(
     leader, against = challenges(outcomes)
     arms = {model: Arm(model, 0.012) for model in losses}
     finish = Finish(
-        rung=2, updates=1000, leader=leader, arms=arms, outcomes=outcomes, challenges=against,
+        rung=rung, longer_was_worse=longer_was_worse, updates=1000, leader=leader, arms=arms, outcomes=outcomes, challenges=against,
         unfinished=list(unfinished), unstable=list(unstable), num_looks=1, alpha=0.1 / 3,
         num_models=num_models, num_runs=40, end=end,
     )  # fmt: skip
@@ -179,3 +181,11 @@ def test_the_bars_of_the_picture_stand_where_its_points_are(tmp_path: Path) -> N
     *points, bar = ([*map(float, line.get_ydata())] for line in panel.lines)
     assert [last for (last,) in points] == pytest.approx([1.32, 1.34])
     assert sum(bar) / 2 == pytest.approx(1.34)
+
+
+def test_it_says_that_longer_training_did_worse_and_is_as_sure_as_its_seeds(tmp_path: Path) -> None:
+    losses = {GRU_1: [1.30, 1.31, 1.32], RNN_1: [1.53, 1.54, 1.55]}
+    text = advice_text(advice(tmp_path, losses, "settled", rung=0, longer_was_worse=True))
+    assert "Longer training did worse on this text, so the race ended at this length." in text
+    assert "With 95 % confidence no other finalist" in text
+    assert "Time ran out" not in text

@@ -22,9 +22,29 @@ def test_states_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     board.ran(PlannedRun(Arm(GRU, 0.012), 200, 0), Outcome(1.38))
     board.ran(PlannedRun(Arm(LSTM, 0.012), 200, 0), Outcome(1.39))
     assert [row["state"] for row in board.rows()] == ["racing", "racing", "out"]
-    board.ended({GRU: "chosen", LSTM: "tied"})
+    board.ended({GRU: "chosen", LSTM: "tied"}, 200)
     assert [row["state"] for row in board.rows()] == ["chosen", "tied", "out"]
     assert [row["epochs"] for row in board.rows()] == ["2", "2", "0.5"]
+
+
+def test_finalists_are_shown_at_the_length_at_which_they_are_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Even if they were trained longer, and did worse; and a model that was out is below them."""
+    board = Board([GRU, LSTM, RNN], updates_per_epoch=100, until=0.0)
+    for model, nats in ((GRU, 1.4), (LSTM, 1.41), (RNN, 1.3)):
+        board.ran(PlannedRun(Arm(model, 0.012), 50, 0), Outcome(nats))
+    board.out([RNN], 50)
+    board.ran(PlannedRun(Arm(GRU, 0.012), 200, 0), Outcome(1.5))
+    board.longer_was_worse(200, 50)
+    assert "longer training did worse: 2 epochs; further seeds have 0.5 epochs" in (
+        capsys.readouterr().out
+    )
+    board.ended({GRU: "chosen", LSTM: "tied"}, 50)
+    rows = board.rows()
+    assert [row["model"] for row in rows] == ["GRU 1", "LSTM 1", "RNN 1"]
+    assert [row["epochs"] for row in rows] == ["0.5", "0.5", "0.5"]
+    assert [row["validation"] for row in rows] == ["1.4000", "1.4100", "1.3000"]
 
 
 def test_the_table_fits_a_terminal_and_is_cleared_whole_where_it_does_not(
@@ -35,7 +55,7 @@ def test_the_table_fits_a_terminal_and_is_cleared_whole_where_it_does_not(
     series = np.random.default_rng(0).normal(1.4, 0.1, (1, 100))
     for number, model in enumerate(models):
         board.ran(PlannedRun(Arm(model, 0.0015), 1050, 0), Outcome(1.4 + number, series + number))
-    board.ended(dict.fromkeys(models, "unstable"))
+    board.ended(dict.fromkeys(models, "unstable"), 1050)
     lines = board.table().splitlines()
     assert max(map(len, lines)) <= 80
     board.is_table, board.shown_at = True, -1e9

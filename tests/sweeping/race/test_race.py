@@ -202,7 +202,7 @@ def test_the_nearest_get_their_seeds_first() -> None:
     assert GRU_2 in finish.tied
 
 
-@pytest.mark.parametrize(("seed", "end"), [(0, "worse"), (1, "unstable")])
+@pytest.mark.parametrize(("seed", "end"), [(0, "settled"), (1, "unstable")])
 def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, end: str) -> None:
     """All of its runs, or all further seeds of it."""
 
@@ -214,6 +214,7 @@ def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, end: str) ->
     finish = race(Cliff(levels(gru1=1.4)))
     assert (finish.rung, finish.leader, finish.end) == (1, GRU_1, end)
     assert bool(finish.unstable) == (end == "unstable")
+    assert finish.longer_was_worse == (end == "settled")
 
 
 @pytest.mark.parametrize(("worse", "rung"), [(0.002, 2), (0.05, 1)])
@@ -228,7 +229,35 @@ def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
 
     finish = race(Overfit(levels(gru1=1.4)))
     assert finish.rung == rung
-    assert (finish.end == "worse") == (rung == 1)
+    assert finish.longer_was_worse == (rung == 1)
+    assert len(finish.outcomes[finish.leader]) >= FEWEST_SEEDS
+
+
+def test_a_race_ends_at_the_length_beyond_which_training_does_worse() -> None:
+    """No longer rung is run, and the finalists get their further seeds at that length; what was out
+    after it stays out, however near it was."""
+
+    class OverfitSoon(Stored):
+        worse: tuple[int, int] | None = None
+
+        def nats(self, planned: PlannedRun) -> float:
+            gained = 100 / planned.updates
+            is_longer = planned.updates > self.lengths[0]
+            return super().nats(planned) - gained + (0.05 if is_longer else 0.0)
+
+        def note_worse(self, longer: int, shorter: int) -> None:
+            self.worse = (longer, shorter)
+
+    stored = OverfitSoon(dict.fromkeys(MODELS, 1.404) | {GRU_1: 1.4})
+    finish = Race(MODELS, stored, stored, on_out=stored.out, on_worse=stored.note_worse).run()
+    assert (finish.rung, finish.leader, finish.longer_was_worse) == (0, GRU_1, True)
+    assert stored.worse == (stored.lengths[1], stored.lengths[0])
+    assert len(stored.lengths) == 2
+    assert all(len(found) >= FEWEST_SEEDS for found in finish.outcomes.values())
+    assert finish.end in ("settled", "seeds")
+    assert not {*finish.arms} & {*stored.gone}
+    assert len(stored.gone) == len({*stored.gone})  # nothing is eliminated twice
+    assert {*finish.arms} | {*stored.gone} == {*MODELS}
 
 
 class Slots(Stored):
@@ -321,10 +350,11 @@ def test_no_rung_is_planned_when_the_time_is_over() -> None:
 def test_a_second_rung_that_diverges_leaves_the_first() -> None:
     class Cliff(Stored):
         def nats(self, planned: PlannedRun) -> float:
-            return math.inf if len(self.lengths) == 2 else super().nats(planned)
+            is_longer = planned.updates > self.lengths[0]
+            return math.inf if is_longer else super().nats(planned)
 
     finish = race(Cliff(levels(gru1=1.4)))
-    assert (finish.rung, finish.leader, finish.end) == (0, GRU_1, "worse")
+    assert (finish.rung, finish.leader, finish.longer_was_worse) == (0, GRU_1, True)
 
 
 def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:

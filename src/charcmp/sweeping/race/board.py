@@ -36,6 +36,7 @@ class Board:
         # By model and updates: the outcomes of each arm, one for each seed, the first seed first.
         self.outcomes: dict[Model, dict[int, dict[Arm, list[Outcome]]]] = {}
         self.state: dict[Model, str] = {}
+        self.compared_at: dict[Model, int] = {}  # updates, of models that were in to the end
         self.seen: set[PlannedRun] = set()
         self.is_table = sys.stdout.isatty()
         self.lines_shown = 0
@@ -71,9 +72,23 @@ class Board:
         self.state |= dict.fromkeys(models, "out")
         self.note(f"eliminated after {self.length(updates)}: {', '.join(map(label, models))}")
 
-    def ended(self, states: Mapping[Model, str]) -> None:
-        """Marks the models that were in the race to its end: see Finish.states."""
+    def longer_was_worse(self, longer: int, shorter: int) -> None:
+        """Says that the race ends at a shorter length, in updates, since a longer one did worse."""
+        self.note(
+            f"longer training did worse: {self.length(longer)}; further seeds have "
+            f"{self.length(shorter)}"
+        )
+
+    def ended(self, states: Mapping[Model, str], updates: int) -> None:
+        """Marks the models that were in the race to its end, and from now on shows these at the
+        length at which they are compared.
+
+        Args:
+            states: see Finish.states.
+            updates: that length.
+        """
         self.state = dict.fromkeys(self.models, "behind") | dict(states) | self.state
+        self.compared_at |= {model: updates for model in states if updates in self.outcomes[model]}
 
     def show(self, finally_: bool = False) -> None:
         """Prints the table: during the race only in a terminal, at the end always."""
@@ -101,16 +116,18 @@ class Board:
         return f"{duration(max(0.0, self.until - time.monotonic()))} left"
 
     def ranked(self) -> list[Model]:
-        """Returns the models that have run, the longest trained first, then the best first."""
+        """Returns the models that have run, those that are compared at the end first, then the
+        longest trained, then the best."""
 
-        def rank(model: Model) -> tuple[int, float]:
-            updates = self._longest(model)
-            return -updates, mean_nats(self.best_arm(model, updates)[1])
+        def rank(model: Model) -> tuple[bool, int, float]:
+            updates = self._shown_at(model)
+            nats = mean_nats(self.best_arm(model, updates)[1])
+            return model not in self.compared_at, -updates, nats
 
         return sorted(self.outcomes, key=rank)
 
-    def _longest(self, model: Model) -> int:
-        return max(self.outcomes[model])
+    def _shown_at(self, model: Model) -> int:
+        return self.compared_at.get(model) or max(self.outcomes[model])
 
     def best_arm(self, model: Model, updates: int) -> tuple[Arm, list[Outcome]]:
         """Returns a model's best arm at a length, by its first seed as in the race, and the
@@ -136,10 +153,10 @@ class Board:
         ranked = self.ranked()
         rows: list[dict[str, str | int]] = []
         for place, model in enumerate(ranked, start=1):
-            updates = self._longest(model)
+            updates = self._shown_at(model)
             arm, outcomes = self.best_arm(model, updates)
             behind = ""
-            if model != ranked[0] and updates == self._longest(ranked[0]):
+            if model != ranked[0] and updates == self._shown_at(ranked[0]):
                 behind = _behind(outcomes, self.best_arm(ranked[0], updates)[1])
             rows.append(
                 {

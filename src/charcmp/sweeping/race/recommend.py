@@ -127,7 +127,14 @@ def _race(
     try:
         baselines = _baselines(probe)
         runner.measure(request.models)
-        race = Race(request.models, runner, state, request.seed, on_out=board.out)
+        race = Race(
+            request.models,
+            runner,
+            state,
+            request.seed,
+            on_out=board.out,
+            on_worse=board.longer_was_worse,
+        )
         finish = race.run()
     except TooLittleTimeError as error:  # what this attempt took does not count, but it takes that
         spent = time.monotonic() - begun + state.state.seconds_spent
@@ -140,7 +147,7 @@ def _race(
         state.note_time()
         raise
     state.note_time()
-    board.ended(finish.states)
+    board.ended(finish.states, finish.updates)
     board.show(finally_=True)
     spent = state.state.seconds_spent
     advice = make_advice(finish, make_job, request.seed, spent, probe.updates_per_epoch, baselines)

@@ -89,6 +89,14 @@ def _best_single_run(advice: Advice) -> list[str]:
 
 def _certainty(advice: Advice) -> list[str]:
     """Says how sure the advice is, or why it is not."""
+    finish = advice.finish
+    if finish.longer_was_worse and finish.end != "worse":
+        shorter = "Longer training did worse on this text, so the race ended at this length."
+        return [shorter, *_certainty_at_this_length(advice)]
+    return _certainty_at_this_length(advice)
+
+
+def _certainty_at_this_length(advice: Advice) -> list[str]:
     finish, num_seeds = advice.finish, len(advice.chosen.results)
     if finish.unfinished:
         named = ", ".join(map(label, finish.unfinished))
@@ -106,7 +114,7 @@ def _certainty(advice: Advice) -> list[str]:
             "Longer training did worse on this text, so this is the result of a shorter run "
             "with one seed; another seed may change it."
         ]
-    if finish.rung < LAST_RUNG:
+    if finish.rung < LAST_RUNG and not finish.longer_was_worse:
         return [
             "Time ran out before the longest runs finished, and short runs favour models that "
             "learn fast; rerun with more minutes= to continue."
