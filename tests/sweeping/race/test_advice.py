@@ -53,7 +53,8 @@ def advice(
     leader, against = challenges(outcomes)
     arms = {model: Arm(model, 0.012) for model in losses}
     finish = Finish(
-        rung=rung, longer_was_worse=longer_was_worse, updates=1000, leader=leader, arms=arms, outcomes=outcomes, challenges=against,
+        rung=rung, longer_was_worse=longer_was_worse, updates=1000, leader=leader, arms=arms,
+        outcomes=outcomes, challenges=against,
         unfinished=list(unfinished), unstable=list(unstable), num_looks=1, alpha=0.1 / 3,
         num_models=num_models, num_runs=40, end=end,
     )  # fmt: skip
