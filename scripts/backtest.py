@@ -40,11 +40,11 @@ from charcmp.errors import require
 from charcmp.files import write_atomically, write_bytes
 from charcmp.sweeping.cost import run_seconds
 from charcmp.sweeping.race.arms import Model
-from charcmp.sweeping.race.decide import Outcome
-from charcmp.sweeping.race.live import Failed, LiveRunner
+from charcmp.sweeping.race.decide import Failed, Outcome
+from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import USABLE
-from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import Request, requests
+from charcmp.sweeping.race.race import PlannedRun
+from charcmp.sweeping.race.requests import Request, requests
 from charcmp.sweeping.slots import Slot
 from charcmp.uncertainty.losses import num_series, read_nll, summarize
 
@@ -105,9 +105,9 @@ def _run_missing(
     while missing := Needs(models, lengths, collection.nats).missing():
         left = 0.0 if only_old else USABLE * runner.num_slots * runner.seconds_left()
         in_time = []
-        for entry in missing:
-            if (seconds := runner.seconds(entry)) <= left:
-                in_time.append(entry)
+        for planned in missing:
+            if (seconds := runner.seconds(planned)) <= left:
+                in_time.append(planned)
                 left -= seconds
         num_before = len(collection.rows)
         runner.run(in_time)
@@ -116,9 +116,9 @@ def _run_missing(
 
 
 def plan_text(
-    collection: Collection, to_come: Sequence[Entry], runner: LiveRunner, cores: int
+    collection: Collection, to_come: Sequence[PlannedRun], runner: LiveRunner, cores: int
 ) -> str:
-    updates = sum(entry.updates for entry in to_come)
+    updates = sum(planned.updates for planned in to_come)
     hours = cores * sum(map(runner.seconds, to_come)) / 3600
     return (
         f"{collection.name}, {collection.budget}: {len(collection.rows)} runs are there; about "
@@ -129,45 +129,45 @@ def plan_text(
 class Collection:
     """The finished runs of a text: those stored by earlier trainings, and new ones.
 
-    A stored run counts if the entry's run still has the same id: same text, same settings.
+    A stored run counts if the planned run still has the same id: same text, same settings.
     """
 
     def __init__(self, request: Request) -> None:
         self.make_job = cache(request.make_job)
         self.name = request.probe.spec.corpus.name
         self.budget = request.probe.spec.budget
-        self.rows: dict[Entry, dict[str, str]] = {}  # by COLUMNS
-        self.blocks: dict[Entry, Blocks] = {}
+        self.rows: dict[PlannedRun, dict[str, str]] = {}  # by COLUMNS
+        self.blocks: dict[PlannedRun, Blocks] = {}
         self.csv_file = STORE / f"{self.name}-{self.budget}.csv"
-        for entry, row, blocks in stored_rows(self.csv_file) if self.csv_file.exists() else ():
-            if row["run_id"] == self.make_job(entry).spec.run_id:
-                self.rows[entry] = row
+        for planned, row, blocks in stored_rows(self.csv_file) if self.csv_file.exists() else ():
+            if row["run_id"] == self.make_job(planned).spec.run_id:
+                self.rows[planned] = row
                 if blocks is not None:
-                    self.blocks[entry] = blocks
+                    self.blocks[planned] = blocks
 
     @property
-    def nats(self) -> dict[Entry, float]:
+    def nats(self) -> dict[PlannedRun, float]:
         """The validation losses of the runs."""
-        return {entry: float(row["val_nats"]) for entry, row in self.rows.items()}
+        return {planned: float(row["val_nats"]) for planned, row in self.rows.items()}
 
-    def add(self, entry: Entry, outcome: Outcome) -> None:
+    def add(self, planned: PlannedRun, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):  # killed, or out of memory: not the model's fault
             return
-        job = self.make_job(entry)
+        job = self.make_job(planned)
         result = job.folder.read_result()
         speed = result.chars_per_second if result else 0
         values = (
-            *entry.arm.model, entry.updates, entry.seed, entry.arm.rate, outcome.nats,
+            *planned.arm.model, planned.updates, planned.seed, planned.arm.rate, outcome.nats,
             result.test_nats_per_char if result and outcome.is_usable else math.inf,
             speed, run_seconds(job.spec, speed) if speed else math.nan,
             job.spec.run_id, result.git_commit if result else "",
         )  # fmt: skip
-        self.rows[entry] = dict(zip(COLUMNS, map(str, values), strict=True))
+        self.rows[planned] = dict(zip(COLUMNS, map(str, values), strict=True))
         if result and outcome.blocks_RJ is not None:
             nll_N = read_nll(job.folder.test_nll, split_of(job.spec).test.num_chars)
             test = summarize(nll_N, num_series(result), result.unroll_steps)
-            self.blocks[entry] = Blocks(coarse(outcome.blocks_RJ), coarse(test.block_means_RJ))
-        (model, rate), updates, seed = entry
+            self.blocks[planned] = Blocks(coarse(outcome.blocks_RJ), coarse(test.block_means_RJ))
+        (model, rate), updates, seed = planned
         print(f"{self.name} {model.cell} {model.layers} {rate:g} {updates} seed {seed}: "
               f"{outcome.nats:.4f}", flush=True)  # fmt: skip
 
@@ -177,11 +177,11 @@ class Collection:
             return
         STORE.mkdir(parents=True, exist_ok=True)
         order = sorted(self.rows)
-        with_blocks = [entry for entry in order if entry in self.blocks]
+        with_blocks = [planned for planned in order if planned in self.blocks]
         packed: dict[str, Any] = {
-            "run_ids": np.array([self.rows[entry]["run_id"] for entry in with_blocks]),
-            "val_blocks": np.array([self.blocks[entry].val_RJ for entry in with_blocks]),
-            "test_blocks": np.array([self.blocks[entry].test_RJ for entry in with_blocks]),
+            "run_ids": np.array([self.rows[planned]["run_id"] for planned in with_blocks]),
+            "val_blocks": np.array([self.blocks[planned].val_RJ for planned in with_blocks]),
+            "test_blocks": np.array([self.blocks[planned].test_RJ for planned in with_blocks]),
         }
         write_atomically(
             self.csv_file.with_suffix(".npz"), lambda file: np.savez_compressed(file, **packed)

@@ -7,15 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from charcmp.sweeping.race.arms import (
-    SAFE_CHOICE,
     Arm,
     Model,
     best_neighbours,
+    best_rate,
     first_arms,
     lower_rate,
     next_rate,
 )
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 
 SEEDS = (0, 1, 2)  # each of them has runs in all rungs
 FURTHER_SEEDS = (3, 4)  # only in the last rung
@@ -45,7 +45,7 @@ class Needs:
     """
 
     def __init__(
-        self, models: Sequence[Model], lengths: Sequence[int], nats: Mapping[Entry, float]
+        self, models: Sequence[Model], lengths: Sequence[int], nats: Mapping[PlannedRun, float]
     ) -> None:
         self.models, self.nats = models, nats
         self.short, self.middle, self.long, *self.check = lengths
@@ -53,50 +53,50 @@ class Needs:
         for ((model, rate), updates, seed), loss in nats.items():
             self.losses[model, updates, seed][rate] = loss
 
-    def missing(self) -> list[Entry]:
+    def missing(self) -> list[PlannedRun]:
         """Returns what the first incomplete stage lacks."""
         stages = (
             *(self._first_rungs, self._second_rungs, self._third_rungs),
             *(self._near_ones, self._close_ones, self._longest_ones),
         )
         for stage in stages:
-            if lacking := [entry for entry in stage() if entry not in self.nats]:
+            if lacking := [planned for planned in stage() if planned not in self.nats]:
                 return lacking
         return []
 
-    def _first_rungs(self) -> list[Entry]:
+    def _first_rungs(self) -> list[PlannedRun]:
         return [
-            entry for seed in SEEDS for model in self.models
-            for entry in self._climb(model, self.short, seed, first_rates(model))
+            planned for seed in SEEDS for model in self.models
+            for planned in self._climb(model, self.short, seed, first_rates(model))
         ]  # fmt: skip
 
-    def _second_rungs(self) -> list[Entry]:
+    def _second_rungs(self) -> list[PlannedRun]:
         return [
-            entry for seed in SEEDS for model in self.models
-            for entry in self._climb(
+            planned for seed in SEEDS for model in self.models
+            for planned in self._climb(
                 model, self.middle, seed, set().union(*self._second(model, seed))
             )
         ]  # fmt: skip
 
-    def _third_rungs(self) -> list[Entry]:
+    def _third_rungs(self) -> list[PlannedRun]:
         rates = {
             model: {*self._asked(model, 0), *best_neighbours(self.losses[model, self.middle, 0])}
             for model in self.models
         }
         return [
-            entry for model in self.models
-            for entry in self._climb(model, self.long, 0, rates[model])
+            planned for model in self.models
+            for planned in self._climb(model, self.long, 0, rates[model])
         ]  # fmt: skip
 
-    def _near_ones(self) -> list[Entry]:
+    def _near_ones(self) -> list[PlannedRun]:
         return [
-            entry for model in self._near() for seed in SEEDS[1:]
-            for entry in _entries(
+            planned for model in self._near() for seed in SEEDS[1:]
+            for planned in _planned(
                 model, self.long, seed, self._rates(model) | self._asked(model, seed)
             )
         ]  # fmt: skip
 
-    def _close_ones(self) -> list[Entry]:
+    def _close_ones(self) -> list[PlannedRun]:
         """Returns the further seeds of models near the best one: at their best rate, or at all
         rates if they are close.
 
@@ -106,24 +106,24 @@ class Needs:
         tuned = self._tuned()
         close = within(CLOSE, {model: nats for model, (nats, _) in tuned.items()})
         return [
-            entry for model, (_, best) in tuned.items() for seed in FURTHER_SEEDS
-            for entry in _entries(
+            planned for model, (_, best) in tuned.items() for seed in FURTHER_SEEDS
+            for planned in _planned(
                 model, self.long, seed, self._rates(model) if model in close else [best]
             )
         ]  # fmt: skip
 
-    def _longest_ones(self) -> list[Entry]:
+    def _longest_ones(self) -> list[PlannedRun]:
         tuned = self._tuned()
         best = sorted(tuned, key=lambda model: tuned[model])[:MODELS_CHECKED]
-        return [Entry(Arm(model, tuned[model][1]), updates, 0)
+        return [PlannedRun(Arm(model, tuned[model][1]), updates, 0)
                 for updates in self.check for model in best]  # fmt: skip
 
-    def _climb(self, model: Model, updates: int, seed: int, rates: set[float]) -> list[Entry]:
+    def _climb(self, model: Model, updates: int, seed: int, rates: set[float]) -> list[PlannedRun]:
         """Returns runs at these rates and, once those are finished, at the next rate beyond the end
         of the rates that is best."""
         tried = self.losses[model, updates, seed]
         further = next_rate(tried) if rates <= tried.keys() else None
-        return _entries(model, updates, seed, rates if further is None else {*rates, further})
+        return _planned(model, updates, seed, rates if further is None else {*rates, further})
 
     def _second(self, model: Model, seed: int) -> Iterator[set[float]]:
         """Yields the sets of rates that a race may try in its second rung.
@@ -167,12 +167,12 @@ class Needs:
             middle = self.losses[model, self.middle, seed]
             for rates in self._second(model, seed):
                 before = {rate: middle[rate] for rate in rates}
-                asked = asked.union(*self._lowered([lowest(before)], at_last, before))
+                asked = asked.union(*self._lowered([best_rate(before)], at_last, before))
         return asked
 
     def _rates(self, model: Model) -> set[float]:
         """Returns the last rung's rates, which all seeds share."""
-        return {*self._asked(model, 0), lowest(self.losses[model, self.long, 0])}
+        return {*self._asked(model, 0), best_rate(self.losses[model, self.long, 0])}
 
     def _near(self) -> list[Model]:
         return within(NEAR, {model: min(self.losses[model, self.long, 0].values())
@@ -188,8 +188,8 @@ class Needs:
                 for model in self._near()}  # fmt: skip
 
 
-def _entries(model: Model, updates: int, seed: int, rates: Iterable[float]) -> list[Entry]:
-    return [Entry(Arm(model, rate), updates, seed) for rate in sorted(rates)]
+def _planned(model: Model, updates: int, seed: int, rates: Iterable[float]) -> list[PlannedRun]:
+    return [PlannedRun(Arm(model, rate), updates, seed) for rate in sorted(rates)]
 
 
 def first_rates(model: Model) -> set[float]:
@@ -205,17 +205,12 @@ def within(nats: float, losses: Mapping[Model, float]) -> list[Model]:
     order = sorted(losses, key=lambda model: (losses[model], model))
     goal = losses[order[0]] + nats
     return [model for model in order if losses[model] <= goal or model in order[:2]
-            or (model.cell, model.layers) == SAFE_CHOICE]  # fmt: skip
-
-
-def lowest(losses: Mapping[float, float]) -> float:
-    """Returns the rate with the lowest loss, as a race chooses it."""
-    return min(losses, key=lambda rate: (losses[rate], rate))
+            or model.is_safe_choice]  # fmt: skip
 
 
 def expected(
-    models: Sequence[Model], lengths: Sequence[int], nats: Mapping[Entry, float]
-) -> list[Entry]:
+    models: Sequence[Model], lengths: Sequence[int], nats: Mapping[PlannedRun, float]
+) -> list[PlannedRun]:
     """Returns about which runs are still to come.
 
     It is assumed that every model's best rate moves up a little from rung to rung and that, of the
@@ -224,14 +219,14 @@ def expected(
     nats = dict(nats)
     best = min(nats.values(), default=0.0)
 
-    def guessed(entry: Entry) -> float:
-        (model, rate), updates, _ = entry
+    def guessed(planned: PlannedRun) -> float:
+        (model, rate), updates, _ = planned
         rate_then = sorted(first_rates(model))[1] * 2 ** (0.4 * lengths.index(updates))
         behind = 1.1 * NEAR / 5 * models.index(model)
         return best + behind + 0.01 * abs(math.log2(rate / rate_then))
 
-    to_come: list[Entry] = []
+    to_come: list[PlannedRun] = []
     while missing := Needs(models, lengths, nats).missing():
         to_come += missing
-        nats |= {entry: guessed(entry) for entry in missing}
+        nats |= {planned: guessed(planned) for planned in missing}
     return to_come

@@ -15,7 +15,7 @@ from backtest_needs import Needs
 from numpy.typing import NDArray
 
 from charcmp.errors import UserError
-from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model, label
+from charcmp.sweeping.race.arms import Arm, Model, label
 from charcmp.sweeping.race.decide import (
     WORTH_KNOWING,
     Outcome,
@@ -23,8 +23,8 @@ from charcmp.sweeping.race.decide import (
     mean_nats,
     near_models,
 )
-from charcmp.sweeping.race.plan import Cost, planned_runs
-from charcmp.sweeping.race.race import LAST_RUNG, Entry, Finish, Race
+from charcmp.sweeping.race.plan import Cost, num_planned_runs
+from charcmp.sweeping.race.race import LAST_RUNG, Finish, PlannedRun, Race
 
 SLOTS = 2  # of the machine that a race is planned for
 TIMES = (1, 2, 4)  # the time that a race has, as a multiple of the plan's for the stored lengths
@@ -49,13 +49,13 @@ class Run:
 class Stored:
     """All runs of a text at one budget."""
 
-    def __init__(self, name: str, runs: Mapping[Entry, Run]) -> None:
+    def __init__(self, name: str, runs: Mapping[PlannedRun, Run]) -> None:
         self.name, self.runs = name, runs
         text = name.rpartition("-")[0] or name  # without the budget
         self.kind = KINDS.get(text, text)
-        self.lengths = sorted({entry.updates for entry in runs})
+        self.lengths = sorted({planned.updates for planned in runs})
         self.last = self.lengths[: LAST_RUNG + 1][-1]
-        self.models = sorted({entry.arm.model for entry in runs})
+        self.models = sorted({planned.arm.model for planned in runs})
         self.worst = min(run.test_nats for run in runs.values()) + WORST
         self.seeds: dict[tuple[Arm, int], list[int]] = defaultdict(list)  # by arm and updates
         self.seeds_of: dict[tuple[Model, int], set[int]] = defaultdict(set)
@@ -77,7 +77,7 @@ class Stored:
         """How many runs are missing that races may ask for; None if whole lengths are missing."""
         if len(self.lengths) <= LAST_RUNG:
             return None
-        nats = {entry: run.outcome.nats for entry, run in self.runs.items()}
+        nats = {planned: run.outcome.nats for planned, run in self.runs.items()}
         return len(Needs(self.models, self.lengths[: LAST_RUNG + 1], nats).missing())
 
     def is_single(self, model: Model) -> bool:
@@ -89,7 +89,7 @@ class Stored:
         """Returns the runs of an arm, without the unseen seed's if there are others."""
         seeds = self.seeds[arm, updates]
         kept = [seed for seed in seeds if seed != unseen] or seeds
-        return [self.runs[Entry(arm, updates, seed)] for seed in kept]
+        return [self.runs[PlannedRun(arm, updates, seed)] for seed in kept]
 
     def test_nats(self, runs: Iterable[Run]) -> float:
         """Returns the runs' mean test loss, in which none counts as worse than `worst`."""
@@ -111,14 +111,14 @@ class Stored:
     def seconds_per_update(self, model: Model) -> float:
         return float(
             np.nanmedian([
-                run.seconds / entry.updates
-                for entry, run in self.runs.items() if entry.arm.model == model
+                run.seconds / planned.updates
+                for planned, run in self.runs.items() if planned.arm.model == model
             ])
         )  # fmt: skip
 
     def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
         """Returns the seconds of one slot that a plan sets aside for rungs of stored lengths."""
-        runs = planned_runs(0, len(self.models), SLOTS)
+        runs = num_planned_runs(0, len(self.models), SLOTS)
         rungs = self.lengths[: LAST_RUNG + 1]
         updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
         return updates * float(np.mean([*speeds.values()]))
@@ -131,8 +131,9 @@ class Blocks(NamedTuple):
     test_RJ: NDArray[np.float32]
 
 
-def stored_rows(csv_file: Path) -> Iterator[tuple[Entry, dict[str, str], Blocks | None]]:
-    """Yields each run's entry, row and blocks; None for blocks if it diverged or failed."""
+def stored_rows(csv_file: Path) -> Iterator[tuple[PlannedRun, dict[str, str], Blocks | None]]:
+    """Yields each run as it was planned, its row and its blocks; None for blocks if it diverged or
+    failed."""
     with np.load(csv_file.with_suffix(".npz"), allow_pickle=False) as packed:
         ids, of_val, of_test = (packed[key] for key in ("run_ids", "val_blocks", "test_blocks"))
     blocks = {
@@ -142,15 +143,15 @@ def stored_rows(csv_file: Path) -> Iterator[tuple[Entry, dict[str, str], Blocks 
         for row in csv.DictReader(file):
             model = Model(row["budget"], row["cell"], int(row["layers"]))
             arm = Arm(model, float(row["rate"]))
-            entry = Entry(arm, int(row["updates"]), int(row["seed"]))
-            yield entry, row, blocks.get(row["run_id"])
+            planned = PlannedRun(arm, int(row["updates"]), int(row["seed"]))
+            yield planned, row, blocks.get(row["run_id"])
 
 
 def read_stored(csv_file: Path) -> Stored:
-    runs: dict[Entry, Run] = {}
-    for entry, row, blocks in stored_rows(csv_file):
+    runs: dict[PlannedRun, Run] = {}
+    for planned, row, blocks in stored_rows(csv_file):
         outcome = Outcome(float(row["val_nats"]), blocks and blocks.val_RJ.astype(float))
-        runs[entry] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
+        runs[planned] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
     return Stored(csv_file.stem, runs)
 
 
@@ -173,10 +174,8 @@ class Draw:
         return [first, *rng.permutation([*others, *sorted(of_last - of_first)]).tolist()]
 
     def unseen_of(self, arm: Arm, updates: int) -> list[int]:
-        """Returns the stored seeds of an arm that the race did not see; in shorter rungs it saw
-        only the first seed."""
-        order = self.order[arm.model]
-        seen = order[:-1] if updates == self.stored.last else order[:1]
+        """Returns the stored seeds of an arm that the race did not see."""
+        seen = self.order[arm.model][:-1]
         if updates == self.stored.last and self.stored.is_single(arm.model):
             return []
         return [seed for seed in self.stored.seeds[arm, updates] if seed not in seen]
@@ -185,7 +184,9 @@ class Draw:
         """Returns the arm's test loss by unseen seeds; without any, as for models far behind, by
         all seeds."""
         seeds = self.unseen_of(arm, updates) or self.stored.seeds[arm, updates]
-        return self.stored.test_nats(self.stored.runs[Entry(arm, updates, one)] for one in seeds)
+        return self.stored.test_nats(
+            self.stored.runs[PlannedRun(arm, updates, one)] for one in seeds
+        )
 
     def regret(self, arm: Arm, updates: int) -> float:
         """Returns how far an arm is behind the best model at its best rate and the last rung."""
@@ -217,8 +218,8 @@ class Replay:
     def cost(self, model: Model) -> Cost:
         return Cost(0.0, self.speeds[model])
 
-    def seconds(self, entry: Entry) -> float:
-        return self.speeds[entry.arm.model] * entry.updates
+    def seconds(self, planned: PlannedRun) -> float:
+        return self.speeds[planned.arm.model] * planned.updates
 
     def nearest_length(self, updates: float, most: float) -> int:
         return round(updates)  # not used: rungs have the stored lengths
@@ -226,30 +227,32 @@ class Replay:
     def seconds_left(self) -> float:
         return max(0.0, self.left)
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         """Looks up runs: see race.Runner.
 
         Raises:
             LookupError: if a run with the first seed is not stored, which Needs should have named.
         """
         found = {}
-        for entry in entries:
+        for planned in planned_runs:
             if self.left <= 0:
                 break
-            seeds = self._seeds(entry.arm, entry.updates)
-            if entry.seed == 0 and not seeds:
+            seeds = self._seeds(planned.arm, planned.updates)
+            if planned.seed == 0 and not seeds:
                 raise LookupError(
-                    f"{self.stored.name}: {label(entry.arm.model)} at {entry.arm.rate:g}, "
-                    f"{entry.updates} updates, seed {self.draw.order[entry.arm.model][0]} "
+                    f"{self.stored.name}: {label(planned.arm.model)} at {planned.arm.rate:g}, "
+                    f"{planned.updates} updates, seed {self.draw.order[planned.arm.model][0]} "
                     "is asked for but not stored"
                 )
-            if self.seconds(entry) > self.left:  # the run is cut off, and its time is lost
+            if self.seconds(planned) > self.left:  # the run is cut off, and its time is lost
                 self.left = 0.0
                 break
-            if entry.seed < len(seeds):
-                self.left -= self.seconds(entry)
-                run = self.stored.runs[Entry(entry.arm, entry.updates, seeds[entry.seed])]
-                found[entry] = run.outcome
+            if planned.seed < len(seeds):
+                self.left -= self.seconds(planned)
+                run = self.stored.runs[
+                    PlannedRun(planned.arm, planned.updates, seeds[planned.seed])
+                ]
+                found[planned] = run.outcome
             else:
                 self.lacked_seed = True
         return found
@@ -266,7 +269,7 @@ class Replay:
     def _seen(self, finish: Finish, model: Model) -> list[Run]:
         arm = finish.arms[model]
         seen = self._seeds(arm, finish.updates)[: len(finish.outcomes[model])]
-        return [self.stored.runs[Entry(arm, finish.updates, seed)] for seed in seen]
+        return [self.stored.runs[PlannedRun(arm, finish.updates, seed)] for seed in seen]
 
     def _seeds(self, arm: Arm, updates: int) -> list[int]:
         """Returns the race's seeds of an arm, in the race's order; none if the first is missing."""
@@ -276,7 +279,7 @@ class Replay:
         first, *others = self.draw.order[arm.model][:-1]
         return [first, *(seed for seed in others if seed in stored)] if first in stored else []
 
-    def drop(self, entries: Sequence[Entry]) -> None:
+    def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
         """Does nothing: there is nothing to remove."""
 
     def length_of(self, rung: int, plan: Callable[[], int | None]) -> int:
@@ -300,7 +303,7 @@ class Halving(Race):
         best = [*best_arms(self._first_seeds(rung))]
         return self._keep(rung, best[: -(-len(best) // 2)])
 
-    def _finals(self) -> Finish:
+    def _finals(self, rung: int) -> Finish:
         return self._finish("time")
 
 
@@ -334,12 +337,12 @@ def play(
 ) -> Played:
     """Plays a race, and its rivals in the same time."""
     stored = draw.stored
-    constant = next(model for model in stored.models if (model.cell, model.layers) == SAFE_CHOICE)
+    constant = next(model for model in stored.models if model.is_safe_choice)
     lowest = min(stored.test_nats(stored.of(stored.tuned(model), stored.last))
                  for model in stored.models)  # fmt: skip
     values: dict[str, float] = {}
     makes: tuple[Callable[[Replay], Race], ...] = (
-        lambda replay: Race(stored.models, replay, replay, margins=margins),
+        lambda replay: Race(stored.models, replay, replay, margins=margins, on_out=replay.out),
         lambda replay: Halving(stored.models, replay, replay),
         # GRU 2 without a race: it still has to search for its rate.
         lambda replay: Race([constant], replay, replay),

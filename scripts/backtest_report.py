@@ -291,8 +291,8 @@ def planned_minutes(stored: Stored) -> float:
 def trained_longer(stored: Stored, best: Model) -> str:
     """Returns whether the last rung's best model is best in the check, too: with one seed, at the
     rate of that rung."""
-    nats = {entry.arm.model: run.test_nats for entry, run in stored.runs.items()
-            if entry.updates > stored.last}  # fmt: skip
+    nats = {planned.arm.model: run.test_nats for planned, run in stored.runs.items()
+            if planned.updates > stored.last}  # fmt: skip
     if best not in nats:
         return ""
     first = min(nats, key=lambda model: nats[model])

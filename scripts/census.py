@@ -28,9 +28,10 @@ from typing import NamedTuple
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import EXIT_INTERRUPTED, require
+from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
-from charcmp.sweeping.race.arms import LADDER, Arm, Model, next_rate
+from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_rate, label, next_rate
 from charcmp.sweeping.race.decide import (
     USUAL_SEED_SD,
     WORTH_KNOWING,
@@ -41,8 +42,8 @@ from charcmp.sweeping.race.decide import (
 )
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
-from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import length_settings
+from charcmp.sweeping.race.race import PlannedRun
+from charcmp.sweeping.race.requests import length_settings
 
 UPDATES = 400  # of the first step
 FIRST = 12  # so many cells get further seeds, however far behind they are
@@ -84,7 +85,7 @@ class Census:
         for _, overrides in make_grid(composer).points():
             words = [word for word in overrides if word.partition("=")[0] not in VARIED]
             spec = make_job(overrides, composer.compose(overrides)).spec
-            cell = " ".join(word for word in words if word.startswith("cell"))
+            cell = named_cell(spec.config.cell, words)
             self.words[Model(spec.budget, cell, spec.config.layers)] = words
             rates.add(spec.config.optimizer.lr)
             seeds.add(spec.config.seed)
@@ -105,14 +106,14 @@ class Census:
         slots = examined_slots(self.config)
         return LiveRunner(self.make_job, slots, self.until, self.say, self.per_epoch)
 
-    def make_job(self, entry: Entry) -> Job:
-        (model, rate), updates, seed = entry
+    def make_job(self, planned: PlannedRun) -> Job:
+        (model, rate), updates, seed = planned
         length = length_settings(updates, self.per_epoch)
         overrides = [*self.words[model], f"optimizer.lr={rate:g}", f"seed={seed}", *length]
         return make_job(overrides, self.composer.compose(overrides))
 
-    def say(self, entry: Entry, outcome: Outcome) -> None:
-        (model, rate), updates, seed = entry
+    def say(self, planned: PlannedRun, outcome: Outcome) -> None:
+        (model, rate), updates, seed = planned
         nats = f"{outcome.nats:.4f}" if outcome.is_usable else "diverged or failed"
         print(f"{label(model)}, rate {rate:g}, {updates:,} updates, seed {seed}: validation {nats}",
               flush=True)  # fmt: skip
@@ -139,16 +140,19 @@ class Census:
             self._outcomes(arms, self.lengths.full, self.seed + further)
 
     def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
-        entries = [Entry(arm, updates, seed) for arm in arms]
-        found = self.runner.run(entries)
-        if len(found) < len(entries):
-            raise TimeIsOverError(f"{len(entries) - len(found)} runs of this step left")
-        return {entry.arm: outcome for entry, outcome in found.items()}
+        planned_runs = [PlannedRun(arm, updates, seed) for arm in arms]
+        found = self.runner.run(planned_runs)
+        if len(found) < len(planned_runs):
+            raise TimeIsOverError(f"{len(planned_runs) - len(found)} runs of this step left")
+        return {planned.arm: outcome for planned, outcome in found.items()}
 
 
-def label(model: Model) -> str:
-    """Returns a cell's name and layers, such as `torchrecurrent.MGU 1`."""
-    return f"{model.cell.rpartition('=')[2]} {model.layers}"
+def named_cell(cell: CellConfig, words: Iterable[str]) -> str:
+    """Returns a cell's name as races have it, and the options that the overrides give it."""
+    name = cell.target if isinstance(cell, ModuleConfig) else cell.name
+    options = [word for word in words
+               if word.startswith("cell.") and not word.startswith("cell.target=")]  # fmt: skip
+    return " ".join([name, *options])
 
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
@@ -158,7 +162,7 @@ def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     for model, of_model in losses_by_rate(outcomes).items():
         usable = sorted(rate for rate, nats in of_model.items() if math.isfinite(nats))
         if usable:
-            place = usable.index(min(usable, key=lambda rate: (of_model[rate], rate)))
+            place = usable.index(best_rate(of_model))
             kept += [Arm(model, rate) for rate in usable[max(0, place - 1) : place + 1]]
     return kept
 

@@ -14,7 +14,7 @@ from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import LADDER, Arm, Model, first_arms
 from charcmp.sweeping.race.decide import MARGINS, Outcome
 from charcmp.sweeping.race.plan import MOST_MODELS
-from charcmp.sweeping.race.race import Entry, Race
+from charcmp.sweeping.race.race import PlannedRun, Race
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 import backtest
@@ -43,9 +43,9 @@ SPEEDS = dict.fromkeys(MODELS, 0.02)
 PLENTY = 1e6  # slot seconds
 
 
-def nats_of(entry: Entry, levels: dict[str, float], noise: float = 0.002) -> float:
+def nats_of(planned: PlannedRun, levels: dict[str, float], noise: float = 0.002) -> float:
     """Each model does best at its cell's rate."""
-    (model, rate), updates, seed = entry
+    (model, rate), updates, seed = planned
     off = abs(math.log2(rate / BEST_RATE[model.cell]))
     level = levels.get(f"{model.cell}{model.layers}", LEVELS[model.cell])
     number = [model.layers, len(model.cell), ord(model.cell[0]), round(1e4 * rate), updates, seed]
@@ -62,27 +62,27 @@ def made_up(number: int = 0, **levels: float) -> Stored:
             for updates in LENGTHS:
                 seeds = (*SEEDS, *FURTHER_SEEDS) if updates == LENGTHS[-1] else SEEDS
                 for seed in seeds:
-                    entry = Entry(Arm(model, rate), updates, seed)
-                    nats = nats_of(entry, levels)
-                    runs[entry] = Run(Outcome(nats, text + nats), nats, 0.02 * updates)
+                    planned = PlannedRun(Arm(model, rate), updates, seed)
+                    nats = nats_of(planned, levels)
+                    runs[planned] = Run(Outcome(nats, text + nats), nats, 0.02 * updates)
     return Stored(f"text{number}", runs)
 
 
-def changed(stored: Stored, change: Callable[[Entry, Run], Run | None]) -> Stored:
+def changed(stored: Stored, change: Callable[[PlannedRun, Run], Run | None]) -> Stored:
     """Other runs, or none, in place of those that are stored."""
-    runs = {entry: change(entry, run) for entry, run in stored.runs.items()}
-    return Stored(stored.name, {entry: run for entry, run in runs.items() if run is not None})
+    runs = {planned: change(planned, run) for planned, run in stored.runs.items()}
+    return Stored(stored.name, {planned: run for planned, run in runs.items() if run is not None})
 
 
 def trained(noise: float, seed: int, **levels: float) -> Stored:
     """A text of which just that is stored which races need."""
     rng = np.random.default_rng(seed)
-    nats: dict[Entry, float] = {}
+    nats: dict[PlannedRun, float] = {}
     while missing := Needs(MODELS, LENGTHS, nats).missing():
         nats |= {one: nats_of(one, levels) + noise * rng.standard_normal() for one in missing}
     text = 0.1 * rng.standard_normal((1, 300))
-    runs = {entry: Run(Outcome(loss, text + loss), loss, 0.02 * entry.updates)
-            for entry, loss in nats.items()}  # fmt: skip
+    runs = {planned: Run(Outcome(loss, text + loss), loss, 0.02 * planned.updates)
+            for planned, loss in nats.items()}  # fmt: skip
     return Stored(f"trained{seed}", runs)
 
 
@@ -131,14 +131,14 @@ def test_a_clear_winner_is_settled() -> None:
 
 
 def test_the_check_trains_the_best_models_longer() -> None:
-    nats: dict[Entry, float] = {}
+    nats: dict[PlannedRun, float] = {}
     lengths = (*LENGTHS, 10_800)
     while missing := Needs(MODELS, lengths, nats).missing():
         last = missing
-        nats |= {entry: nats_of(entry, {"gru1": 1.40}, noise=0) for entry in missing}
-    assert {(entry.updates, entry.seed) for entry in last} == {(10_800, 0)}
-    assert GRU_1 in {entry.arm.model for entry in last}
-    runs = {entry: Run(Outcome(loss), loss, 1.0) for entry, loss in nats.items()}
+        nats |= {planned: nats_of(planned, {"gru1": 1.40}, noise=0) for planned in missing}
+    assert {(planned.updates, planned.seed) for planned in last} == {(10_800, 0)}
+    assert GRU_1 in {planned.arm.model for planned in last}
+    runs = {planned: Run(Outcome(loss), loss, 1.0) for planned, loss in nats.items()}
     assert Stored("text", runs).num_missing == 0
     assert backtest_report.trained_longer(Stored("text", runs), GRU_1) == "10,800 updates: the same"
     runs[last[-1]] = Run(Outcome(1.0), 1.0, 1.0)
@@ -149,10 +149,10 @@ def test_what_is_expected_ends_with_what_there_is() -> None:
     to_come = expected(MODELS, LENGTHS, {})
     assert len(to_come) == len({*to_come}) > 150
     stored = trained(0.002, 0)
-    nats = {entry: run.outcome.nats for entry, run in stored.runs.items()}
+    nats = {planned: run.outcome.nats for planned, run in stored.runs.items()}
     assert expected(MODELS, LENGTHS, nats) == []
-    some = {entry: loss for entry, loss in nats.items() if entry.updates < 3600}
-    assert {entry.updates for entry in expected(MODELS, LENGTHS, some)} == {3600}
+    some = {planned: loss for planned, loss in nats.items() if planned.updates < 3600}
+    assert {planned.updates for planned in expected(MODELS, LENGTHS, some)} == {3600}
 
 
 # ---- a race's seeds
@@ -170,11 +170,11 @@ def test_a_model_has_one_order_of_seeds_and_its_last_is_never_seen() -> None:
         firsts.add(order[0])
         for rate in LADDER:
             for updates in LENGTHS:
-                asked = [Entry(Arm(GRU_2, rate), updates, seed) for seed in range(6)]
+                asked = [PlannedRun(Arm(GRU_2, rate), updates, seed) for seed in range(6)]
                 found = replay.run(asked)
                 there = [seed for seed in order[:-1] if updates == 3600 or seed in SEEDS]
                 assert [outcome.nats for outcome in found.values()] == [
-                    stored.runs[Entry(Arm(GRU_2, rate), updates, seed)].outcome.nats
+                    stored.runs[PlannedRun(Arm(GRU_2, rate), updates, seed)].outcome.nats
                     for seed in there
                 ]
                 assert unseen not in there
@@ -185,26 +185,27 @@ def test_a_first_seed_that_is_not_stored_is_an_error_and_a_further_one_is_told()
     stored = made_up()
     arm = Arm(GRU_2, 0.012)
     drawn = draw(stored)
-    first = Entry(arm, 1200, drawn.order[GRU_2][0])
-    lacking = changed(stored, lambda entry, run: None if entry == first else run)
+    first = PlannedRun(arm, 1200, drawn.order[GRU_2][0])
+    lacking = changed(stored, lambda planned, run: None if planned == first else run)
     replay = Replay(draw(lacking), SPEEDS, PLENTY)
     with pytest.raises(LookupError, match=r"GRU 2 at 0.012, 1200 updates, seed \d is asked for"):
-        replay.run([Entry(arm, 1200, 0)])
+        replay.run([PlannedRun(arm, 1200, 0)])
     replay.left = 0
-    assert replay.run([Entry(arm, 1200, 0)]) == {}
+    assert replay.run([PlannedRun(arm, 1200, 0)]) == {}
     replay = Replay(drawn, SPEEDS, PLENTY)
-    assert len(replay.run([Entry(arm, 3600, seed) for seed in range(4)])) == 4
+    assert len(replay.run([PlannedRun(arm, 3600, seed) for seed in range(4)])) == 4
     assert not replay.lacked_seed
-    assert replay.run([Entry(arm, 3600, 4)]) == {}
+    assert replay.run([PlannedRun(arm, 3600, 4)]) == {}
     assert replay.lacked_seed
 
 
 def test_the_truth_does_not_know_the_seed_that_scores() -> None:
     """A lucky run makes neither a rate nor a model the best one where it scores, and else does."""
     stored = made_up(gru1=1.40)
-    lucky = Entry(Arm(GRU_3, 0.048), 3600, 2)
+    lucky = PlannedRun(Arm(GRU_3, 0.048), 3600, 2)
     stored = changed(
-        stored, lambda entry, run: Run(Outcome(0.5), 0.5, run.seconds) if entry == lucky else run
+        stored,
+        lambda planned, run: Run(Outcome(0.5), 0.5, run.seconds) if planned == lucky else run,
     )
     draws = [draw(stored, number) for number in range(30)]
     assert {one.unseen[GRU_3] == 2 for one in draws} == {True, False}
@@ -212,7 +213,7 @@ def test_the_truth_does_not_know_the_seed_that_scores() -> None:
         hidden = one.unseen[GRU_3] == 2
         assert one.tuned[GRU_3] == Arm(GRU_3, 0.012 if hidden else 0.048)
         assert one.best == (GRU_1 if hidden else GRU_3)
-    fewer = changed(stored, lambda entry, run: None if entry == lucky else run)
+    fewer = changed(stored, lambda planned, run: None if planned == lucky else run)
     assert fewer.tuned(GRU_3) == Arm(GRU_3, 0.012)
     assert Arm(GRU_3, 0.048) not in fewer.eligible[GRU_3]
 
@@ -223,12 +224,12 @@ def test_an_arm_is_scored_by_the_unseen_seed_at_its_own_rate_and_length() -> Non
     arm, best = Arm(GRU_3, 0.048), Arm(GRU_1, 0.012)
 
     def test_nats(arm: Arm, updates: int) -> float:
-        return stored.runs[Entry(arm, updates, drawn.unseen[arm.model])].test_nats
+        return stored.runs[PlannedRun(arm, updates, drawn.unseen[arm.model])].test_nats
 
     assert drawn.regret(arm, 3600) == test_nats(arm, 3600) - test_nats(best, 3600)
-    # Of a shorter rung a race sees one seed alone.
-    others = [seed for seed in SEEDS if seed != drawn.order[GRU_3][0]]
-    mean = np.mean([stored.runs[Entry(arm, 400, seed)].test_nats for seed in others])
+    # A shorter rung has the first three seeds alone, and a race may see all of them but the last.
+    unseen = [seed for seed in SEEDS if seed not in drawn.order[GRU_3][:-1]] or SEEDS
+    mean = np.mean([stored.runs[PlannedRun(arm, 400, seed)].test_nats for seed in unseen])
     assert drawn.regret(arm, 400) == pytest.approx(mean - test_nats(best, 3600))
     assert drawn.regret(best, 3600) == 0
 
@@ -278,7 +279,7 @@ def test_the_run_that_is_handed_over_is_the_best_that_the_race_saw() -> None:
     finish = Race(MODELS, replay, replay).run()
     given = replay.given(finish)
     arm = finish.arms[GRU_1]
-    seen = [drawn.stored.runs[Entry(arm, 3600, seed)] for seed in drawn.order[GRU_1][:-1]]
+    seen = [drawn.stored.runs[PlannedRun(arm, 3600, seed)] for seed in drawn.order[GRU_1][:-1]]
     assert len(finish.outcomes[GRU_1]) > 1
     assert given.outcome.nats == min(one.nats for one in finish.outcomes[GRU_1])
     assert given in seen
@@ -288,10 +289,10 @@ def test_the_run_that_is_handed_over_is_the_best_that_the_race_saw() -> None:
 def test_the_best_single_run_may_be_another_models() -> None:
     """GRU 2 has one seed that comes out very well, and others that keep it from the lead."""
 
-    def uneven(entry: Entry, run: Run) -> Run:
-        if entry.arm != Arm(GRU_2, 0.012) or entry.updates != 3600:
+    def uneven(planned: PlannedRun, run: Run) -> Run:
+        if planned.arm != Arm(GRU_2, 0.012) or planned.updates != 3600:
             return run
-        nats = 1.30 if entry.seed == 0 else 1.50
+        nats = 1.30 if planned.seed == 0 else 1.50
         return Run(Outcome(nats), nats, run.seconds)
 
     best = set()
@@ -309,7 +310,7 @@ def test_the_best_single_run_may_be_another_models() -> None:
 
 def test_a_run_that_would_end_too_late_is_lost_with_its_time() -> None:
     replay = Replay(draw(made_up()), SPEEDS, slot_seconds=10.0)
-    short, long = Entry(Arm(GRU_1, 0.012), 400, 0), Entry(Arm(GRU_1, 0.012), 1200, 0)
+    short, long = PlannedRun(Arm(GRU_1, 0.012), 400, 0), PlannedRun(Arm(GRU_1, 0.012), 1200, 0)
     assert [*replay.run([short, long, short])] == [short]
     assert replay.left == 0
 
@@ -327,9 +328,9 @@ def test_halving_has_the_time_of_the_race_and_no_more() -> None:
 
 
 def test_halving_looks_beyond_the_first_rates() -> None:
-    def better_above(entry: Entry, run: Run) -> Run:
-        nats = run.outcome.nats - 0.2 * (entry.arm == Arm(GRU_1, LADDER[-1]))
-        nats -= 0.1 * (entry.arm == Arm(GRU_1, 0.024))
+    def better_above(planned: PlannedRun, run: Run) -> Run:
+        nats = run.outcome.nats - 0.2 * (planned.arm == Arm(GRU_1, LADDER[-1]))
+        nats -= 0.1 * (planned.arm == Arm(GRU_1, 0.024))
         return Run(Outcome(nats), nats, run.seconds)
 
     assert Arm(GRU_1, LADDER[-1]) not in first_arms(MODELS)
@@ -341,15 +342,15 @@ def test_halving_looks_beyond_the_first_rates() -> None:
 def test_what_put_the_best_model_out() -> None:
     def race(stored: Stored) -> str | None:
         replay = Replay(draw(stored), SPEEDS, PLENTY)
-        one = Race(MODELS, replay, replay)
+        one = Race(MODELS, replay, replay, on_out=replay.out)
         one.run()
         return lost_by(one, replay, GRU_1)
 
     def late(by: float) -> Stored:
         return changed(
             made_up(gru1=1.30, **dict.fromkeys(alike, 1.45)),
-            lambda entry, run: Run(Outcome(1.45 + 0.1 + by), 1.45, run.seconds)
-            if entry.arm.model == GRU_1 and entry.updates == 400 else run,
+            lambda planned, run: Run(Outcome(1.45 + 0.1 + by), 1.45, run.seconds)
+            if planned.arm.model == GRU_1 and planned.updates == 400 else run,
         )  # fmt: skip
 
     alike = [f"{cell}{layers}" for cell in LEVELS for layers in (2, 3)]
@@ -366,8 +367,8 @@ def late_gru_1(stored: Stored, seeds: tuple[int, ...] = SEEDS) -> Stored:
     """GRU 1 begins 0.1 behind and ends first: only so wide a margin keeps it."""
     return changed(
         stored,
-        lambda entry, run: Run(Outcome(run.outcome.nats + 0.1), run.test_nats, run.seconds)
-        if entry.updates == 400 and entry.seed in seeds and entry.arm.model == GRU_1 else run,
+        lambda planned, run: Run(Outcome(run.outcome.nats + 0.1), run.test_nats, run.seconds)
+        if planned.updates == 400 and planned.seed in seeds and planned.arm.model == GRU_1 else run,
     )  # fmt: skip
 
 

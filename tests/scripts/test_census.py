@@ -10,11 +10,12 @@ import pytest
 from helpers.console import load_script
 from helpers.runs import tables_of
 
+from charcmp.config.compose import compose_line
 from charcmp.report.load import load_runs
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
 
-MGU, GRU, COSINE = (Model("50k", f"cell=module cell.target=zoo.{name}", 1)
+MGU, GRU, COSINE = (Model("50k", f"zoo.{name}", 1)
                     for name in ("MGU", "GRU", "Cosine"))  # fmt: skip
 
 
@@ -65,6 +66,24 @@ def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPa
     assert census.near_the_best(outcomes) == [Arm(GRU, 0.006), Arm(MGU, 0.012)]
     monkeypatch.setattr(census, "FIRST", 3)
     assert census.near_the_best(outcomes)[-1] == Arm(COSINE, 0.012)
+
+
+def test_cells_are_named_as_in_a_race(census: ModuleType, tiny_text: Path, tmp_path: Path) -> None:
+    """A built-in cell is no class, which would need checks; options tell two of a cell apart."""
+    common = ["experiment=census", "dataset=text", f"dataset.path={tiny_text}", "budget=1500",
+              f"results_dir={tmp_path}", "device=cpu"]  # fmt: skip
+    for given, cells, are_classes in (
+        (["cell=gru,lstm"], ["gru", "lstm"], False),
+        (["cell=module", "cell.target=torch.nn.GRU"], ["torch.nn.GRU"], True),
+        (
+            ["cell=module", "cell.target=torch.nn.GRU", "cell.init=own,charcmp"],
+            ["torch.nn.GRU cell.init=own", "torch.nn.GRU cell.init=charcmp"],
+            True,
+        ),
+    ):
+        models = [*census.Census(compose_line([*common, *given]), 5, math.inf).words]
+        assert [model.cell for model in models] == cells
+        assert {model.is_class for model in models} == {are_classes}
 
 
 @pytest.mark.long

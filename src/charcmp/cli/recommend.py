@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from charcmp.cli.commands import RACE_DECIDES, RACE_MINUTES
+from charcmp.cli.commands import COMMANDS, RACE_DECIDES, RACE_MINUTES
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
@@ -30,23 +29,25 @@ def recommend(args: list[str]) -> None:
 
 
 def _is_of_class(word: str) -> bool:
-    from charcmp.sweeping.race.recommend import CLASS_OPTIONS
+    from charcmp.sweeping.race.requests import CLASS_OPTIONS
 
     return word.partition("=")[0].lstrip("+") in CLASS_OPTIONS
 
 
 def _minutes(value: str) -> float:
+    (rule,) = (key.rule for key in COMMANDS["recommend"].own_keys if key.name == "minutes")
     try:
         minutes = float(value)
     except ValueError:
-        minutes = math.nan
-    if not 0 < minutes < math.inf:
         fail(f"minutes={value}: must be a number of minutes, such as 30")
+    if not rule.holds(minutes):
+        fail(f"minutes={value}: {rule.wanted}")
     return minutes
 
 
 def _race(composer: Composer, minutes: float, class_options: Sequence[str]) -> None:
-    from charcmp.sweeping.race.recommend import recommend, requests
+    from charcmp.sweeping.race.recommend import recommend
+    from charcmp.sweeping.race.requests import requests
 
     given = {override.key_or_group: override for override in composer.given}
     for key in RACE_DECIDES:

@@ -22,10 +22,10 @@ from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner, outcome_of
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.slots import Slot
 
-ENTRY = Entry(Arm(Model("50k", "rnn", 1), 0.006), 18, 0)
+PLANNED = PlannedRun(Arm(Model("50k", "rnn", 1), 0.006), 18, 0)
 CPU = [Slot("CPU", 1, {})]
 slots_of_each_kind = pytest.mark.parametrize("slots", [CPU, LANES], ids=["process", "lanes"])
 
@@ -42,7 +42,7 @@ def race_of(job: Job, slots: list[Slot] = CPU) -> tuple[LiveRunner, list[Outcome
     heard: list[Outcome] = []
     until = time.monotonic() + 60
     runner = LiveRunner(
-        lambda entry: job, slots, until, lambda _, outcome: heard.append(outcome), 18
+        lambda planned: job, slots, until, lambda _, outcome: heard.append(outcome), 18
     )
     return runner, heard
 
@@ -52,18 +52,18 @@ def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> N
     outcome = outcome_of(job)
     assert outcome is not None
     assert not outcome.is_usable
-    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
-    board.ran(ENTRY, outcome)
+    board = Board([PLANNED.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(PLANNED, outcome)
     assert [row["validation"] for row in board.rows()] == ["failed"]
-    board = Board([ENTRY.arm.model], updates_per_epoch=18, until=0.0)
-    board.ran(ENTRY, Outcome(math.inf))
+    board = Board([PLANNED.arm.model], updates_per_epoch=18, until=0.0)
+    board.ran(PLANNED, Outcome(math.inf))
     assert [row["validation"] for row in board.rows()] == ["diverged"]
 
 
 def test_a_run_that_diverged_after_good_epochs_has_lost(job: Job) -> None:
     """It has a validation loss, of its best epoch, but no test loss and perhaps no weights."""
     runner, _ = race_of(job)
-    assert runner.run([ENTRY])[ENTRY].is_usable
+    assert runner.run([PLANNED])[PLANNED].is_usable
     result = json.loads(job.folder.result.read_text())
     job.folder.result.write_text(json.dumps(result | {"status": "diverged"}))
     outcome = outcome_of(job)
@@ -80,7 +80,7 @@ def test_a_text_that_changes_ends_the_race_and_trains_no_other_run(
     text = Path(str(job.spec.config.dataset.path))
     text.write_text(text.read_text()[::-1])
     with pytest.raises(UserError, match="the text has changed since this run was planned"):
-        runner.run([ENTRY])
+        runner.run([PLANNED])
     assert heard == []
     assert [path.name for path in job.folder.path.parent.iterdir()] == [job.spec.run_id]
     failure = job.folder.read_failure()
@@ -110,11 +110,11 @@ def test_a_text_that_is_gone_for_a_moment_is_no_runs_failure(job: Job, slots: li
     text.rename(away := text.with_name("away.txt"))
     runner, heard = race_of(job, slots)
     with pytest.raises(UserError, match=r"tiny\.txt: no such file"):
-        runner.run([ENTRY])
+        runner.run([PLANNED])
     assert heard == []
     away.rename(text)
     runner, heard = race_of(job, slots)
-    assert runner.run([ENTRY])[ENTRY].is_usable
+    assert runner.run([PLANNED])[PLANNED].is_usable
     assert len(heard) == 1
 
 

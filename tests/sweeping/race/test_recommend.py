@@ -18,8 +18,9 @@ from helpers.console import Charcmp, command, wait_for, write_tiny_text
 
 from charcmp.config.compose import compose_line
 from charcmp.sweeping.race.arms import Arm, label
-from charcmp.sweeping.race.race import Entry
-from charcmp.sweeping.race.recommend import Request, race_folder, race_settings, requests
+from charcmp.sweeping.race.race import PlannedRun
+from charcmp.sweeping.race.recommend import race_folder, race_settings
+from charcmp.sweeping.race.requests import Request, requests
 
 pytestmark = pytest.mark.long
 MY_CELL = """
@@ -128,12 +129,12 @@ def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:
     ]  # fmt: skip
     (without,), _ = requested(tmp_path)
     assert request.models[:3] == without.models
-    entries = [Entry(Arm(model, 0.006), 40, 1) for model in request.models]
-    specs = [request.make_job(entry).spec for entry in entries]
+    planned_runs = [PlannedRun(Arm(model, 0.006), 40, 1) for model in request.models]
+    specs = [request.make_job(planned).spec for planned in planned_runs]
     assert [spec.cell_name for spec in specs] == ["lstm", "gru", "rnn", "GRU"]
     assert specs[3].cell_identity["cell.init"] == "charcmp"
-    for entry, spec in zip(entries[:3], specs[:3], strict=True):
-        assert spec.run_id == without.make_job(entry).spec.run_id
+    for planned, spec in zip(planned_runs[:3], specs[:3], strict=True):
+        assert spec.run_id == without.make_job(planned).spec.run_id
 
 
 def test_a_class_that_was_edited_begins_another_race(tmp_path: Path) -> None:
@@ -254,6 +255,8 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
     ("arguments", "said"),
     [
         (["minutes=never"], "minutes=never: must be a number of minutes, such as 30"),
+        (["minutes=-1"], "minutes=-1: must be positive and finite"),
+        (["minutes=nan"], "minutes=nan: must be positive and finite"),
         (["minutes=0.001"], "too little time: a race of 2 models at 1500 needs about minutes="),
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from charcmp.config.literal import quoted
@@ -32,7 +32,16 @@ class Model(NamedTuple):
     @property
     def is_class(self) -> bool:
         """Whether its cell is a class that the user names, not one of the registry."""
-        return is_class(self.cell)
+        return self.cell not in CELL_ROWS
+
+    @property
+    def cell_label(self) -> str:
+        """Its cell's label, such as `GRU`; of a class the target, as names may repeat."""
+        return self.cell if self.is_class else CELL_ROWS[self.cell].label
+
+    @property
+    def is_safe_choice(self) -> bool:
+        return (self.cell, self.layers) == SAFE_CHOICE
 
     @property
     def overrides(self) -> list[str]:
@@ -42,19 +51,9 @@ class Model(NamedTuple):
         return [*cell, f"layers={self.layers}", f"budget={self.budget}"]
 
 
-def is_class(cell: str) -> bool:
-    """Returns whether a cell is a class that the user names, not one of the registry."""
-    return cell not in CELL_ROWS
-
-
-def cell_label(cell: str) -> str:
-    """Returns a cell's label, such as `GRU`; of a class its target, as names may repeat."""
-    return cell if is_class(cell) else CELL_ROWS[cell].label
-
-
 def label(model: Model) -> str:
     """Returns a model's short name, such as `GRU 2`."""
-    return f"{cell_label(model.cell)} {model.layers}"
+    return f"{model.cell_label} {model.layers}"
 
 
 class Arm(NamedTuple):
@@ -73,6 +72,15 @@ def first_arms(models: Iterable[Model]) -> list[Arm]:
     ]
 
 
+def best_rate(losses: Mapping[float, float]) -> float:
+    """Returns the rate with the lowest loss; of several, the lowest rate.
+
+    Args:
+        losses: of one model by rate, infinite where it diverged; nats per character.
+    """
+    return min(losses, key=lambda rate: (losses[rate], rate))
+
+
 def next_rate(losses: dict[float, float]) -> float | None:
     """Returns the rate to try next: the best one's neighbour, if the best is at an end of those
     tried.
@@ -80,7 +88,7 @@ def next_rate(losses: dict[float, float]) -> float | None:
     Args:
         losses: of one model by rate, infinite where it diverged; nats per character.
     """
-    best = min(losses, key=lambda rate: (losses[rate], rate))
+    best = best_rate(losses)
     tried = sorted(losses)
     step = {tried[0]: -1, tried[-1]: 1}.get(best, 0) if len(tried) > 1 else 1
     place = LADDER.index(best) + step
@@ -99,7 +107,7 @@ def lower_rate(losses: dict[float, float], shorter: dict[float, float]) -> float
         losses: of one model by rate, infinite where it diverged; nats per character.
         shorter: the same for the shorter training.
     """
-    best = min(losses, key=lambda rate: (losses[rate], rate))
+    best = best_rate(losses)
     if losses[best] <= min(shorter.values()) or best > min(losses):
         return None
     place = LADDER.index(best) - 1
@@ -108,7 +116,7 @@ def lower_rate(losses: dict[float, float], shorter: dict[float, float]) -> float
 
 def best_neighbours(losses: dict[float, float]) -> list[float]:
     """Returns a model's best rate, then the better of its neighbours that were tried."""
-    best = min(losses, key=lambda rate: (losses[rate], rate))
+    best = best_rate(losses)
     place = LADDER.index(best)
     beside = [rate for rate in LADDER[max(0, place - 1) : place + 2] if rate != best]
     tried: Sequence[float] = [rate for rate in beside if rate in losses]

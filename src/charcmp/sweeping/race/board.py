@@ -6,15 +6,16 @@ import math
 import shutil
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
 from charcmp.output import duration
-from charcmp.sweeping.race.arms import Model, label
-from charcmp.sweeping.race.decide import Outcome, mean_nats, text_component
-from charcmp.sweeping.race.live import Failed
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.arms import Arm, Model, label
+from charcmp.sweeping.race.decide import Failed, Outcome, best_arms, mean_nats, text_component
+from charcmp.sweeping.race.plan import length_text
+from charcmp.sweeping.race.race import PlannedRun
 
 SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table
 Z_95 = 1.96  # standard errors that a 95 % interval reaches to either side
@@ -32,38 +33,31 @@ class Board:
 
     def __init__(self, models: Sequence[Model], updates_per_epoch: int, until: float) -> None:
         self.models, self.updates_per_epoch, self.until = models, updates_per_epoch, until
-        # By model: its best rate's entry and outcomes, one for each seed, at its longest training.
-        self.best: dict[Model, tuple[Entry, list[Outcome]]] = {}
-        self.losses: dict[tuple[Model, int], float] = {}  # lowest of any rate, by model and updates
+        # By model and updates: the outcomes of each arm, one for each seed, the first seed first.
+        self.outcomes: dict[Model, dict[int, dict[Arm, list[Outcome]]]] = {}
         self.state: dict[Model, str] = {}
-        self.seen: set[Entry] = set()
+        self.compared_at: dict[Model, int] = {}  # updates, of models that were in to the end
+        self.seen: set[PlannedRun] = set()
         self.is_table = sys.stdout.isatty()
         self.lines_shown = 0
         self.shown_at = 0.0
 
-    def ran(self, entry: Entry, outcome: Outcome) -> None:
+    def ran(self, planned: PlannedRun, outcome: Outcome) -> None:
         """Shows a run that has ended."""
-        if entry in self.seen:  # two rungs of the same length have the same runs
+        if planned in self.seen:  # two rungs of the same length have the same runs
             return
-        self.seen.add(entry)
-        model = entry.arm.model
-        if outcome.is_usable:
-            key = model, entry.updates
-            self.losses[key] = min(outcome.nats, self.losses.get(key, math.inf))
-        before = self.best.get(model)
-        if before is None or entry.updates > before[0].updates:
-            self.best[model] = entry, [outcome]
-        elif entry.updates == before[0].updates:
-            if entry.arm == before[0].arm:
-                self.best[model] = before[0], [*before[1], outcome]
-            elif outcome.nats < before[1][0].nats:
-                self.best[model] = entry, [outcome]
+        self.seen.add(planned)
+        model = planned.arm.model
+        of_length = self.outcomes.setdefault(model, {}).setdefault(
+            planned.updates, defaultdict(list)
+        )
+        of_length[planned.arm].append(outcome)
         if self.is_table:
             self.show()
         else:
             print(
-                f"{label(model)}, rate {entry.arm.rate:g}, {self.length(entry.updates)}, seed "
-                f"{entry.seed}: validation {_nats([outcome])}  ({self._left()})",
+                f"{label(model)}, rate {planned.arm.rate:g}, {self.length(planned.updates)}, seed "
+                f"{planned.seed}: validation {_nats([outcome])}  ({self._left()})",
                 flush=True,
             )
 
@@ -73,12 +67,28 @@ class Board:
         print(line, flush=True)
         self.show()
 
-    def out(self, models: Sequence[Model]) -> None:
+    def out(self, models: Sequence[Model], updates: int) -> None:
+        """Marks models that were eliminated after so many updates, and says so."""
         self.state |= dict.fromkeys(models, "out")
+        self.note(f"eliminated after {self.length(updates)}: {', '.join(map(label, models))}")
 
-    def ended(self, states: Mapping[Model, str]) -> None:
-        """Marks the models that were in the race to its end: see Finish.states."""
+    def longer_was_worse(self, longer: int, shorter: int) -> None:
+        """Says that the race ends at a shorter length, in updates, since a longer one did worse."""
+        self.note(
+            f"longer training did worse: {self.length(longer)}; further seeds have "
+            f"{self.length(shorter)}"
+        )
+
+    def ended(self, states: Mapping[Model, str], updates: int) -> None:
+        """Marks the models that were in the race to its end, and from now on shows these at the
+        length at which they are compared.
+
+        Args:
+            states: see Finish.states.
+            updates: that length.
+        """
         self.state = dict.fromkeys(self.models, "behind") | dict(states) | self.state
+        self.compared_at |= {model: updates for model in states if updates in self.outcomes[model]}
 
     def show(self, finally_: bool = False) -> None:
         """Prints the table: during the race only in a terminal, at the end always."""
@@ -106,52 +116,66 @@ class Board:
         return f"{duration(max(0.0, self.until - time.monotonic()))} left"
 
     def ranked(self) -> list[Model]:
-        """Returns the models that have run, the longest trained first, then the best first."""
-        return sorted(
-            self.best,
-            key=lambda model: (-self.best[model][0].updates, mean_nats(self.best[model][1])),
-        )
+        """Returns the models that have run, those that are compared at the end first, then the
+        longest trained, then the best."""
+
+        def rank(model: Model) -> tuple[bool, int, float]:
+            updates = self._shown_at(model)
+            nats = mean_nats(self.best_arm(model, updates)[1])
+            return model not in self.compared_at, -updates, nats
+
+        return sorted(self.outcomes, key=rank)
+
+    def _shown_at(self, model: Model) -> int:
+        return self.compared_at.get(model) or max(self.outcomes[model])
+
+    def best_arm(self, model: Model, updates: int) -> tuple[Arm, list[Outcome]]:
+        """Returns a model's best arm at a length, by its first seed as in the race, and the
+        outcomes of that arm's seeds."""
+        arms = self.outcomes[model][updates]
+        arm = best_arms({arm: outcomes[0] for arm, outcomes in arms.items()})[model]
+        return arm, arms[arm]
 
     def losses_by_epochs(self, model: Model) -> dict[float, float]:
-        """Returns a model's best loss at each length of its trainings, the shortest first."""
-        lengths = sorted({updates for one, updates in self.losses if one == model})
-        return {self.epochs(updates): self.losses[model, updates] for updates in lengths}
+        """Returns the loss of a model's best arm at each length of its trainings, the mean over
+        that arm's seeds; the shortest first, without those at which one diverged or failed."""
+        means = {
+            self.epochs(updates): mean_nats(self.best_arm(model, updates)[1])
+            for updates in sorted(self.outcomes[model])
+        }
+        return {epochs: nats for epochs, nats in means.items() if math.isfinite(nats)}
 
     def table(self) -> str:
         return tabulate(self.rows(), headers="keys", disable_numparse=True)
 
     def rows(self) -> list[dict[str, str | int]]:
-        """Returns a row for each model, by column."""
+        """Returns a row for each model, by column; its loss is the mean over its seeds."""
         ranked = self.ranked()
         rows: list[dict[str, str | int]] = []
         for place, model in enumerate(ranked, start=1):
-            entry, outcomes = self.best[model]
-            ahead = self.best[ranked[0]]
+            updates = self._shown_at(model)
+            arm, outcomes = self.best_arm(model, updates)
+            behind = ""
+            if model != ranked[0] and updates == self._shown_at(ranked[0]):
+                behind = _behind(outcomes, self.best_arm(ranked[0], updates)[1])
             rows.append(
                 {
                     "": place,
                     "model": label(model),
-                    "rate": f"{entry.arm.rate:g}",
-                    "epochs": f"{self.epochs(entry.updates):.2g}",
+                    "rate": f"{arm.rate:g}",
+                    "epochs": f"{self.epochs(updates):.2g}",
                     "seeds": len(outcomes),
                     "validation": _nats(outcomes),
-                    "behind ± text": _behind(outcomes, ahead[1])
-                    if model != ranked[0] and entry.updates == ahead[0].updates
-                    else "",
+                    "behind ± text": behind,
                     "state": self.state.get(model, "racing"),
                 }
             )
         for model in self.models:
-            if model not in self.best:
+            if model not in self.outcomes:
                 rows.append(
                     {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
                 )
         return rows
-
-
-def length_text(epochs: float) -> str:
-    """Returns a length as text: `0.33 epochs`, `1 epoch`."""
-    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
 
 
 def _num_lines(text: str) -> int:

@@ -6,11 +6,12 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from charcmp.sweeping.race.arms import SAFE_CHOICE, Arm, Model
+from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.uncertainty.intervals import Estimate, estimate
 from charcmp.uncertainty.text_variance import Component, text_variance
 
@@ -26,6 +27,9 @@ FEWEST_SEEDS = 3
 # it counts for. One seed in three or four of a gated model near its best rate is 0.03 to 0.07 nats
 # worse than the others (LOG.md), so three seeds that lie close together may be three lucky ones.
 USUAL_SEED_SD, USUAL_DF = 0.015, 4
+# The widest spread of a model's seeds with which the promise is wrong in at most 5 % of races
+# (scripts/simulate_looks.py); a standard deviation, nats per character.
+WIDEST_SEED_SD = 0.03
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,16 @@ class Outcome:
     @property
     def is_usable(self) -> bool:
         return math.isfinite(self.nats)
+
+
+@dataclass(frozen=True)
+class Failed(Outcome):
+    """The outcome of a run that ended without a result (killed, out of memory): as if diverged."""
+
+    nats: float = math.inf
+
+
+AnyOutcome = TypeVar("AnyOutcome", bound=Outcome)
 
 
 def mean_nats(outcomes: Sequence[Outcome]) -> float:
@@ -82,9 +96,7 @@ def survivors(outcomes: Mapping[Arm, Outcome], margin: float, most: int) -> list
     return kept + [
         arm.model
         for arm in best_arms(outcomes).values()
-        if (arm.model.cell, arm.model.layers) == SAFE_CHOICE
-        and arm.model not in kept
-        and outcomes[arm].is_usable
+        if arm.model.is_safe_choice and arm.model not in kept and outcomes[arm].is_usable
     ]
 
 
@@ -168,7 +180,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     return leader, [_challenge(model, usable[model], usable[leader]) for model in others]
 
 
-def handed_over(outcomes: Sequence[Outcome]) -> Outcome:
+def handed_over(outcomes: Sequence[AnyOutcome]) -> AnyOutcome:
     """Returns the run with the lowest loss among a model's seeds."""
     return min(outcomes, key=lambda outcome: outcome.nats)
 
@@ -200,6 +212,16 @@ def _seed_variance(outcomes: Sequence[Outcome]) -> Component:
     variance = float(np.var([outcome.nats for outcome in outcomes], ddof=1))
     moderated = (USUAL_DF * USUAL_SEED_SD**2 + further * variance) / (USUAL_DF + further)
     return Component(moderated / len(outcomes), USUAL_DF / 2 + further, True)
+
+
+def seed_sds(finalists: Mapping[Model, Sequence[Outcome]]) -> dict[Model, float]:
+    """Returns the observed standard deviation over seeds of each model with FEWEST_SEEDS or more;
+    nats per character."""
+    return {
+        model: float(np.std([outcome.nats for outcome in outcomes], ddof=1))
+        for model, outcomes in finalists.items()
+        if len(outcomes) >= FEWEST_SEEDS
+    }
 
 
 def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
@@ -239,3 +261,31 @@ def next_for_a_seed(
     strongest = min(found, key=lambda one: one.least(alpha))
     behind = min(num_seeds[leader], num_seeds[strongest.model])
     return [model for model in (leader, strongest.model) if num_seeds[model] == behind]
+
+
+class Look(NamedTuple):
+    """What a look at the finalists finds: the end of the race, or who gets how many more seeds."""
+
+    leader: Model
+    is_spent: bool  # whether every finalist had the seeds for it, so that it may end the race
+    is_settled: bool
+    next_models: list[Model]  # that get a seed next; none if it is settled
+    num_more: int  # seeds for each of them before the next look
+
+
+def look(finalists: Mapping[Model, Sequence[Outcome]], alpha: float) -> Look:
+    """Looks at the finalists.
+
+    Args:
+        finalists: the outcomes of each, one for each seed; at least one of each model.
+        alpha: of the interval that this look reads of each challenge.
+    """
+    leader, against = challenges(finalists)
+    num_seeds = {model: len(outcomes) for model, outcomes in finalists.items()}
+    fewest = min(num_seeds.values())
+    is_spent = fewest >= FEWEST_SEEDS
+    if is_spent and is_settled(against, alpha):
+        return Look(leader, True, True, [], 0)
+    following = next_for_a_seed(leader, against, num_seeds, alpha)
+    # All seeds before the first look at once: no slot waits for the slowest of each round.
+    return Look(leader, is_spent, False, following, max(1, FEWEST_SEEDS - fewest))

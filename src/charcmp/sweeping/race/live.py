@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
@@ -14,26 +13,19 @@ from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.race.arms import Arm, Model
-from charcmp.sweeping.race.decide import Outcome
+from charcmp.sweeping.race.decide import Failed, Outcome
 from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost, nearest_length
-from charcmp.sweeping.race.race import Entry
+from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
 from charcmp.uncertainty.losses import num_series, read_nll, summarize
-
-
-@dataclass(frozen=True)
-class Failed(Outcome):
-    """The outcome of a run that ended without a result (killed, out of memory): as if diverged."""
-
-    nats: float = math.inf
 
 
 class LiveRunner:
     """A runner that trains a race's runs until the time is over.
 
     Args:
-        make_job: makes the run of an entry.
+        make_job: makes the job of a planned run.
         slots: shares of the machine.
         until: when the time is over, by time.monotonic().
         on_end: called with every run that has ended.
@@ -42,10 +34,10 @@ class LiveRunner:
 
     def __init__(
         self,
-        make_job: Callable[[Entry], Job],
+        make_job: Callable[[PlannedRun], Job],
         slots: Sequence[Slot],
         until: float,
-        on_end: Callable[[Entry, Outcome], None],
+        on_end: Callable[[PlannedRun, Outcome], None],
         updates_per_epoch: int,
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
@@ -55,7 +47,7 @@ class LiveRunner:
 
     def measure(self, models: Sequence[Model]) -> None:
         """Measures the models' speeds."""
-        jobs = {model: self.make_job(_any_entry(model, self.updates_per_epoch)) for model in models}
+        jobs = {model: self.make_job(_any_run(model, self.updates_per_epoch)) for model in models}
         estimates = estimate_times([*jobs.values()], self.slots, measure=True)
         for model, job in jobs.items():
             self.speeds[model] = run_seconds(job.spec, 1.0) / estimates[job].seconds
@@ -67,18 +59,18 @@ class LiveRunner:
         evaluates more, which here its updates are said to take.
         """
         shortest, one, two = (
-            run_seconds(self.make_job(_any_entry(model, updates)).spec, self.speeds[model])
+            run_seconds(self.make_job(_any_run(model, updates)).spec, self.speeds[model])
             for updates in (1, self.updates_per_epoch, 2 * self.updates_per_epoch)
         )
         return Cost(_seconds_of_start(model) + shortest, (two - one) / self.updates_per_epoch)
 
-    def seconds(self, entry: Entry) -> float:
-        job = self.make_job(entry)
+    def seconds(self, planned: PlannedRun) -> float:
+        job = self.make_job(planned)
         # One that failed is tried again if there is time.
         if job.folder.result.exists() or has_failed(job):
             return 0.0
-        return _seconds_of_start(entry.arm.model) + run_seconds(
-            job.spec, self.speeds[entry.arm.model]
+        return _seconds_of_start(planned.arm.model) + run_seconds(
+            job.spec, self.speeds[planned.arm.model]
         )
 
     def nearest_length(self, updates: float, most: float = math.inf) -> int:
@@ -87,18 +79,18 @@ class LiveRunner:
     def seconds_left(self) -> float:
         return max(0.0, self.until - time.monotonic())
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         """Trains runs: see race.Runner.
 
         Raises:
             UserError: if a run fails by a mistake of the user's, such as a text that has changed.
         """
-        jobs = {entry: self.make_job(entry) for entry in entries}
-        entry_of = {job: entry for entry, job in jobs.items()}
+        jobs = {planned: self.make_job(planned) for planned in planned_runs}
+        planned_of = {job: planned for planned, job in jobs.items()}
 
         def ended(job: Job) -> None:
             if (outcome := outcome_of(job)) is not None:
-                self.on_end(entry_of[job], outcome)
+                self.on_end(planned_of[job], outcome)
             elif (failure := job.folder.read_failure()) is not None and failure.is_users:
                 raise UserError(failure.line)
 
@@ -110,24 +102,24 @@ class LiveRunner:
             queue(to_do)
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)
             self._learn_speeds(jobs)
-        found = {entry: outcome_of(job) for entry, job in jobs.items()}
-        return {entry: outcome for entry, outcome in found.items() if outcome is not None}
+        found = {planned: outcome_of(job) for planned, job in jobs.items()}
+        return {planned: outcome for planned, outcome in found.items() if outcome is not None}
 
-    def _learn_speeds(self, jobs: Mapping[Entry, Job]) -> None:
+    def _learn_speeds(self, jobs: Mapping[PlannedRun, Job]) -> None:
         """Replaces the speeds measured before by those of the runs themselves."""
-        for entry, job in jobs.items():
+        for planned, job in jobs.items():
             result = job.folder.read_result()
             if result is not None and result.chars_per_second:
-                self.speeds[entry.arm.model] = result.chars_per_second
+                self.speeds[planned.arm.model] = result.chars_per_second
 
-    def drop(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            self.make_job(entry).folder.checkpoint.unlink(missing_ok=True)
+    def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
+        for planned in planned_runs:
+            self.make_job(planned).folder.checkpoint.unlink(missing_ok=True)
 
 
-def _any_entry(model: Model, updates: int) -> Entry:
+def _any_run(model: Model, updates: int) -> PlannedRun:
     """Returns a run whose rate and seed do not matter, to see how long such runs take."""
-    return Entry(Arm(model, 0.003), updates, 0)
+    return PlannedRun(Arm(model, 0.003), updates, 0)
 
 
 def _seconds_of_start(model: Model) -> float:

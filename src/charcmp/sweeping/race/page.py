@@ -16,6 +16,7 @@ from charcmp.report.figures.style import NATS, STYLE, style_of
 from charcmp.sweeping.race.advice import Advice
 from charcmp.sweeping.race.arms import label
 from charcmp.sweeping.race.board import Board
+from charcmp.sweeping.race.wording import advice_text
 
 LINE_STYLES = {1: "-", 2: "--", 3: ":"}
 
@@ -28,6 +29,7 @@ def race_page(advice: Advice, board: Board) -> str:
     run = advice.chosen.best_run
     return environment.get_template("race.html").render(
         advice=advice,
+        text=advice_text(advice),
         picture=Markup(_svg(race_figure(advice, board))),
         rows=board.rows(),
         run_folder=Path(advice.results_dir) / "runs" / run.run_id,
@@ -38,7 +40,7 @@ def race_page(advice: Advice, board: Board) -> str:
 
 
 def race_figure(advice: Advice, board: Board) -> Figure:
-    """Draws loss against length of training, a line for each model."""
+    """Draws loss against length of training, a line for each model; means over seeds."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
         panel = figure.subplots()

@@ -48,7 +48,7 @@ class TooLittleTimeError(UserError):
         self.seconds = seconds  # that such a race takes
 
 
-def planned_runs(rung: int, num_models: int, num_slots: int) -> list[int]:
+def num_planned_runs(rung: int, num_models: int, num_slots: int) -> list[int]:
     """Returns how many runs the slots have time for in this rung and in each later one; those of
     the last include further seeds."""
 
@@ -82,7 +82,7 @@ def longest_run(
     # A batch of one round takes as long as its slowest run; longer ones even out.
     typical = max if len(costs) <= num_slots else statistics.fmean
     per_run, per_update = (typical(column) for column in zip(*costs, strict=True))
-    runs = planned_runs(rung, num_models, num_slots)
+    runs = num_planned_runs(rung, num_models, num_slots)
     fixed = per_run * sum(runs)
     by_length = per_update * sum(
         n * share for n, share in zip(runs, RUNG_SHARES[rung:], strict=True)
@@ -103,3 +103,8 @@ def nearest_length(updates: float, updates_per_epoch: int, most: float = math.in
     if epochs * updates_per_epoch > most and epochs > 1:
         epochs -= 1
     return epochs * updates_per_epoch
+
+
+def length_text(epochs: float) -> str:
+    """Returns a length as text: `0.33 epochs`, `1 epoch`."""
+    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"

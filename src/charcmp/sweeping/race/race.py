@@ -22,7 +22,6 @@ from charcmp.sweeping.race.arms import (
     next_rate,
 )
 from charcmp.sweeping.race.decide import (
-    FEWEST_SEEDS,
     MARGINS,
     WORTH_KNOWING,
     Challenge,
@@ -30,9 +29,8 @@ from charcmp.sweeping.race.decide import (
     best_arms,
     challenges,
     finalists,
-    is_settled,
+    look,
     losses_by_rate,
-    next_for_a_seed,
     survivors,
     tied,
 )
@@ -55,7 +53,7 @@ class NoWinnerError(UserError):
     """A race has ended without a model to name."""
 
 
-class Entry(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of the race: an arm, trained for a number of updates, with a seed."""
 
     arm: Arm
@@ -71,7 +69,7 @@ class Runner(Protocol):
     def cost(self, model: Model) -> Cost:
         """Returns what runs of a model take in one slot."""
 
-    def seconds(self, entry: Entry) -> float:
+    def seconds(self, planned: PlannedRun) -> float:
         """Returns the seconds that a run takes in one slot; 0 if it is finished already."""
 
     def nearest_length(self, updates: float, most: float) -> int:
@@ -81,15 +79,15 @@ class Runner(Protocol):
     def seconds_left(self) -> float:
         """Returns the seconds until the race ends."""
 
-    def run(self, entries: Sequence[Entry]) -> dict[Entry, Outcome]:
+    def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
         """Returns the outcomes of the runs; those that the time did not allow are missing."""
 
-    def drop(self, entries: Sequence[Entry]) -> None:
+    def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
         """Removes what is only needed to train these runs further: they are done and have lost."""
 
 
 class Track(Protocol):
-    """An observer of the race, which also keeps what a resumed race must not decide again."""
+    """Remembers what a resumed race must not decide again."""
 
     def length_of(self, rung: int, plan: Callable[[], int | None]) -> int | None:
         """Returns a rung's updates: those that it was begun with, else what is planned now; None,
@@ -101,9 +99,6 @@ class Track(Protocol):
 
     def seeds_begin(self) -> None:
         """Notes that the last rung is over, and the finalists get further seeds."""
-
-    def out(self, models: Sequence[Model], updates: int) -> None:
-        """Notes that these models have been eliminated after so many updates."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +118,7 @@ class Finish:
     num_models: int  # of the whole race
     num_runs: int
     end: End
+    longer_was_worse: bool = False  # than these runs, so they are not the longest of the race
 
     @property
     def settled(self) -> bool:
@@ -151,9 +147,12 @@ class Race:
     Args:
         models: of one budget.
         runner: trains the runs.
-        track: is told what happens, and remembers the plan.
+        track: remembers the plan, and which rungs are over.
         seed: of the first run of each arm; further seeds count up from it.
         margins: how far behind a model may be after each rung and stay in; nats per character.
+        on_out: called with the models that have been eliminated and after how many updates.
+        on_worse: called with the updates of a rung that did worse than the one before, and the
+            updates of that one, at which the race ends.
     """
 
     def __init__(
@@ -163,15 +162,19 @@ class Race:
         track: Track,
         seed: int = 0,
         margins: Sequence[float] = MARGINS,
+        on_out: Callable[[Sequence[Model], int], None] = lambda models, updates: None,
+        on_worse: Callable[[int, int], None] = lambda longer, shorter: None,
     ) -> None:
         self.models = list(models)
         self.runner, self.track = runner, track
         self.seed, self.margins = seed, margins
+        self.on_out, self.on_worse = on_out, on_worse
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung; lists are by seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
         self.entrants: dict[int, set[Model]] = {}  # by rung
         self.out: set[Model] = set()
         self.num_challengers = 1  # of the last rung's leader, before further seeds are run
+        self.final_rung: int | None = None  # whose runs get further seeds, once that is known
         self.num_looks = 0  # that have been spent
 
     def run(self) -> Finish:
@@ -181,17 +184,32 @@ class Race:
             UserError: if there is too little time for a first rung, or every run diverged.
         """
         self._first_rung()
-        models = self._survivors(0)
-        arms = [
-            Arm(model, rate) for model in models for rate in best_neighbours(self._losses(0, model))
-        ]
-        if arms and self._longer_rung(1, arms):
-            models = self._survivors(1)
-            best = best_arms(self._first_seeds(1))
-            arms = [best[model] for model in models]
-            if arms and self._longer_rung(2, arms):
-                return self._finals()
-        return self._finish("time")
+        for rung in range(1, LAST_RUNG + 1):
+            arms = self._entrants(rung)
+            if not arms or not self._longer_rung(rung, arms):
+                return self._finish("time")
+            if self._is_worse(rung):
+                self.on_worse(self.lengths[rung], self.lengths[rung - 1])
+                return self._finals(rung - 1)
+        return self._finals(LAST_RUNG)
+
+    def _entrants(self, rung: int) -> list[Arm]:
+        """Returns the arms of a longer rung: of each survivor of the rung before its best rate,
+        and for the second rung also the better of the two rates beside it."""
+        models = self._survivors(rung - 1)
+        if rung == 1:
+            return [Arm(model, rate) for model in models
+                    for rate in best_neighbours(self._losses(0, model))]  # fmt: skip
+        best = best_arms(self._first_seeds(rung - 1))
+        return [best[model] for model in models]
+
+    def _is_worse(self, rung: int) -> bool:
+        """Returns whether a rung's best loss is worse than that of the rung before, by more than a
+        seed's luck, as on short texts, which longer training over-fits."""
+        best, before = (
+            min(outcome.nats for outcome in self._first_seeds(r).values()) for r in (rung, rung - 1)
+        )
+        return best > before + WORTH_KNOWING
 
     def _first_rung(self) -> None:
         if not self._rung(0, first_arms(self.models)):
@@ -230,9 +248,9 @@ class Race:
                 return False
             self.lengths[rung] = length
         self.entrants.setdefault(rung, set()).update(arm.model for arm in arms)
-        found = self.runner.run(self._entries(rung, arms))
-        for entry, outcome in found.items():
-            self.outcomes.setdefault(rung, {}).setdefault(entry.arm, []).append(outcome)
+        found = self.runner.run(self._planned(rung, arms))
+        for planned, outcome in found.items():
+            self.outcomes.setdefault(rung, {}).setdefault(planned.arm, []).append(outcome)
         return bool(found)
 
     def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int | None:
@@ -268,83 +286,85 @@ class Race:
             return kept
         found = self._first_seeds(rung)
         best = best_arms(found)
-        lost = [model for model in best if model not in kept]
+        lost = [model for model in best if model not in kept and model not in self.out]
         if lost:
             self.out |= set(lost)
-            self.track.out(lost, self.lengths[rung])
+            self.on_out(lost, self.lengths[rung])
         won = {best[model] for model in kept}
-        self.runner.drop(self._entries(rung, [arm for arm in found if arm not in won]))
+        self.runner.drop(self._planned(rung, [arm for arm in found if arm not in won]))
         return kept
 
-    def _finals(self) -> Finish:
+    def _finals(self, rung: int) -> Finish:
         """Runs further seeds of the finalists until all have enough for a first look.
 
         Each look settles the race or gives the leader and its strongest challenger one more seed.
+
+        Args:
+            rung: whose runs get further seeds: the last one, unless longer training did worse.
         """
-        best = best_arms(self._first_seeds(LAST_RUNG))
-        chosen = finalists(self._first_seeds(LAST_RUNG), self.margins[LAST_RUNG])
+        self.final_rung = rung
+        found = {arm: outcome for arm, outcome in self._first_seeds(rung).items()
+                 if arm.model not in self.out}  # fmt: skip
+        best = best_arms(found)
+        chosen = finalists(found, self.margins[LAST_RUNG])
         if not chosen:  # all diverged
             return self._finish("time")
-        arms = {model: best[model] for model in self._keep(LAST_RUNG, chosen)}
+        arms = {model: best[model] for model in self._keep(rung, chosen)}
         # It stays the same if a further seed of a challenger diverges.
         self.num_challengers = max(1, len(chosen) - 1)
-        while left := self._finalists(LAST_RUNG):
-            leader, against = challenges(left)
-            num_seeds = {model: len(runs) for model, runs in left.items()}
-            if min(num_seeds.values()) >= FEWEST_SEEDS:
-                self.num_looks += 1
-                if is_settled(against, self.alpha):
-                    return self._finish("settled")
-                if self.num_looks == MOST_LOOKS:
-                    return self._finish("seeds")
-            chosen = next_for_a_seed(leader, against, num_seeds, self.alpha)
-            # All seeds before a look at once: no slot waits for the slowest of each round.
-            more = max(1, FEWEST_SEEDS - min(num_seeds.values()))
-            if not self._seeds([arms[model] for model in chosen], more):
+        while left := self._finalists(rung):
+            seen = look(left, self.alpha)
+            self.num_looks += seen.is_spent
+            if seen.is_settled:
+                return self._finish("settled")
+            if self.num_looks == MOST_LOOKS:
+                return self._finish("seeds")
+            if not self._seeds(rung, [arms[model] for model in seen.next_models], seen.num_more):
                 break
         return self._finish("time")
 
-    def _seeds(self, arms: Sequence[Arm], num_more: int) -> bool:
-        """Runs the next seeds of the arms, each arm's next one first, as far as there is time.
+    def _seeds(self, rung: int, arms: Sequence[Arm], num_more: int) -> bool:
+        """Runs the next seeds of a rung's arms, each arm's next one first, as far as there is time.
 
         Returns whether all of them finished: there is no look at half a round, which would be
         another look if the race were continued.
         """
-        entries, asked = [], []
+        planned_runs, asked = [], []
         until = self.runner.seconds_left()
         left = self.runner.num_slots * until
-        outcomes = self.outcomes[LAST_RUNG]
+        outcomes = self.outcomes[rung]
         for further, arm in itertools.product(range(num_more), arms):
             seed = self.seed + len(outcomes[arm]) + further
-            entry = Entry(arm, self.lengths[LAST_RUNG], seed)
-            asked.append(entry)
-            seconds = self.runner.seconds(entry)
+            planned = PlannedRun(arm, self.lengths[rung], seed)
+            asked.append(planned)
+            seconds = self.runner.seconds(planned)
             if seconds == 0 or seconds <= min(left, until):
-                entries.append(entry)
+                planned_runs.append(planned)
             left -= seconds
-        if any(map(self.runner.seconds, entries)):
+        if any(map(self.runner.seconds, planned_runs)):
             self.track.seeds_begin()
-        found = self.runner.run(entries)
-        for entry in entries:  # an arm's seeds stay in order if the time cuts off one of them
-            if entry in found and entry.seed == self.seed + len(outcomes[entry.arm]):
-                outcomes[entry.arm].append(found[entry])
-        return all(entry in found for entry in asked)
+        found = self.runner.run(planned_runs)
+        # An arm's seeds stay in order if the time cuts off one of them.
+        for planned in planned_runs:
+            if planned in found and planned.seed == self.seed + len(outcomes[planned.arm]):
+                outcomes[planned.arm].append(found[planned])
+        return all(planned in found for planned in asked)
 
-    def _entries(self, rung: int, arms: Sequence[Arm]) -> list[Entry]:
+    def _planned(self, rung: int, arms: Sequence[Arm]) -> list[PlannedRun]:
         """Returns the arms' runs with the first seed."""
-        return [Entry(arm, self.lengths[rung], self.seed) for arm in arms]
+        return [PlannedRun(arm, self.lengths[rung], self.seed) for arm in arms]
 
     def _possible(self, rung: int, arms: Sequence[Arm]) -> list[Arm]:
         """Returns all arms if there is time for all of their runs; else, or if the rung is over,
         only those that are finished already, so that a race that is started again counts the runs
         that it had, and decides by no others."""
-        entries = self._entries(rung, arms)
-        seconds = {entry: self.runner.seconds(entry) for entry in entries}
+        planned_runs = self._planned(rung, arms)
+        seconds = {planned: self.runner.seconds(planned) for planned in planned_runs}
         until = self.runner.seconds_left()
         fits = sum(seconds.values()) <= self.runner.num_slots * until
         if fits and max(seconds.values(), default=0) <= until and not self.track.is_over(rung):
             return list(arms)
-        return [entry.arm for entry in entries if not seconds[entry]]
+        return [planned.arm for planned in planned_runs if not seconds[planned]]
 
     def _finalists(self, rung: int) -> dict[Model, list[Outcome]]:
         """Returns the outcomes at its best arm of each model that is not out, except for models
@@ -366,7 +386,7 @@ class Race:
         """Returns the result at the longest rung that was run.
 
         Takes a shorter rung if longer training made the loss worse by more than WORTH_KNOWING, as
-        on short texts. First seeds decide that, as shorter rungs have no others.
+        on short texts. First seeds decide that, as only one rung has others.
         """
         usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:
@@ -379,16 +399,17 @@ class Race:
         leader, against = challenges(usable[chosen])
         arms = best_arms(self._first_seeds(chosen))
         ran = {arm.model for arm in self.outcomes[chosen]}
-        # Finalists of the longest rung with a further seed that failed or diverged.
+        final = longest if self.final_rung is None else self.final_rung
+        # Finalists with a further seed that failed or diverged.
         unstable = [
             model
-            for model, arm in best_arms(self._first_seeds(longest)).items()
-            if model not in usable.get(longest, {})
+            for model, arm in best_arms(self._first_seeds(final)).items()
+            if model not in usable.get(final, {})
             and model not in self.out
-            and self.outcomes[longest][arm][0].is_usable
+            and self.outcomes[final][arm][0].is_usable
         ]
-        if chosen != longest:
-            end = "unstable" if unstable and longest not in usable else "worse"
+        if chosen != final:
+            end = "unstable" if unstable and final not in usable else "worse"
         return Finish(
             rung=chosen,
             updates=self.lengths[chosen],
@@ -403,4 +424,5 @@ class Race:
             num_models=len(self.models),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
             end=end,
+            longer_was_worse=chosen < longest and end != "unstable",
         )

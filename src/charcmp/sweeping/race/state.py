@@ -46,7 +46,7 @@ STATE = msgspec.json.Decoder(State)
 
 
 class StateFile:
-    """A race's state on disk, written at every change.
+    """A race's state on disk, written at every change: its race.Track.
 
     Raises:
         UserError: if the file exists, but is of a race over another text, or is not a race's.
@@ -84,6 +84,7 @@ class StateFile:
         return self.state.seeds_begun or len(self.state.lengths) > rung + 1
 
     def seeds_begin(self) -> None:
+        """See race.Track."""
         if not self.state.seeds_begun:
             self.state.seeds_begun = True
             self.write()
