@@ -108,9 +108,8 @@ def describe_run(
     """
     resolved = OmegaConf.structured(spec.config)
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
-    header = f"# {spec.run_id}\n"
-    text = header + OmegaConf.to_yaml(resolved)
-    folder.write(folder.config, lambda file: file.write(text.encode()))
+    text = f"# {spec.run_id}\n" + OmegaConf.to_yaml(resolved)
+    folder.write_bytes(folder.config, text.encode())
     environment = describe(device, spec.corpus, session.num_lanes)
     if session.command is not None:
         environment["command"] = session.command

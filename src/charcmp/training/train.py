@@ -254,7 +254,7 @@ class Training:
             {key: value.contiguous().cpu() for key, value in self.best.items()},
             {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
         )
-        folder.write(folder.best, lambda file: file.write(weights))
+        folder.write_bytes(folder.best, weights)
         return test_nats
 
     def save(self) -> None:
