@@ -226,6 +226,37 @@ def is_at(epoch: int, folder: RunFolder) -> bool:
     return (folder.read_progress().epoch or 0) >= epoch
 
 
+def test_checkpoints_are_read_by_older_and_newer_code(tiny_text: Path, tmp_path: Path) -> None:
+    """The file keeps its keys. Older ones lack the generator's device and their epochs' states."""
+    spec = tiny_spec(tiny_text, "rnn", layers=2, dropout=0.3)
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, Session(say=quiet))
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: is_at(2, broken), quiet))
+    checkpoint = torch.load(broken.checkpoint, weights_only=True)
+    assert list(checkpoint) == [
+        *("format", "identity", "model", "optimizer", "state", "loss_sum", "best"),
+        *("rng", "rng_device", "place"),
+    ]
+    place = json.loads(checkpoint["place"])
+    assert list(place) == [
+        *("epoch", "chunk", "best_epoch", "best_val", "seconds_train", "history"),
+    ]
+    (entry,) = place["history"]
+    assert list(entry) == [
+        *("epoch", "lr", "train_nats_per_char", "val_nats_per_char", "largest_state"),
+        "seconds_train",
+    ]
+    assert type(entry["epoch"]) is int
+
+    del checkpoint["rng_device"], entry["largest_state"]
+    torch.save(checkpoint | {"place": json.dumps(place)}, broken.checkpoint)
+    result = train(spec, broken, Session(say=quiet))
+    assert without_times(result) == without_times(expected)
+    first, *others = history_of(whole)
+    assert history_of(broken) == [first | {"largest_state": 0.0}, *others]
+
+
 def test_a_resumed_runs_speed_is_that_of_its_last_start(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from charcmp.runs.result import (
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
     CorruptFileError,
+    Epoch,
     Progress,
     Result,
     UnreadableFileError,
@@ -76,8 +77,8 @@ def make_result(
         batch_size=spec.batch_size,
         identity=spec.identity(),
         best_epoch=place.best_epoch or None,
-        train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean of the best epoch
-        val_nats_per_char=best["val_nats_per_char"] if best else None,
+        train_nats_per_char=best.train_nats_per_char if best else None,  # mean of the best epoch
+        val_nats_per_char=best.val_nats_per_char if best else None,
         test_nats_per_char=test_nats,
         test_perplexity=None if test_nats is None else math.exp(test_nats),
         test_bits_per_char=None if test_nats is None else test_nats / math.log(2),
@@ -157,7 +158,7 @@ def note_progress(
 
 
 @contextmanager
-def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
+def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[Epoch], None]]:
     """Yields a function that adds an epoch's record to the run's TensorBoard log.
 
     The function does nothing if TensorBoard is not installed.
@@ -173,10 +174,10 @@ def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str,
     with _told_by_path(path):
         board = writer(str(path), purge_step=place.epoch)
 
-    def note(entry: dict[str, float]) -> None:
+    def note(entry: Epoch) -> None:
         with _told_by_path(path):
             for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
-                board.add_scalar(key, entry[key], int(entry["epoch"]))
+                board.add_scalar(key, getattr(entry, key), entry.epoch)
 
     try:
         yield note

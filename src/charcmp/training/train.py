@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Literal
 
+import msgspec
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -25,8 +26,8 @@ from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.output import PROGRESS_SECONDS, duration
 from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
-from charcmp.runs.result import MAX_NATS, Result
-from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
+from charcmp.runs.result import MAX_NATS, Epoch, Result
+from charcmp.training.checkpoint import Checkpoint, Place
 from charcmp.training.checks import failed_checks, heed
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.cuda_streams import at_work_on
@@ -64,8 +65,8 @@ class Training:
         self.should_stop, self.say = session.should_stop, session.say
         self.place = Place()
         self.best: dict[str, Tensor] = {}  # weights of the best epoch
-        if (checkpoint := load_checkpoint(spec, folder, step, self.say)) is not None:
-            self.place, self.best = restore(step, checkpoint)
+        if (checkpoint := Checkpoint.read(spec, folder, step, self.say)) is not None:
+            self.place, self.best = checkpoint.place, checkpoint.restore(step)
             self.say(
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
@@ -204,7 +205,7 @@ class Training:
             self.last_tick = time.monotonic()
             self.note_progress()
 
-    def end_epoch(self, train_nats: float, val_nats: float) -> dict[str, float]:
+    def end_epoch(self, train_nats: float, val_nats: float) -> Epoch:
         """Keeps the weights if they are the best so far; returns the epoch's record.
 
         Moves the run's place on to the next epoch.
@@ -213,14 +214,14 @@ class Training:
         if val_nats < place.best_val:
             place.best_val, place.best_epoch = val_nats, place.epoch
             self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
-        entry = {
-            "epoch": place.epoch,
-            "lr": self.rate_at(len(step.chunks) - 1),
-            "train_nats_per_char": train_nats,
-            "val_nats_per_char": val_nats,
-            "largest_state": float(step.state_LSBH.abs().max()),
-            "seconds_train": round(place.seconds_train, 3),
-        }
+        entry = Epoch(
+            epoch=place.epoch,
+            lr=self.rate_at(len(step.chunks) - 1),
+            train_nats_per_char=train_nats,
+            val_nats_per_char=val_nats,
+            largest_state=float(step.state_LSBH.abs().max()),
+            seconds_train=round(place.seconds_train, 3),
+        )
         place.history.append(entry)
         self.bar.clear()
         where = f"epoch {place.epoch}/{config.epochs}"
@@ -258,7 +259,7 @@ class Training:
         return test_nats
 
     def save(self) -> None:
-        save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)
+        Checkpoint.of(self.spec, self.step, self.place, self.best).save(self.folder)
         self.last_checkpoint = time.monotonic()
 
     def note_progress(self) -> None:
@@ -337,7 +338,7 @@ def run_protocol(
                 status = "diverged"
                 break
             note_epoch(training.end_epoch(train_nats, val_nats))
-    if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
+    if place.history and (largest := place.history[-1].largest_state) > RUNAWAY:
         say(
             f"note: the memory ran away: the carried state grew to {largest:,.0f}, and evaluation "
             "starts from a zero state, where the model behaves differently (docs/cells.md); "
@@ -350,7 +351,7 @@ def run_protocol(
     if status == "done" and device.type == "cuda":
         check_test(test, config.precision)  # train_epoch has checked the step's graph
         verified = True
-    folder.write_json(folder.history, place.history)
+    folder.write_json(folder.history, msgspec.to_builtins(place.history))
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
