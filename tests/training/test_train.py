@@ -36,7 +36,7 @@ from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.result import CorruptFileError, Result
-from charcmp.training import train as trainer
+from charcmp.training import progress
 from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
@@ -263,7 +263,7 @@ def test_a_resumed_runs_speed_is_that_of_its_last_start(
     """Whatever machine the earlier one was on; a start that trains too little tells none."""
     spec = tiny_spec(tiny_text)
     for enough_seconds in (0.0, 1e6):
-        monkeypatch.setattr(trainer, "ENOUGH_SECONDS", enough_seconds)
+        monkeypatch.setattr(progress, "ENOUGH_SECONDS", enough_seconds)
         folder = folder_of(tmp_path, f"{enough_seconds}")
         with pytest.raises(Interrupted):
             train(spec, folder, Session(lambda: is_at(2, folder), quiet))  # noqa: B023
@@ -273,9 +273,9 @@ def test_a_resumed_runs_speed_is_that_of_its_last_start(
         result = train(spec, folder, Session(say=quiet))
         assert result.seconds_train >= 1e9
         assert (result.chars_per_second > 100) == (enough_seconds == 0)
-        progress = folder.read_progress()
-        assert progress.seconds_left == 0
-        assert progress.chars_per_second > 100
+        note = folder.read_progress()
+        assert note.seconds_left == 0
+        assert note.chars_per_second > 100
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])

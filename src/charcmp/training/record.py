@@ -1,9 +1,8 @@
-"""What a run records about itself: its configuration, its progress and its result."""
+"""What a run records about itself: its configuration, what was tested and its result."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,18 +10,19 @@ from typing import Any, Literal, cast
 
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from charcmp.config.schema import protocol_version
 from charcmp.config.spec import RunSpec
 from charcmp.files import write_error
-from charcmp.runs.folder import RunFolder
+from charcmp.runs.folder import VOCABULARY_KEY, RunFolder
 from charcmp.runs.result import (
     EARLIER,
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
     CorruptFileError,
     Epoch,
-    Progress,
     Result,
     UnreadableFileError,
     read_json,
@@ -125,36 +125,29 @@ def describe_run(
     folder.write_json(folder.environment, environment)
 
 
-def note_progress(
+def write_tested(
     spec: RunSpec,
     folder: RunFolder,
-    place: Place,
-    fraction: float,
-    speed: float,
-    left: float | None,
+    best: dict[str, Tensor],
+    val_nll_N: Tensor,
+    test_nll_N: Tensor,
 ) -> None:
-    """Writes progress.json, from which other processes read how far the run is.
+    """Writes the weights that were tested, and their losses on every character.
 
     Args:
         spec: the run.
         folder: the run's folder.
-        place: its position.
-        fraction: how much of the run is done.
-        speed: characters per second; 0 if unknown.
-        left: seconds left; None if unknown.
+        best: the weights.
+        val_nll_N, test_nll_N: nats per character, float32 on the CPU, stream after stream.
+
+    Raises:
+        LostLeaseError, UserError, StorageError: as RunFolder.write does.
     """
-    folder.write_progress(
-        Progress(
-            **spec.row(),
-            chars_per_second=speed or None,
-            seconds_left=left,
-            epoch=place.epoch,
-            epochs=spec.config.epochs,
-            fraction=fraction,
-            best_val_nats_per_char=place.best_val if place.best_epoch else None,
-            time=time.time(),
-        )
-    )
+    folder.write_npy(folder.val_nll, val_nll_N.numpy())
+    folder.write_npy(folder.test_nll, test_nll_N.numpy())
+    weights = {key: value.contiguous().cpu() for key, value in best.items()}
+    metadata = {VOCABULARY_KEY: spec.corpus.vocabulary.hex()}
+    folder.write_bytes(folder.best, save_safetensors(weights, metadata))
 
 
 @contextmanager
