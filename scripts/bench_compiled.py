@@ -22,7 +22,7 @@ from tabulate import tabulate
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_with
-from charcmp.data.chunks import Chunks
+from charcmp.data.chunks import random_chunks
 from charcmp.data.corpus import Corpus
 from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.compiled import dispatch
@@ -31,6 +31,7 @@ from charcmp.training.device import keep_freed_memory
 from charcmp.training.step import Step
 
 UPDATES = 10  # of a round
+CPU = torch.device("cpu")
 SYMBOLS = bytes(range(87))  # as many as War and Peace has
 MODES: tuple[Literal["never", "auto"], ...] = ("never", "auto")
 
@@ -47,9 +48,11 @@ def measure(cell: str, layers: int, args: argparse.Namespace) -> list[object]:
         unroll_steps=args.steps,
         device="cpu",
     )
-    x_KTB = torch.randint(len(SYMBOLS), (UPDATES, args.steps, args.streams), dtype=torch.uint8)
-    spec = resolve_with(config, Corpus("random", x_KTB.flatten().numpy(), SYMBOLS, ""))
-    steps = {mode: Step(spec, torch.device("cpu"), Chunks(x_KTB, x_KTB)) for mode in MODES}
+    size = (UPDATES, args.steps, args.streams)
+    chunks = random_chunks(len(SYMBOLS), size, CPU)
+    text = chunks.x_KTB.flatten().numpy()
+    spec = resolve_with(config, Corpus("random", text, SYMBOLS, ""))
+    steps = {mode: Step(spec, CPU, chunks) for mode in MODES}
     times: dict[str, list[float]] = {mode: [] for mode in MODES}
     for _ in range(args.rounds + 1):
         for mode, step in steps.items():
