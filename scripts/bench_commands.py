@@ -18,10 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from checkouts import CHECKOUT, worktree
 from tabulate import tabulate
+from turns import take_turns
 
 EXAMPLE = CHECKOUT / "results" / "example"
 COMMANDS = (
@@ -51,21 +53,15 @@ def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, 
 
 def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, str]:
     """Returns a command's medians in two checkouts, and their ratios."""
-    clock: list[list[float]] = [[], []]
-    processor: list[list[float]] = [[], []]
-    printed = set()
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(repeats):
-            for number, checkout in enumerate(checkouts):
-                seconds, used, text = timed(checkout, args, Path(folder))
-                clock[number].append(seconds)
-                processor[number].append(used)
-                printed.add(text)
+        runs = {path: partial(timed, path, args, Path(folder)) for path in checkouts}
+        found = take_turns(runs, repeats).values()
     row = {"command": args[0]}
-    for name, values in {"clock": clock, "processor": processor}.items():
-        then, now = map(statistics.median, values)
+    for number, name in enumerate(("clock", "processor")):
+        then, now = (statistics.median(run[number] for run in runs) for runs in found)
         row[name] = f"{then:.1f} s, then {now:.1f} s"
         row[f"{name}: ratio"] = f"{now / then:.2f}"
+    printed = {text for runs in found for _, _, text in runs}
     return row | {"printed": "the same" if len(printed) == 1 else "differs"}
 
 

@@ -23,4 +23,4 @@ def test_random_text_for_a_fill_in_model() -> None:
     """It reads the character before a chunk, the chunk and its right context."""
     chunks = random_chunks(87, SIZE, CPU, right_context=9)
     assert chunks.x_KTB.shape == (K, 1 + T + 9, B)
-    assert torch.equal(chunks.x_KTB[:, 1 : 1 + T], chunks.y_KTB)
+    assert torch.equal(chunks.x_KTB[:, 1 : 1 + T], chunks.y_KTB.short())

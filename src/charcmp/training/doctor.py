@@ -181,13 +181,11 @@ def form_error(
 @contextmanager
 def in_form(form: str) -> Iterator[None]:
     """Runs cells in a form, and those that do not have it by torch's operations, in the block."""
-    before = fused.mode, compiled.mode
-    fused.mode = "always" if form == "kernels" else "never"
-    compiled.mode = "always" if form == "compiled" else "never"
-    try:
+    with (
+        fused.forced("always" if form == "kernels" else "never"),
+        compiled.forced("always" if form == "compiled" else "never"),
+    ):
         yield
-    finally:
-        fused.mode, compiled.mode = before
 
 
 def tiny_spec(cell: str, **changed: Any) -> RunSpec:

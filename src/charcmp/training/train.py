@@ -25,7 +25,7 @@ from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, RunFolder
 from charcmp.runs.result import MAX_NATS, Epoch, Result
 from charcmp.training.checkpoint import Checkpoint, Place
-from charcmp.training.checks import failed_checks, heed
+from charcmp.training.checks import apply_fallbacks, failed_checks
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import prepare
@@ -64,7 +64,7 @@ def train(spec: RunSpec, folder: RunFolder, session: Session) -> Result:
     device = prepare(spec.config, spec.config.threads)
     check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps))
     with at_work_on(device), ExitStack() as opened:
-        capture = heed(failed_checks(device, spec.config.precision))
+        capture = apply_fallbacks(failed_checks(device, spec.config.precision))
         train_chunks, *evaluated = cut_corpus(spec, device)
         step = opened.enter_context(closing(Step(spec, device, train_chunks, capture)))
         validation, test = (
