@@ -133,9 +133,11 @@ class RunFolder:
         self.write(file, lambda opened: opened.write(contents), flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
+        """Replaces a file by a value as JSON, indented if it is flushed; see `write`."""
         self.write_bytes(file, as_json(value, 2 if flush else None), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
+        """Replaces a file by an array in NumPy's format; see `write`."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self.write_bytes(file, buffer.getvalue())

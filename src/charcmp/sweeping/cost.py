@@ -56,7 +56,14 @@ def speed_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
 
 
 class Speeds:
-    """The speeds that a results folder knows, in characters per second, by `speed_key`."""
+    """The speeds that a results folder knows, in characters per second, by `speed_key`.
+
+    Reads its finished runs, each shape's median, and the measurements kept in speeds.json; leaves
+    out what cannot be read.
+
+    Args:
+        results_dir: the folder; need not exist.
+    """
 
     def __init__(self, results_dir: str | Path) -> None:
         self.file = Path(results_dir) / "speeds.json"
@@ -76,6 +83,11 @@ class Speeds:
         return None
 
     def add(self, key: str, chars_per_second: float) -> None:
+        """Keeps a measurement in speeds.json.
+
+        Raises:
+            UserError, StorageError: if the file cannot be written.
+        """
         self.measured[key] = chars_per_second
         self.file.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.file, self.measured, flush=False)
