@@ -7,6 +7,7 @@ import pytest
 from helpers.runs import write_run
 from helpers.training import tiny_spec
 
+from charcmp.errors import UserError
 from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, speed_key
 from charcmp.sweeping.slots import machine_key
 
@@ -55,6 +56,12 @@ def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
     assert Speeds(tmp_path).find(key) == (560.0, "past runs")
     (tmp_path / "speeds.json").write_text("torn")
     assert Speeds(tmp_path).measured == {}
+
+
+def test_a_speed_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"results: cannot be written \(Not a directory\)"):
+        Speeds(tmp_path / "file" / "results").add("key", 1.0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charcmp.files import canonical_json, write_json
+from charcmp.files import canonical_json, make_folder, write_json
 from charcmp.runs import result as records
 from charcmp.runs.folder import run_folders, runs_dir
 from charcmp.runs.result import CorruptFileError
@@ -89,7 +89,7 @@ class Speeds:
             UserError, StorageError: if the file cannot be written.
         """
         self.measured[key] = chars_per_second
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent)
         write_json(self.file, self.measured, flush=False)
 
 
