@@ -20,6 +20,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from checkouts import CHECKOUT, worktree
 from tabulate import tabulate
@@ -34,8 +35,16 @@ COMMANDS = (
 )
 
 
-def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, str]:
-    """Returns the seconds of clock and processor that a command takes, and what it prints."""
+class Timed(NamedTuple):
+    """A command's seconds of the clock and of the processor, and what it printed."""
+
+    clock: float
+    processor: float
+    printed: str
+
+
+def timed(checkout: Path, args: list[str], folder: Path) -> Timed:
+    """Runs a command with the code of a checkout, in a folder."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "charcmp", *args],
@@ -48,7 +57,7 @@ def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, 
     seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, used, done.stdout
+    return Timed(seconds, used, done.stdout)
 
 
 def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, str]:
@@ -57,11 +66,11 @@ def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, s
         runs = {path: partial(timed, path, args, Path(folder)) for path in checkouts}
         found = take_turns(runs, repeats).values()
     row = {"command": args[0]}
-    for number, name in enumerate(("clock", "processor")):
-        then, now = (statistics.median(run[number] for run in runs) for runs in found)
+    for name in ("clock", "processor"):
+        then, now = (statistics.median(getattr(run, name) for run in runs) for runs in found)
         row[name] = f"{then:.1f} s, then {now:.1f} s"
         row[f"{name}: ratio"] = f"{now / then:.2f}"
-    printed = {text for runs in found for _, _, text in runs}
+    printed = {run.printed for runs in found for run in runs}
     return row | {"printed": "the same" if len(printed) == 1 else "differs"}
 
 

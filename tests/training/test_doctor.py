@@ -23,7 +23,13 @@ from charcmp.models.cells.registry import CELLS
 from charcmp.sweeping.examine import ask_doctor, examined, usable
 from charcmp.sweeping.slots import Slot
 from charcmp.training import checks
-from charcmp.training.checks import FALLBACKS, CheckResult, DoctorRecord, apply_fallbacks, failed_checks
+from charcmp.training.checks import (
+    FALLBACKS,
+    CheckResult,
+    DoctorRecord,
+    apply_fallbacks,
+    failed_checks,
+)
 from charcmp.training.doctor import Poison, form_error, forms, layers_with, resume
 
 torch.set_num_threads(1)

@@ -33,7 +33,7 @@ MAX_SECONDS = 2.0  # per shape: for large models, fewer than MAX_STEPS fit into 
 
 
 def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[float]:
-    """Yields characters per second of each shape, measuring as many side by side as there are slots.
+    """Yields each shape's characters per second, measuring as many side by side as there are slots.
 
     On a CPU each is measured in a process; with GPUs, in the lanes of a process that sees only the
     first of them.
