@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from bench_trainer import TorchModel
 from tabulate import tabulate
 from torch import nn
+from turns import seconds_of, take_turns
 
 from charcmp.models.budget import Shape, solve, target_params
 from charcmp.models.cells.registry import cell_config
@@ -72,18 +73,6 @@ def torch_chunk(shape: Shape) -> Callable[[], None]:
     return chunk_of(model, None)
 
 
-def take_turns(chunks: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every chunk in every round, after one round of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in chunks}
-    for number in range(rounds + 1):
-        for name, chunk in chunks.items():
-            start = time.perf_counter()
-            chunk()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def measure(budget: str, layers: int, cells: list[str], rounds: int) -> list[dict[str, Any]]:
     """Measures one table: the bases and the cells at one budget and depth."""
     target = target_params(budget, V)
@@ -93,7 +82,8 @@ def measure(budget: str, layers: int, cells: list[str], rounds: int) -> list[dic
         shape = solve(Shape(cell_config(cell, **CELLS.get(name, {})), layers, 1, V), target)
         sizes[name] = shape.hidden_size
         chunks[name] = torch_chunk(shape) if name.startswith("torch") else charcmp_chunk(shape)
-    seconds = take_turns(chunks, rounds)
+    timed = {name: partial(seconds_of, chunk) for name, chunk in chunks.items()}
+    seconds = take_turns(timed, rounds, warm_up=1)
     rows = []
     for name, times in seconds.items():
         row = {"budget": budget, "layers": layers, "cell": name, "H": sizes[name]}

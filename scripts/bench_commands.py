@@ -18,10 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from checkouts import CHECKOUT, worktree
 from tabulate import tabulate
+from turns import take_turns
 
 EXAMPLE = CHECKOUT / "results" / "example"
 COMMANDS = (
@@ -32,8 +35,16 @@ COMMANDS = (
 )
 
 
-def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, str]:
-    """Returns the seconds of clock and processor that a command takes, and what it prints."""
+class Timed(NamedTuple):
+    """A command's seconds of the clock and of the processor, and what it printed."""
+
+    clock: float
+    processor: float
+    printed: str
+
+
+def timed(checkout: Path, args: list[str], folder: Path) -> Timed:
+    """Runs a command with the code of a checkout, in a folder."""
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", "charcmp", *args],
@@ -46,26 +57,20 @@ def timed(checkout: Path, args: list[str], folder: Path) -> tuple[float, float, 
     seconds = time.perf_counter() - begun
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, used, done.stdout
+    return Timed(seconds, used, done.stdout)
 
 
 def compare(args: list[str], checkouts: list[Path], repeats: int) -> dict[str, str]:
     """Returns a command's medians in two checkouts, and their ratios."""
-    clock: list[list[float]] = [[], []]
-    processor: list[list[float]] = [[], []]
-    printed = set()
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(repeats):
-            for number, checkout in enumerate(checkouts):
-                seconds, used, text = timed(checkout, args, Path(folder))
-                clock[number].append(seconds)
-                processor[number].append(used)
-                printed.add(text)
+        runs = {path: partial(timed, path, args, Path(folder)) for path in checkouts}
+        found = take_turns(runs, repeats).values()
     row = {"command": args[0]}
-    for name, values in {"clock": clock, "processor": processor}.items():
-        then, now = map(statistics.median, values)
+    for name in ("clock", "processor"):
+        then, now = (statistics.median(getattr(run, name) for run in runs) for runs in found)
         row[name] = f"{then:.1f} s, then {now:.1f} s"
         row[f"{name}: ratio"] = f"{now / then:.2f}"
+    printed = {run.printed for runs in found for run in runs}
     return row | {"printed": "the same" if len(printed) == 1 else "differs"}
 
 

@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from typing import Literal
+from functools import partial
 
 import torch
 from tabulate import tabulate
+from turns import seconds_of, take_turns
 
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_with
-from charcmp.data.chunks import Chunks
+from charcmp.data.chunks import random_chunks
 from charcmp.data.corpus import Corpus
 from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.compiled import dispatch
@@ -31,8 +31,20 @@ from charcmp.training.device import keep_freed_memory
 from charcmp.training.step import Step
 
 UPDATES = 10  # of a round
+CPU = torch.device("cpu")
 SYMBOLS = bytes(range(87))  # as many as War and Peace has
-MODES: tuple[Literal["never", "auto"], ...] = ("never", "auto")
+MODES: tuple[dispatch.Mode, ...] = ("never", "auto")
+
+
+def milliseconds(step: Step, mode: dispatch.Mode) -> float:
+    """Returns the milliseconds of an update, by a round of them."""
+
+    def updates() -> None:
+        for _ in range(UPDATES):
+            step()
+
+    with dispatch.forced(mode):
+        return 1000 * seconds_of(updates) / UPDATES
 
 
 def measure(cell: str, layers: int, args: argparse.Namespace) -> list[object]:
@@ -47,18 +59,13 @@ def measure(cell: str, layers: int, args: argparse.Namespace) -> list[object]:
         unroll_steps=args.steps,
         device="cpu",
     )
-    x_KTB = torch.randint(len(SYMBOLS), (UPDATES, args.steps, args.streams), dtype=torch.uint8)
-    spec = resolve_with(config, Corpus("random", x_KTB.flatten().numpy(), SYMBOLS, ""))
-    steps = {mode: Step(spec, torch.device("cpu"), Chunks(x_KTB, x_KTB)) for mode in MODES}
-    times: dict[str, list[float]] = {mode: [] for mode in MODES}
-    for _ in range(args.rounds + 1):
-        for mode, step in steps.items():
-            dispatch.mode = mode
-            begun = time.perf_counter()
-            for _ in range(UPDATES):
-                step()
-            times[mode].append(1000 * (time.perf_counter() - begun) / UPDATES)
-    old, new = (times[mode][1:] for mode in MODES)  # the first round warms up
+    size = (UPDATES, args.steps, args.streams)
+    chunks = random_chunks(len(SYMBOLS), size, CPU)
+    text = chunks.x_KTB.flatten().numpy()
+    spec = resolve_with(config, Corpus("random", text, SYMBOLS, ""))
+    steps = {mode: Step(spec, CPU, chunks) for mode in MODES}
+    timed = {mode: partial(milliseconds, step, mode) for mode, step in steps.items()}
+    old, new = take_turns(timed, args.rounds, warm_up=1).values()
     ratio = statistics.median(a / b for a, b in zip(old, new, strict=True))
     equal = all(map(torch.equal, *(step.parameters for step in steps.values())))
     name = f"{cell} {layers} x {spec.hidden_size}"

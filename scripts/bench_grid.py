@@ -40,7 +40,7 @@ from torch import nn
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve_with
-from charcmp.data.chunks import Chunks
+from charcmp.data.chunks import Chunks, random_chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.machine import available_cores
@@ -81,10 +81,8 @@ def name(spec: RunSpec) -> str:
     return f"{config.budget} {config.cell.name} {config.layers}x{spec.hidden_size}"
 
 
-def drawn(spec: RunSpec, device: torch.device, num_chunks: int = 4) -> Chunks:
-    size = (num_chunks, spec.unroll_steps, spec.batch_size)
-    drawn_KTB = torch.randint(WP_SYMBOLS, size, device=device, dtype=torch.uint8)
-    return Chunks(drawn_KTB, drawn_KTB)
+def drawn(spec: RunSpec, device: torch.device) -> Chunks:
+    return random_chunks(WP_SYMBOLS, (4, spec.unroll_steps, spec.batch_size), device)
 
 
 class PlainStep:

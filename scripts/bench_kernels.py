@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
-from typing import Literal
+from functools import partial
 
 import torch
 from tabulate import tabulate
+from turns import seconds_of, take_turns
 
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 
 V = 87
-Mode = Literal["always", "never"]
+MODES: tuple[fused.Mode, ...] = ("never", "always")
 
 
 def chunk_of(
@@ -46,34 +46,37 @@ def chunk_of(
     return chunk, cell.in_cudnn
 
 
-def captured(chunk: Callable[[], None], mode: Mode, device: torch.device) -> Callable[[], None]:
+def captured(
+    chunk: Callable[[], None], mode: fused.Mode, device: torch.device
+) -> Callable[[], None]:
     """Returns a function that runs the chunk in one of the forms; on a GPU it replays a graph."""
-    fused.mode = mode
     if device.type == "cpu":
 
         def plain() -> None:
-            fused.mode = mode
-            chunk()
+            with fused.forced(mode):
+                chunk()
 
         return plain
     stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
+    with fused.forced(mode):
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                chunk()
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
             chunk()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        chunk()
     return graph.replay
 
 
 def microseconds(run: Callable[[], None], repeats: int, device: torch.device) -> float:
-    start = time.perf_counter()
-    for _ in range(repeats):
-        run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return 1e6 * (time.perf_counter() - start) / repeats
+    def runs() -> None:
+        for _ in range(repeats):
+            run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    return 1e6 * seconds_of(runs) / repeats
 
 
 def main() -> None:
@@ -94,13 +97,14 @@ def main() -> None:
         for H in args.hidden_sizes:
             shape = args.steps, args.batch
             chunk, in_cudnn = chunk_of(name, args.activation, H, *shape, args.device)
-            modes: tuple[Mode, Mode] = ("never", "always")
-            forms = [captured(chunk, mode, args.device) for mode in modes]
-            times: list[list[float]] = [[], []]
-            for _ in range(args.rounds):
-                for form, found in zip(forms, times, strict=True):
-                    found.append(microseconds(form, args.repeats, args.device))
-            without, with_kernels = map(statistics.median, times)
+            forms = {
+                mode: partial(
+                    microseconds, captured(chunk, mode, args.device), args.repeats, args.device
+                )
+                for mode in MODES
+            }
+            times = take_turns(forms, args.rounds)
+            without, with_kernels = map(statistics.median, times.values())
             label = "cuDNN" if in_cudnn and args.device.type == "cuda" else "torch calls"
             rows.append(
                 {

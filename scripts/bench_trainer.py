@@ -16,10 +16,10 @@ torch.nn's GRU is the reset-after one: the paper's form has no torch.nn module.
 from __future__ import annotations
 
 import argparse
-import itertools
 import statistics
 import tempfile
 import time
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
+from turns import take_turns
 
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
@@ -132,9 +133,8 @@ def main() -> None:
     # A process per measurement, so that what one loop did to the allocator does not help the next.
     with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         for shape in SHAPES:
-            seconds: dict[str, list[float]] = {kind: [] for kind in KINDS}
-            for _, kind in itertools.product(range(rounds), KINDS):
-                seconds[kind].append(pool.apply(measure, (kind, *shape)))
+            loops = {kind: partial(pool.apply, measure, (kind, *shape)) for kind in KINDS}
+            seconds = take_turns(loops, rounds)
             median = {kind: statistics.median(values) for kind, values in seconds.items()}
             ratio = {kind: median["charcmp"] / median[kind] for kind in KINDS}
             rows.append(

@@ -96,8 +96,8 @@ def test_training_goes_on_when_nobody_listens(
 def test_progress_in_lines_where_there_is_no_terminal(
     charcmp: Charcmp, tiny_text: Path, monkeypatch: pytest.MonkeyPatch, wanted: bool
 ) -> None:
-    monkeypatch.setattr("charcmp.training.train.PROGRESS_SECONDS", 0.0)
-    monkeypatch.setattr("charcmp.training.train.TICK_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.training.progress.PROGRESS_SECONDS", 0.0)
+    monkeypatch.setattr("charcmp.training.progress.TICK_SECONDS", 0.0)
     monkeypatch.setattr("charcmp.sweeping.progress.PROGRESS_SECONDS", 0.0)
     text = ["dataset=text", f"dataset.path={tiny_text}", *RNN, f"progress={str(wanted).lower()}"]
     of_train = r"epoch 1/1  loss \d\.\d{4} nats/char so far, \d+ % of the run, \d+ s left"

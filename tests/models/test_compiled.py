@@ -50,12 +50,9 @@ def agree(found: Tensor, wanted: Tensor) -> bool:
 
 
 @pytest.fixture
-def mode() -> Iterator[Callable[[str], None]]:
-    def to(value: str) -> None:
-        dispatch.mode = value  # type: ignore[assignment]
-
-    yield to
-    dispatch.mode = "auto"
+def _always_compiled() -> Iterator[None]:
+    with dispatch.forced("always"):
+        yield
 
 
 def results(name: str, x: Tensor, state: Tensor, expected: str) -> list[Tensor]:
@@ -76,7 +73,7 @@ def results(name: str, x: Tensor, state: Tensor, expected: str) -> list[Tensor]:
 @pytest.mark.parametrize("kind", ["symbols", "features"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_they_compute_what_torchs_calls_compute(
-    name: str, kind: str, shape: tuple[int, int, int], mode: Callable[[str], None]
+    name: str, kind: str, shape: tuple[int, int, int]
 ) -> None:
     if name == "lstm" and kind == "features":
         pytest.skip("torch.nn.LSTM's, above the first layer")
@@ -85,10 +82,11 @@ def test_they_compute_what_torchs_calls_compute(
     symbols = kind == "symbols"
     x = torch.randint(I, (T, B)) if symbols else torch.randn(T, B, I).requires_grad_()
     state = torch.randn(2 if name == "lstm" else 1, B, H).requires_grad_()
-    mode("always")
-    found = results(name, x, state, "Compiled")
-    mode("never")
-    wanted = results(name, x, state, f"{name.upper()}Sequence")
+    with dispatch.forced("always"):
+        found = results(name, x, state, "Compiled")
+    with dispatch.forced("never"):
+        wanted = results(name, x, state, f"{name.upper()}Sequence")
+    assert dispatch.mode == "auto"
     assert all(map(agree, found, wanted))
 
 
@@ -98,11 +96,10 @@ def test_they_compute_what_torchs_calls_compute(
 def test_also_where_torchs_threads_share_a_step(
     name: str,
     shape: tuple[int, int, int],
-    mode: Callable[[str], None],
     threads: Callable[[int], None],
 ) -> None:
     threads(2)
-    test_they_compute_what_torchs_calls_compute(name, "symbols", shape, mode)
+    test_they_compute_what_torchs_calls_compute(name, "symbols", shape)
 
 
 def test_only_chunks_that_are_worth_it_load_numba() -> None:
@@ -136,11 +133,9 @@ def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "False", done.stderr
 
 
+@pytest.mark.usefixtures("_always_compiled")
 @pytest.mark.parametrize("name", ["rnn", "gru"])
-def test_other_types_and_activations_run_by_torchs_calls(
-    name: str, mode: Callable[[str], None]
-) -> None:
-    mode("always")
+def test_other_types_and_activations_run_by_torchs_calls(name: str) -> None:
     for cell, dtype in (
         (make_layer(cell_config(name, activation="softsign"), I, 5), torch.float32),
         (make_layer(cell_config(name), I, 5).double(), torch.float64),
@@ -186,9 +181,9 @@ def test_sigmoid_and_tanh_are_torchs_everywhere(
             np.testing.assert_array_equal(found, wanted.numpy())
 
 
-def test_a_state_that_is_not_finite_stays_so(mode: Callable[[str], None]) -> None:
+@pytest.mark.usefixtures("_always_compiled")
+def test_a_state_that_is_not_finite_stays_so() -> None:
     """A training that diverged must be seen to."""
-    mode("always")
     for name in ("rnn", "gru", "lstm"):
         cell = make_layer(cell_config(name), I, 33)
         state = torch.zeros(cell.num_states, 4, 33)
@@ -211,6 +206,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     dispatch.why_not.cache_clear()
 
 
+@pytest.mark.usefixtures("_always_compiled")
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [("numba", "import of numba halted"), ("njit", "'NoneType' object is not callable")],
@@ -219,14 +215,12 @@ def test_without_numba_the_cells_run_by_torchs_calls(
     broken: str,
     reason: str,
     unloaded: None,
-    mode: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if broken == "numba":
         monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
     else:
         monkeypatch.setattr(numba, "njit", None)
-    mode("always")
     layer = make_layer(cell_config("gru"), 5, 4)
     h_TBH, _ = layer(torch.zeros(3, 2, dtype=torch.int64), torch.zeros(1, 2, 4))
     assert type(h_TBH.grad_fn).__name__ == "GRUSequenceBackward"

@@ -27,7 +27,8 @@ from charcmp.models.budget import budget_label, solve, target_params
 from charcmp.models.cells.registry import CELLS
 from charcmp.models.fill_in import NOTHING, FillModel
 from charcmp.runs.folder import RunFolder
-from charcmp.sweeping.cost import measure_speed, speed_key
+from charcmp.sweeping.cost import speed_key
+from charcmp.sweeping.measure import measure_speed
 from charcmp.training.evaluate import losses
 from charcmp.training.session import Session
 from charcmp.training.step import Step

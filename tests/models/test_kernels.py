@@ -75,18 +75,13 @@ def results(cell: Cell, x: Tensor, state: Tensor, how: str) -> list[Tensor]:
     if how == "reference":
         h_TBH, last, _ = cell.reference(cell.dense_input(x), state)
     else:
-        fused.mode = "always" if how == "fused" else "never"
-        h_TBH, last = cell(x, state)
+        with fused.forced("always" if how == "fused" else "never"):
+            h_TBH, last = cell(x, state)
         assert type(h_TBH.grad_fn).__name__.startswith("Fused") == (how == "fused")
     weigh = torch.linspace(-1, 2, h_TBH.numel(), dtype=h_TBH.dtype, device=h_TBH.device)
     leaves = [state, *cell.parameters(), *([x] if x.is_floating_point() else [])]
     gradients = torch.autograd.grad((h_TBH * weigh.view_as(h_TBH)).sum(), leaves)
     return [h_TBH.detach(), last.detach(), *gradients]
-
-
-@pytest.fixture(autouse=True)
-def mode_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused, "mode", "auto")
 
 
 @pytest.mark.long
@@ -164,8 +159,8 @@ def test_a_model_of_two_layers(device: str, name: str) -> None:
     x, y = torch.randint(I, (2, 4, 3), device=device)
     gradients = {}
     for how in ("always", "never"):
-        fused.mode = how
-        logits, _ = model(x, model.zero_state(3))
+        with fused.forced(how):
+            logits, _ = model(x, model.zero_state(3))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
         gradients[how] = torch.autograd.grad(loss, list(model.parameters()))
     torch.testing.assert_close(gradients["always"], gradients["never"], rtol=1e-10, atol=1e-12)

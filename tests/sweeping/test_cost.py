@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from threading import BrokenBarrierError
 
 import pytest
 from helpers.runs import write_run
 from helpers.training import tiny_spec
 
 from charcmp.errors import UserError
-from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, measure_in_lanes, speed_key
+from charcmp.sweeping.cost import Speeds, assumed_speed, makespan, speed_key
 from charcmp.sweeping.slots import machine_key
 
 IDENTITY = {"cell.name": "gru", "layers": 2, "hidden_size": 53, "seed": 0, "corpus_sha256": "ab"}
@@ -59,21 +58,18 @@ def test_finished_runs_tell_their_speed(tmp_path: Path) -> None:
     assert Speeds(tmp_path).measured == {}
 
 
+def test_a_speed_that_cannot_be_kept_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"results: cannot be written \(Not a directory\)"):
+        Speeds(tmp_path / "file" / "results").add("key", 1.0)
+
+
 @pytest.mark.parametrize(
     ("seconds", "slots", "end"),
     [([5, 4, 3, 3, 3], 2, 10), ([7], 3, 7), ([1, 1, 1, 1], 2, 2), ([], 2, 0)],
 )
 def test_when_the_last_run_ends(seconds: list[float], slots: int, end: float) -> None:
     assert makespan(seconds, slots) == end
-
-
-def test_shapes_in_lanes_are_measured_together(tiny_text: Path) -> None:
-    """Three shapes in two lanes; one that fails ends the others' wait for it."""
-    specs = [tiny_spec(tiny_text, cell) for cell in ("rnn", "gru", "lstm")]
-    assert all(speed > 0 for speed in measure_in_lanes(specs, 2, device="cpu"))
-    odd = tiny_spec(tiny_text, "rnn", precision="tf32")
-    with pytest.raises((UserError, BrokenBarrierError)):
-        measure_in_lanes([specs[0], odd], 2, device="cpu")
 
 
 def test_what_rules_on_a_gpu_is_the_steps_of_small_models(tiny_text: Path) -> None:

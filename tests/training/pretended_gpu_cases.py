@@ -14,10 +14,10 @@ from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks
 from charcmp.errors import Interrupted
 from charcmp.models.cells.registry import CELLS
-from charcmp.training.checkpoint import restore
+from charcmp.training.checkpoint import Checkpoint
 from charcmp.training.evaluate import Evaluation
 from charcmp.training.session import Session
-from charcmp.training.step import Step
+from charcmp.training.step import Step, cut_corpus
 from charcmp.training.train import train
 
 torch.set_num_threads(1)
@@ -100,14 +100,16 @@ def test_a_cpus_checkpoint_goes_on_on_a_gpu(tiny_text: Path, tmp_path: Path, nam
     stops = iter([False] * 20 + [True])
     with pytest.raises(Interrupted):
         train(spec, folder, Session(lambda: next(stops), quiet))
-    loaded = torch.load(folder.checkpoint, weights_only=True)
+    cpu = torch.device("cpu")
+    loaded = Checkpoint.read(spec, folder, Step(spec, cpu, cut_corpus(spec, cpu)[0]), quiet)
+    assert loaded is not None
     with pretended_gpu(kernels=True):
         # Of the same shapes, with nothing behind them: torch may crash on what torch.load makes of
         # a file in here, and cannot copy a real tensor to this device.
-        checkpoint = tree_map_only(torch.Tensor, torch.empty_like, loaded)
+        fields = tree_map_only(torch.Tensor, torch.empty_like, vars(loaded))
         step = make_step(spec)
         lr = step.optimizer.param_groups[0]["lr"]
-        restore(step, checkpoint)
+        Checkpoint(**fields).restore(step)
         (group,) = step.optimizer.param_groups
         assert group["capturable"] and group["foreach"] and group["lr"] is lr  # noqa: PT018
         check_step(step)

@@ -23,7 +23,13 @@ from charcmp.models.cells.registry import CELLS
 from charcmp.sweeping.examine import ask_doctor, examined, usable
 from charcmp.sweeping.slots import Slot
 from charcmp.training import checks
-from charcmp.training.checks import FALLBACKS, CheckResult, Record, failed_checks, heed
+from charcmp.training.checks import (
+    FALLBACKS,
+    CheckResult,
+    DoctorRecord,
+    apply_fallbacks,
+    failed_checks,
+)
 from charcmp.training.doctor import Poison, form_error, forms, layers_with, resume
 
 torch.set_num_threads(1)
@@ -136,36 +142,45 @@ def test_resume() -> None:
 
 
 @pytest.fixture
-def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DoctorRecord:
     monkeypatch.setattr(checks, "cache_dir", lambda: tmp_path / "cache")
-    return Record({"device": "H100", "driver": "580.1"})
+    return DoctorRecord({"device": "H100", "driver": "580.1"})
 
 
-def test_results_are_kept_for_one_machine_and_software(record: Record) -> None:
+def test_results_are_kept_for_one_machine_and_software(record: DoctorRecord) -> None:
     assert record.read() == []
     found = [CheckResult("torch", True, "3e-7"), CheckResult("lanes", False, "differ by 0.1")]
     record.write(found)
     assert record.read() == found
-    assert Record({"device": "H100", "driver": "580.1"}).read() == found
-    assert Record({"device": "H100", "driver": "581.0"}).read() == []
+    assert DoctorRecord({"device": "H100", "driver": "580.1"}).read() == found
+    assert DoctorRecord({"device": "H100", "driver": "581.0"}).read() == []
 
 
 @pytest.mark.parametrize("contents", ["", "[1", '{"verdicts": [{"check": 3}]}', "[]", "{}"])
-def test_a_record_that_cannot_be_read(record: Record, contents: str) -> None:
+def test_a_record_that_cannot_be_read(record: DoctorRecord, contents: str) -> None:
     record.write([])
     record.file.write_text(contents)
     assert record.read() == []
 
 
+def test_a_cache_folder_that_cannot_be_made_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(checks, "cache_dir", lambda: tmp_path / "file" / "cache")
+    with pytest.raises(UserError, match=r"cache: cannot be written \(Not a directory\)"):
+        DoctorRecord({"device": "H100"}).write([])
+
+
 def test_runs_do_without_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "mode", "auto")
     assert failed_checks(CPU, "float32") == set()
-    assert heed(set())
+    assert apply_fallbacks(set())
     assert fused.mode == "auto"
-    assert not heed({"graph", "kernels"})
+    assert not apply_fallbacks({"graph", "kernels"})
     assert fused.mode == "never"
     with pytest.raises(UserError, match="so no run may use it; device=cpu trains without it"):
-        heed({"torch"})
+        apply_fallbacks({"torch"})
     line = CheckResult("kernels", False, "error 0.1").line
     assert line == f"kernels  FAILED   error 0.1; {FALLBACKS['kernels']}"
 
@@ -214,7 +229,7 @@ def test_what_is_recorded_is_told_without_another_examination(
 ) -> None:
     """As of a GPU: of a CPU nothing is recorded."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    record = Record({"device": "made up"})
+    record = DoctorRecord({"device": "made up"})
     record.write([CheckResult("torch", True, "1e-7"), CheckResult("graph", False, "0.1")])
     monkeypatch.setattr(checks, "record_of", lambda device, precision: record)
     done = charcmp("doctor", "device=cpu", "--cached")

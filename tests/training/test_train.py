@@ -37,7 +37,7 @@ from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.reading import CorruptFileError
 from charcmp.runs.result import Result
-from charcmp.training import train as trainer
+from charcmp.training import progress
 from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
@@ -227,13 +227,44 @@ def is_at(epoch: int, folder: RunFolder) -> bool:
     return (folder.read_progress().epoch or 0) >= epoch
 
 
+def test_checkpoints_are_read_by_older_and_newer_code(tiny_text: Path, tmp_path: Path) -> None:
+    """The file keeps its keys. Older ones lack the generator's device and their epochs' states."""
+    spec = tiny_spec(tiny_text, "rnn", layers=2, dropout=0.3)
+    whole, broken = folder_of(tmp_path, "whole"), folder_of(tmp_path, "broken")
+    expected = train(spec, whole, Session(say=quiet))
+    with pytest.raises(Interrupted):
+        train(spec, broken, Session(lambda: is_at(2, broken), quiet))
+    checkpoint = torch.load(broken.checkpoint, weights_only=True)
+    assert list(checkpoint) == [
+        *("format", "identity", "model", "optimizer", "state", "loss_sum", "best"),
+        *("rng", "rng_device", "place"),
+    ]
+    place = json.loads(checkpoint["place"])
+    assert list(place) == [
+        *("epoch", "chunk", "best_epoch", "best_val", "seconds_train", "history"),
+    ]
+    (entry,) = place["history"]
+    assert list(entry) == [
+        *("epoch", "lr", "train_nats_per_char", "val_nats_per_char", "largest_state"),
+        "seconds_train",
+    ]
+    assert type(entry["epoch"]) is int
+
+    del checkpoint["rng_device"], entry["largest_state"]
+    torch.save(checkpoint | {"place": json.dumps(place)}, broken.checkpoint)
+    result = train(spec, broken, Session(say=quiet))
+    assert without_times(result) == without_times(expected)
+    first, *others = history_of(whole)
+    assert history_of(broken) == [first | {"largest_state": 0.0}, *others]
+
+
 def test_a_resumed_runs_speed_is_that_of_its_last_start(
     tiny_text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever machine the earlier one was on; a start that trains too little tells none."""
     spec = tiny_spec(tiny_text)
     for enough_seconds in (0.0, 1e6):
-        monkeypatch.setattr(trainer, "ENOUGH_SECONDS", enough_seconds)
+        monkeypatch.setattr(progress, "ENOUGH_SECONDS", enough_seconds)
         folder = folder_of(tmp_path, f"{enough_seconds}")
         with pytest.raises(Interrupted):
             train(spec, folder, Session(lambda: is_at(2, folder), quiet))  # noqa: B023
@@ -243,9 +274,9 @@ def test_a_resumed_runs_speed_is_that_of_its_last_start(
         result = train(spec, folder, Session(say=quiet))
         assert result.seconds_train >= 1e9
         assert (result.chars_per_second > 100) == (enough_seconds == 0)
-        progress = folder.read_progress()
-        assert progress.seconds_left == 0
-        assert progress.chars_per_second > 100
+        note = folder.read_progress()
+        assert note.seconds_left == 0
+        assert note.chars_per_second > 100
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "another run's"])

@@ -76,3 +76,24 @@ def windows(streams: Streams, unroll_steps: int, right_context: int) -> Tensor:
     text = torch.tensor(np.concatenate([text_BC, beyond_BR], axis=1))
     windows_BKW = text.unfold(1, unroll_steps + 1 + right_context, unroll_steps)
     return windows_BKW.permute(1, 2, 0).contiguous()
+
+
+def random_chunks(
+    num_symbols: int,
+    size: tuple[int, int, int],
+    device: torch.device,
+    seed: int = 0,
+    right_context: int | None = None,
+) -> Chunks:
+    """Returns random text to time or check training steps with; each symbol is its own target.
+
+    Args:
+        num_symbols: symbols are drawn from 0 to this, exclusive, all alike; at most 256.
+        size: chunks, steps of each, streams: (K, T, B).
+        device: where the chunks are to be.
+        seed: the same one gives the same text.
+        right_context: a fill-in model's; None for a language model.
+    """
+    K, T, B = size
+    drawn_BC = np.random.default_rng(seed).integers(num_symbols, size=(B, K * T), dtype=np.uint8)
+    return to_chunks(Streams(drawn_BC, drawn_BC), T, device, right_context)

@@ -123,14 +123,19 @@ class RunFolder:
             self.lease.check()
         write_atomically(file, write, flush)
 
-    def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        contents = as_json(value, 2 if flush else None)
+    def write_bytes(self, file: Path, contents: bytes, flush: bool = True) -> None:
+        """Replaces a file by these bytes; see `write`."""
         self.write(file, lambda opened: opened.write(contents), flush)
 
+    def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
+        """Replaces a file by a value as JSON, indented if it is flushed; see `write`."""
+        self.write_bytes(file, as_json(value, 2 if flush else None), flush)
+
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
+        """Replaces a file by an array in NumPy's format; see `write`."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        self.write(file, lambda opened: opened.write(buffer.getvalue()))
+        self.write_bytes(file, buffer.getvalue())
 
     def write_result(self, result: Result) -> None:
         """Writes the result, which finishes the run; checks first that it can be read back.
@@ -140,7 +145,7 @@ class RunFolder:
         """
         contents = as_json(msgspec.to_builtins(result))
         decode(self.result, contents, records.RESULT)
-        self.write(self.result, lambda file: file.write(contents))
+        self.write_bytes(self.result, contents)
 
     def read_result(self) -> Result | None:
         """Reads the result; returns None if there is none.

@@ -167,13 +167,15 @@ class Result(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{key} is null, though the run did not diverge")
 
 
-class Epoch(Struct, frozen=True):
-    """One entry of history.json."""
+class Epoch(Struct, frozen=True, kw_only=True):
+    """One entry of history.json, and of the history in a checkpoint."""
 
     epoch: Count
+    lr: NonNegative | None = None  # of the epoch's last update
     train_nats_per_char: Nats
     val_nats_per_char: Nats
     largest_state: NonNegative = 0.0  # largest |element| of the carried state; 0 in older runs
+    seconds_train: NonNegative | None = None  # of this epoch and those before it
 
 
 class CorpusRecord(Struct, frozen=True):

@@ -31,7 +31,12 @@ ABORT_SECONDS = 5.0  # for a hung child to print where it hangs after SIGABRT
 
 
 class Child(ABC):
-    """A run that is being trained in a slot."""
+    """A run that is being trained in a slot.
+
+    Args:
+        job: the run.
+        slot: the share of the machine that it has.
+    """
 
     process: BaseProcess
 
@@ -69,7 +74,15 @@ class Child(ABC):
 
 
 class OwnProcess(Child):
-    """A run in a process of its own, as `charcmp train` does it."""
+    """A run in a process of its own, as `charcmp train` does it.
+
+    Args:
+        job, slot: as of any child.
+        extra_args: come before the overrides in the command that the run records.
+
+    Raises:
+        UserError, StorageError: if its log cannot be written.
+    """
 
     def __init__(self, job: Job, slot: Slot, extra_args: Sequence[str]) -> None:
         super().__init__(job, slot)
@@ -107,7 +120,13 @@ def train_alone(config: Config, command: str, planned_id: str) -> int:
 
 
 class InLane(Child):
-    """A run in a lane of a process that other runs share."""
+    """A run in a lane of a process that other runs share.
+
+    Args:
+        job, slot: as of any child.
+        lanes: the process, which is given the run here.
+        extra_args: come before the overrides in the command that the run records.
+    """
 
     def __init__(self, job: Job, slot: Slot, lanes: LaneProcess, extra_args: Sequence[str]) -> None:
         super().__init__(job, slot)
@@ -135,7 +154,11 @@ class InLane(Child):
 
 
 class LaneProcess:
-    """The process whose threads are the lanes of a GPU; see lanes.py."""
+    """The process whose threads are the lanes of a GPU; see lanes.py.
+
+    Args:
+        slot: one of the GPU's slots, for the environment that they share.
+    """
 
     def __init__(self, slot: Slot) -> None:
         self.here, there = Pipe()
@@ -148,6 +171,7 @@ class LaneProcess:
             )
 
     def give(self, order: LaneOrder) -> None:
+        """Has the process train a run, in a thread of its own."""
         try:
             self.here.send(order)
         except OSError:

@@ -1,42 +1,29 @@
-"""Estimates how long runs will take, from finished runs, earlier measurements, or new ones."""
+"""Estimates how long runs will take, from finished runs, earlier measurements, or new ones.
+
+measure.py makes the new ones.
+"""
 
 from __future__ import annotations
 
 import heapq
-import os
 import statistics
-import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, replace
-from functools import partial
-from multiprocessing import get_context
+from dataclasses import dataclass
 from pathlib import Path
-from threading import Barrier
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tqdm import tqdm
-
-from charcmp.data.corpus import Streams
-from charcmp.files import canonical_json, write_json
+from charcmp.files import canonical_json, make_folder, write_json
 from charcmp.runs import result as records
 from charcmp.runs.folder import run_folders, runs_dir
 from charcmp.runs.reading import CorruptFileError, read_json
-from charcmp.sweeping.slots import LANE_ENVIRONMENT, machine_key
-from charcmp.training.gate import GATE
+from charcmp.sweeping.measure import measure_shapes
+from charcmp.sweeping.slots import machine_key
 
 if TYPE_CHECKING:
-    import torch
-
     from charcmp.config.spec import RunSpec
     from charcmp.sweeping.grid import Job
     from charcmp.sweeping.slots import Slot
 
-WARM_UP_STEPS = 2
-MAX_STEPS = 20
-MAX_SECONDS = 2.0  # per shape: for large models, fewer than MAX_STEPS fit into it
 EVALUATION_SHARE = 1 / 3  # of a training step's time: forward only
 # Assumptions for ordering runs whose speed is unknown: float operations per second of a core and
 # of a GPU's lane, and the time that a GPU takes for one time step of a layer, however narrow.
@@ -69,7 +56,14 @@ def speed_key(identity: dict[str, Any], num_symbols: int, machine: str) -> str:
 
 
 class Speeds:
-    """The speeds that a results folder knows, in characters per second, by `speed_key`."""
+    """The speeds that a results folder knows, in characters per second, by `speed_key`.
+
+    Reads its finished runs, each shape's median, and the measurements kept in speeds.json; leaves
+    out what cannot be read.
+
+    Args:
+        results_dir: the folder; need not exist.
+    """
 
     def __init__(self, results_dir: str | Path) -> None:
         self.file = Path(results_dir) / "speeds.json"
@@ -89,8 +83,13 @@ class Speeds:
         return None
 
     def add(self, key: str, chars_per_second: float) -> None:
+        """Keeps a measurement in speeds.json.
+
+        Raises:
+            UserError, StorageError: if the file cannot be written.
+        """
         self.measured[key] = chars_per_second
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.file.parent)
         write_json(self.file, self.measured, flush=False)
 
 
@@ -142,7 +141,9 @@ def estimate_times(
     }
     if measure:
         unknown = {keys[job]: job.spec for job in jobs if speeds.find(keys[job]) is None}
-        measure_shapes(unknown, speeds, slots)
+        measured = measure_shapes([*unknown.values()], slots)
+        for key, chars_per_second in zip(unknown, measured, strict=True):
+            speeds.add(key, chars_per_second)
     estimates = {}
     for job in jobs:
         assumed = assumed_speed(job.spec, on_gpu=slots[0].on_gpu), "assumed"
@@ -169,101 +170,6 @@ def assumed_speed(spec: RunSpec, on_gpu: bool) -> float:
 def longest_first(jobs: Sequence[Job], estimates: dict[Job, TimeEstimate]) -> list[Job]:
     """Returns the order of launch, in which short runs end last, so that no slot idles for long."""
     return sorted(jobs, key=lambda job: -estimates[job].seconds_left)
-
-
-def measure_shapes(specs: dict[str, RunSpec], speeds: Speeds, slots: Sequence[Slot]) -> None:
-    """Measures shapes, as many side by side as there will be runs, and keeps their speeds.
-
-    On a CPU each is measured in a process; with GPUs, in the lanes of a process that sees only the
-    first of them.
-    """
-    if not specs:
-        return
-    on_gpu = slots[0].on_gpu
-    with ProcessPoolExecutor(
-        1 if on_gpu else len(slots),
-        mp_context=get_context("spawn"),
-        initializer=_set_environment,
-        initargs=(LANE_ENVIRONMENT | slots[0].environment,),
-    ) as pool:
-        if on_gpu:
-            measured = iter(
-                pool.submit(measure_in_lanes, [*specs.values()], slots[0].lanes).result()
-            )
-        else:
-            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs.values())
-        shown = tqdm(measured, total=len(specs), desc="measuring shapes", disable=None, leave=False)
-        for key, chars_per_second in zip(specs, shown, strict=True):
-            speeds.add(key, chars_per_second)
-
-
-def _set_environment(environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # a function, as os.environ.update itself cannot be pickled
-
-
-def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
-    """Runs `measure_speed` for several shapes at a time on the one GPU that this process sees.
-
-    The clocks of a group start together, once each of its shapes has captured its graph: a capture
-    stops all other lanes.
-    """
-    speeds: list[float] = []
-    with ThreadPoolExecutor(num_lanes) as lanes:
-        for first in range(0, len(specs), num_lanes):
-            group = specs[first : first + num_lanes]
-            ready = Barrier(len(group))
-            measure = partial(measure_speed, threads=None, device=device, ready=ready)
-            speeds += lanes.map(measure, group)
-    return speeds
-
-
-def measure_speed(
-    spec: RunSpec, threads: int | None, device: str | None = None, ready: Barrier | None = None
-) -> float:
-    """Returns characters per second of training steps on random symbols, in this process.
-
-    Args:
-        spec: sizes and cell of the model.
-        threads: of the CPU; None on a GPU.
-        device: where to measure; None: on the device of its configuration.
-        ready: waited for after the warm-up, before the clock starts.
-    """
-    from charcmp.training.cuda_streams import at_work_on
-    from charcmp.training.device import prepare
-
-    try:
-        where = prepare(replace(spec.config, device=device or spec.config.device), threads)
-        with at_work_on(where):
-            return _measure(spec, where, ready)
-    except BaseException:
-        if ready is not None:
-            ready.abort()  # else the others would wait for ever
-        raise
-
-
-def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> float:
-    from charcmp.data.chunks import to_chunks
-    from charcmp.training.step import Step
-
-    shape = (spec.train_batch_size, 2 * spec.train_unroll_steps)
-    drawn_BC = np.random.default_rng(0).integers(spec.corpus.num_symbols, size=shape, dtype="uint8")
-    drawn = Streams(drawn_BC, drawn_BC)
-    chunks = to_chunks(drawn, spec.train_unroll_steps, device, spec.right_context)
-    with closing(Step(spec, device, chunks)) as step:
-        for _ in range(WARM_UP_STEPS):
-            step()
-        step.loss_sum.item()  # waits until a GPU has finished
-        if ready is not None:
-            with GATE.stood_back():  # others may still have to capture their graphs
-                ready.wait()
-        num_steps = 0
-        begun = time.perf_counter()
-        while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
-            step()
-            step.loss_sum.item()
-            num_steps += 1
-        seconds = time.perf_counter() - begun
-    return num_steps * spec.train_batch_size * spec.train_unroll_steps / seconds
 
 
 def makespan(seconds: Iterable[float], num_slots: int) -> float:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TextIO
 
 from charcmp.config.schema import Config
-from charcmp.errors import EXIT_AGAIN, EXIT_ALONE, EXIT_STORAGE, StorageError
+from charcmp.errors import EXIT_AGAIN, EXIT_ALONE, EXIT_FAILED, EXIT_STORAGE, StorageError
 from charcmp.files import write_error
 from charcmp.sweeping.processes import LOG_ENCODING
 from charcmp.training.attempt import attempt
@@ -111,4 +111,4 @@ def _run_logged(order: LaneOrder, should_stop: Callable[[], bool], log: TextIO) 
     except Exception as error:
         log.write(traceback.format_exc())
         say(f"charcmp: {type(error).__name__}: {error}")
-        return EXIT_ALONE if is_gpu_trouble(error) else 1
+        return EXIT_ALONE if is_gpu_trouble(error) else EXIT_FAILED

@@ -75,7 +75,10 @@ def run_processes(
 
 
 class Pool:
-    """The jobs of a sweep on this machine: waiting, running or ended."""
+    """The jobs of a sweep on this machine: waiting, running or ended.
+
+    The arguments are those of `run_processes`; here there must be slots.
+    """
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class Pool:
         self.progress = SweepProgress(jobs, estimates, self.config.progress and on_end is None)
 
     def run(self) -> None:
+        """Trains all jobs; raises what `run_processes` does."""
         handlers = {
             signum: signal.signal(signum, self._on_signal)
             for signum in (signal.SIGINT, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Checkpoints: writes all that the rest of a run depends on to one file, and reads it back."""
+"""Checkpoints: all that the rest of a run depends on, in one file."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import math
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import torch
-from msgspec import Meta
+from msgspec import Meta, Struct
 from torch import Tensor
 
 from charcmp.config.schema import Config
@@ -20,26 +20,23 @@ from charcmp.config.spec import RunSpec
 from charcmp.files import canonical_json
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.reading import CorruptFileError, UnreadableFileError, open_file
+from charcmp.runs.result import Epoch
 
 if TYPE_CHECKING:
     from charcmp.training.step import Step
 
 CHECKPOINT_FORMAT = 1
-# The keys that every checkpoint has. Older ones have no rng_device.
-KEYS = {"format", "identity", "model", "optimizer", "state", "loss_sum", "best", "rng", "place"}
-LOSSES = {"train_nats_per_char", "val_nats_per_char"}
 
 
-@dataclass
-class Place:
+class Place(Struct, forbid_unknown_fields=True):
     """A run's position and history: the part of a checkpoint that is not tensors."""
 
-    epoch: Annotated[int, Meta(ge=1)] = 1
-    chunk: Annotated[int, Meta(ge=0)] = 0
-    best_epoch: Annotated[int, Meta(ge=0)] = 0
-    best_val: Annotated[float, Meta(ge=0)] = math.inf
-    seconds_train: Annotated[float, Meta(ge=0)] = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: Annotated[int, Meta(ge=1)] = 1  # the one being trained; after the last, one more
+    chunk: Annotated[int, Meta(ge=0)] = 0  # of this epoch: how many are trained
+    best_epoch: Annotated[int, Meta(ge=0)] = 0  # by validation loss; 0: none is over yet
+    best_val: Annotated[float, Meta(ge=0)] = math.inf  # its loss, in nats per character
+    seconds_train: Annotated[float, Meta(ge=0)] = 0.0  # of all starts, without evaluations
+    history: list[Epoch] = msgspec.field(default_factory=list)
 
     def is_over(self, config: Config) -> bool:
         """Returns whether training ends before `epoch`: all are done, or `patience` has run out."""
@@ -47,60 +44,106 @@ class Place:
         return self.epoch > config.epochs or epochs_since_best >= (config.patience or math.inf)
 
 
-def save_checkpoint(
-    spec: RunSpec, folder: RunFolder, step: Step, place: Place, best: dict[str, Tensor]
-) -> None:
-    """Writes all that the rest of the run depends on to one file."""
-    checkpoint = {
-        "format": CHECKPOINT_FORMAT,
-        "identity": canonical_json(spec.identity()),
-        "model": step.model.state_dict(),
-        "optimizer": step.optimizer.state_dict(),
-        "state": step.state_LSBH,
-        "loss_sum": step.loss_sum,
-        "best": best,
-        "rng": step.generator.get_state(),
-        "rng_device": step.generator.device.type,
-        "place": json.dumps(asdict(place)),
-    }
-    folder.write(folder.checkpoint, lambda file: torch.save(checkpoint, file))
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """All that the rest of a run depends on.
 
-
-def load_checkpoint(
-    spec: RunSpec, folder: RunFolder, step: Step, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """Reads the run's checkpoint; sets it aside if it is unusable, so the run starts from scratch.
-
-    Args:
-        spec, folder: the run's.
-        step: the step that the checkpoint has to fit.
-        say: is told if the checkpoint cannot be used.
-
-    Returns:
-        The checkpoint; None if there is none that can be used.
-
-    Raises:
-        StorageError: if the disk or its server fails to deliver the file, which may be intact.
+    The file is a dictionary of these fields by torch.save, with `format` before them and `place` as
+    JSON.
     """
-    try:
-        if (opened := open_file(folder.checkpoint, max_bytes(step))) is None:
+
+    identity: str  # of the run, as JSON
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: Tensor  # carried into the next chunk, (L, S, B, H)
+    loss_sum: Tensor  # of the epoch so far, float64 ()
+    best: dict[str, Tensor]  # the weights of the best epoch; empty before the first one's end
+    rng: Tensor  # the state of the generator that dropout draws from
+    rng_device: str = "cpu"  # its device's type; older files lack it
+    place: Place
+
+    @classmethod
+    def of(cls, spec: RunSpec, step: Step, place: Place, best: dict[str, Tensor]) -> Checkpoint:
+        """Returns the checkpoint of a run where it stands; it shares the step's tensors."""
+        return cls(
+            identity=canonical_json(spec.identity()),
+            model=step.model.state_dict(),
+            optimizer=step.optimizer.state_dict(),
+            state=step.state_LSBH,
+            loss_sum=step.loss_sum,
+            best=best,
+            rng=step.generator.get_state(),
+            rng_device=step.generator.device.type,
+            place=place,
+        )
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes it to the run's folder.
+
+        Raises:
+            LostLeaseError, UserError, StorageError: as RunFolder.write does.
+        """
+        place = json.dumps(msgspec.to_builtins(self.place))
+        contents = {"format": CHECKPOINT_FORMAT, **vars(self), "place": place}
+        folder.write(folder.checkpoint, lambda file: torch.save(contents, file))
+
+    @classmethod
+    def read(
+        cls, spec: RunSpec, folder: RunFolder, step: Step, say: Callable[[str], None]
+    ) -> Checkpoint | None:
+        """Reads the run's checkpoint, onto the CPU; returns None if there is none that can be used.
+
+        Sets an unusable one aside, so that the run starts from scratch.
+
+        Args:
+            spec, folder: the run's.
+            step: the step that the checkpoint has to fit.
+            say: prints a line for the user if the checkpoint cannot be used.
+
+        Raises:
+            StorageError: if the disk or its server fails to deliver the file, which may be intact.
+        """
+        try:
+            if (opened := open_file(folder.checkpoint, max_bytes(step))) is None:
+                return None
+            with opened:
+                _read_through(opened, folder.checkpoint)
+                _check_archive(opened)
+                contents = torch.load(opened, map_location="cpu", weights_only=True)
+            return _checked(contents, spec, step)
+        except UnreadableFileError as error:
+            raise error.storage_error from None
+        except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
+            raise  # a problem of this process, not of the file
+        except Exception as error:  # torch.load raises many kinds of errors for broken files
+            aside = folder.set_aside(folder.checkpoint)
+            reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
+            reason = reason.removeprefix(f"{folder.checkpoint}: ")
+            say(f"{folder.checkpoint}: {reason}; kept as {aside.name}; the run starts from scratch")
             return None
-        with opened:
-            _read_through(opened, folder.checkpoint)
-            _check_archive(opened)
-            checkpoint = torch.load(opened, map_location="cpu", weights_only=True)
-        _check(checkpoint, spec, step)
-    except UnreadableFileError as error:
-        raise error.storage_error from None
-    except (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError):
-        raise  # a problem of this process, not of the file
-    except Exception as error:  # torch.load raises many kinds of errors for broken files
-        aside = folder.set_aside(folder.checkpoint)
-        reason = str(error) if isinstance(error, CorruptFileError) else "unreadable"
-        reason = reason.removeprefix(f"{folder.checkpoint}: ")
-        say(f"{folder.checkpoint}: {reason}; kept as {aside.name}; the run starts from scratch")
-        return None
-    return dict(checkpoint)
+
+    def restore(self, step: Step) -> dict[str, Tensor]:
+        """Puts the tensors back in place; returns the best weights, on the step's device."""
+        device = step.loss_sum.device
+        step.model.load_state_dict(self.model)
+        # The optimiser's options come from the configuration, never from the file, which may be a
+        # stranger's.
+        options = [dict(group) for group in step.optimizer.param_groups]
+        step.optimizer.load_state_dict(
+            {
+                "state": self.optimizer["state"],
+                "param_groups": step.optimizer.state_dict()["param_groups"],
+            }
+        )
+        for group, given in zip(step.optimizer.param_groups, options, strict=True):
+            group |= given  # loading made copies, even of step.lr, by which training sets the rate
+        step.state_LSBH.copy_(self.state)
+        step.loss_sum.copy_(self.loss_sum)
+        if self.rng_device == device.type:  # the states of CPU and GPU differ
+            step.generator.set_state(self.rng)
+        # After an epoch's last chunk comes the first.
+        step.chunk.fill_(self.place.chunk % len(step.chunks))
+        return {key: value.to(device) for key, value in self.best.items()}
 
 
 def max_bytes(step: Step) -> int:
@@ -137,28 +180,36 @@ def _check_archive(opened: IO[bytes]) -> None:
     opened.seek(0)
 
 
-def _check(checkpoint: Any, spec: RunSpec, step: Step) -> None:
-    """Raises CorruptFileError unless `restore` can put every part of the checkpoint back."""
-    missing = KEYS - checkpoint.keys() if isinstance(checkpoint, dict) else KEYS
+def _checked(contents: Any, spec: RunSpec, step: Step) -> Checkpoint:
+    """Returns a file's checkpoint.
+
+    Raises:
+        CorruptFileError: unless `restore` can put every part of it back.
+    """
+    names = [field.name for field in fields(Checkpoint)]
+    required = {"format", *names} - {"rng_device"}
+    missing = required - contents.keys() if isinstance(contents, dict) else required
     if missing:
         raise CorruptFileError(f"without {', '.join(sorted(missing))}")
-    if checkpoint["format"] != CHECKPOINT_FORMAT:
+    if contents["format"] != CHECKPOINT_FORMAT:
         raise CorruptFileError("of another format")
-    if checkpoint["identity"] != canonical_json(spec.identity()):
+    if contents["identity"] != canonical_json(spec.identity()):
         raise CorruptFileError("of another configuration")
+    parts = {name: contents[name] for name in names if name in contents}
+    checkpoint = Checkpoint(**parts | {"place": _checked_place(contents["place"], spec, step)})
     model = step.model.state_dict()
-    _check_tensors("model", checkpoint["model"], model)
+    _check_tensors("model", checkpoint.model, model)
     _check_tensors(
         "state and loss_sum",
-        {key: checkpoint[key] for key in ("state", "loss_sum", "rng")},
+        {"state": checkpoint.state, "loss_sum": checkpoint.loss_sum, "rng": checkpoint.rng},
         {"state": step.state_LSBH, "loss_sum": step.loss_sum, "rng": None},
     )
-    if checkpoint.get("rng_device", "cpu") == step.generator.device.type:
+    if checkpoint.rng_device == step.generator.device.type:
         # Raises an error if it is not a generator's state.
-        torch.Generator(step.generator.device).set_state(checkpoint["rng"])
-    _check_optimizer(checkpoint["optimizer"], step)
-    place = _check_place(checkpoint["place"], spec, step)
-    _check_tensors("best", checkpoint["best"], model if place.best_epoch else {})
+        torch.Generator(step.generator.device).set_state(checkpoint.rng)
+    _check_optimizer(checkpoint.optimizer, step)
+    _check_tensors("best", checkpoint.best, model if checkpoint.place.best_epoch else {})
+    return checkpoint
 
 
 def _check_tensors(what: str, found: Any, wanted: Mapping[str, Tensor | None]) -> None:
@@ -204,12 +255,10 @@ def _check_optimizer(found: Any, step: Step) -> None:
             raise CorruptFileError("optimizer: counts its steps differently")
 
 
-def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
-    """Parses a checkpoint's place; raises CorruptFileError if this run cannot be there."""
+def _checked_place(text: Any, spec: RunSpec, step: Step) -> Place:
+    """Returns a checkpoint's place; raises CorruptFileError if this run cannot be there."""
     try:
-        value = json.loads(text)
-        msgspec.convert(value, Place)
-        place = Place(**value)
+        place = msgspec.convert(json.loads(text), Place)
     except (TypeError, ValueError, RecursionError, msgspec.ValidationError):
         raise CorruptFileError("place: not that of a run") from None
     done = place.epoch - 1
@@ -217,34 +266,8 @@ def _check_place(text: Any, spec: RunSpec, step: Step) -> Place:
         place.epoch > spec.config.epochs + 1
         or place.chunk > len(step.chunks)
         or place.best_epoch > done
-        or [entry.get("epoch") for entry in place.history] != [*range(1, done + 1)]
-        or not all(entry.keys() >= LOSSES for entry in place.history)
+        or [entry.epoch for entry in place.history] != [*range(1, done + 1)]
         or (done > 0) != (place.best_epoch > 0)
     ):
         raise CorruptFileError("place: not one of this run")
     return place
-
-
-def restore(step: Step, checkpoint: dict[str, Any]) -> tuple[Place, dict[str, Tensor]]:
-    """Puts a checkpoint's tensors back in place; returns the run's place and best weights."""
-    device = step.loss_sum.device
-    step.model.load_state_dict(checkpoint["model"])
-    # The optimiser's options come from the configuration, never from the file, which may be a
-    # stranger's.
-    options = [dict(group) for group in step.optimizer.param_groups]
-    step.optimizer.load_state_dict(
-        {
-            "state": checkpoint["optimizer"]["state"],
-            "param_groups": step.optimizer.state_dict()["param_groups"],
-        }
-    )
-    for group, given in zip(step.optimizer.param_groups, options, strict=True):
-        group |= given  # loading made copies, even of step.lr, by which training sets the rate
-    step.state_LSBH.copy_(checkpoint["state"])
-    step.loss_sum.copy_(checkpoint["loss_sum"])
-    if checkpoint.get("rng_device", "cpu") == device.type:  # the states of CPU and GPU differ
-        step.generator.set_state(checkpoint["rng"])
-    best = {key: value.to(device) for key, value in checkpoint["best"].items()}
-    place = Place(**json.loads(checkpoint["place"]))
-    step.chunk.fill_(place.chunk % len(step.chunks))  # after an epoch's last chunk: the first
-    return place, best

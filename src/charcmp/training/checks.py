@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from charcmp.errors import UserError
-from charcmp.files import cache_dir, canonical_json, write_json
+from charcmp.files import cache_dir, canonical_json, make_folder, write_json
 from charcmp.runs.reading import CorruptFileError, read_json
 from charcmp.training.nvidia import driver_version
 
@@ -78,8 +78,12 @@ def machine_and_software(device: torch.device) -> dict[str, str | None]:
     }
 
 
-class Record:
-    """The results of a device's checks under one set of software, in a file of the cache folder."""
+class DoctorRecord:
+    """The results of a device's checks under one set of software, in a file of the cache folder.
+
+    Args:
+        about: what they depend on, as `machine_and_software` says; its hash names the file.
+    """
 
     def __init__(self, about: dict[str, str | None]) -> None:
         key = hashlib.sha256(canonical_json(about).encode()).hexdigest()[:16]
@@ -95,16 +99,17 @@ class Record:
         return found.verdicts if found else []
 
     def write(self, results: list[CheckResult]) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Replaces the results; raises UserError or StorageError if they cannot be written."""
+        make_folder(self.file.parent)
         contents = {"about": self.about, "verdicts": [vars(result) for result in results]}
         write_json(self.file, contents)
 
 
-def record_of(device: torch.device, precision: str) -> Record | None:
+def record_of(device: torch.device, precision: str) -> DoctorRecord | None:
     """Returns the record of a GPU; None for a CPU, which has no record."""
     if device.type != "cuda":
         return None
-    return Record({**machine_and_software(device), "precision": precision})
+    return DoctorRecord({**machine_and_software(device), "precision": precision})
 
 
 def failed_checks(device: torch.device, precision: str) -> set[str]:
@@ -114,7 +119,7 @@ def failed_checks(device: torch.device, precision: str) -> set[str]:
     return {result.check for result in results if not result.passed}
 
 
-def heed(failed: set[str]) -> bool:
+def apply_fallbacks(failed: set[str]) -> bool:
     """Makes this process do without what has failed; returns whether steps may be captured.
 
     Raises:
@@ -125,5 +130,5 @@ def heed(failed: set[str]) -> bool:
     if "torch" in failed:
         raise UserError(f"charcmp doctor: {FALLBACKS['torch']}")
     if "kernels" in failed:
-        fused.mode = "never"
+        fused.mode = "never"  # for the rest of this process
     return "graph" not in failed

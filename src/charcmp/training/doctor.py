@@ -28,7 +28,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.config.spec import RunSpec, resolve_with
-from charcmp.data.chunks import Chunks
+from charcmp.data.chunks import random_chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import Interrupted, one_line
@@ -181,13 +181,11 @@ def form_error(
 @contextmanager
 def in_form(form: str) -> Iterator[None]:
     """Runs cells in a form, and those that do not have it by torch's operations, in the block."""
-    before = fused.mode, compiled.mode
-    fused.mode = "always" if form == "kernels" else "never"
-    compiled.mode = "always" if form == "compiled" else "never"
-    try:
+    with (
+        fused.forced("always" if form == "kernels" else "never"),
+        compiled.forced("always" if form == "compiled" else "never"),
+    ):
         yield
-    finally:
-        fused.mode, compiled.mode = before
 
 
 def tiny_spec(cell: str, **changed: Any) -> RunSpec:
@@ -204,10 +202,8 @@ def tiny_spec(cell: str, **changed: Any) -> RunSpec:
 
 
 def make_step(spec: RunSpec, device: torch.device, capture: bool) -> Step:
-    generator = torch.Generator().manual_seed(0)
     size = (4, spec.unroll_steps, spec.batch_size)
-    drawn_KTB = torch.randint(NUM_SYMBOLS, size, generator=generator).byte().to(device)
-    return Step(spec, device, Chunks(drawn_KTB, drawn_KTB), capture)
+    return Step(spec, device, random_chunks(NUM_SYMBOLS, size, device), capture)
 
 
 def after_steps(

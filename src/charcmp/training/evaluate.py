@@ -17,7 +17,13 @@ from charcmp.training.cuda_graph import Replayed
 
 
 class Evaluation:
-    """A model's losses on a text, computed as often as called; on a GPU by a graph of one chunk."""
+    """A model's losses on a text, computed as often as called; on a GPU by a graph of one chunk.
+
+    Args:
+        model: the model; each call uses the weights that it has then.
+        chunks: the text, on the model's device.
+        capture: whether to capture the scoring of a chunk on a GPU.
+    """
 
     def __init__(self, model: CharModel, chunks: Chunks, capture: bool = True) -> None:
         K, T, B = chunks.y_KTB.shape

@@ -1,9 +1,8 @@
-"""What a run records about itself: its configuration, its progress and its result."""
+"""What a run records about itself: its configuration, what was tested and its result."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,17 +10,19 @@ from typing import Any, Literal, cast
 
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
 
 from charcmp.config.schema import protocol_version
 from charcmp.config.spec import RunSpec
 from charcmp.files import write_error
-from charcmp.runs.folder import RunFolder
+from charcmp.runs.folder import VOCABULARY_KEY, RunFolder
 from charcmp.runs.reading import CorruptFileError, UnreadableFileError, read_json
 from charcmp.runs.result import (
     EARLIER,
     MAX_ENVIRONMENT_BYTES,
     SCHEMA_VERSION,
-    Progress,
+    Epoch,
     Result,
 )
 from charcmp.training.checkpoint import Place
@@ -74,8 +75,8 @@ def make_result(
         batch_size=spec.batch_size,
         identity=spec.identity(),
         best_epoch=place.best_epoch or None,
-        train_nats_per_char=best["train_nats_per_char"] if best else None,  # mean of the best epoch
-        val_nats_per_char=best["val_nats_per_char"] if best else None,
+        train_nats_per_char=best.train_nats_per_char if best else None,  # mean of the best epoch
+        val_nats_per_char=best.val_nats_per_char if best else None,
         test_nats_per_char=test_nats,
         test_perplexity=None if test_nats is None else math.exp(test_nats),
         test_bits_per_char=None if test_nats is None else test_nats / math.log(2),
@@ -106,9 +107,8 @@ def describe_run(
     """
     resolved = OmegaConf.structured(spec.config)
     resolved.budget, resolved.hidden_size = None, spec.hidden_size
-    header = f"# {spec.run_id}\n"
-    text = header + OmegaConf.to_yaml(resolved)
-    folder.write(folder.config, lambda file: file.write(text.encode()))
+    text = f"# {spec.run_id}\n" + OmegaConf.to_yaml(resolved)
+    folder.write_bytes(folder.config, text.encode())
     environment = describe(device, spec.corpus, session.num_lanes)
     if session.command is not None:
         environment["command"] = session.command
@@ -123,40 +123,33 @@ def describe_run(
     folder.write_json(folder.environment, environment)
 
 
-def note_progress(
+def write_tested(
     spec: RunSpec,
     folder: RunFolder,
-    place: Place,
-    fraction: float,
-    speed: float,
-    left: float | None,
+    best: dict[str, Tensor],
+    val_nll_N: Tensor,
+    test_nll_N: Tensor,
 ) -> None:
-    """Writes progress.json, from which other processes read how far the run is.
+    """Writes the weights that were tested, and their losses on every character.
 
     Args:
         spec: the run.
         folder: the run's folder.
-        place: its position.
-        fraction: how much of the run is done.
-        speed: characters per second; 0 if unknown.
-        left: seconds left; None if unknown.
+        best: the weights.
+        val_nll_N, test_nll_N: nats per character, float32 on the CPU, stream after stream.
+
+    Raises:
+        LostLeaseError, UserError, StorageError: as RunFolder.write does.
     """
-    folder.write_progress(
-        Progress(
-            **spec.row(),
-            chars_per_second=speed or None,
-            seconds_left=left,
-            epoch=place.epoch,
-            epochs=spec.config.epochs,
-            fraction=fraction,
-            best_val_nats_per_char=place.best_val if place.best_epoch else None,
-            time=time.time(),
-        )
-    )
+    folder.write_npy(folder.val_nll, val_nll_N.numpy())
+    folder.write_npy(folder.test_nll, test_nll_N.numpy())
+    weights = {key: value.contiguous().cpu() for key, value in best.items()}
+    metadata = {VOCABULARY_KEY: spec.corpus.vocabulary.hex()}
+    folder.write_bytes(folder.best, save_safetensors(weights, metadata))
 
 
 @contextmanager
-def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str, float]], None]]:
+def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[Epoch], None]]:
     """Yields a function that adds an epoch's record to the run's TensorBoard log.
 
     The function does nothing if TensorBoard is not installed.
@@ -172,10 +165,10 @@ def tensorboard(folder: RunFolder, place: Place) -> Iterator[Callable[[dict[str,
     with _told_by_path(path):
         board = writer(str(path), purge_step=place.epoch)
 
-    def note(entry: dict[str, float]) -> None:
+    def note(entry: Epoch) -> None:
         with _told_by_path(path):
             for key in ("lr", "train_nats_per_char", "val_nats_per_char"):
-                board.add_scalar(key, entry[key], int(entry["epoch"]))
+                board.add_scalar(key, getattr(entry, key), entry.epoch)
 
     try:
         yield note

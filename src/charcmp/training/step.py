@@ -21,6 +21,18 @@ class Step:
     """One training step over tensors that are allocated beforehand, captured as a graph on a GPU.
 
     It never reads a number back from the device; the number of the next chunk is on the device too.
+
+    Args:
+        spec: the run; its model is made and initialised here.
+        device: where to train.
+        chunks: the training text, on the device.
+        capture: whether to capture the step on a GPU.
+
+    Attributes:
+        state_LSBH: the state carried into the next chunk, float32 (L, S, B, H).
+        loss_sum: nats of the steps since it was last zeroed, each the sum over a chunk's T and the
+            mean over its B; float64 ().
+        lr: the learning rate, which a caller sets in place.
     """
 
     def __init__(

@@ -12,266 +12,36 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Literal
 
+import msgspec
 import torch
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
-from tqdm import tqdm
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, one_line
 from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.models.sampling import seconds_per_char
-from charcmp.output import PROGRESS_SECONDS, duration
-from charcmp.runs.folder import RUNAWAY, VOCABULARY_KEY, RunFolder
-from charcmp.runs.result import MAX_NATS, Result
-from charcmp.training.checkpoint import Place, load_checkpoint, restore, save_checkpoint
-from charcmp.training.checks import failed_checks, heed
+from charcmp.runs.folder import RUNAWAY, RunFolder
+from charcmp.runs.result import MAX_NATS, Epoch, Result
+from charcmp.training.checkpoint import Checkpoint, Place
+from charcmp.training.checks import apply_fallbacks, failed_checks
 from charcmp.training.cuda_graph import Late, wait_for
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.device import prepare
 from charcmp.training.evaluate import Evaluation, mean_loss
 from charcmp.training.optim import learning_rate
-from charcmp.training.record import describe_run, make_result, note_progress, tensorboard
+from charcmp.training.progress import TICK_SECONDS, RunProgress
+from charcmp.training.record import describe_run, make_result, tensorboard, write_tested
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, notes
 from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
 
-TICK_SECONDS = 1.0  # between two progress notes
 # A loss above this many times ln V, the loss of guessing, has diverged: cells with bounded states
 # hardly ever overflow. The paper's code gives up at three times its first loss, about ln V. [code]
 EXPLODED = 3.0
-# A resumed run must train this long before its speed is recorded: on a GPU it begins with captures.
-ENOUGH_SECONDS = 30.0
 
 
-class Training:
-    """A run under way: holds its position and its best weights so far, and reports progress.
-
-    Starts from the run's checkpoint if there is one.
-    """
-
-    def __init__(
-        self,
-        spec: RunSpec,
-        folder: RunFolder,
-        step: Step,
-        session: Session,
-    ) -> None:
-        config = spec.config
-        self.spec, self.folder, self.step = spec, folder, step
-        self.should_stop, self.say = session.should_stop, session.say
-        self.place = Place()
-        self.best: dict[str, Tensor] = {}  # weights of the best epoch
-        if (checkpoint := load_checkpoint(spec, folder, step, self.say)) is not None:
-            self.place, self.best = restore(step, checkpoint)
-            self.say(
-                f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
-            )
-        self.chars_per_chunk = spec.train_batch_size * spec.train_unroll_steps
-        self.num_chunks = config.epochs * len(step.chunks)
-        self.chunks_before, self.seconds_before = self.chunks_done(), self.place.seconds_train
-        self.bar = tqdm(
-            total=self.num_chunks * self.chars_per_chunk,
-            initial=self.chunks_before * self.chars_per_chunk,
-            unit="char",
-            unit_scale=True,
-            desc=spec.run_id,
-            disable=not config.progress or None,  # None: tqdm disables it without a terminal
-        )
-        self.loss_sum: Late[int] = Late(step.loss_sum)
-        self.clock = time.perf_counter()
-        self.last_tick = self.last_checkpoint = self.last_line = time.monotonic()
-
-    def chunks_done(self) -> int:
-        return (self.place.epoch - 1) * len(self.step.chunks) + self.place.chunk
-
-    def chars_per_second(self) -> float:
-        """Returns the speed since this process started the run; 0 before its first update.
-
-        An earlier start may have been on another machine.
-        """
-        chunks = self.chunks_done() - self.chunks_before
-        seconds = self.place.seconds_train - self.seconds_before
-        return chunks * self.chars_per_chunk / max(seconds, 1e-9)
-
-    def seconds_left(self) -> float:
-        """Returns the training time left at the current speed, which must not be 0."""
-        chunks_left = self.num_chunks - self.chunks_done()
-        return chunks_left * self.chars_per_chunk / self.chars_per_second()
-
-    def recorded_speed(self) -> int:
-        """Returns the speed for the result; 0 if the run was resumed and has trained too little."""
-        seconds = self.place.seconds_train - self.seconds_before
-        is_known = self.chunks_before == 0 or seconds >= ENOUGH_SECONDS
-        return round(self.chars_per_second()) if is_known else 0
-
-    def train_epoch(self) -> float:
-        """Trains on what is left of the epoch; returns its mean loss in nats per character.
-
-        Raises:
-            Interrupted: if `should_stop` returned True; a checkpoint is written first.
-            WrongResult: if the step's graph and the same step by calls compute different results.
-        """
-        step, place, config = self.step, self.place, self.spec.config
-        if config.reset_state == "epoch" and place.chunk == 0:
-            step.state_LSBH.zero_()
-        is_due = is_check_due(place.epoch)
-        self.clock = time.perf_counter()
-        rate = None
-        while place.chunk < len(step.chunks):
-            if (new_rate := self.rate_at(place.chunk)) != rate:
-                step.lr.fill_(rate := new_rate)
-            step()
-            if is_due:
-                check_graph(step)
-                is_due = False
-            place.chunk += 1
-            self.bar.update(self.chars_per_chunk)
-            stop = self.should_stop()
-            if not stop and time.monotonic() - self.last_tick < TICK_SECONDS:
-                continue
-            so_far = self._tick(stop)
-            if so_far is not None and not math.isfinite(so_far):
-                break  # the sum cannot become finite again: no need to finish the epoch
-        wait_for(step.loss_sum.device)  # so that seconds_train includes the device's work
-        loss_sum = step.loss_sum.item()
-        place.seconds_train += time.perf_counter() - self.clock
-        return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
-
-    def rate_at(self, chunk: int) -> float:
-        """Returns the learning rate of an update of this epoch."""
-        config, num_chunks = self.spec.config, len(self.step.chunks)
-        return learning_rate(config.optimizer, self.place.epoch, config.epochs, chunk, num_chunks)
-
-    def _tick(self, stop: bool) -> float | None:
-        """Notes the progress and, if due, saves a checkpoint; returns the epoch's loss so far.
-
-        Returns None if the loss is not known yet. Raises Interrupted if `stop` is set.
-        """
-        step, place, config = self.step, self.place, self.spec.config
-        self.last_tick = time.monotonic()
-        read = self.loss_sum.read(place.chunk)
-        is_due = self.last_tick - self.last_checkpoint >= config.checkpoint_seconds
-        if stop or is_due:
-            wait_for(step.loss_sum.device)
-        place.seconds_train += time.perf_counter() - self.clock
-        if stop or is_due:
-            self.save()
-        if stop:
-            raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
-        self.note_progress()
-        self.clock = time.perf_counter()
-        if read is None:
-            return None
-        loss_sum, num_chunks = read
-        so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
-        self.bar.set_postfix_str(f"epoch {place.epoch} loss {so_far:.3f}", refresh=False)
-        self._say_progress(so_far)
-        return so_far
-
-    def _say_progress(self, so_far: float) -> None:
-        """Prints a line every PROGRESS_SECONDS if there is no terminal to show the bar."""
-        place, config = self.place, self.spec.config
-        is_due = self.last_tick - self.last_line >= PROGRESS_SECONDS
-        if not (self.bar.disable and config.progress and is_due):
-            return
-        self.last_line = self.last_tick
-        self.say(
-            f"epoch {place.epoch}/{config.epochs}  loss {so_far:.4f} nats/char so far, "
-            f"{100 * self.chunks_done() / self.num_chunks:.0f} % of the run, "
-            f"{duration(self.seconds_left())} left"
-        )
-
-    def validate(self, evaluation: Evaluation) -> float:
-        """Returns the mean loss on the validation text.
-
-        Raises:
-            Interrupted: if `should_stop` returned True; a checkpoint is written first.
-        """
-        try:
-            return mean_loss(evaluation(self.between_chunks))
-        except Interrupted:
-            self.save()  # all the epoch's chunks are trained: only this evaluation is left to do
-            raise
-
-    def between_chunks(self) -> None:
-        """Stops if asked to, and notes the progress: evaluations of long texts take long."""
-        if self.should_stop():
-            raise Interrupted(f"{self.spec.run_id}: interrupted while evaluating")
-        if time.monotonic() - self.last_tick >= TICK_SECONDS:
-            self.last_tick = time.monotonic()
-            self.note_progress()
-
-    def end_epoch(self, train_nats: float, val_nats: float) -> dict[str, float]:
-        """Keeps the weights if they are the best so far; returns the epoch's record.
-
-        Moves the run's place on to the next epoch.
-        """
-        step, place, config = self.step, self.place, self.spec.config
-        if val_nats < place.best_val:
-            place.best_val, place.best_epoch = val_nats, place.epoch
-            self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
-        entry = {
-            "epoch": place.epoch,
-            "lr": self.rate_at(len(step.chunks) - 1),
-            "train_nats_per_char": train_nats,
-            "val_nats_per_char": val_nats,
-            "largest_state": float(step.state_LSBH.abs().max()),
-            "seconds_train": round(place.seconds_train, 3),
-        }
-        place.history.append(entry)
-        self.bar.clear()
-        where = f"epoch {place.epoch}/{config.epochs}"
-        self.say(f"{where}  train {train_nats:.4f}  val {val_nats:.4f} nats/char")
-        self.last_line = time.monotonic()
-        place.epoch, place.chunk = place.epoch + 1, 0
-        step.loss_sum.zero_()
-        self.note_progress()
-        # Saves the evaluated epoch at once, even if checkpoint_seconds is longer; but if epochs are
-        # short, at most once a second.
-        since = time.monotonic() - self.last_checkpoint
-        if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
-            self.save()
-        return entry
-
-    def test(self, validation: Evaluation, test: Evaluation) -> float | None:
-        """Returns the test loss of the weights that did best on validation, measured once. [code]
-
-        Writes these weights and their loss on each character, from which the report computes
-        intervals. Returns None, and writes nothing, if the loss is NaN or above MAX_NATS.
-        """
-        spec, folder = self.spec, self.folder
-        self.step.model.load_state_dict(self.best)
-        val_nll_N = validation(self.between_chunks).cpu()
-        nll_N = test(self.between_chunks).cpu()
-        if not (test_nats := mean_loss(nll_N)) <= MAX_NATS:  # also true for NaN
-            return None
-        folder.write_npy(folder.val_nll, val_nll_N.numpy())
-        folder.write_npy(folder.test_nll, nll_N.numpy())
-        weights = save_safetensors(
-            {key: value.contiguous().cpu() for key, value in self.best.items()},
-            {VOCABULARY_KEY: spec.corpus.vocabulary.hex()},
-        )
-        folder.write(folder.best, lambda file: file.write(weights))
-        return test_nats
-
-    def save(self) -> None:
-        save_checkpoint(self.spec, self.folder, self.step, self.place, self.best)
-        self.last_checkpoint = time.monotonic()
-
-    def note_progress(self) -> None:
-        speed = self.chars_per_second()
-        left = self.seconds_left() if speed else None
-        fraction = self.chunks_done() / self.num_chunks
-        note_progress(self.spec, self.folder, self.place, fraction, speed, left)
-
-
-def train(
-    spec: RunSpec,
-    folder: RunFolder,
-    session: Session = Session(),  # noqa: B008  (immutable)
-) -> Result:
+def train(spec: RunSpec, folder: RunFolder, session: Session) -> Result:
     """Trains a run, or goes on with it from its checkpoint, and writes its result.
 
     Args:
@@ -293,7 +63,7 @@ def train(
     device = prepare(spec.config, spec.config.threads)
     check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps))
     with at_work_on(device), ExitStack() as opened:
-        capture = heed(failed_checks(device, spec.config.precision))
+        capture = apply_fallbacks(failed_checks(device, spec.config.precision))
         train_chunks, *evaluated = cut_corpus(spec, device)
         step = opened.enter_context(closing(Step(spec, device, train_chunks, capture)))
         validation, test = (
@@ -325,31 +95,31 @@ def run_protocol(
     place = training.place
     describe_run(spec, folder, device, session)
 
-    status: Literal["done", "diverged"] = "done"
+    has_diverged = False
     highest = EXPLODED * math.log(spec.corpus.num_symbols)
-    with training.bar, tensorboard(folder, place) as note_epoch:
+    with closing(training.progress), tensorboard(folder, place) as note_epoch:
         while not place.is_over(config):
             train_nats = training.train_epoch()
             val_nats = training.validate(validation)
             is_finite = bool(step.state_LSBH.isfinite().all())
             if not (is_finite and train_nats <= highest and val_nats <= highest):  # true for NaN
-                status = "diverged"
+                has_diverged = True
                 break
             note_epoch(training.end_epoch(train_nats, val_nats))
-    if place.history and (largest := place.history[-1].get("largest_state", 0.0)) > RUNAWAY:
+    if place.history and (largest := place.history[-1].largest_state) > RUNAWAY:
         say(
             f"note: the memory ran away: the carried state grew to {largest:,.0f}, and evaluation "
             "starts from a zero state, where the model behaves differently (docs/cells.md); "
             "compare with reset_state=epoch"
         )
 
-    test_nats = training.test(validation, test) if status == "done" else None
-    status = "diverged" if test_nats is None else "done"
+    test_nats = None if has_diverged else training.test(validation, test)
+    status: Literal["done", "diverged"] = "diverged" if test_nats is None else "done"
     verified = None  # stays None on a CPU, which is the reference
     if status == "done" and device.type == "cuda":
         check_test(test, config.precision)  # train_epoch has checked the step's graph
         verified = True
-    folder.write_json(folder.history, place.history)
+    folder.write_json(folder.history, msgspec.to_builtins(place.history))
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
@@ -361,12 +131,167 @@ def run_protocol(
         device,
         test_nats=test_nats,
         num_test_chars=test.chunks.num_chars,
-        chars_per_second=training.recorded_speed(),
+        chars_per_second=training.progress.recorded_speed(),
         verified=verified,
         seconds_per_sampled_char=seconds_per_sampled_char,
     )
     folder.write_result(result)
     return result
+
+
+class Training:
+    """The epochs of a run: holds its place and its best weights so far, and writes checkpoints.
+
+    Starts from the run's checkpoint if there is one.
+
+    Args:
+        spec: the run.
+        folder: its folder.
+        step: its training step, newly made.
+        session: says whether to stop, and prints lines for the user.
+    """
+
+    def __init__(self, spec: RunSpec, folder: RunFolder, step: Step, session: Session) -> None:
+        self.spec, self.folder, self.step = spec, folder, step
+        self.should_stop = session.should_stop
+        self.place = Place()
+        self.best: dict[str, Tensor] = {}  # weights of the best epoch
+        if (checkpoint := Checkpoint.read(spec, folder, step, session.say)) is not None:
+            self.place, self.best = checkpoint.place, checkpoint.restore(step)
+            session.say(
+                f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
+            )
+        self.progress = RunProgress(spec, folder, self.place, len(step.chunks), session.say)
+        self.loss_sum: Late[int] = Late(step.loss_sum)
+        self.clock = time.perf_counter()  # since when training time is not in the place yet
+        self.last_checkpoint = time.monotonic()
+
+    def train_epoch(self) -> float:
+        """Trains on what is left of the epoch; returns its mean loss in nats per character.
+
+        Raises:
+            Interrupted: if `should_stop` returned True; a checkpoint is written first.
+            WrongResult: if the step's graph and the same step by calls compute different results.
+        """
+        step, place, config = self.step, self.place, self.spec.config
+        if config.reset_state == "epoch" and place.chunk == 0:
+            step.state_LSBH.zero_()
+        is_due = is_check_due(place.epoch)
+        self.clock = time.perf_counter()
+        rate = None
+        while place.chunk < len(step.chunks):
+            if (new_rate := self.rate_at(place.chunk)) != rate:
+                step.lr.fill_(rate := new_rate)
+            step()
+            if is_due:
+                check_graph(step)
+                is_due = False
+            place.chunk += 1
+            self.progress.advance()
+            stop = self.should_stop()
+            if not stop and not self.progress.is_due():
+                continue
+            so_far = self._tick(stop)
+            if so_far is not None and not math.isfinite(so_far):
+                break  # the sum cannot become finite again: no need to finish the epoch
+        wait_for(step.loss_sum.device)  # so that seconds_train includes the device's work
+        loss_sum = step.loss_sum.item()
+        place.seconds_train += time.perf_counter() - self.clock
+        return loss_sum / (len(step.chunks) * self.spec.train_unroll_steps)
+
+    def rate_at(self, chunk: int) -> float:
+        """Returns the learning rate of an update of this epoch."""
+        config, num_chunks = self.spec.config, len(self.step.chunks)
+        return learning_rate(config.optimizer, self.place.epoch, config.epochs, chunk, num_chunks)
+
+    def _tick(self, stop: bool) -> float | None:
+        """Shows the progress and, if due, saves a checkpoint; returns the epoch's loss so far.
+
+        Returns None if the loss is not known yet. Raises Interrupted if `stop` is set.
+        """
+        step, place, config = self.step, self.place, self.spec.config
+        read = self.loss_sum.read(place.chunk)
+        is_due = time.monotonic() - self.last_checkpoint >= config.checkpoint_seconds
+        if stop or is_due:
+            wait_for(step.loss_sum.device)
+        place.seconds_train += time.perf_counter() - self.clock
+        if stop or is_due:
+            self.save()
+        if stop:
+            raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
+        so_far = None
+        if read is not None:
+            loss_sum, num_chunks = read
+            so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
+        self.progress.tick(so_far)
+        self.clock = time.perf_counter()
+        return so_far
+
+    def validate(self, evaluation: Evaluation) -> float:
+        """Returns the mean loss on the validation text, in nats per character.
+
+        Raises:
+            Interrupted: if `should_stop` returned True; a checkpoint is written first.
+        """
+        try:
+            return mean_loss(evaluation(self.between_chunks))
+        except Interrupted:
+            self.save()  # all the epoch's chunks are trained: only this evaluation is left to do
+            raise
+
+    def between_chunks(self) -> None:
+        """Stops if asked to, and notes the progress: evaluations of long texts take long."""
+        if self.should_stop():
+            raise Interrupted(f"{self.spec.run_id}: interrupted while evaluating")
+        if self.progress.is_due():
+            self.progress.tick()
+
+    def end_epoch(self, train_nats: float, val_nats: float) -> Epoch:
+        """Keeps the weights if they are the best so far; returns the epoch's record.
+
+        Moves the run's place on to the next epoch.
+        """
+        step, place, config = self.step, self.place, self.spec.config
+        if val_nats < place.best_val:
+            place.best_val, place.best_epoch = val_nats, place.epoch
+            self.best = {key: value.clone() for key, value in step.model.state_dict().items()}
+        entry = Epoch(
+            epoch=place.epoch,
+            lr=self.rate_at(len(step.chunks) - 1),
+            train_nats_per_char=train_nats,
+            val_nats_per_char=val_nats,
+            largest_state=float(step.state_LSBH.abs().max()),
+            seconds_train=round(place.seconds_train, 3),
+        )
+        place.history.append(entry)
+        place.epoch, place.chunk = place.epoch + 1, 0
+        step.loss_sum.zero_()
+        self.progress.epoch_done(entry)
+        # Saves the evaluated epoch at once, even if checkpoint_seconds is longer; but if epochs are
+        # short, at most once a second.
+        since = time.monotonic() - self.last_checkpoint
+        if place.is_over(config) or since >= min(config.checkpoint_seconds, TICK_SECONDS):
+            self.save()
+        return entry
+
+    def save(self) -> None:
+        """Writes a checkpoint."""
+        Checkpoint.of(self.spec, self.step, self.place, self.best).save(self.folder)
+        self.last_checkpoint = time.monotonic()
+
+    def test(self, validation: Evaluation, test: Evaluation) -> float | None:
+        """Returns the test loss of the weights that did best on validation, measured once. [code]
+
+        Writes these weights and their loss on each character, from which the report computes
+        intervals. Returns None, and writes nothing, if the loss is NaN or above MAX_NATS.
+        """
+        self.step.model.load_state_dict(self.best)
+        val_nll_N = validation(self.between_chunks).cpu()
+        test_nll_N = test(self.between_chunks).cpu()
+        if not (test_nats := mean_loss(test_nll_N)) <= MAX_NATS:  # also true for NaN
+            return None
+        write_tested(self.spec, self.folder, self.best, val_nll_N, test_nll_N)
+        return test_nats
 
 
 def time_sampling(model: CharModel, cell: CellConfig, say: Callable[[str], None]) -> float | None:

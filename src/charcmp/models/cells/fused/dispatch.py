@@ -11,13 +11,15 @@ H, and nothing waits for the device. So after one step has compiled the kernels,
 captured as a CUDA graph.
 
 Triton is optional. Nothing here imports it before `fused_on` is asked about a CUDA tensor, or a
-test or benchmark has set `mode`.
+check or benchmark has forced them.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Literal
 
@@ -27,8 +29,20 @@ from torch import Tensor
 from charcmp.errors import first_line
 
 # auto: on a CUDA device where Triton works, for what cuDNN lacks or runs slowly. always (also on a
-# CPU, for Triton's interpreter) and never are for tests and benchmarks.
-mode: Literal["auto", "always", "never"] = "auto"
+# CPU, for Triton's interpreter) and never are for checks and benchmarks: see `forced`.
+Mode = Literal["auto", "always", "never"]
+mode: Mode = "auto"
+
+
+@contextmanager
+def forced(wanted: Mode) -> Iterator[None]:
+    """Sets the mode in the block, for all threads; for checks and benchmarks."""
+    global mode
+    before, mode = mode, wanted
+    try:
+        yield
+    finally:
+        mode = before
 
 
 def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:

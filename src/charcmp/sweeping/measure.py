@@ -1,0 +1,125 @@
+"""Measures how fast shapes of runs train on this machine, with as many side by side as in a sweep.
+
+This module does not import torch before it measures: a sweep without new shapes does without it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from threading import Barrier
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from charcmp.sweeping.slots import LANE_ENVIRONMENT
+from charcmp.training.gate import GATE
+
+if TYPE_CHECKING:
+    import torch
+
+    from charcmp.config.spec import RunSpec
+    from charcmp.sweeping.slots import Slot
+
+WARM_UP_STEPS = 2
+MAX_STEPS = 20
+MAX_SECONDS = 2.0  # per shape: for large models, fewer than MAX_STEPS fit into it
+
+
+def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[float]:
+    """Yields each shape's characters per second, measuring as many side by side as there are slots.
+
+    On a CPU each is measured in a process; with GPUs, in the lanes of a process that sees only the
+    first of them.
+    """
+    if not specs:
+        return
+    on_gpu = slots[0].on_gpu
+    with ProcessPoolExecutor(
+        1 if on_gpu else len(slots),
+        mp_context=get_context("spawn"),
+        initializer=_set_environment,
+        initargs=(LANE_ENVIRONMENT | slots[0].environment,),
+    ) as pool:
+        measured: Iterator[float]
+        if on_gpu:
+            measured = iter(pool.submit(measure_in_lanes, specs, slots[0].lanes).result())
+        else:
+            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs)
+        yield from tqdm(
+            measured, total=len(specs), desc="measuring shapes", disable=None, leave=False
+        )
+
+
+def _set_environment(environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # a function, as os.environ.update itself cannot be pickled
+
+
+def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
+    """Runs `measure_speed` for several shapes at a time on the one GPU that this process sees.
+
+    The clocks of a group start together, once each of its shapes has captured its graph: a capture
+    stops all other lanes.
+    """
+    speeds: list[float] = []
+    with ThreadPoolExecutor(num_lanes) as lanes:
+        for first in range(0, len(specs), num_lanes):
+            group = specs[first : first + num_lanes]
+            ready = Barrier(len(group))
+            measure = partial(measure_speed, threads=None, device=device, ready=ready)
+            speeds += lanes.map(measure, group)
+    return speeds
+
+
+def measure_speed(
+    spec: RunSpec, threads: int | None, device: str | None = None, ready: Barrier | None = None
+) -> float:
+    """Returns characters per second of training steps on random symbols, in this process.
+
+    Args:
+        spec: sizes and cell of the model.
+        threads: of the CPU; None on a GPU.
+        device: where to measure; None: on the device of its configuration.
+        ready: waited for after the warm-up, before the clock starts.
+    """
+    from charcmp.training.cuda_streams import at_work_on
+    from charcmp.training.device import prepare
+
+    try:
+        where = prepare(replace(spec.config, device=device or spec.config.device), threads)
+        with at_work_on(where):
+            return _measure(spec, where, ready)
+    except BaseException:
+        if ready is not None:
+            ready.abort()  # else the others would wait for ever
+        raise
+
+
+def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> float:
+    from charcmp.data.chunks import random_chunks
+    from charcmp.training.step import Step
+
+    size = (2, spec.train_unroll_steps, spec.train_batch_size)
+    num_symbols, context = spec.corpus.num_symbols, spec.right_context
+    chunks = random_chunks(num_symbols, size, device, right_context=context)
+    with closing(Step(spec, device, chunks)) as step:
+        for _ in range(WARM_UP_STEPS):
+            step()
+        step.loss_sum.item()  # waits until a GPU has finished
+        if ready is not None:
+            with GATE.stood_back():  # others may still have to capture their graphs
+                ready.wait()
+        num_steps = 0
+        begun = time.perf_counter()
+        while num_steps < MAX_STEPS and time.perf_counter() - begun < MAX_SECONDS:
+            step()
+            step.loss_sum.item()
+            num_steps += 1
+        seconds = time.perf_counter() - begun
+    return num_steps * spec.train_batch_size * spec.train_unroll_steps / seconds
