@@ -1,14 +1,19 @@
 """Slots: the shares of a machine, without the machine."""
 
+from pathlib import Path
+
 import pytest
+from helpers.training import tiny_spec
 
 from charcmp.config.optimizers import RMSpropConfig
 from charcmp.config.schema import Config
 from charcmp.data.dataset import DatasetConfig
+from charcmp.data.sources import MEMORY_PER_CHAR
 from charcmp.errors import UserError
-from charcmp.machine import available_cores
+from charcmp.machine import available_cores, memory_bytes
 from charcmp.models.cells.options import CellConfig
 from charcmp.sweeping.slots import Slot, gpu_slots, make_slots
+from charcmp.training.memory import LEAST_BYTES_PER_PARAM, training_bytes
 
 
 def config(**keys: object) -> Config:
@@ -31,6 +36,30 @@ def test_cpu(keys: dict, num_slots: int, threads: int) -> None:
     assert len(slots) == num_slots
     assert {slot.threads for slot in slots} == {threads}
     assert slots[0].overrides == {"threads": str(threads)}
+
+
+def test_as_many_runs_as_the_memory_holds(capsys: pytest.CaptureFixture[str]) -> None:
+    half = memory_bytes() // 2
+    slots = make_slots(config(device="cpu"), half // available_cores())
+    assert len(slots) == available_cores()
+    assert capsys.readouterr().out == ""
+    (alone,) = make_slots(config(device="cpu"), half + 1)
+    assert alone.threads == available_cores()
+    if available_cores() > 1:
+        assert capsys.readouterr().out.startswith(f"note: 1 at once, not {available_cores()}: each")
+    assert len(make_slots(config(device="cpu", jobs=3), half)) == 3  # as asked for
+    assert capsys.readouterr().out == ""
+
+
+def test_what_a_run_takes_grows_with_its_text_and_its_model(tmp_path: Path) -> None:
+    texts = [tmp_path / "short.txt", tmp_path / "long.txt"]
+    for text, times in zip(texts, (1, 100), strict=True):
+        text.write_bytes(b"ab cd. " * 1000 * times)
+    short, long = (training_bytes(tiny_spec(text)) for text in texts)
+    assert long - short == MEMORY_PER_CHAR * 7 * 1000 * 99
+    wide = tiny_spec(texts[0], hidden_size=600)
+    more = wide.num_params - tiny_spec(texts[0]).num_params
+    assert training_bytes(wide) - short > LEAST_BYTES_PER_PARAM * more
 
 
 def seen(slots: list[Slot]) -> list[str]:

@@ -17,13 +17,13 @@ from charcmp.sweeping.slots import Slot, make_slots
 from charcmp.training.checks import FALLBACKS, CheckResult
 
 
-def examined_slots(config: Config) -> list[Slot]:
+def examined_slots(config: Config, run_bytes: int = 0) -> list[Slot]:
     """Returns the slots of `make_slots` in which the doctor allows runs.
 
     Raises:
         UserError: as `make_slots` does, and if a GPU gives wrong results.
     """
-    return examined(make_slots(config), config.precision)
+    return examined(make_slots(config, run_bytes), config.precision)
 
 
 def examined(slots: Sequence[Slot], precision: str) -> list[Slot]:

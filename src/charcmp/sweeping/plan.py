@@ -13,6 +13,7 @@ from charcmp.runs.status import run_status
 from charcmp.sweeping.cost import TimeEstimate, estimate_times, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.slots import Slot, make_slots
+from charcmp.training.memory import require_memory, training_bytes
 
 IN_THE_ID = (
     *("task", "cell.name", "cell.target", "layers", "seed"),
@@ -21,7 +22,11 @@ IN_THE_ID = (
 
 
 def print_plan(grid: Grid, with_cost: bool = True, retry_failed: bool = False) -> None:
-    """Prints the runs in the order of their launch and what they will cost: `sweep --dry-run`."""
+    """Prints the runs in the order of their launch and what they will cost: `sweep --dry-run`.
+
+    Raises:
+        UserError: if a text is too short for a run, or a model to be measured exceeds the memory.
+    """
     jobs = grid.jobs()
     states = {job: _plan_state(job) for job in jobs}
     unfinished = [job for job in jobs if states[job] not in ("done", "diverged")]
@@ -29,7 +34,11 @@ def print_plan(grid: Grid, with_cost: bool = True, retry_failed: bool = False) -
     look_ahead(left)
     estimates: dict[Job, TimeEstimate] = {}
     if left:
-        slots = make_slots(left[0].spec.config)
+        if with_cost:  # builds the models of which no speed is known
+            for job in left:
+                require_memory(job.spec)
+        run_bytes = max(training_bytes(job.spec) for job in left)
+        slots = make_slots(left[0].spec.config, run_bytes)
         estimates = estimate_times(left, slots, measure=with_cost)
         left = longest_first(left, estimates)
     ordered = [*left, *(job for job in jobs if job not in estimates)]

@@ -32,6 +32,7 @@ from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import LOG_ENCODING, start_server
 from charcmp.sweeping.progress import SweepProgress, note_estimates, write_line
 from charcmp.sweeping.slots import Slot
+from charcmp.training.memory import training_bytes
 
 POLL_SECONDS = 0.2
 STOP_SECONDS = 10.0  # for children to write a checkpoint after SIGTERM
@@ -69,7 +70,7 @@ def run_processes(
                 may_compile(job.spec.config.cell.name, job.spec.values_per_chunk) for job in jobs
             )
         )
-    slots = slots or examined_slots(config)
+    slots = slots or examined_slots(config, max(training_bytes(job.spec) for job in jobs))
     Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
 
 

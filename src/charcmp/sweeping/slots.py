@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from charcmp.config.schema import Config
 from charcmp.errors import UserError, require
-from charcmp.machine import available_cores
+from charcmp.machine import available_cores, memory_bytes
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
@@ -63,12 +63,17 @@ def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
 
 
-def make_slots(config: Config) -> list[Slot]:
+def make_slots(config: Config, run_bytes: int = 0) -> list[Slot]:
     """Returns one slot for each run that may go on at once.
 
     Each GPU trains several runs at once, in lanes (lanes.py). A CPU by default trains one
     single-threaded run per core, which has 1.3 to 1.7 times the throughput of one run on two
-    threads (LOG.md).
+    threads (LOG.md). Without `jobs` there are at most as many as the memory holds; a note says
+    if these are fewer.
+
+    Args:
+        config: the device, and how many runs share it.
+        run_bytes: memory that each run takes; see training_bytes.
 
     Raises:
         UserError: if a GPU that was asked for does not exist, or if there is one that torch
@@ -88,9 +93,22 @@ def make_slots(config: Config) -> list[Slot]:
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
     cores = available_cores()
-    jobs = config.jobs or max(1, cores // (config.threads or 1))
+    jobs = config.jobs or _that_fit(max(1, cores // (config.threads or 1)), run_bytes)
     threads = config.threads or max(1, cores // jobs)
     return [Slot(cpu_name(), threads)] * jobs
+
+
+def _that_fit(jobs: int, run_bytes: int) -> int:
+    """Returns how many of so many runs the memory holds, at least 1; prints a note if not all."""
+    memory = memory_bytes()
+    if jobs * run_bytes <= memory:
+        return jobs
+    fit = max(1, memory // run_bytes)
+    print(
+        f"note: {fit} at once, not {jobs}: each takes some {run_bytes / 1e9:,.1f} GB, and this "
+        f"machine has {memory / 1e9:,.1f} GB (jobs= sets another number)"
+    )
+    return fit
 
 
 def gpu_slots(

@@ -104,7 +104,7 @@ def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSp
     from charcmp.config.spec import resolve
     from charcmp.models.cells.options import ModuleConfig
     from charcmp.runs.folder import RunFolder, runs_dir
-    from charcmp.training.device import require_memory
+    from charcmp.training.memory import require_memory
 
     try:
         spec = resolve(config)

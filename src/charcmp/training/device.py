@@ -1,4 +1,4 @@
-"""The device that a run trains on: chooses, names and sets it up; checks the memory it needs."""
+"""The device that a run trains on: chooses, names and sets it up."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import platform
 import torch
 
 from charcmp.config.schema import Config
-from charcmp.config.spec import RunSpec
-from charcmp.errors import UserError, require
-from charcmp.machine import available_cores, memory_bytes
+from charcmp.errors import UserError
+from charcmp.machine import available_cores
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu
 
-BYTES_PER_PARAM = 8  # a weight and its gradient
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 BYTES_KEPT = 2_000_000_000
 
@@ -32,18 +30,6 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2)
         mallopt(M_TRIM_THRESHOLD, BYTES_KEPT)
         mallopt(M_TOP_PAD, 1 << 26)
-
-
-def require_memory(spec: RunSpec) -> None:
-    """Raises UserError if the model's weights and gradients alone exceed this machine's memory."""
-    has = memory_bytes()
-    needs = BYTES_PER_PARAM * spec.num_params
-    require(
-        needs <= has,
-        f"{spec.num_params:,} parameters (hidden size {spec.hidden_size:,}): weights and gradients "
-        f"alone take {needs / 1e9:,.0f} GB, but this machine has {has / 1e9:,.0f} GB; "
-        "use a smaller hidden_size= or budget=",
-    )
 
 
 def resolve_device(name: str) -> torch.device:

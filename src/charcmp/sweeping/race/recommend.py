@@ -37,6 +37,7 @@ from charcmp.sweeping.race.race import Entry, NoWinnerError, Race
 from charcmp.sweeping.race.state import StateFile
 from charcmp.sweeping.slots import Slot
 from charcmp.training.baselines import MAX_CHARS, baselines_of
+from charcmp.training.memory import training_bytes
 from charcmp.values import did_you_mean
 
 RACES = "races"  # folder in results_dir
@@ -306,7 +307,8 @@ def requests(
         return Request(models, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
-    return found, examined_slots(found[0].probe.spec.config)
+    probes = [one.probe.spec for one in found]
+    return found, examined_slots(probes[0].config, max(map(training_bytes, probes)))
 
 
 def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:
