@@ -1,6 +1,7 @@
 """Leases: one owner at a time, the dead found out, the superseded stopped."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -13,11 +14,16 @@ from pathlib import Path
 import filelock
 import pytest
 from helpers.console import TINY, Charcmp, wait_for
+from helpers.sweeps import make_jobs
 
-from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
+from charcmp.errors import BusyError, Interrupted, LostLeaseError
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.lease import Lease
 from charcmp.runs.status import run_status
+from charcmp.sweeping.grid import Job
+from charcmp.sweeping.pool import run_processes
+from charcmp.sweeping.slots import Slot
+from charcmp.sweeping.sweep import queue
 
 SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 
@@ -141,10 +147,53 @@ def test_waiting_for_a_lease_can_be_interrupted(tmp_path: Path, elsewhere) -> No
         Lease(tmp_path / "owner", SECONDS).acquire(lambda: True)
 
 
-def test_a_lease_of_another_length_is_refused(tmp_path: Path, owner: Owner) -> None:
-    owner(tmp_path / "owner")
-    with pytest.raises(UserError, match="uses a different lease_seconds"):
-        Lease(tmp_path / "owner", SECONDS + 1).acquire()
+def test_a_lease_of_another_length_is_held_like_any_other(tmp_path: Path, owner: Owner) -> None:
+    process = owner(tmp_path / "owner")
+    lease = Lease(tmp_path / "owner", SECONDS + 1)
+    assert not lease.is_free()
+    with pytest.raises(BusyError, match="uses a different lease_seconds"):
+        lease.acquire()
+    assert run_status(RunFolder(tmp_path, SECONDS + 1)).state == "running"
+    process.kill()
+    process.wait()
+    assert lease.is_free()
+
+
+def test_an_owner_elsewhere_is_silent_for_the_length_of_its_own_lease(tmp_path: Path) -> None:
+    begun = time.monotonic()
+    write_owner(tmp_path / "owner", 1.0)
+    lease = Lease(tmp_path / "owner", 0.2)
+    wait_for(lease.is_free)
+    assert time.monotonic() - begun >= 1.0
+
+
+def test_a_status_needs_no_lease_seconds(charcmp: Charcmp, owner: Owner, tmp_path: Path) -> None:
+    run = tmp_path / "work" / "results" / "runs" / "a-run"
+    run.mkdir(parents=True)
+    owner(run / "owner")
+    shown = charcmp("status", "--json")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert [found["state"] for found in json.loads(shown.stdout)] == ["running"]
+
+
+@pytest.mark.long
+def test_a_sweep_waits_for_a_run_with_another_lease(
+    tiny_text: Path, owner: Owner, tmp_path: Path
+) -> None:
+    """Its other run goes on meanwhile; the owner dies when that has ended."""
+    jobs = make_jobs(tiny_text, tmp_path, epochs=2)[:2]
+    queue(jobs)
+    process = owner(jobs[0].folder.lease.path)
+    ended = []
+
+    def on_end(job: Job) -> None:
+        ended.append(job)
+        process.kill()
+        process.wait()
+
+    run_processes(jobs, slots=[Slot("CPU", 1)] * 2, on_end=on_end)
+    assert ended == [jobs[1], jobs[0]]
+    assert all(job.folder.result.exists() for job in jobs)
 
 
 def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:

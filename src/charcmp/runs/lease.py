@@ -24,7 +24,7 @@ from pathlib import Path
 
 import filelock
 
-from charcmp.errors import BusyError, Interrupted, LostLeaseError, UserError
+from charcmp.errors import BusyError, Interrupted, LostLeaseError
 from charcmp.files import is_there, write_error
 from charcmp.runs.result import printable
 
@@ -51,8 +51,8 @@ class Lease:
 
     Args:
         path: the file that names the owner; its folder exists.
-        seconds: time without a heartbeat after which an owner counts as dead; all processes must
-            use the same.
+        seconds: time without a heartbeat after which an owner counts as dead; all processes that
+            train must use the same.
     """
 
     def __init__(self, path: Path, seconds: float = LEASE_SECONDS) -> None:
@@ -79,12 +79,18 @@ class Lease:
             patience: seconds that a living owner is given to release the lease.
 
         Raises:
-            BusyError: if the owner sent a heartbeat, or seems dead but its lease cannot be taken.
+            BusyError: if the owner sent a heartbeat, has a lease of another length, or seems dead
+                but its lease cannot be taken.
             Interrupted: if `should_stop` returned True while waiting.
         """
         begun = time.monotonic()
         stamp = self.stamp()
         while not self._acquired():
+            if self._owners_seconds() not in (None, self.seconds):
+                raise BusyError(
+                    f"{self.path}: another process uses a different lease_seconds here; all must "
+                    "use the same"
+                )
             if should_stop():
                 raise Interrupted(f"{self.path.parent.name}: interrupted before it began")
             waited = time.monotonic() - begun
@@ -155,13 +161,8 @@ class Lease:
     def _take(self) -> bool:
         try:
             self._lock.acquire(timeout=0)
-        except filelock.Timeout:
+        except (filelock.Timeout, filelock.LeaseSettingsMismatch):
             return False
-        except filelock.LeaseSettingsMismatch:
-            raise UserError(
-                f"{self.path}: another process uses a different lease_seconds here; all must use "
-                "the same"
-            ) from None
         return True
 
     def _follow_the_dead(self) -> bool:
@@ -187,11 +188,23 @@ class Lease:
         return True
 
     def is_owner_dead(self) -> bool:
-        """Returns whether the owner died on this host or has been silent for the lease's length.
+        """Returns whether the owner died on this host or has been silent for `longest_silence`.
 
         Silence counts from when this object, asked repeatedly, first saw the current stamp.
         """
-        return self._owner_died_here() or self._seconds_silent() >= self.seconds
+        return self._owner_died_here() or self._seconds_silent() >= self.longest_silence()
+
+    def longest_silence(self) -> float:
+        """Returns the seconds without a heartbeat after which the owner counts as dead.
+
+        If its lease is longer than ours, it counts: then its heartbeats, too, are further apart.
+        """
+        return max(self.seconds, self._owners_seconds() or 0.0)
+
+    def _owners_seconds(self) -> float | None:
+        """Returns the length of the owner's lease; None if there is no owner."""
+        owner = self._lock.owner
+        return owner.lease_duration if owner else None
 
     def _owner_died_here(self) -> bool:
         """Returns whether the owner was a process on this host that no longer exists."""

@@ -81,7 +81,7 @@ def run_status(folder: RunFolder) -> RunStatus:
             state="running",
             owner=owner,
             chars_per_second=_whole(note.chars_per_second),
-            reason=doubt if silent > folder.lease.seconds else None,
+            reason=doubt if silent > folder.lease.longest_silence() else None,
         )
     if (failure := folder.read_failure()) is not None:
         return replace(status, state="failed", reason=failure.line)
