@@ -6,7 +6,7 @@
 Publishes small files of each finished run, in which no folder of the machine is named: result.json,
 config.yaml, environment.json, history.json and, unless the run diverged, test_blocks.npz; and all
 of baselines/. Running it again changes nothing, and nothing published is ever deleted. Exit status
-1 if a run was refused.
+1 if a run was refused: not of a clean commit, say, or if a folder of the machine is left in it.
 
 --without-losses leaves out test_blocks.npz and the report, for runs that are published for the
 table of another script. --with-weights adds best.safetensors (4 bytes a parameter), so that the
@@ -17,26 +17,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from charcmp.config.literal import PATH_KEYS
 from charcmp.errors import UserError
 from charcmp.files import write_bytes
 from charcmp.report.load import check_result
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
 from charcmp.runs.baselines import baselines_dir, read_baselines
-from charcmp.runs.folder import RunFolder, runs_dir
+from charcmp.runs.folder import RunFolder, run_folders, runs_dir
 from charcmp.runs.result import CorruptFileError
 from charcmp.uncertainty.losses import BLOCKS_FILE, num_series, pack, read_nll
 
 # Keys that say where and how fast a run was computed, but do not change what it is.
-MACHINE_KEYS = ("results_dir", "data_dir", "dataset.path", "jobs", "threads")
-PATH_KEYS = ("results_dir", "data_dir", "dataset.path")
+MACHINE_KEYS = (*PATH_KEYS, "jobs", "threads")
+FOLDER_FLAGS = ("--config-dir", "--config-path", "-cd", "-cp")
+ABSOLUTE_PATH = re.compile(r"""(^|[\s=:,'"({[])/[^\s/]""")
 
 
 def packed_files(
@@ -67,9 +70,13 @@ def packed_files(
             files[BLOCKS_FILE] = pack(nll_N, num_series(result), result.unroll_steps)
         if with_weights and result.status == "done":
             files[run.best.name] = run.best.read_bytes()
-        return files
     except (CorruptFileError, OSError, json.JSONDecodeError) as error:
         raise UserError(str(error)) from None
+    for name in ("config.yaml", "environment.json"):
+        for line in files[name].decode().splitlines():
+            if ABSOLUTE_PATH.search(line):
+                raise UserError(f"{name} names a folder of this machine: {line.strip()}")
+    return files
 
 
 def without_machine(config_file: Path) -> str:
@@ -80,6 +87,8 @@ def without_machine(config_file: Path) -> str:
         parent, _, leaf = key.rpartition(".")
         node = OmegaConf.select(config, parent) if parent else config
         node.pop(leaf, None)
+    if (target := OmegaConf.select(config, "cell.target")) is not None:
+        config.cell.target = without_folder(target)
     header = config_file.read_text().splitlines()[0]
     return f"{header}\n{OmegaConf.to_yaml(config)}"
 
@@ -88,13 +97,29 @@ def without_paths(environment: dict[str, Any]) -> dict[str, Any]:
     """Returns an environment and those of the run's earlier starts without any paths."""
     cleaned = {key: value for key, value in environment.items() if key != "working_dir"}
     if "command" in cleaned:
-        words = shlex.split(cleaned["command"])
-        cleaned["command"] = shlex.join(
-            word for word in words if word.split("=")[0].lstrip("+") not in PATH_KEYS
-        )
+        cleaned["command"] = shlex.join(words_without_paths(shlex.split(cleaned["command"])))
     if "earlier_starts" in cleaned:
         cleaned["earlier_starts"] = [without_paths(start) for start in cleaned["earlier_starts"]]
     return cleaned
+
+
+def words_without_paths(words: Iterable[str]) -> Iterator[str]:
+    """Yields the words of a command, without those that name a folder; files by their names."""
+    left = iter(words)
+    for word in left:
+        key, equals, value = word.partition("=")
+        if key in FOLDER_FLAGS:
+            if not equals:
+                next(left, None)  # the folder
+        elif key.lstrip("+") == "cell.target":
+            yield f"{key}={without_folder(value)}"
+        elif key.lstrip("+") not in PATH_KEYS:
+            yield Path(word).name if word.startswith("/") else word  # the text: train /a/my.txt
+
+
+def without_folder(target: str) -> str:
+    """Returns a `cell.target` with only the name of its file, if it names one."""
+    return Path(target.strip("'\"")).name if ".py:" in target else target
 
 
 def as_json(value: Any) -> bytes:
@@ -128,7 +153,7 @@ def publish(
         UserError: if there is no run, or `to` cannot be written.
     """
     num_published = num_unchanged = num_refused = num_unfinished = 0
-    for path in sorted(path for path in runs_dir(results_dir).glob("*") if path.is_dir()):
+    for path in run_folders(runs_dir(results_dir)):
         try:
             files = packed_files(RunFolder(path), allow_dirty, with_losses, with_weights)
         except UserError as error:

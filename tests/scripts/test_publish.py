@@ -89,6 +89,57 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
     assert {name for name in first if name.startswith("runs")} < set(all_files(to))
 
 
+OWN_CELL = "cell:\n  name: module\n  target: {}\n  kwargs: {}\n"
+
+
+def test_a_class_of_ones_own_is_published_by_the_name_of_its_file(
+    publish: ModuleType, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path, 1.5, nll=losses())
+    complete(run)
+    target = "/home/someone/cells/mine.py:MyCell"
+    with (run / "config.yaml").open("a") as config:
+        config.write(OWN_CELL.format(target, "{}"))
+    environment = json.loads((run / "environment.json").read_text())
+    flags = "--config-dir=/home/someone/conf -cd /home/someone/conf"
+    environment["command"] = (
+        f"charcmp train /home/someone/a.txt {flags} cell=module cell.target={target} layers=1"
+    )
+    earlier = "charcmp train -cp=/home/someone cell.target=torch.nn.GRU"
+    earlier += " \"cell.target='/a b/c.py:D'\""
+    environment["earlier_starts"] = [{"command": earlier}]
+    (run / "environment.json").write_text(json.dumps(environment))
+    assert publish.publish(tmp_path, tmp_path / "paper", formats=TEXTS) == 0
+    (to,) = (tmp_path / "paper" / "runs").iterdir()
+    assert "target: mine.py:MyCell\n" in (to / "config.yaml").read_text()
+    environment = json.loads((to / "environment.json").read_text())
+    left = "charcmp train a.txt cell=module cell.target=mine.py:MyCell layers=1"
+    assert environment["command"] == left
+    left = "charcmp train cell.target=torch.nn.GRU cell.target=c.py:D"
+    assert environment["earlier_starts"] == [{"command": left}]
+
+
+def test_a_path_that_is_left_over_is_refused(
+    publish: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_config, in_command, hidden = (
+        write_run(tmp_path, 1.5, cell=cell, nll=losses()) for cell in ("lstm", "gru", "rnn")
+    )
+    for run in (in_config, in_command, hidden):
+        complete(run)
+    with (in_config / "config.yaml").open("a") as config:
+        config.write(OWN_CELL.format("torch.nn.GRU", "{table: /home/someone/t.npy}"))
+    environment = json.loads((in_command / "environment.json").read_text())
+    environment["command"] += " 'cell.kwargs={table:/home/someone/t.npy}'"
+    (in_command / "environment.json").write_text(json.dumps(environment))
+    hidden.rename(hidden.with_name(".ipynb_checkpoints"))
+    assert publish.publish(tmp_path, tmp_path / "paper", with_losses=False) == 2
+    said = capsys.readouterr().out
+    for run, name in ((in_config, "config.yaml"), (in_command, "environment.json")):
+        assert f"refused: {run.name}: {name} names a folder of this machine: " in said
+    assert "0 runs published, 0 unchanged, 2 refused, 0 not finished" in said
+
+
 def test_a_diverged_run_is_published_as_such(publish: ModuleType, tmp_path: Path) -> None:
     complete(write_run(tmp_path, 1.5, nll=losses()))
     diverged = write_run(tmp_path, 1.5, layers=2)
