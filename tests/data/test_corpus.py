@@ -1,5 +1,7 @@
 """Vocabulary and split, against hand-made examples and the counts of the real corpora."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -89,17 +91,35 @@ def test_no_character_is_in_two_parts() -> None:
             assert np.array_equal(stream.y_BC.ravel(), following)
 
 
-@pytest.mark.parametrize("layout", ["columns", "contiguous"])
-def test_too_short_names_a_batch_size_that_works(layout: str) -> None:
-    corpus = corpus_from_bytes("short", b"abcdefghij" * 250)
+def advised(corpus, layout: str, batch_size: int, unroll_steps: int) -> tuple[int, int] | None:
+    """The batch size and the steps that the error on too short a text names."""
     with pytest.raises(UserError, match="too few") as caught:
-        split_corpus(corpus, layout, [80, 10, 10], batch_size=100, unroll_steps=100)
+        split_corpus(corpus, layout, [80, 10, 10], batch_size, unroll_steps)
     words = str(caught.value).split("; ")[-1].split()
-    assert words[-1] == "works"
-    advised = dict(word.split("=") for word in words[:-1])
-    steps = int(advised.get("unroll_steps", 100))
-    splits = split_corpus(corpus, layout, [80, 10, 10], int(advised["batch_size"]), steps)
-    assert splits.test.num_chars > 0
+    if words[-1] != "works":
+        return None
+    sizes = dict(word.split("=") for word in words[:-1])
+    return int(sizes["batch_size"]), int(sizes.get("unroll_steps", unroll_steps))
+
+
+@pytest.mark.parametrize("layout", ["columns", "contiguous"])
+@pytest.mark.parametrize("num_chars", [10, 57, 530, 2500])
+def test_too_short_names_the_largest_batch_that_works(layout: str, num_chars: int) -> None:
+    corpus = corpus_from_bytes("short", bytes(number % 7 for number in range(num_chars)))
+    found = advised(corpus, layout, num_chars, 30)
+    assert found is not None
+    batch_size, steps = found
+    split_corpus(corpus, layout, [80, 10, 10], batch_size, steps)
+    larger = advised(corpus, layout, batch_size + 1, steps)
+    assert larger == (batch_size, steps)
+
+
+def test_too_short_for_a_batch_as_long_as_the_text() -> None:
+    """The answer takes some cuts of the text, not one for each size of a batch."""
+    corpus = corpus_from_bytes("short", b"abcdefghij" * 2_000_000)
+    begun = time.process_time()
+    assert advised(corpus, "columns", corpus.num_chars, 100) == (20_000, 100)
+    assert time.process_time() - begun < 5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -113,6 +114,11 @@ class Streams:
 
 @dataclass(frozen=True)
 class Splits:
+    """Training, validation and test text, each as streams (B, C); C is a multiple of unroll_steps.
+
+    All have the same B, except that a text that is scored whole may have fewer (see `_to_score`).
+    """
+
     train: Streams
     val: Streams
     test: Streams
@@ -287,9 +293,17 @@ def _too_short(
         f"{fill}batch_size={batch_size} unroll_steps={unroll_steps}, which need at least {chunks} "
         f"of {batch_size * unroll_steps:,} characters in each of train, validation and test"
     )
+
+    def fails(steps: int, size: int) -> bool:
+        return cut(size, steps) is None
+
     for steps in (unroll_steps, 20, 5, 1):
-        for smaller in range(min(batch_size, corpus.num_chars), 0, -1):
-            if steps <= unroll_steps and cut(smaller, steps):
-                also = "" if steps == unroll_steps else f" unroll_steps={steps}"
-                return f"{complaint}; batch_size={smaller}{also} works"
+        if steps > unroll_steps:
+            continue
+        # If a batch works, all smaller ones do: their streams are longer.
+        sizes = range(1, min(batch_size, corpus.num_chars) + 1)
+        largest = bisect_left(sizes, True, key=partial(fails, steps))
+        if largest > 0:
+            also = "" if steps == unroll_steps else f" unroll_steps={steps}"
+            return f"{complaint}; batch_size={largest}{also} works"
     return f"{complaint}; no batch size works on so short a text"

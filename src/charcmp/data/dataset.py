@@ -24,6 +24,8 @@ EARLIER_SOURCES = {"paper": "download"}  # their names in configurations of earl
 
 @dataclass
 class DatasetConfig:
+    """The keys dataset.*: where a text comes from, what it must be, its layout and its split."""
+
     name: str | None = option(
         None, "the text's name in run ids and tables; null: its file's name", or_null(NAME)
     )
