@@ -9,7 +9,12 @@ import torch
 from helpers.console import TINY, Charcmp
 
 from charcmp.machine import available_cores
-from charcmp.training.device import is_gpu_trouble, resolve_device
+from charcmp.training.device import (
+    M_MMAP_THRESHOLD,
+    is_gpu_trouble,
+    resolve_device,
+    set_thresholds,
+)
 from charcmp.training.nvidia import gpus_of_the_driver
 
 GPU = "GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-5d1f)"
@@ -101,6 +106,8 @@ def test_a_gpus_error_is_worth_another_attempt(error: Exception) -> None:
 )
 def test_a_mistake_of_ours_is_not(error: Exception) -> None:
     assert not is_gpu_trouble(error)
+
+
 ONE_CORE_LEFT = """
 import os, torch
 from charcmp.config.optimizers import RMSpropConfig
@@ -125,3 +132,27 @@ def test_a_run_has_no_more_threads_than_cores_unless_asked_to() -> None:
     """torch counts the cores when it is imported; this process then loses all but one."""
     run = [sys.executable, "-c", ONE_CORE_LEFT]
     assert subprocess.run(run, check=True, capture_output=True).stdout == b"True 1\n3\n"
+
+
+class Glibc:
+    """What a release of glibc does with mallopt's calls."""
+
+    def __init__(self, max_threshold: int) -> None:
+        self.max_threshold, self.settings = max_threshold, {}
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        if parameter == M_MMAP_THRESHOLD and value > self.max_threshold:
+            return 0
+        self.settings[parameter] = value
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("max_threshold", "threshold"), [(1 << 31, 1_000_000_000), (1 << 25, 1 << 25), (0, None)]
+)
+def test_freed_memory_is_kept_by_every_glibc(max_threshold: int, threshold: int | None) -> None:
+    """Nothing is set rather than the rest alone: that would leave the threshold at 128 KB."""
+    glibc = Glibc(max_threshold)
+    set_thresholds(glibc.mallopt)
+    assert glibc.settings.get(M_MMAP_THRESHOLD) == threshold
+    assert len(glibc.settings) == (3 if threshold else 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Callable
 
 import torch
 
@@ -16,6 +17,7 @@ from charcmp.training.nvidia import require_no_idle_gpu
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 BYTES_KEPT = 2_000_000_000
+MAX_THRESHOLD = 1 << 25  # of older releases of glibc: HEAP_MAX_SIZE / 2, malloc/arena.c
 
 
 def keep_freed_memory() -> None:
@@ -26,8 +28,19 @@ def keep_freed_memory() -> None:
     2-layer LSTM of 128 units (LOG.md). Does nothing except on Linux with glibc.
     """
     if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2)
+        set_thresholds(ctypes.CDLL(None).mallopt)
+
+
+def set_thresholds(mallopt: Callable[[int, int], int]) -> None:
+    """Sets the sizes from which glibc returns freed memory at once.
+
+    Args:
+        mallopt: glibc's function; it returns 0 if it refuses a value. Older releases refuse an mmap
+            threshold above MAX_THRESHOLD.
+    """
+    # Each of these settings stops glibc from adjusting the mmap threshold to what is freed. If that
+    # stayed at 128 KB, where it begins, more memory would be returned than without any setting.
+    if mallopt(M_MMAP_THRESHOLD, BYTES_KEPT // 2) or mallopt(M_MMAP_THRESHOLD, MAX_THRESHOLD):
         mallopt(M_TRIM_THRESHOLD, BYTES_KEPT)
         mallopt(M_TOP_PAD, 1 << 26)
 
