@@ -141,6 +141,13 @@ def without_effect(config: Config) -> list[str]:
     ):
         after = f"lr_decay_after={optimizer.lr_decay_after} of {epochs} epochs"
         lines.append(f"optimizer.lr_decay={optimizer.lr_decay}: {after}")
+    if (
+        optimizer.rate_per == "update"
+        and optimizer.schedule != "cosine"
+        and optimizer.warmup_updates == 0
+    ):
+        why = f"schedule={optimizer.schedule} changes no rate within an epoch"
+        lines.append(f"optimizer.rate_per=update: {why}, and warmup_updates is 0")
     if config.init != "uniform" and config.init_range != Config.init_range:
         lines.append(f"init_range={config.init_range}: init={config.init} does not use it")
     if config.clip is None and config.clip_mode != Config.clip_mode:
