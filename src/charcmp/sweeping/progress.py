@@ -13,6 +13,8 @@ from charcmp.output import PROGRESS_SECONDS, duration, say
 from charcmp.sweeping.cost import TimeEstimate
 from charcmp.sweeping.grid import Job
 
+WAITING_SECONDS = 5.0  # between two looks at how far the waiting jobs are
+
 
 class SweepProgress:
     """How far a sweep is; a job counts by the time that it is estimated to take.
@@ -31,7 +33,8 @@ class SweepProgress:
         self.num_done = self.num_failed = 0
         self.total = sum(estimate.seconds for estimate in estimates.values())
         self.done = 0.0  # of the total, seconds that belong to jobs that have ended
-        self.done_before = self._seconds_done(jobs) / self.total
+        self.fractions = {job: job.fraction_done() for job in jobs} if is_shown else {}
+        self.done_before = self._seconds_done(self.fractions) / self.total
         self.bar = tqdm(
             total=1.0,
             # The work of earlier attempts counts as done, but not towards the speed.
@@ -40,7 +43,7 @@ class SweepProgress:
             disable=None if is_shown else True,  # None disables it unless stderr is a terminal
             mininterval=1.0,
         )
-        self.begun = self.last_line = time.monotonic()
+        self.begun = self.last_line = self.last_look = time.monotonic()
 
     def ended(self, job: Job, failed: bool = False) -> None:
         self.done += self.estimates[job].seconds
@@ -48,23 +51,31 @@ class SweepProgress:
         self.num_done += not failed
 
     def show(self, waiting: Iterable[Job], running: Sequence[Job]) -> None:
-        self.bar.n = min(1.0, (self.done + self._seconds_done([*waiting, *running])) / self.total)
+        """Moves the bar; without a terminal to show it in, prints a line if one is due."""
+        now = time.monotonic()
+        if not self.is_shown or (self.bar.disable and now - self.last_line < PROGRESS_SECONDS):
+            return
+        unfinished = looked_at = [*waiting, *running]
+        if now - self.last_look >= WAITING_SECONDS:
+            self.last_look = now
+        else:  # a waiting job moves only if another sweep trains it
+            looked_at = [*running]
+        self.fractions |= {job: job.fraction_done() for job in looked_at}
+        self.bar.n = min(1.0, (self.done + self._seconds_done(unfinished)) / self.total)
         failed = f", {self.num_failed} failed" if self.num_failed else ""
         runs = f"{self.num_done}/{self.num_jobs} runs done, {len(running)} running{failed}"
         self.bar.set_postfix_str(runs)
-        self._say(runs)
+        if self.bar.disable:
+            self.last_line = now
+            self._say(runs, now - self.begun)
 
-    def _say(self, runs: str) -> None:
-        """Prints a line every PROGRESS_SECONDS if there is no terminal to show the bar in."""
-        now, done = time.monotonic(), self.bar.n - self.done_before
-        if not (self.is_shown and self.bar.disable) or now - self.last_line < PROGRESS_SECONDS:
-            return
-        self.last_line = now
-        left = duration((now - self.begun) * (1 - self.bar.n) / done) if done > 0 else "unknown"
+    def _say(self, runs: str, seconds: float) -> None:
+        done = self.bar.n - self.done_before
+        left = duration(seconds * (1 - self.bar.n) / done) if done > 0 else "unknown"
         say(f"{100 * self.bar.n:.0f} %, {runs}, time left: {left}")
 
     def _seconds_done(self, jobs: Iterable[Job]) -> float:
-        return sum(job.fraction_done() * self.estimates[job].seconds for job in jobs)
+        return sum(self.fractions[job] * self.estimates[job].seconds for job in jobs)
 
     def close(self) -> None:
         self.bar.close()
