@@ -604,7 +604,7 @@ def test_a_strangers_configuration_moves_no_corpus(
     """What a run expects of the corpus is no reason to set this machine's copy aside."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("CHARCMP_DATA", raising=False)
-    from charcmp.data.sources import cache_dir
+    from charcmp.files import cache_dir
 
     cache_dir().mkdir(parents=True)
     corpus = cache_dir() / "tiny.txt"  # by the name of the run's dataset

@@ -202,3 +202,10 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parent
     checkout = package.parents[1] / "conf"
     return checkout if (checkout / "config.yaml").is_file() else package / "conf"
+
+
+def cache_dir() -> Path:
+    """Returns the folder of the user's cache for downloads and for what the doctor found out."""
+    import pooch
+
+    return Path(pooch.os_cache("charcmp"))

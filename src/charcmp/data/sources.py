@@ -15,7 +15,7 @@ from pathlib import Path
 from charcmp.data.corpus import Corpus, corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
 from charcmp.errors import UserError
-from charcmp.files import is_there, read_error, read_text, write_bytes
+from charcmp.files import cache_dir, is_there, read_error, read_text, write_bytes
 from charcmp.machine import memory_bytes
 
 DATA_VARIABLE = "CHARCMP_DATA"
@@ -84,13 +84,6 @@ def read_file(path: Path) -> bytes:
 def max_text_bytes() -> int:
     """Returns the size of the largest text that this machine can train on."""
     return min(MAX_TEXT_BYTES, memory_bytes() // MEMORY_PER_CHAR)
-
-
-def cache_dir() -> Path:
-    """Returns the folder for downloads, in the user's cache."""
-    import pooch
-
-    return Path(pooch.os_cache("charcmp"))
 
 
 def data_folders(data_dir: str | None = None) -> list[Path]:

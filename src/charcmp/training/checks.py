@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from charcmp.data.sources import cache_dir
 from charcmp.errors import UserError
-from charcmp.files import canonical_json, write_json
+from charcmp.files import cache_dir, canonical_json, write_json
 from charcmp.runs.result import CorruptFileError, read_json
 from charcmp.training.nvidia import driver_version
 
