@@ -17,6 +17,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def one_line(error: BaseException) -> str:
+    """Returns an exception from anyone's code as one line: its class and what it says."""
+    return f"{type(error).__name__}: {first_line(error)}"[:300]
+
+
 def require(condition: bool, message: str) -> None:
     """Raises UserError with this message unless the condition holds."""
     if not condition:

@@ -31,7 +31,7 @@ from charcmp.config.spec import RunSpec, resolve_with
 from charcmp.data.chunks import Chunks
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
-from charcmp.errors import Interrupted, first_line
+from charcmp.errors import Interrupted, one_line
 from charcmp.models.cells.compiled import dispatch as compiled
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.lstm import WIDEST_SEQUENCE
@@ -91,7 +91,7 @@ def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
     try:
         return run()
     except Exception as error:
-        return CheckResult(check, False, f"{type(error).__name__}: {first_line(error)}")
+        return CheckResult(check, False, one_line(error))
 
 
 def forms(device: torch.device, precision: str, form: str) -> CheckResult:

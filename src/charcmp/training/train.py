@@ -18,9 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from charcmp.config.spec import RunSpec
-from charcmp.errors import Interrupted
+from charcmp.errors import Interrupted, one_line
 from charcmp.models.cells.options import CellConfig, ModuleConfig
-from charcmp.models.cells.target import one_line
 from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.output import PROGRESS_SECONDS, duration

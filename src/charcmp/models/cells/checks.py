@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from charcmp.errors import UserError
+from charcmp.errors import UserError, one_line
 from charcmp.models.cells.base import Layer
 from charcmp.models.cells.module import ModuleCell, Refused, leaves
-from charcmp.models.cells.target import one_line
 from charcmp.models.initialization import seeded
 
 NUM_STEPS, NUM_STREAMS = 12, 3

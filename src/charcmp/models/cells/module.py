@@ -24,10 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from charcmp.errors import UserError, WidthError
+from charcmp.errors import UserError, WidthError, one_line
 from charcmp.models.cells.base import Layer
 from charcmp.models.cells.options import MAX_STATES, ModuleConfig
-from charcmp.models.cells.target import load_target, one_line
+from charcmp.models.cells.target import load_target
 from charcmp.models.initialization import seeded
 
 # Sizes of a trial. No two are equal, so a shape shows which dimension is which. There are more

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from charcmp.errors import UserError, first_line
+from charcmp.errors import UserError, one_line
 from charcmp.models.cells.registry import CELLS, MODULE
 
 ADAPTERS = "charcmp.models.cells.adapters"
@@ -65,11 +65,6 @@ def load_target(target: str) -> Target:
     if make.__module__ == ADAPTERS:
         origin += ", " + _installed(vars(make)["adapts"])
     return Target(make, name, origin)
-
-
-def one_line(error: BaseException) -> str:
-    """Returns an exception from anyone's code as one line."""
-    return f"{type(error).__name__}: {first_line(error)}"[:300]
 
 
 def _import(name: str) -> ModuleType:
