@@ -10,7 +10,7 @@ from charcmp.models.budget import NUM_STACKS
 
 LEAST_BYTES_PER_PARAM = 8  # a weight and its gradient
 BYTES_PER_PARAM = 20  # and two values of the optimiser's, and the best weights so far
-BYTES_PER_VALUE = 40  # of h in a chunk: the sums of its gates, its state, and their gradients
+BYTES_PER_VALUE = 90  # of h in a chunk: what a 2-layer LSTM of 512 units took, gradients included
 
 
 def require_memory(spec: RunSpec) -> None:
