@@ -152,10 +152,12 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any], flush: bool 
         beside.replace(path)
         if flush:
             _flush_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # read-only folder; the error above is reported
             beside.unlink(missing_ok=True)
-        raise write_error(path, error) from None
+        if isinstance(error, OSError):
+            raise write_error(path, error) from None
+        raise
 
 
 def _flush_folder(folder: Path) -> None:
@@ -170,7 +172,7 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def write_bytes(path: Path, contents: bytes, flush: bool = True) -> None:
+def write_bytes(path: Path, contents: bytes | memoryview, flush: bool = True) -> None:
     """Writes these bytes by `write_atomically`."""
     write_atomically(path, lambda file: file.write(contents), flush)
 

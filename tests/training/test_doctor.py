@@ -30,7 +30,7 @@ from charcmp.training.checks import (
     apply_fallbacks,
     failed_checks,
 )
-from charcmp.training.doctor import Poison, form_error, forms, layers_with, resume
+from charcmp.training.doctor import Poison, form_error, forms, layers_with, result_of, resume
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -156,6 +156,25 @@ def test_results_are_kept_for_one_machine_and_software(record: DoctorRecord) -> 
     assert DoctorRecord({"device": "H100", "driver": "581.0"}).read() == []
 
 
+def test_an_error_that_may_pass_is_not_kept(record: DoctorRecord) -> None:
+    """Else a GPU whose memory other work had taken for a moment would be refused for ever."""
+    record.write(found := [CheckResult("torch", True, "3e-7")])
+
+    def out_of_memory() -> CheckResult:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    def wrong() -> CheckResult:
+        raise ValueError("shapes differ")
+
+    passing, lasting = result_of("torch", out_of_memory), result_of("torch", wrong)
+    assert (passing.passed, passing.may_pass) == (False, True)
+    assert (lasting.passed, lasting.may_pass) == (False, False)
+    record.write([passing])
+    assert record.read() == found
+    record.write([lasting])
+    assert record.read() == [lasting]
+
+
 @pytest.mark.parametrize("contents", ["", "[1", '{"verdicts": [{"check": 3}]}', "[]", "{}"])
 def test_a_record_that_cannot_be_read(record: DoctorRecord, contents: str) -> None:
     record.write([])
@@ -179,7 +198,7 @@ def test_runs_do_without_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fused.mode == "auto"
     assert not apply_fallbacks({"graph", "kernels"})
     assert fused.mode == "never"
-    with pytest.raises(UserError, match="so no run may use it; device=cpu trains without it"):
+    with pytest.raises(UserError, match="so no run may use it; charcmp doctor makes it again"):
         apply_fallbacks({"torch"})
     line = CheckResult("kernels", False, "error 0.1").line
     assert line == f"kernels  FAILED   error 0.1; {FALLBACKS['kernels']}"
@@ -198,7 +217,7 @@ def test_slots_of_a_gpu_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
         "note: H100: lanes    FAILED   differ by 0.1; one run"
     )
     wrong = [good, CheckResult("torch", False, "error 0.1")]
-    with pytest.raises(UserError, match="H100: this GPU or its libraries compute wrong"):
+    with pytest.raises(UserError, match=r"H100: error 0\.1; this GPU or its libraries fail"):
         usable(slots, {slots[0].gpu: wrong, slots[-1].gpu: [good]})
 
 

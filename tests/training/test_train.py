@@ -32,6 +32,7 @@ from charcmp.config.spec import RunSpec, resolve
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
 from charcmp.errors import Interrupted, StorageError, UserError
+from charcmp.models.budget import Shape
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
@@ -44,7 +45,7 @@ from charcmp.training.optim import learning_rate
 from charcmp.training.record import tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step
-from charcmp.training.train import train
+from charcmp.training.train import time_sampling, train
 
 
 def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
@@ -473,10 +474,15 @@ def test_patience(tiny_text: Path, tmp_path: Path) -> None:
     assert stopped.read_result() == msgspec.convert(result, Result)
 
 
-def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("hidden_size", "room"), [(6, 4096), (128, 40_000)])
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tiny_text: Path, tmp_path: Path, hidden_size: int, room: int
+) -> None:
+    """Full before the checkpoint's first write, or within a tensor: there torch.save to a file ends
+    in an error of its own."""
     import resource
 
-    spec = tiny_spec(tiny_text, "rnn")
+    spec = tiny_spec(tiny_text, "rnn", hidden_size=hidden_size)
     folder = folder_of(tmp_path, "run")
     with pytest.raises(Interrupted):
         train(spec, folder, Session(lambda: True, quiet))
@@ -485,7 +491,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     import signal
 
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writes then fail as on a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
     try:
         with pytest.raises(UserError, match=r"cannot be written .*existing files are intact"):
             train(spec, folder, Session(lambda: True, quiet))
@@ -495,6 +501,18 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tiny_text: Path, tmp_path: Pa
     assert folder.checkpoint.read_bytes() == before
     assert not list(folder.path.glob(".*"))
     assert train(spec, folder, Session(say=quiet)).status == "done"
+
+
+def test_a_run_whose_text_cannot_be_sampled_keeps_its_result() -> None:
+    """A state that grows without limit, as that of relu can, is soon not finite."""
+    model = CharModel(Shape(cell_config("rnn", activation="relu"), 1, 4, 5, "lm"))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(100.0)
+    lines: list[str] = []
+    assert time_sampling(model, lines.append) is None
+    assert len(lines) == 1
+    assert lines[0].startswith("note: no text can be sampled from this model (")
 
 
 def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -41,7 +41,7 @@ from charcmp.files import (
     is_there,
     remove_leftovers,
     try_folder,
-    write_atomically,
+    write_bytes,
     write_error,
 )
 from charcmp.runs import result as records
@@ -112,7 +112,7 @@ class RunFolder:
         finally:
             self.lease.release()
 
-    def write(self, file: Path, write: Callable[[IO[bytes]], Any], flush: bool = True) -> None:
+    def write_bytes(self, file: Path, contents: bytes | memoryview, flush: bool = True) -> None:
         """Replaces a file of the run, completely or not at all.
 
         Raises:
@@ -121,18 +121,14 @@ class RunFolder:
         """
         if self.lease.is_held:
             self.lease.check()
-        write_atomically(file, write, flush)
-
-    def write_bytes(self, file: Path, contents: bytes, flush: bool = True) -> None:
-        """Replaces a file by these bytes; see `write`."""
-        self.write(file, lambda opened: opened.write(contents), flush)
+        write_bytes(file, contents, flush)
 
     def write_json(self, file: Path, value: Any, flush: bool = True) -> None:
-        """Replaces a file by a value as JSON, indented if it is flushed; see `write`."""
+        """Replaces a file by a value as JSON, indented if it is flushed; see `write_bytes`."""
         self.write_bytes(file, as_json(value, 2 if flush else None), flush)
 
     def write_npy(self, file: Path, array: NDArray[Any]) -> None:
-        """Replaces a file by an array in NumPy's format; see `write`."""
+        """Replaces a file by an array in NumPy's format; see `write_bytes`."""
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         self.write_bytes(file, buffer.getvalue())

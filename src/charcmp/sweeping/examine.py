@@ -46,7 +46,7 @@ def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) 
     for slot in slots:
         failed = {one.check: one for one in results.get(slot.gpu, ()) if not one.passed}
         if "torch" in failed:
-            raise UserError(f"{slot.machine}: {FALLBACKS['torch']}")
+            raise UserError(f"{slot.machine}: {failed['torch'].measured}; {FALLBACKS['torch']}")
         if "lanes" not in failed:
             left.append(slot)
         elif slot.gpu not in alone:

@@ -6,6 +6,7 @@ This module does not import torch before it measures: a sweep without new shapes
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
-from threading import Barrier
+from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -41,12 +42,13 @@ def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[
     if not specs:
         return
     on_gpu = slots[0].on_gpu
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         1 if on_gpu else len(slots),
         mp_context=get_context("spawn"),
-        initializer=_set_environment,
+        initializer=_set_up,
         initargs=(LANE_ENVIRONMENT | slots[0].environment,),
-    ) as pool:
+    )
+    try:
         measured: Iterator[float]
         if on_gpu:
             measured = iter(pool.submit(measure_in_lanes, specs, slots[0].lanes).result())
@@ -55,10 +57,14 @@ def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[
         yield from tqdm(
             measured, total=len(specs), desc="measuring shapes", disable=None, leave=False
         )
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C no further shape is begun
 
 
-def _set_environment(environment: dict[str, str]) -> None:
-    os.environ.update(environment)  # a function, as os.environ.update itself cannot be pickled
+def _set_up(environment: dict[str, str]) -> None:
+    """Prepares a process that measures; Ctrl-C is a matter of its parent's."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(environment)
 
 
 def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
@@ -73,7 +79,11 @@ def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cu
             group = specs[first : first + num_lanes]
             ready = Barrier(len(group))
             measure = partial(measure_speed, threads=None, device=device, ready=ready)
-            speeds += lanes.map(measure, group)
+            futures = [lanes.submit(measure, spec) for spec in group]
+            errors = [error for future in futures if (error := future.exception())]
+            if errors:  # one that fails breaks the barrier of the others: that says nothing
+                raise next((e for e in errors if not isinstance(e, BrokenBarrierError)), errors[0])
+            speeds += [future.result() for future in futures]
     return speeds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import zipfile
@@ -81,11 +82,14 @@ class Checkpoint:
         """Writes it to the run's folder.
 
         Raises:
-            LostLeaseError, UserError, StorageError: as RunFolder.write does.
+            LostLeaseError, UserError, StorageError: as RunFolder.write_bytes does.
         """
         place = json.dumps(msgspec.to_builtins(self.place))
         contents = {"format": CHECKPOINT_FORMAT, **vars(self), "place": place}
-        folder.write(folder.checkpoint, lambda file: torch.save(contents, file))
+        # In memory first: on a full disk torch.save to a file raises errors of its own.
+        buffer = io.BytesIO()
+        torch.save(contents, buffer)
+        folder.write_bytes(folder.checkpoint, buffer.getbuffer())
 
     @classmethod
     def read(

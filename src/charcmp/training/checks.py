@@ -27,8 +27,8 @@ FALLBACKS = {
     "kernels": "every cell runs as separate torch calls, not in our kernels: slower",
     "graph": "steps are not captured as CUDA graphs: slower",
     "lanes": "one run at a time on a GPU, not several: slower",
-    "torch": "this GPU or its libraries compute wrong results, so no run may use it; device=cpu "
-    "trains without it",
+    "torch": "this GPU or its libraries fail the check, so no run may use it; charcmp doctor makes "
+    "it again, and device=cpu trains without the GPU",
 }
 
 
@@ -39,6 +39,8 @@ class CheckResult:
     check: str
     passed: bool
     measured: str
+    # Whether the check ended in an error that may pass, as when other work has taken the memory.
+    may_pass: bool = False
 
     @property
     def line(self) -> str:
@@ -99,7 +101,13 @@ class DoctorRecord:
         return found.verdicts if found else []
 
     def write(self, results: list[CheckResult]) -> None:
-        """Replaces the results; raises UserError or StorageError if they cannot be written."""
+        """Replaces the results, unless one of them may pass: then all are to be made again.
+
+        Raises:
+            UserError, StorageError: if they cannot be written.
+        """
+        if any(result.may_pass for result in results):
+            return
         make_folder(self.file.parent)
         contents = {"about": self.about, "verdicts": [vars(result) for result in results]}
         write_json(self.file, contents)

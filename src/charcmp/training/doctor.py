@@ -39,6 +39,7 @@ from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
 from charcmp.training.checks import CheckResult
 from charcmp.training.cuda_streams import at_work_on
+from charcmp.training.device import is_gpu_trouble
 from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import train
@@ -91,7 +92,7 @@ def result_of(check: str, run: Callable[[], CheckResult]) -> CheckResult:
     try:
         return run()
     except Exception as error:
-        return CheckResult(check, False, one_line(error))
+        return CheckResult(check, False, one_line(error), may_pass=is_gpu_trouble(error))
 
 
 def forms(device: torch.device, precision: str, form: str) -> CheckResult:

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, one_line
-from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.models.language_model import CharModel, check_module_cells
 from charcmp.models.sampling import seconds_per_char
 from charcmp.runs.folder import RUNAWAY, RunFolder
@@ -123,7 +122,7 @@ def run_protocol(
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
-        seconds_per_sampled_char = time_sampling(step.model, config.cell, say)
+        seconds_per_sampled_char = time_sampling(step.model, say)
     result = make_result(
         spec,
         place,
@@ -162,7 +161,7 @@ class Training:
                 f"resuming {spec.run_id} in epoch {self.place.epoch}, chunk {self.place.chunk}"
             )
         self.progress = RunProgress(spec, folder, self.place, len(step.chunks), session.say)
-        self.loss_sum: Late[int] = Late(step.loss_sum)
+        self.loss_sum: Late[tuple[int, int]] = Late(step.loss_sum)
         self.clock = time.perf_counter()  # since when training time is not in the place yet
         self.last_checkpoint = time.monotonic()
 
@@ -210,7 +209,7 @@ class Training:
         Returns None if the loss is not known yet. Raises Interrupted if `stop` is set.
         """
         step, place, config = self.step, self.place, self.spec.config
-        read = self.loss_sum.read(place.chunk)
+        read = self.loss_sum.read((place.epoch, place.chunk))
         is_due = time.monotonic() - self.last_checkpoint >= config.checkpoint_seconds
         if stop or is_due:
             wait_for(step.loss_sum.device)
@@ -220,8 +219,8 @@ class Training:
         if stop:
             raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")
         so_far = None
-        if read is not None:
-            loss_sum, num_chunks = read
+        if read is not None and read[1][0] == place.epoch:  # else of the epoch before
+            loss_sum, (_, num_chunks) = read
             so_far = loss_sum / (num_chunks * self.spec.train_unroll_steps)
         self.progress.tick(so_far)
         self.clock = time.perf_counter()
@@ -294,16 +293,14 @@ class Training:
         return test_nats
 
 
-def time_sampling(model: CharModel, cell: CellConfig, say: Callable[[str], None]) -> float | None:
+def time_sampling(model: CharModel, say: Callable[[str], None]) -> float | None:
     """Returns the seconds to sample a character; moves the model to the CPU for good.
 
-    Returns None, after a note, if a class of the user's fails at it: its run is trained and tested,
-    and gets its result all the same.
+    Returns None, after a note, if that fails, as it may for a class of the user's, or if the text
+    drives the state to infinity: the run is trained and tested, and gets its result all the same.
     """
     try:
         return round(seconds_per_char(model.cpu().eval()), 8)
     except Exception as error:  # of anyone's code
-        if not isinstance(cell, ModuleConfig):
-            raise
         say(f"note: no text can be sampled from this model ({one_line(error)})")
         return None
