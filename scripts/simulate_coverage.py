@@ -340,7 +340,7 @@ def simulate_one_series(
         for losses, text in zip(losses_NJ, texts, strict=True)
     ]
     hits = np.array([covers(found, 0.0) for found in over_text])
-    noted = np.array([text.num_blocks < ENOUGH_BLOCKS for text in texts])
+    noted = np.array([text.num_required < ENOUGH_BLOCKS for text in texts])
     over_both = [
         [
             with_seeds(rng, found, text, ratio * sd)

@@ -105,7 +105,7 @@ def test_the_check_sees_what_short_blocks_do_not() -> None:
     plain = text_variance(rng.standard_normal((100, 33)))
     assert (plain.block_length, plain.num_blocks) == (1, 3300)
     few = text_variance(means[:5])  # too few series to take them as blocks
-    assert few.block_length == few.rule_length
+    assert few.block_length == max(few.rule_length, 5 * 33 // 8)
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 10, 49, 200, 3000, 20_000])
@@ -123,11 +123,19 @@ def test_a_single_block_has_no_variance() -> None:
     assert text_variance(np.array([[1.4]])) is None
 
 
-def test_a_long_dependent_series_takes_long_blocks() -> None:
-    """Blocks are as long as the rule says, of which there are many; none is the whole series."""
+def test_one_series_is_cut_into_eight_blocks() -> None:
+    """Even if the rule says that short blocks will do: it does not see the levels of chapters."""
     text = text_variance(autoregressive(0.99, (1, 20_000)))
-    assert 128 < text.block_length < 1000
-    assert text.num_blocks > 20
+    assert 128 < text.rule_length < 1000
+    assert (text.block_length, text.num_blocks) == (2500, 8)
+    assert text.num_required == 20_000 / text.rule_length  # of these there are enough
+    assert list(text.se_of_length) == [1, text.rule_length, 2500, 5000]
+
+
+def test_one_series_has_fewer_blocks_if_the_rule_wants_longer_ones() -> None:
+    text = text_variance(autoregressive(0.97, (1, 100)))
+    assert text.block_length == text.rule_length > 100 // 8
+    assert text.num_required == text.num_blocks < 8
 
 
 def test_a_constant_difference_has_no_variance() -> None:
@@ -285,6 +293,15 @@ def test_intervals_of_one_series_cover(simulation: ModuleType, kind: str) -> Non
     assert 0.92 < found.covered_by_text < 0.99
     assert min(found.covered_by_both) > 0.94
     assert 0.85 < found.text_width < 1.25
+
+
+def test_intervals_of_one_series_cover_although_chapters_differ(simulation: ModuleType) -> None:
+    """With blocks of the automatic length, which sees no chapters, 71 % were covered."""
+    found = simulation.simulate_one_series(
+        np.random.default_rng(0), simulation.ONE_SERIES["prose"], 3000, 300
+    )
+    assert found.covered_by_text > 0.9
+    assert found.noted == 0
 
 
 # Error rates of the whole report; scripts/simulate_coverage.py --report has the large simulation.
