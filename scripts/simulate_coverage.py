@@ -1,14 +1,19 @@
 """Simulates how often the report's 95 % intervals cover the truth, and how often it is wrong.
 
     python scripts/simulate_coverage.py [--simulations 2000]
+    python scripts/simulate_coverage.py --one-series [--simulations 2000]
     python scripts/simulate_coverage.py --report [--simulations 1000]
 
-Without --report, simulates the losses of two cells on a test text of 100 rows x 33 base blocks, the
+Without these, simulates the losses of two cells on a test text of 100 rows x 33 base blocks, the
 shape of War and Peace. The loss of a block has four parts: what is hard for both cells (left out,
 as it cancels), what is hard for one of them (dependent within a row, by an AR(1) process or by an
 effect of the whole row), what is hard for a single seed, and the seed's own level. Each simulation
 draws a new text and new seeds; the truth is the difference of the two cells over all texts and all
 seeds. Losses are skewed (gamma).
+
+With --one-series, simulates the difference of two models on a test text that is one series, as
+one's own text is (`contiguous`), for several kinds of text (ONE_SERIES) and several lengths. The
+truth is the difference over all texts of that kind.
 
 With --report, simulates the whole report, from made-up runs to verdicts, of a row of nine models
 that are all equally good. For each planned family it prints the share of reports with at least one
@@ -22,11 +27,13 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import lfilter
 
 from charcmp.models.budget import Shape, solve, target_params
 from charcmp.models.cells.registry import cell_config
@@ -35,6 +42,7 @@ from charcmp.report.analysis.verdicts import FAILS, HOLDS, verdicts
 from charcmp.report.filters import Filters
 from charcmp.report.load import Run
 from charcmp.report.tables import make_tables
+from charcmp.report.writing.layout import ENOUGH_BLOCKS
 from charcmp.uncertainty.intervals import Estimate, estimate, seed_component
 from charcmp.uncertainty.losses import LossSummary
 from charcmp.uncertainty.text_variance import Component, TextVariance, text_variance
@@ -56,6 +64,36 @@ SEED_SDS = {  # of each cell's mean over seeds, as a multiple of one cell's SE o
     "seeds as text and 5 x": (5.0, 1.0),  # a gated cell beside an RNN
 }
 
+
+@dataclass(frozen=True)
+class Series:
+    """How the difference of two models' losses varies along a text, in base blocks.
+
+    A text consists of pieces, such as files or chapters. Their lengths have a log-normal
+    distribution, and each has a level of its own. To the levels is added an AR(1) process; the rest
+    of the variance is independent from block to block.
+    """
+
+    share_of_levels: float = 0.0  # of the variance
+    piece_length: float = 1.0  # base blocks, the median
+    piece_spread: float = 0.0  # SD of the logarithm of the length
+    share_of_ar: float = 0.0
+    autocorrelation: float = 0.0
+
+
+# Prose: measured on War and Peace, whose chapters have some 8,000 characters. The other two: the
+# differences of the models in results/example have about these autocorrelations (LOG.md).
+ONE_SERIES = {
+    "independent": Series(),
+    "AR(1), 0.7": Series(share_of_ar=1.0, autocorrelation=0.7),
+    "AR(1), 0.9": Series(share_of_ar=1.0, autocorrelation=0.9),
+    "AR(1), 0.97": Series(share_of_ar=1.0, autocorrelation=0.97),
+    "prose": Series(0.025, 80, 0.5),
+    "documentation": Series(0.2, 17, 1.4, 0.35, 0.8),
+    "source code": Series(0.27, 20, 1.2, 0.27, 0.6),
+}
+SERIES_LENGTHS = (30, 100, 300, 1000, 3000)  # base blocks: 3,000 to 300,000 characters
+SEEDS_TO_TEXT = (1 / 3, 1.0)  # how much seeds move a difference, as a multiple of the text
 
 STRETCHES = 100
 MODELS = [(cell, layers) for cell in ("lstm", "gru", "rnn") for layers in (1, 2, 3)]
@@ -121,6 +159,35 @@ def simulate(
     both: list[Component] = [text.component, *parts]
     true_of_these = float(true_means[0] - true_means[1])
     return estimate(difference, [text.component]), estimate(difference, both), true_of_these, text
+
+
+def one_series(
+    rng: np.random.Generator, series: Series, num: int, length: int
+) -> NDArray[np.float64]:
+    """Draws texts of one series, (num, length); mean 0 and variance 1 over all texts."""
+    shocks = np.sqrt(1 - series.autocorrelation**2) * skewed(rng, (num, length))
+    before = series.autocorrelation * rng.standard_normal((num, 1))
+    dependent, _ = lfilter([1.0], [1.0, -series.autocorrelation], shocks, axis=1, zi=before)
+    levels = np.stack([piece_levels(rng, series, length) for _ in range(num)])
+    rest = 1 - series.share_of_ar - series.share_of_levels
+    parts = ((series.share_of_ar, dependent), (series.share_of_levels, levels),
+             (rest, skewed(rng, (num, length))))  # fmt: skip
+    return np.asarray(sum(math.sqrt(share) * part for share, part in parts))
+
+
+def piece_levels(rng: np.random.Generator, series: Series, length: int) -> NDArray[np.float64]:
+    """Draws the level of the piece that each block of a text belongs to, (length,).
+
+    The text is a random part of a longer one, so that it may begin and end within a piece.
+    """
+    mean_length = series.piece_length * math.exp(series.piece_spread**2 / 2)
+    num_pieces = 30 + math.ceil(3 * length / mean_length)
+    ends = np.zeros(num_pieces)
+    while ends[-1] <= length:
+        logs = rng.normal(math.log(series.piece_length), series.piece_spread, num_pieces)
+        ends = np.cumsum(np.maximum(1, np.rint(np.exp(logs))))
+    blocks = rng.integers(int(ends[-1]) - length) + np.arange(length)
+    return skewed(rng, (num_pieces,))[np.searchsorted(ends, blocks, side="right")]
 
 
 def made_up_runs(
@@ -222,7 +289,7 @@ def coverage(num_simulations: int, seed: int) -> None:
     print("| dependence | seeds' SD | seeds | text | both | whole rows chosen | median df |")
     print("|---|---|--:|--:|--:|--:|--:|")
     for (name, dependence), (of_sd, ratios), num_seeds in product(
-        DEPENDENCE.items(), SEED_SDS.items(), (3, 5)
+        DEPENDENCE.items(), SEED_SDS.items(), (2, 3, 5)
     ):
         rng = np.random.default_rng([seed, num_seeds, round(100 * ratios[0]), len(name)])
         text_hits, both_hits, rows_chosen, dfs = 0, 0, 0, []
@@ -243,14 +310,111 @@ def coverage(num_simulations: int, seed: int) -> None:
         )
 
 
+@dataclass(frozen=True)
+class SeriesResult:
+    """What was found for one kind of text and one length.
+
+    Shares are of the simulated texts. Widths are median half widths of 95 % intervals, in units of
+    what they would be if the variances were known. Of intervals over seeds and text there is one
+    for each of SEEDS_TO_TEXT.
+    """
+
+    covered_by_text: float  # how often the interval over text covers the truth
+    covered_without_note: float  # how often it does where the report has no note on few blocks
+    noted: float
+    covered_by_both: list[float]
+    text_width: float
+    both_widths: list[float]
+    num_blocks: float  # median
+
+
+def simulate_one_series(
+    rng: np.random.Generator, series: Series, length: int, num_simulations: int
+) -> SeriesResult:
+    """Simulates the comparison of two models with three seeds each on texts of one series."""
+    losses_NJ = one_series(rng, series, num_simulations, length)
+    sd = float(losses_NJ.mean(axis=1).std())
+    texts = [found for losses in losses_NJ if (found := text_variance(losses[np.newaxis]))]
+    over_text = [
+        estimate(float(losses.mean()), [text.component])
+        for losses, text in zip(losses_NJ, texts, strict=True)
+    ]
+    hits = np.array([covers(found, 0.0) for found in over_text])
+    noted = np.array([text.num_required < ENOUGH_BLOCKS for text in texts])
+    over_both = [
+        [
+            with_seeds(rng, found, text, ratio * sd)
+            for found, text in zip(over_text, texts, strict=True)
+        ]
+        for ratio in SEEDS_TO_TEXT
+    ]
+    return SeriesResult(
+        covered_by_text=float(hits.mean()),
+        covered_without_note=float(hits[~noted].mean()) if not noted.all() else math.nan,
+        noted=float(noted.mean()),
+        covered_by_both=[
+            float(np.mean([covers(one, 0.0) for one in found])) for found in over_both
+        ],
+        text_width=median_width(over_text) / sd,
+        both_widths=[
+            median_width(found) / (math.hypot(1, ratio) * sd)
+            for found, ratio in zip(over_both, SEEDS_TO_TEXT, strict=True)
+        ],
+        num_blocks=float(np.median([text.num_blocks for text in texts])),
+    )
+
+
+def with_seeds(
+    rng: np.random.Generator, over_text: Estimate, text: TextVariance, seed_sd: float
+) -> Estimate:
+    """Adds three seeds of each model to a difference, which `seed_sd` says how much they move."""
+    seeds = rng.normal(0.0, seed_sd * math.sqrt(3 / 2), (2, 3))
+    parts = [part for of_cell in seeds if (part := seed_component(of_cell.tolist())) is not None]
+    moved = float(seeds[0].mean() - seeds[1].mean())
+    return estimate(over_text.difference + moved, [text.component, *parts])
+
+
+def median_width(found: list[Estimate]) -> float:
+    """Returns the median half width of the 95 % intervals, in 1.96 nats."""
+    return float(np.median([np.ptp(one.interval()) for one in found])) / (2 * 1.96)
+
+
+def one_series_coverage(num_simulations: int, seed: int) -> None:
+    """Prints the table of texts of one series."""
+    print(
+        f"{num_simulations} simulations a line; coverage of 95 % intervals, in percent; widths in "
+        "units of what they would be if the variances were known"
+    )
+    print(
+        "| text | base blocks | text | without a note | noted | both, seeds 1/3 of text "
+        "| both, seeds as text | widths: text | both, 1/3 | both, as text | blocks |"
+    )
+    print(f"|---|{'--:|' * 10}")
+    for (name, series), length in product(ONE_SERIES.items(), SERIES_LENGTHS):
+        rng = np.random.default_rng([seed, length, len(name)])
+        found = simulate_one_series(rng, series, length, num_simulations)
+        both = " | ".join(f"{100 * share:.1f}" for share in found.covered_by_both)
+        widths = " | ".join(f"{width:.2f}" for width in (found.text_width, *found.both_widths))
+        without_note = "—" if found.noted == 1 else f"{100 * found.covered_without_note:.1f}"
+        print(
+            f"| {name} | {length} | {100 * found.covered_by_text:.1f} | {without_note} "
+            f"| {100 * found.noted:.0f} | {both} | {widths} | {found.num_blocks:.0f} |",
+            flush=True,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--report", action="store_true", help="of the whole report")
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument("--report", action="store_true", help="of the whole report")
+    kinds.add_argument("--one-series", action="store_true", help="of one's own text")
     parser.add_argument("--simulations", type=int, help="a line; default 2000, of reports 1000")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.report:
         report_errors(options.simulations or 1000, options.seed)
+    elif options.one_series:
+        one_series_coverage(options.simulations or 2000, options.seed)
     else:
         coverage(options.simulations or 2000, options.seed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_the_check_sees_what_short_blocks_do_not() -> None:
     plain = text_variance(rng.standard_normal((100, 33)))
     assert (plain.block_length, plain.num_blocks) == (1, 3300)
     few = text_variance(means[:5])  # too few series to take them as blocks
-    assert few.block_length == few.rule_length
+    assert few.block_length == max(few.rule_length, 5 * 33 // 8)
 
 
 @pytest.mark.parametrize("length", [2, 3, 5, 10, 49, 200, 3000, 20_000])
@@ -122,11 +123,19 @@ def test_a_single_block_has_no_variance() -> None:
     assert text_variance(np.array([[1.4]])) is None
 
 
-def test_a_long_dependent_series_takes_long_blocks() -> None:
-    """Blocks are as long as the rule says, of which there are many; none is the whole series."""
+def test_one_series_is_cut_into_eight_blocks() -> None:
+    """Even if the rule says that short blocks will do: it does not see the levels of chapters."""
     text = text_variance(autoregressive(0.99, (1, 20_000)))
-    assert 128 < text.block_length < 1000
-    assert text.num_blocks > 20
+    assert 128 < text.rule_length < 1000
+    assert (text.block_length, text.num_blocks) == (2500, 8)
+    assert text.num_required == 20_000 / text.rule_length  # of these there are enough
+    assert list(text.se_of_length) == [1, text.rule_length, 2500, 5000]
+
+
+def test_one_series_has_fewer_blocks_if_the_rule_wants_longer_ones() -> None:
+    text = text_variance(autoregressive(0.97, (1, 100)))
+    assert text.block_length == text.rule_length > 100 // 8
+    assert text.num_required == text.num_blocks < 8
 
 
 def test_a_constant_difference_has_no_variance() -> None:
@@ -242,6 +251,57 @@ def test_intervals_cover(simulation: ModuleType, dependence: str) -> None:
     of_text, of_both = np.mean(hits, axis=0)
     assert 0.91 < of_text < 0.99
     assert of_both > 0.94  # the seeds' few degrees of freedom are on the safe side
+
+
+def test_three_seeds_of_unequal_spread_cover(simulation: ModuleType) -> None:
+    """Seeds move one cell five times as much as the other, as they do a gated model and an RNN."""
+    rng = np.random.default_rng(1)
+    seed_sds = (5 * 1.2 * simulation.TEXT_SE, 1.2 * simulation.TEXT_SE)
+    dependence = simulation.DEPENDENCE["none"]
+    hits = [
+        simulation.covers(simulation.simulate(rng, 3, seed_sds, dependence)[1], simulation.TRUTH)
+        for _ in range(300)
+    ]
+    assert 0.91 < np.mean(hits) < 0.98
+
+
+# One's own text: a single series.
+
+
+def test_made_up_texts_have_the_dependence_that_they_should(simulation: ModuleType) -> None:
+    def autocorrelation(series: Any, lag: int) -> float:
+        texts = simulation.one_series(np.random.default_rng(0), series, 300, 400)
+        assert texts.mean() == pytest.approx(0, abs=0.05)
+        assert texts.var() == pytest.approx(1, abs=0.05)
+        return float(np.mean(texts[:, lag:] * texts[:, :-lag]))
+
+    dependent = simulation.Series(share_of_ar=0.5, autocorrelation=0.8)
+    assert autocorrelation(dependent, 1) == pytest.approx(0.5 * 0.8, abs=0.02)
+    assert autocorrelation(dependent, 5) == pytest.approx(0.5 * 0.8**5, abs=0.02)
+    pieces = simulation.Series(share_of_levels=0.5, piece_length=10)  # all of 10 blocks
+    assert autocorrelation(pieces, 4) == pytest.approx(0.5 * 0.6, abs=0.02)
+    assert autocorrelation(pieces, 10) == pytest.approx(0, abs=0.02)
+    unlike = simulation.Series(share_of_levels=0.5, piece_length=10, piece_spread=0.8)
+    assert autocorrelation(unlike, 10) > 0.1
+
+
+@pytest.mark.parametrize("kind", ["independent", "AR(1), 0.7"])
+def test_intervals_of_one_series_cover(simulation: ModuleType, kind: str) -> None:
+    found = simulation.simulate_one_series(
+        np.random.default_rng(0), simulation.ONE_SERIES[kind], 1000, 300
+    )
+    assert 0.92 < found.covered_by_text < 0.99
+    assert min(found.covered_by_both) > 0.94
+    assert 0.85 < found.text_width < 1.25
+
+
+def test_intervals_of_one_series_cover_although_chapters_differ(simulation: ModuleType) -> None:
+    """With blocks of the automatic length, which sees no chapters, 71 % were covered."""
+    found = simulation.simulate_one_series(
+        np.random.default_rng(0), simulation.ONE_SERIES["prose"], 3000, 300
+    )
+    assert found.covered_by_text > 0.9
+    assert found.noted == 0
 
 
 # Error rates of the whole report; scripts/simulate_coverage.py --report has the large simulation.

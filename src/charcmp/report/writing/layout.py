@@ -295,7 +295,7 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
     """Warns of a test text too short, or too dependent from block to block, for good intervals."""
     lines = []
     measured = [one.text_variance for one in analysis.differences if one.text_variance is not None]
-    fewest = min((text.num_blocks for text in measured), default=math.inf)
+    fewest = min((text.num_required for text in measured), default=math.inf)
     if fewest < ENOUGH_BLOCKS:
         lines.append(
             f"The test text has as few as {fewest:.0f} blocks of the length that its dependence "

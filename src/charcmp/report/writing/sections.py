@@ -21,7 +21,8 @@ QUESTIONS = (
     "circular block bootstrap over the same test characters; blocks stay within a series "
     "(a stream of `columns`, the whole test text of `contiguous`). Their length is the automatic "
     "one (Politis & White 2004, Patton 2009), or a whole series where whole series give a standard "
-    "error larger by more than chance explains: the check.",
+    "error larger by more than chance explains: the check. In `contiguous`, blocks are at least so "
+    "long that the text has about eight of them, as the check is not possible there.",
     "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
     "seeds and text: would models of other seeds keep it on other text? The two variances added, "
     "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
