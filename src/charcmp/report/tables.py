@@ -128,6 +128,14 @@ class Table:
     def done(self) -> list[Entry]:
         return [entry for entry in self.entries.values() if entry.is_done]
 
+    def entries_in(self, row: str) -> list[Entry | None]:
+        """Returns a row's entry in each column, None where no run has finished."""
+        return [self.entries.get((row, *column)) for column in self.columns]
+
+    def done_in(self, row: str) -> list[Entry]:
+        """Returns the trained models of a row, in the order of the columns."""
+        return [entry for entry in self.entries_in(row) if entry is not None and entry.is_done]
+
     def paper_nats(self, row: str, cell: str, layers: int) -> float | None:
         return _paper_nats(self.settings, row, cell, layers)
 

@@ -36,6 +36,4 @@ def _share(threads: int | None, lanes: int) -> str:
 
 def rows_of_many(table: Table) -> list[str]:
     """Returns the budgets with at least MANY_MODELS models."""
-    return [
-        row for row in table.rows if sum(entry.row == row for entry in table.done()) >= MANY_MODELS
-    ]
+    return [row for row in table.rows if len(table.done_in(row)) >= MANY_MODELS]

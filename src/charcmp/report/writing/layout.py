@@ -87,7 +87,7 @@ def table_lines(analysis: Analysis, measure: Measure) -> list[Line]:
 
 def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
     table = analysis.table
-    entries = [table.entries.get((row, *column)) for column in table.columns]
+    entries = table.entries_in(row)
     papers = [table.paper_nats(row, *column) for column in table.columns]
 
     def values(value_of: Callable[[Entry], float | None]) -> list[float | str | None]:
