@@ -6,8 +6,8 @@
 Takes the same overrides as the sweep. Writes practice.csv and practice.md from the runs on disk:
 each item's baseline and variants, with means over the seeds. A difference is between runs with the
 same seeds, and below 0 if the variant is better. Its spread is the sample standard deviation over
-the seeds; its p is that of a paired t test over them, adjusted by Holm's method among the variants
-of the item.
+the seeds; its p is that of a paired t test over them, adjusted by Holm's method among all
+variants of the item, those that diverged included.
 """
 
 from __future__ import annotations
@@ -150,7 +150,9 @@ def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list
             if spread and item.is_tested:
                 family[len(rows)] = estimate(row["difference"], [spread])
         rows.append(row)
-    for number, judged in zip(family, judge(list(family.values())), strict=True):
+    # Variants that diverged, or have too few seeds, count as planned: see judge.
+    planned = judge(list(family.values()), family_size=len(item.variants))
+    for number, judged in zip(family, planned, strict=True):
         rows[number]["Holm's p"] = judged.p_holm
     return rows
 

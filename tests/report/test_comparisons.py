@@ -121,6 +121,19 @@ def test_bold_is_not_worse_than_the_best(tmp_path: Path) -> None:
     assert "not significantly worse than the model with the lowest mean validation loss" in text
 
 
+def test_a_bold_model_that_may_be_far_behind_is_named(tmp_path: Path) -> None:
+    """Its seeds scatter so much that Holm's test finds nothing; bold alone would favour it."""
+    write_grid(tmp_path, {("lstm", 1): 1.400, ("gru", 1): 1.402})
+    report_texts(tmp_path)
+    table = tmp_path / "report" / "table_nats.md"
+    assert "Bold means" not in table.read_text()
+    write_grid(tmp_path, {("lstm", 3): 1.480}, sd=0.03)
+    report_texts(tmp_path)
+    assert "**1.480**" in table.read_text()
+    said = "these bold models may be well behind it: LSTM 3 at 50k: +0.0800 ("
+    assert said in table.read_text()
+
+
 def test_a_model_with_one_seed_is_never_bold(tmp_path: Path) -> None:
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.404}, sd=0.01)
     write_grid(tmp_path, {("rnn", 1): 1.402}, seeds=1)
@@ -483,6 +496,8 @@ def test_the_numbers_in_the_files(tmp_path: Path) -> None:
         significant = lines[f"{kind}_significant"].astype(bool)
         assert (significant == (lines[f"{kind}_p_holm"] <= 0.05)).all()
         assert outside[significant].all()
+    tiny = lines["text_p_holm"].between(0, 1e-6, inclusive="neither")  # with their digits
+    assert tiny.any()
     plain = stats.t.isf(0.025, lines["both_df"]) * lines["both_se"]
     np.testing.assert_allclose(lines["both_high_95"] - lines["difference_nats_per_char"], plain,
                                rtol=0.01, atol=2e-6)  # fmt: skip

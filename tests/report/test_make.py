@@ -19,7 +19,7 @@ from helpers.runs import NUM_TEST_CHARS, add_records, losses, report_texts, writ
 
 from charcmp.errors import UserError
 from charcmp.report import make
-from charcmp.report.load import load_runs, num_train_chars_of
+from charcmp.report.load import epochs_read, load_runs, num_train_chars_of, num_updates_of
 from charcmp.report.make import make_report
 from charcmp.uncertainty.losses import pack
 
@@ -306,3 +306,45 @@ def test_the_characters_that_an_epoch_reads(tmp_path: Path) -> None:
         add_records(write_run(tmp_path, 1.4, seed=seed, extra=extra))
     runs = sorted(load_runs(tmp_path / "runs").runs, key=lambda run: run.seed)
     assert [num_train_chars_of(run) for run in runs] == [160_000, 70_000, 35_000, 160_000]
+    assert [num_updates_of(run) for run in runs] == [50 * 16, 50 * 7, 50 * 7, 50 * 16]
+    shares = [1, 7 / 16, 3.5 / 16, 1]
+    assert [epochs_read(run) for run in runs] == pytest.approx([50 * share for share in shares])
+
+
+@pytest.mark.parametrize(
+    ("num_chars", "run", "said"),
+    [
+        (3_258_246, {}, None),  # War and Peace: 13,000 updates
+        (800_000, {}, "With only 3,200 updates at one learning rate for all, the ranking shows"),
+        (800_000, {"epochs": 3}, "Only 3 epochs. With so few epochs, the ranking shows"),
+        # An epoch of 16 of its 64 updates is a quarter.
+        (
+            800_000,
+            {"epochs": 12, "extra": {"updates_per_epoch": 16}},
+            "Only 3 epochs of the whole text. With so few epochs, the ranking shows",
+        ),
+    ],
+    ids=str,
+)
+def test_too_short_a_training_is_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    num_chars: int,
+    run: dict[str, Any],
+    said: str | None,
+) -> None:
+    add_records(write_run(tmp_path, 1.4, **run), num_chars=num_chars)
+    make_report(tmp_path, formats=["csv"])
+    out = " ".join(capsys.readouterr().out.split())
+    assert ("the ranking shows how fast models learn" in out) == (said is not None)
+    assert said is None or said in out
+
+
+def test_few_updates_at_own_rates_are_no_fault(tmp_path: Path) -> None:
+    for cell in ("lstm", "gru"):
+        for rate in (0.003, 0.006):
+            add_records(write_run(tmp_path, 1.4, cell=cell, extra={"optimizer.lr": rate}))
+    report_texts(tmp_path)
+    text = (tmp_path / "report" / "table_nats.md").read_text()
+    assert "each at its own learning rate" in text
+    assert "updates at one learning rate" not in text

@@ -7,6 +7,7 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.console import CHECKOUT, TINY, Charcmp
@@ -165,7 +166,7 @@ def test_the_practice_table(
     assert float(row["difference"]) == pytest.approx(statistics.fmean(differences))
     assert float(row["SD"]) == pytest.approx(statistics.stdev(differences))
     p_value = stats.ttest_rel(tests("2 layers"), tests("baseline")).pvalue
-    assert float(row["Holm's p"]) == pytest.approx(p_value)  # alone in its item: 3 layers not run
+    assert float(row["Holm's p"]) == pytest.approx(min(1, 2 * p_value))  # of two: 3 layers not run
     assert row["seeds"] == "2"
     assert rows["more layers at equal parameters", "baseline"]["difference"] == ""
     row = rows["a high learning rate diverges", "rmsprop 1"]
@@ -194,3 +195,25 @@ def test_an_identity_has_no_p_value() -> None:
     _, stopped = practice_table.make_rows(item, results)
     assert (stopped["difference"], stopped["SD"]) == (0.0, 0.0)
     assert math.isnan(stopped["Holm's p"])
+
+
+def test_a_variant_that_diverged_still_counts_among_the_comparisons() -> None:
+    run = {"status": "done", "num_params": 1, "train_nats_per_char": 1.0, "best_epoch": 1,
+           "epochs_trained": 1, "history": [{"val_nats_per_char": 1.0}]}  # fmt: skip
+
+    def trained(*nats: float) -> dict[int, dict[str, Any]]:
+        return {seed: run | {"test_nats_per_char": one} for seed, one in enumerate(nats)}
+
+    item = practice_table.ITEMS[0]
+    good, fair, worst = item.variants
+    base, better = [1.65, 1.66, 1.64], [1.44, 1.46, 1.42]
+    results = {
+        item.baseline: trained(*base),
+        good: trained(*better),
+        fair: trained(1.60, 1.70, 1.62),
+        worst: {seed: one | {"status": "diverged"} for seed, one in trained(9, 9, 9).items()},
+    }
+    rows = {row["variant"]: row for row in practice_table.make_rows(item, results)}
+    p_value = stats.ttest_rel(better, base).pvalue
+    assert rows[good]["Holm's p"] == pytest.approx(3 * p_value)
+    assert math.isnan(rows[worst]["Holm's p"])

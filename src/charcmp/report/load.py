@@ -37,6 +37,9 @@ class Run(Result, frozen=True, kw_only=True, eq=False):
     history: list[Epoch] = msgspec.field(default_factory=list)  # [] if the run keeps none
     environment: Environment = Environment()
     folder: Path
+    # The learning rate, if the identity leaves it out as the default of an optimiser other than
+    # RMSProp; NaN: not known.
+    default_rate: float = math.nan
     # Keys of the identity that distinguish this class from others of the same name, if any.
     told_apart_by: tuple[str, ...] = ()
 
@@ -91,7 +94,7 @@ def load_runs(folder: Path) -> Loaded:
             loaded.complaints.append(f"{error}; left out")
             continue
         loaded.runs.append(_load_run(result, path, loaded.complaints))
-    loaded.runs = _told_apart(loaded.runs)
+    loaded.runs = _told_apart(_with_default_rates(loaded.runs, loaded.complaints))
     return loaded
 
 
@@ -113,6 +116,42 @@ def _told_apart(runs: list[Run]) -> list[Run]:
         if run.origin is not None else run
         for run in runs
     ]  # fmt: skip
+
+
+def _with_default_rates(runs: list[Run], complaints: list[str]) -> list[Run]:
+    """Returns the runs with the default learning rates that their identities leave out.
+
+    A default changes only with the protocol's version, so one config.yaml of an optimiser has it
+    for all its runs: reading YAML takes long.
+    """
+    defaults: dict[tuple[str, int], float] = {}
+    for run in filter(_leaves_out_rate, runs):
+        if math.isnan(defaults.get(_protocol(run), math.nan)):
+            defaults[_protocol(run)] = _stored_rate(run, complaints)
+    return [
+        structs.replace(run, default_rate=defaults[_protocol(run)])
+        if _leaves_out_rate(run)
+        else run
+        for run in runs
+    ]
+
+
+def _leaves_out_rate(run: Run) -> bool:
+    return "optimizer.name" in run.identity and "optimizer.lr" not in run.identity
+
+
+def _protocol(run: Run) -> tuple[str, int]:
+    return str(run.identity["optimizer.name"]), run.protocol_version
+
+
+def _stored_rate(run: Run, complaints: list[str]) -> float:
+    """Returns the learning rate of a run's config.yaml, or NaN."""
+    try:
+        config = records.read_config(run.folder / "config.yaml")
+    except CorruptFileError as error:
+        complaints.append(f"{error}; the run is shown without its learning rate")
+        return math.nan
+    return math.nan if config is None or config.optimizer is None else config.optimizer.lr
 
 
 def _load_run(result: Result, path: Path, complaints: list[str]) -> Run:
@@ -166,13 +205,37 @@ def largest_state(run: Run) -> float:
 
 def num_train_chars_of(run: Run) -> int | None:
     """Returns how many characters an epoch reads, or None if environment.json does not say."""
+    if (found := _num_all_train_chars(run)) is None:
+        return None
+    updates = run.identity.get("updates_per_epoch")
+    return min(found, updates * _chars_per_update(run)) if isinstance(updates, int) else found
+
+
+def num_updates_of(run: Run) -> int | None:
+    """Returns the updates of a training of full length, or None if environment.json does not say
+    how long the text is."""
+    num_chars = num_train_chars_of(run)
+    return None if num_chars is None else run.epochs * (num_chars // _chars_per_update(run))
+
+
+def epochs_read(run: Run) -> float:
+    """Returns how often a training of full length reads the training text.
+
+    These are the run's epochs, or less if they are cut short (updates_per_epoch) and
+    environment.json says how long the text is.
+    """
+    num_chars, of_all = num_train_chars_of(run), _num_all_train_chars(run)
+    return run.epochs * num_chars / of_all if num_chars and of_all else run.epochs
+
+
+def _num_all_train_chars(run: Run) -> int | None:
     if (num_chars := run.environment.corpus.num_chars) is None:
         return None
-    found = num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)
-    updates = run.identity.get("updates_per_epoch")
-    if not isinstance(updates, int):
-        return found
+    return num_train_chars(num_chars, run.layout, run.split, run.batch_size, run.unroll_steps)
+
+
+def _chars_per_update(run: Run) -> int:
     batch, steps = (run.identity.get(f"train_{key}") for key in ("batch_size", "unroll_steps"))
     batch = batch if isinstance(batch, int) else run.batch_size
     steps = steps if isinstance(steps, int) else run.unroll_steps
-    return min(found, updates * batch * steps)
+    return max(1, batch * steps)

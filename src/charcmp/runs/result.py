@@ -239,12 +239,19 @@ class StoredDataset(Struct, frozen=True):
     path: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
 
 
+class StoredOptimizer(Struct, frozen=True):
+    """What readers need of a config.yaml's optimiser."""
+
+    lr: Annotated[float, Meta(gt=0)]
+
+
 class StoredConfig(Struct, frozen=True):
     """What readers need of a config.yaml."""
 
     cell: dict[str, Scalar | dict[str, Scalar | list[Scalar]]]
     dataset: StoredDataset | None = None
     data_dir: Annotated[str, Meta(pattern=r"\A[^\0]+\Z")] | None = None
+    optimizer: StoredOptimizer | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.cell.get("name"), str):

@@ -29,24 +29,23 @@ class Comparison:
 
 
 def compare(tables: Sequence[Table]) -> list[Comparison]:
-    """Returns a line per block that shares entries with the paper, and lines over both corpora.
+    """Returns a line per block at the paper's settings, and one over both corpora if there are two.
 
-    Blocks with different settings (epochs, say) are never pooled: there is one line over both
-    corpora for each setting. If a setting has several blocks of a corpus, the fullest one counts.
+    If there are several such blocks of a corpus, as of two versions of its text, that line takes
+    the fullest one of each.
     """
     lines = []
-    pooled: dict[str, dict[str, Table]] = {}
+    fullest: dict[str, Table] = {}
     for table in tables:
-        if not _pairs([table]):
+        if not _pairs([table]):  # tables have the paper's losses only at the paper's settings
             continue
         lines.append(_comparison(table.heading, [table]))
-        of_dataset = pooled.setdefault(table.protocol, {})
-        rival = of_dataset.get(table.dataset)
+        rival = fullest.get(table.dataset)
         if rival is None or len(_pairs([table])) > len(_pairs([rival])):
-            of_dataset[table.dataset] = table
-    for protocol, of_dataset in pooled.items():
-        both = f"both corpora, {protocol}"
-        lines.append(_comparison(both, list(of_dataset.values()), len(table1())))
+            fullest[table.dataset] = table
+    if len(fullest) > 1:
+        both = f"both corpora, {next(iter(fullest.values())).protocol}"
+        lines.append(_comparison(both, list(fullest.values()), len(table1())))
     return lines
 
 

@@ -34,7 +34,7 @@ def standings(table: Table, stored: Sequence[Baselines]) -> list[Standing]:
     found = []
     for baseline in of_text(stored, test_text):
         rows = [row for row, target in table.rows.items() if baseline.budget in (None, target)]
-        models = {row: [entry for entry in table.done() if entry.row == row] for row in rows}
+        models = {row: table.done_in(row) for row in rows}
         ahead_of = {
             row: sorted(
                 (entry for entry in of_row if entry.test_nats > baseline.nats_per_char),

@@ -74,6 +74,4 @@ def trained_on(entries: Iterable[Entry]) -> str:
 
 def rows_of_many(table: Table) -> list[str]:
     """Returns the budgets with at least MANY_MODELS models."""
-    return [
-        row for row in table.rows if sum(entry.row == row for entry in table.done()) >= MANY_MODELS
-    ]
+    return [row for row in table.rows if len(table.done_in(row)) >= MANY_MODELS]

@@ -43,7 +43,7 @@ def lines(table: Table) -> list[Line]:
     """Returns each budget's nats, and below them their perplexity, spread and number of seeds."""
     found = []
     for row in table.rows:
-        entries = [table.entries.get((row, *column)) for column in table.columns]
+        entries = table.entries_in(row)
 
         def values(
             value_of: Callable[[Entry], float | None], entries: Sequence[Entry | None] = entries

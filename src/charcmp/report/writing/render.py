@@ -199,7 +199,10 @@ def _entry_record(table: Table, entry: Entry) -> dict[str, Any]:
 
 def differences_csv(analyses: Sequence[Analysis]) -> str:
     """Returns one line per comparison, with all that is known of it."""
-    return _csv(pd.DataFrame(difference_records(analyses)))
+    frame = pd.DataFrame(difference_records(analyses))
+    for name in frame.columns.intersection(["text_p_holm", "both_p_holm"]):
+        frame[name] = frame[name].map("{:.6g}".format, na_action="ignore")  # often below 1e-6
+    return _csv(frame)
 
 
 def baselines_csv(placed: Sequence[Standing]) -> str:
