@@ -23,7 +23,6 @@ from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS_NOTE,
     cell_label,
-    epochs_read,
     interval_text,
     is_short,
     left_out_text,
@@ -66,7 +65,7 @@ def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
     if not is_short(table):
         return verdict
     evidence = f"{verdict.evidence} {FEW_EPOCHS_NOTE}"
-    if (num_read := epochs_read(table)) < table.epochs:
+    if (num_read := table.epochs_read) < table.epochs:
         evidence += f" These epochs are cut short: a run reads its text {num_read:.2g} times."
     return replace(
         verdict,

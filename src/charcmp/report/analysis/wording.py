@@ -36,27 +36,9 @@ def training(table: Table) -> str:
     return f"under this training ({table.protocol})"
 
 
-def epochs_read(table: Table) -> float:
-    """Returns how many times the runs of a block read their training text.
-
-    An epoch that is cut short (`updates_per_epoch`) reads only a part of it, so that the number of
-    epochs alone does not tell a full training from a short one. The text's length is estimated from
-    that of the test text, which every result has.
-    """
-    num_chars = table.settings.get("updates_per_epoch")
-    train_share, _, test_share = table.settings["dataset.split"]
-    if not (isinstance(num_chars, int) and test_share):
-        return float(table.epochs)
-    for key in ("batch_size", "unroll_steps"):
-        own = table.settings.get(f"train_{key}")
-        num_chars *= own if isinstance(own, int) else table.settings[key]
-    whole = max(1, round(table.settings["num_test_chars"] * train_share / test_share))
-    return float(table.epochs * min(num_chars, whole) / whole)
-
-
 def is_short(table: Table) -> bool:
     """Returns whether the trainings of a block are too short to say how good models become."""
-    return epochs_read(table) < FEW_EPOCHS
+    return table.epochs_read < FEW_EPOCHS
 
 
 def interval_text(nats: float, judged: Judged | None) -> str:

@@ -12,10 +12,10 @@ from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import (
-    FEW_EPOCHS,
     FEW_EPOCHS_NOTE,
     cell_label,
     interval_text,
+    is_short,
     name,
     training,
 )
@@ -249,7 +249,7 @@ def short_notes(table: Table) -> list[str]:
 
 def _length_notes(table: Table) -> list[str]:
     """Warns of trainings so short that they rank models by how fast they learn."""
-    if table.epochs_read < FEW_EPOCHS:
+    if is_short(table):
         epochs = f"{table.epochs_read:.2g} epoch{'s' * (table.epochs_read != 1)}"
         of_text = "" if table.epochs_read == table.epochs else " of the whole text"
         return [f"Only {epochs}{of_text}. {FEW_EPOCHS_NOTE}"]
