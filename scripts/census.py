@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
-from charcmp.errors import EXIT_INTERRUPTED, require
+from charcmp.errors import EXIT_INTERRUPTED, UserError, require
 from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
@@ -74,7 +74,8 @@ class Census:
 
     Raises:
         UserError: if the grid has several texts, budgets or seeds, a rate is not one of LADDER, or
-            the trainings to the end are no longer than those of the first step.
+            the trainings to the end are no longer than those of the first step; or another key has
+            several values.
     """
 
     def __init__(self, composer: Composer, updates: int, until: float) -> None:
@@ -86,7 +87,11 @@ class Census:
             words = [word for word in overrides if word.partition("=")[0] not in VARIED]
             spec = make_job(overrides, composer.compose(overrides)).spec
             cell = named_cell(spec.config.cell, words)
-            self.words[Model(spec.budget, cell, spec.config.layers)] = words
+            model = Model(spec.budget, cell, spec.config.layers)
+            if (others := self.words.setdefault(model, words)) != words:
+                both = " and ".join(" ".join(sorted({*a} - {*b}))
+                                    for a, b in ((others, words), (words, others)))  # fmt: skip
+                raise UserError(f"{both}: a census varies the cell, its layers and rates alone")
             rates.add(spec.config.optimizer.lr)
             seeds.add(spec.config.seed)
             specs.append(spec)

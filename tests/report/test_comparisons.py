@@ -175,10 +175,12 @@ def test_advice_says_under_which_training(tmp_path: Path) -> None:
     write_grid(tmp_path, {("lstm", 1): 1.40, ("gru", 1): 1.41}, dataset="mine", layout="contiguous")
     papers, mine = [analyse(table) for table in tables_of(tmp_path)]
     assert "nats per character under the paper's protocol" in recommendations([papers])[0].text()
-    under = "under this training (contiguous, 50 epochs)"
+    under = "under this training"
     assert f"nats per character {under}" in recommendations([mine])[0].text()
     assert all(one.scope.endswith("under the paper's protocol") for one in verdicts([papers]))
-    assert all(one.scope.endswith(under) for one in verdicts([mine]))
+    assert all(
+        one.scope.endswith(f"mine, contiguous, 50 epochs, {under}") for one in verdicts([mine])
+    )
     report_texts(tmp_path)
     said = (tmp_path / "report" / "table_nats.md").read_text()
     assert "The models are ranked under the paper's protocol" in said

@@ -133,6 +133,7 @@ def test_what_a_census_refuses(
     for given, complaint in {
         ("budget=1500,2000",): "one text, one budget and one first seed",
         ("budget=1500", "seed=0,1"): "one text, one budget and one first seed",
+        ("budget=1500", "dropout=0,0.2"): "dropout=0 and dropout=0.2: a census varies the cell",
         ("budget=1500", "optimizer.lr=0.005"): "a census takes rates of",
         ("budget=1500", "epochs=1"): "a training to the end has",
     }.items():

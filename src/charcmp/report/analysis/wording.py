@@ -30,10 +30,9 @@ def cell_label(cell: str) -> str:
 
 
 def training(table: Table) -> str:
-    """Says under which training the models are ranked: another one may order them differently."""
-    if is_the_papers(table.settings):
-        return "under the paper's protocol"
-    return f"under this training ({table.protocol})"
+    """Says under which training the models are ranked, beside a heading with its settings: another
+    one may order them differently."""
+    return "under the paper's protocol" if is_the_papers(table.settings) else "under this training"
 
 
 def is_short(table: Table) -> bool:
