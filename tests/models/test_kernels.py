@@ -9,6 +9,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -244,3 +246,23 @@ def test_charcmp_does_not_import_triton_on_a_cpu() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+def test_the_first_pass_of_a_form_has_its_kernels_to_itself() -> None:
+    """A barrier that both threads must reach within their pass breaks the first time alone."""
+    from charcmp.models.cells.fused.elementwise import launching
+
+    x_TBG, form = torch.zeros(2, 3, 4), object()
+
+    def met(at_once: threading.Barrier) -> bool:
+        with launching(x_TBG, form):
+            try:
+                at_once.wait(timeout=0.5)
+            except threading.BrokenBarrierError:
+                return False
+            return True
+
+    with ThreadPoolExecutor(2) as lanes:
+        for expected in (False, True):
+            at_once = threading.Barrier(2)
+            assert [*lanes.map(met, [at_once] * 2)] == [expected] * 2

@@ -6,11 +6,41 @@ t. The grid is (B, blocks of H): one program does BLOCK hidden units of one stre
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 BLOCK = 128
+
+_launched: set[tuple[object, ...]] = set()
+_first_launches = threading.Lock()
+
+
+@contextmanager
+def launching(x_TBG: Tensor, *form: object) -> Iterator[None]:
+    """Makes the device of x the current one, for the launches of a forward pass.
+
+    One thread at a time makes the first pass of a form with these sizes: a kernel's first launch
+    loads it, and another thread that launches it meanwhile may find it half loaded. Backward passes
+    need no such care, as autograd has one thread for each device.
+
+    Args:
+        x_TBG: the pass's input, for its sizes and its device.
+        form: whatever else makes other kernels of the same source.
+    """
+    key = (x_TBG.device, x_TBG.dtype, x_TBG.shape, *form)
+    with torch.cuda.device_of(x_TBG):
+        if key in _launched:
+            yield
+            return
+        with _first_launches:
+            yield
+            _launched.add(key)
 
 
 def grid(h_BH: Tensor) -> tuple[int, int]:

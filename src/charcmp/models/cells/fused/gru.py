@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, place, slope
+from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, launching, place, slope
 
 
 @triton.jit(do_not_specialize=["t", "H"])
@@ -98,7 +98,7 @@ class FusedGRU(torch.autograd.Function):
         gates_TBG = torch.empty_like(sums_TBG)  # r, z, n
         rh_TBH = sums_TBG.new_empty(T, B, H)
         U_rz_t, U_n_t = U_GH[: 2 * H].t(), U_GH[2 * H :].t()
-        with torch.cuda.device_of(sums_TBG):
+        with launching(sums_TBG, "gru", activation):
             for t in range(T):
                 torch.mm(h_all[t], U_rz_t, out=gates_TBG[t, :, : 2 * H])
                 gru_gates[grid(h_BH)](sums_TBG, gates_TBG, h_all, rh_TBH, t, H, BLOCK)

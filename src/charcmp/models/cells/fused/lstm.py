@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, place, slope
+from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, launching, place, slope
 
 
 @triton.jit
@@ -204,7 +204,7 @@ class FusedLSTM(torch.autograd.Function):
         u_TBG = torch.empty_like(a_TBG)
         U_t = U_GH.t()
         weights = b_G, w_PH
-        with torch.cuda.device_of(a_TBG):
+        with launching(a_TBG, "lstm", activation, gates, w_PH is None):
             for t in range(T):
                 torch.mm(h_all[t], U_t, out=u_TBG[t])
                 lstm_step[grid(h_BH)](

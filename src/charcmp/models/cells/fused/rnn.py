@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, place, slope
+from charcmp.models.cells.fused.elementwise import BLOCK, activation, grid, launching, place, slope
 
 
 @triton.jit(do_not_specialize=["t", "H"])
@@ -55,7 +55,7 @@ class FusedRNN(torch.autograd.Function):
         h_all = sums_TBH.new_empty(T + 1, B, H)  # h_all[t] is h before step t
         h_all[0] = h_BH
         U_t = U_HH.t()
-        with torch.cuda.device_of(sums_TBH):
+        with launching(sums_TBH, "rnn", activation):
             for t in range(T):
                 torch.mm(h_all[t], U_t, out=h_all[t + 1])
                 rnn_step[grid(h_BH)](sums_TBH, h_all, t, H, activation, BLOCK)
