@@ -44,7 +44,6 @@ VALUES = {
     "++layers": ("2", "x"),
     "~epochs": ("50", "3"),
     "hydra.job.name": ("x",),
-    "hydra.nothing": ("x",),
 }
 LINES = [
     *(f"{key}={value}" for key, values in (CHOICES | VALUES).items() for value in values),
@@ -81,6 +80,7 @@ def outcome(compose: Callable[[], DictConfig]) -> tuple[str, ...]:
 @pytest.mark.long
 @settings(deadline=None, max_examples=30)
 @given(overrides=st.lists(st.sampled_from(LINES), max_size=5))
+@example(overrides=["hydra.nothing=x"])  # alone: of two mistakes Hydra may name the other one first
 @example(overrides=["cell=gru", "cell.forget_bias=1"])
 @example(overrides=["optimizer=sgd", "optimizer={lr: 0.1}", "~optimizer.nesterov"])
 @example(overrides=["layers=2", "layers=3", "cell=rnn", "cell=gru"])
