@@ -136,7 +136,7 @@ class Pool:
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         left = len(self.waiting) + len(self.running)
-        self.stop_reason = Interrupted(f"sweep interrupted with {counted(left, 'run')} unfinished")
+        self.stop_reason = Interrupted(f"interrupted with {counted(left, 'run')} unfinished")
         self.stop = True
 
     def _next_job(self) -> Job | None:
