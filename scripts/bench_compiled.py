@@ -26,6 +26,7 @@ from charcmp.data.chunks import random_chunks
 from charcmp.data.corpus import Corpus
 from charcmp.data.dataset import DatasetConfig
 from charcmp.models.cells.compiled import dispatch
+from charcmp.models.cells.modes import forced
 from charcmp.models.cells.registry import cell_config
 from charcmp.training.device import keep_freed_memory
 from charcmp.training.step import Step
@@ -43,7 +44,7 @@ def milliseconds(step: Step, mode: dispatch.Mode) -> float:
         for _ in range(UPDATES):
             step()
 
-    with dispatch.forced(mode):
+    with forced(dispatch, mode):
         return 1000 * seconds_of(updates) / UPDATES
 
 

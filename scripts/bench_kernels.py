@@ -23,6 +23,7 @@ from tabulate import tabulate
 from turns import seconds_of, take_turns
 
 from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.modes import forced
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 
 V = 87
@@ -53,12 +54,12 @@ def captured(
     if device.type == "cpu":
 
         def plain() -> None:
-            with fused.forced(mode):
+            with forced(fused, mode):
                 chunk()
 
         return plain
     stream = torch.cuda.Stream()
-    with fused.forced(mode):
+    with forced(fused, mode):
         with torch.cuda.stream(stream):
             for _ in range(3):
                 chunk()

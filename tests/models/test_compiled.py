@@ -29,6 +29,7 @@ from charcmp.models.cells.compiled.steps import (
     to_sigmoid,
     to_tanh,
 )
+from charcmp.models.cells.modes import forced
 from charcmp.models.cells.registry import cell_config, make_layer
 
 I = 7  # noqa: E741 - inputs, as in the package
@@ -51,7 +52,7 @@ def agree(found: Tensor, wanted: Tensor) -> bool:
 
 @pytest.fixture
 def _always_compiled() -> Iterator[None]:
-    with dispatch.forced("always"):
+    with forced(dispatch, "always"):
         yield
 
 
@@ -82,9 +83,9 @@ def test_they_compute_what_torchs_calls_compute(
     symbols = kind == "symbols"
     x = torch.randint(I, (T, B)) if symbols else torch.randn(T, B, I).requires_grad_()
     state = torch.randn(2 if name == "lstm" else 1, B, H).requires_grad_()
-    with dispatch.forced("always"):
+    with forced(dispatch, "always"):
         found = results(name, x, state, "Compiled")
-    with dispatch.forced("never"):
+    with forced(dispatch, "never"):
         wanted = results(name, x, state, f"{name.upper()}Sequence")
     assert dispatch.mode == "auto"
     assert all(map(agree, found, wanted))

@@ -22,6 +22,7 @@ from torch import Tensor
 from charcmp.models.cells.activations import ACTIVATIONS
 from charcmp.models.cells.base import Cell
 from charcmp.models.cells.fused import dispatch as fused
+from charcmp.models.cells.modes import forced
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.models.language_model import CharModel
 
@@ -77,7 +78,7 @@ def results(cell: Cell, x: Tensor, state: Tensor, how: str) -> list[Tensor]:
     if how == "reference":
         h_TBH, last, _ = cell.reference(cell.dense_input(x), state)
     else:
-        with fused.forced("always" if how == "fused" else "never"):
+        with forced(fused, "always" if how == "fused" else "never"):
             h_TBH, last = cell(x, state)
         assert type(h_TBH.grad_fn).__name__.startswith("Fused") == (how == "fused")
     weigh = torch.linspace(-1, 2, h_TBH.numel(), dtype=h_TBH.dtype, device=h_TBH.device)
@@ -161,7 +162,7 @@ def test_a_model_of_two_layers(device: str, name: str) -> None:
     x, y = torch.randint(I, (2, 4, 3), device=device)
     gradients = {}
     for how in ("always", "never"):
-        with fused.forced(how):
+        with forced(fused, how):
             logits, _ = model(x, model.zero_state(3))
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), y.flatten())
         gradients[how] = torch.autograd.grad(loss, list(model.parameters()))

@@ -35,6 +35,7 @@ from charcmp.errors import Interrupted, one_line
 from charcmp.models.cells.compiled import dispatch as compiled
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.cells.lstm import WIDEST_SEQUENCE
+from charcmp.models.cells.modes import forced
 from charcmp.models.cells.registry import CELLS, cell_config, make_layer
 from charcmp.runs.folder import RunFolder
 from charcmp.training.checks import CheckResult
@@ -183,8 +184,8 @@ def form_error(
 def in_form(form: str) -> Iterator[None]:
     """Runs cells in a form, and those that do not have it by torch's operations, in the block."""
     with (
-        fused.forced("always" if form == "kernels" else "never"),
-        compiled.forced("always" if form == "compiled" else "never"),
+        forced(fused, "always" if form == "kernels" else "never"),
+        forced(compiled, "always" if form == "compiled" else "never"),
     ):
         yield
 

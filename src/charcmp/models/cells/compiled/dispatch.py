@@ -15,34 +15,21 @@ a second or two, so small chunks, as in sampling and in tiny models, are left to
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from charcmp.errors import first_line
+from charcmp.models.cells.modes import Mode
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 # auto: on a CPU where Numba works, for chunks that are worth it. always (also for small ones) and
-# never are for checks and benchmarks: see `forced`.
-Mode = Literal["auto", "always", "never"]
+# never are for checks and benchmarks: see modes.forced.
 mode: Mode = "auto"
 FORMS = ("gru", "lstm", "rnn")
 WORTH_IT = 20_000  # values of h in a chunk, T·B·H
-
-
-@contextmanager
-def forced(wanted: Mode) -> Iterator[None]:
-    """Sets the mode in the block, for all threads; for checks and benchmarks."""
-    global mode
-    before, mode = mode, wanted
-    try:
-        yield
-    finally:
-        mode = before
 
 
 def compiled_on(x: Tensor, state_SBH: Tensor, activation: str) -> bool:

@@ -18,31 +18,17 @@ from __future__ import annotations
 
 import importlib.util
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from charcmp.errors import first_line
+from charcmp.models.cells.modes import Mode
 
 # auto: on a CUDA device where Triton works, for what cuDNN lacks or runs slowly. always (also on a
-# CPU, for Triton's interpreter) and never are for checks and benchmarks: see `forced`.
-Mode = Literal["auto", "always", "never"]
+# CPU, for Triton's interpreter) and never are for checks and benchmarks: see modes.forced.
 mode: Mode = "auto"
-
-
-@contextmanager
-def forced(wanted: Mode) -> Iterator[None]:
-    """Sets the mode in the block, for all threads; for checks and benchmarks."""
-    global mode
-    before, mode = mode, wanted
-    try:
-        yield
-    finally:
-        mode = before
 
 
 def fused_on(x: Tensor, best_in_cudnn: bool = False) -> bool:
