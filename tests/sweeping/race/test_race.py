@@ -257,6 +257,8 @@ def test_a_race_ends_at_the_length_beyond_which_training_does_worse() -> None:
     assert finish.end in ("settled", "seeds")
     assert not {*finish.arms} & {*stored.gone}
     assert len(stored.gone) == len({*stored.gone})  # nothing is eliminated twice
+    longer = {one for one in stored.planned_runs if one.updates == stored.lengths[1]}
+    assert longer <= stored.dropped
     assert {*finish.arms} | {*stored.gone} == {*MODELS}
 
 

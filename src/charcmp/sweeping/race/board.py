@@ -88,7 +88,9 @@ class Board:
             updates: that length.
         """
         self.state = dict.fromkeys(self.models, "behind") | dict(states) | self.state
-        self.compared_at |= {model: updates for model in states if updates in self.outcomes[model]}
+        self.compared_at |= {
+            model: updates for model in states if updates in self.outcomes.get(model, ())
+        }
 
     def show(self, finally_: bool = False) -> None:
         """Prints the table: during the race only in a terminal, at the end always."""

@@ -190,6 +190,7 @@ class Race:
                 return self._finish("time")
             if self._is_worse(rung):
                 self.on_worse(self.lengths[rung], self.lengths[rung - 1])
+                self.runner.drop(self._planned(rung, [*self.outcomes[rung]]))
                 return self._finals(rung - 1)
         return self._finals(LAST_RUNG)
 
