@@ -40,6 +40,11 @@ def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
     return f"{shown}{comma} and {more} more"
 
 
+def length_text(epochs: float) -> str:
+    """Returns the length of a training: `0.33 epochs`, `1 epoch`."""
+    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
+
+
 def bits(nats: float) -> float:
     """Returns a loss in bits."""
     return nats / math.log(2)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
-from charcmp.models.budget import BUDGETS, Shape, solve, target_params
+from charcmp.models.budget import BUDGETS, Shape, deviation_percent, solve, target_params
 from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.report import paper
 from charcmp.report.blocks import (
@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def deviation_percent(self) -> float:
-        return 100 * (self.num_params - self.target_params) / self.target_params
+        return deviation_percent(self.num_params, self.target_params)
 
     @property
     def is_done(self) -> bool:

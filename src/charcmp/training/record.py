@@ -16,6 +16,7 @@ from torch import Tensor
 from charcmp.config.schema import protocol_version
 from charcmp.config.spec import RunSpec
 from charcmp.files import write_error
+from charcmp.output import bits
 from charcmp.runs.folder import VOCABULARY_KEY, RunFolder
 from charcmp.runs.reading import CorruptFileError, UnreadableFileError, read_json
 from charcmp.runs.result import (
@@ -79,7 +80,7 @@ def make_result(
         val_nats_per_char=best.val_nats_per_char if best else None,
         test_nats_per_char=test_nats,
         test_perplexity=None if test_nats is None else math.exp(test_nats),
-        test_bits_per_char=None if test_nats is None else test_nats / math.log(2),
+        test_bits_per_char=None if test_nats is None else bits(test_nats),
         num_test_chars=num_test_chars,
         seconds_train=round(place.seconds_train, 3),
         chars_per_second=chars_per_second,

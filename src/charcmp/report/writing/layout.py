@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from charcmp.models.cells.registry import CELLS
+from charcmp.output import bits, length_text
 from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
@@ -52,8 +53,8 @@ MEASURES = (
     Measure(
         "bits",
         "test bits per character",
-        lambda nats: nats / math.log(2),
-        lambda nats: 1 / math.log(2),
+        bits,
+        lambda nats: bits(1.0),
     ),
 )
 
@@ -250,9 +251,8 @@ def short_notes(table: Table) -> list[str]:
 def _length_notes(table: Table) -> list[str]:
     """Warns of trainings so short that they rank models by how fast they learn."""
     if is_short(table):
-        epochs = f"{table.epochs_read:.2g} epoch{'s' * (table.epochs_read != 1)}"
         of_text = "" if table.epochs_read == table.epochs else " of the whole text"
-        return [f"Only {epochs}{of_text}. {FEW_EPOCHS_NOTE}"]
+        return [f"Only {length_text(table.epochs_read)}{of_text}. {FEW_EPOCHS_NOTE}"]
     updates = table.num_updates
     if table.task != "lm" or table.has_own_rates or updates is None or updates >= MANY_UPDATES:
         return []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from charcmp.output import bits
 from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.analysis.distances import Distances
@@ -117,7 +118,7 @@ def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
             if standing.baseline.size is None
             else f"{standing.baseline.size:,}",
             "test nats per character": f"{standing.baseline.nats_per_char:.3f}",
-            "bits": f"{standing.baseline.nats_per_char / math.log(2):.3f}",
+            "bits": f"{bits(standing.baseline.nats_per_char):.3f}",
             "ahead of": "; ".join(
                 f"{row}: {_ahead_text(standing, row)}" for row in standing.ahead_of
             ),

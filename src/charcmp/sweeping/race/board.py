@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from charcmp.output import duration
+from charcmp.output import duration, length_text
 from charcmp.sweeping.race.arms import Arm, Model, label
 from charcmp.sweeping.race.decide import Failed, Outcome, best_arms, mean_nats, text_component
-from charcmp.sweeping.race.plan import length_text
 from charcmp.sweeping.race.race import PlannedRun
 
 SECONDS_BETWEEN = 1.0  # at least so many between two drawings of the table

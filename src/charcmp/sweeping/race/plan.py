@@ -103,8 +103,3 @@ def nearest_length(updates: float, updates_per_epoch: int, most: float = math.in
     if epochs * updates_per_epoch > most and epochs > 1:
         epochs -= 1
     return epochs * updates_per_epoch
-
-
-def length_text(epochs: float) -> str:
-    """Returns a length as text: `0.33 epochs`, `1 epoch`."""
-    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from charcmp.output import duration
+from charcmp.output import duration, length_text
 from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.sweeping.race.advice import Advice
 from charcmp.sweeping.race.arms import label
 from charcmp.sweeping.race.decide import FEWEST_SEEDS, WIDEST_SEED_SD, WORTH_KNOWING, seed_sds
-from charcmp.sweeping.race.plan import length_text
 from charcmp.sweeping.race.race import LAST_RUNG
 
 PERCENT = 95
