@@ -68,6 +68,7 @@ def test_summary_against_the_paper(tmp_path: Path) -> None:
     wp, both = lines["wp, 50 epochs"], lines["both corpora, 50 epochs"]
     assert (wp.num_models, wp.num_models_paper, wp.spearman) == (3, 33, 1.0)
     assert wp.mean_absolute_difference == pytest.approx(0.04 / 3)
+    assert wp.median_absolute_difference == pytest.approx(0.01)
     assert wp.mean_difference == pytest.approx(-0.02 / 3)
     assert (both.num_models, both.num_models_paper) == (4, 66)
     assert both.mean_absolute_difference == pytest.approx(0.12 / 4)

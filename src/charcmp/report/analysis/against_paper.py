@@ -25,6 +25,7 @@ class Comparison:
     num_models_paper: int
     mean_difference: float  # ours - paper's, nats per character
     mean_absolute_difference: float
+    median_absolute_difference: float  # one model that does not learn hardly moves it
     spearman: float | None  # rank correlation; None for fewer than three entries
 
 
@@ -71,6 +72,7 @@ def _comparison(
         num_models_paper=num_models_paper,
         mean_difference=float(difference.mean()),
         mean_absolute_difference=float(difference.abs().mean()),
+        median_absolute_difference=float(difference.abs().median()),
         spearman=spearman(pairs["ours"], pairs["paper"]),
     )
 

@@ -43,6 +43,7 @@ def comparison_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
             "models": f"{line.num_models} of {line.num_models_paper}",
             "mean difference": f"{line.mean_difference:+.3f}",
             "mean |difference|": f"{line.mean_absolute_difference:.3f}",
+            "median |difference|": f"{line.median_absolute_difference:.3f}",
             "Spearman's rank correlation": "" if line.spearman is None else f"{line.spearman:.2f}",
         }
         for line in comparisons
