@@ -9,6 +9,7 @@ from pathlib import Path
 
 from charcmp.errors import UserError
 from charcmp.files import is_there, make_folder, write_bytes
+from charcmp.output import note
 from charcmp.report.analysis.findings import Findings, find
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
@@ -120,16 +121,12 @@ def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
     from charcmp.report.figures.pictures import pictures  # slow to import
     from charcmp.report.writing.page import page
 
-    drawn = pictures(findings.analyses, _note, with_png)
+    drawn = pictures(findings.analyses, note, with_png)
     files = {f"figures/{picture.name}.svg": picture.svg for picture in drawn}
     files |= {
         f"figures/{picture.name}.png": picture.png for picture in drawn if picture.png is not None
     }
     return files | {"report.html": page(findings, drawn).encode()}
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}")
 
 
 def _refuse_among_runs(out: Path, results_dir: Path) -> None:

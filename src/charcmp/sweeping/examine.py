@@ -13,6 +13,7 @@ import msgspec
 
 from charcmp.config.schema import Config
 from charcmp.errors import UserError
+from charcmp.output import note
 from charcmp.sweeping.slots import Slot, make_slots
 from charcmp.training.checks import FALLBACKS, CheckResult
 
@@ -56,7 +57,7 @@ def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) 
     for gpu, found in results.items():
         for result in found:
             if not result.passed:
-                print(f"note: {machines[gpu]}: {result.line}")
+                note(f"{machines[gpu]}: {result.line}")
     return left
 
 

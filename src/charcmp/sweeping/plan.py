@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from charcmp.config.schema import NOT_SCIENTIFIC, flatten
 from charcmp.config.spec import split_of, warnings
-from charcmp.output import counted, duration
+from charcmp.output import counted, duration, note
 from charcmp.runs.status import run_status
 from charcmp.sweeping.cost import TimeEstimate, estimate_times, longest_first, makespan
 from charcmp.sweeping.grid import Grid, Job
@@ -83,8 +83,8 @@ def look_ahead(jobs: Sequence[Job]) -> None:
     """
     for job in jobs:
         split_of(job.spec)
-    for note in sorted({note for job in jobs for note in warnings(job.spec)}):
-        print(f"note: {note}")
+    for warning in sorted({warning for job in jobs for warning in warnings(job.spec)}):
+        note(warning)
 
 
 def _plan_state(job: Job) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from charcmp.config.schema import Config
 from charcmp.errors import UserError, require
 from charcmp.machine import available_cores, memory_bytes
+from charcmp.output import note
 from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
@@ -104,8 +105,8 @@ def _that_fit(jobs: int, run_bytes: int) -> int:
     if jobs * run_bytes <= memory:
         return jobs
     fit = max(1, memory // run_bytes)
-    print(
-        f"note: {fit} at once, not {jobs}: each takes some {run_bytes / 1e9:,.1f} GB, and this "
+    note(
+        f"{fit} at once, not {jobs}: each takes some {run_bytes / 1e9:,.1f} GB, and this "
         f"machine has {memory / 1e9:,.1f} GB (jobs= sets another number)"
     )
     return fit

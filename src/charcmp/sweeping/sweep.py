@@ -11,7 +11,7 @@ from typing import Any
 from hydra.plugins.launcher import Launcher
 
 from charcmp.errors import EXIT_FAILED
-from charcmp.output import counted
+from charcmp.output import counted, note
 from charcmp.runs.result import Progress
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
@@ -26,14 +26,14 @@ def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
         run_jobs(jobs, fail_fast)
         return
     if fail_fast:
-        print(f"note: --fail-fast has no effect with {type(launcher).__name__}")
+        note(f"--fail-fast has no effect with {type(launcher).__name__}")
     try:
         launcher.launch([job.overrides for job in jobs], 0)
     except Exception as error:  # some launchers stop watching when the first job fails
         reason = " ".join(str(error).split())[:200]
-        print(f"note: {type(launcher).__name__} has stopped watching: {reason}")
-        print(
-            "note: jobs may still be running (charcmp status --watch); later, the same command "
+        note(f"{type(launcher).__name__} has stopped watching: {reason}")
+        note(
+            "jobs may still be running (charcmp status --watch); later, the same command "
             "runs the rest"
         )
     record_deaths(jobs)
@@ -72,9 +72,9 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     unfinished = [job for job in jobs if job.folder.usable_result() is None]
     left, held = without_held(unfinished, retry_failed)
     look_ahead(left)
-    for note in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
+    for text in sorted({f"{job.spec.corpus.name} is a {job.spec.corpus.note}"
                         for job in jobs if job.spec.corpus.note}):  # fmt: skip
-        print(f"note: {note}")
+        note(text)
     finished = f"{len(jobs) - len(unfinished)} finished before"
     print(f"{counted(len(jobs), 'run')}: {finished}, {to_do(left, held)}")
     if left:
@@ -93,8 +93,8 @@ def queue(jobs: Sequence[Job]) -> None:
         job.folder.create()
         if not job.folder.progress.exists():
             epochs = job.spec.config.epochs
-            note = Progress(**job.spec.row(), epoch=0, epochs=epochs, fraction=0.0)
-            job.folder.write_progress(note)
+            waiting = Progress(**job.spec.row(), epoch=0, epochs=epochs, fraction=0.0)
+            job.folder.write_progress(waiting)
 
 
 def print_outcome(jobs: Sequence[Job]) -> None:

@@ -16,6 +16,7 @@ import msgspec
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, require
 from charcmp.files import canonical_json, write_bytes, write_json
+from charcmp.output import note
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job
@@ -165,8 +166,8 @@ def _race(
 def _baselines(spec: RunSpec) -> list[Baseline]:
     """Returns the losses of n-grams and compressors on the test text; none if it is too long."""
     if spec.corpus.num_chars > MAX_CHARS:
-        print(
-            "note: baselines (n-grams, compressors) are skipped for texts of more than "
+        note(
+            "baselines (n-grams, compressors) are skipped for texts of more than "
             f"{MAX_CHARS:,} characters"
         )
         return []
