@@ -12,6 +12,9 @@ import pytest
 from helpers.console import Charcmp
 from helpers.runs import losses, report_texts, tables_of, write_run
 
+from charcmp.config.compose import compose_line
+from charcmp.config.rules import typed
+from charcmp.config.spec import resolve
 from charcmp.errors import UserError
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.candidates import expected_lead
@@ -23,6 +26,37 @@ from charcmp.report.tables import MANY_MODELS, make_tables
 EPOCH = {"epoch": 1, "train_nats_per_char": 1.5, "val_nats_per_char": 1.5}
 
 # What stands together.
+
+
+@pytest.mark.parametrize(
+    ("experiment", "heading"),
+    [
+        (["experiment=fast"], "wp, 10 epochs, experiment=fast"),
+        (["experiment=census"], "wp, 10 epochs, experiment=fast"),
+        (
+            ["experiment=fast", "train_batch_size=20", "clip=1"],
+            "wp, 10 epochs, experiment=fast, clip=1.0, train_batch_size=20",
+        ),
+        (
+            ["experiment=fast", "optimizer.warmup_updates=0"],
+            "wp, 10 epochs, optimizer.rate_per=update, optimizer.schedule=cosine, "
+            "train_batch_size=50, train_unroll_steps=50",
+        ),
+    ],
+    ids=str,
+)
+def test_the_fast_training_is_named_in_a_heading(
+    tmp_path: Path, experiment: list[str], heading: str
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("to be or not to be\n" * 100_000)
+    line = [*experiment, f"dataset.path={text}", "dataset=text", "dataset.layout=columns"]
+    identity = resolve(typed(compose_line(["hydra.job.name=x"]).compose(line))).identity()
+    keys = ("optimizer.", "train_", "clip", "epochs")
+    training = {key: value for key, value in identity.items() if key.startswith(keys)}
+    write_run(tmp_path, 1.4, epochs=identity["epochs"], extra=training)
+    (table,) = tables_of(tmp_path)
+    assert table.heading == heading
 
 
 @pytest.mark.parametrize(

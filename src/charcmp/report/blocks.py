@@ -270,11 +270,20 @@ def heading_of(block: dict[str, Any]) -> str:
     parts.append(f"{block['epochs']} epoch" + ("s" if block["epochs"] != 1 else ""))
     if block["dataset.split"] != paper.SPLITS.get(block["dataset"], DEFAULT_SPLIT):
         parts.append("split " + "/".join(f"{part:g}" for part in block["dataset.split"]))
+    others = unusual(block)
+    if is_fast(block):
+        parts.append("experiment=fast")
+        others = {key: value for key, value in others.items() if FAST.get(key, ...) != value}
     parts += [
         "each at its own learning rate" if {key: value} == ANY_RATE else f"{key}={value}"
-        for key, value in sorted(unusual(block).items())
+        for key, value in sorted(others.items())
     ]
     return ", ".join(parts)
+
+
+def is_fast(block: dict[str, Any]) -> bool:
+    """Returns whether runs were trained by experiment=fast, whatever their updates read."""
+    return FAST_OPTIMIZER.items() <= block.items()
 
 
 # Settings that headings show in their own way. All others, except those in USUAL, are in an
@@ -284,6 +293,13 @@ ALWAYS = (
     *("num_test_chars", "epochs", "task"),
 )
 USUAL = {"precision": "float32", "batch_size": 100, "unroll_steps": 100}
+# What conf/experiment/fast.yaml sets besides the length of the training; a test compares them.
+FAST_OPTIMIZER = {
+    "optimizer.schedule": "cosine",
+    "optimizer.rate_per": "update",
+    "optimizer.warmup_updates": 100,
+}
+FAST = FAST_OPTIMIZER | {"train_batch_size": 50, "train_unroll_steps": 50}
 
 
 def unusual(block: dict[str, Any]) -> dict[str, Any]:

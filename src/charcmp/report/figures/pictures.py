@@ -27,7 +27,7 @@ FIGURES: list[Draw] = [
     models_figures,
 ]
 PNG_DPI = 130
-MAX_SLUG = 50  # characters of a file's name
+MAX_SLUG = 80  # a row and a kind of figure follow; file systems allow 255 bytes
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from charcmp.report.analysis.wording import (
     name,
     training,
 )
+from charcmp.report.blocks import FAST, is_fast
 from charcmp.report.load import largest_state
 from charcmp.report.tables import Entry, Table, is_the_papers
 from charcmp.runs.folder import RUNAWAY
@@ -221,9 +222,15 @@ def _missing_notes(table: Table) -> list[str]:
 
 
 def _settings_notes(table: Table) -> list[str]:
-    if table.dataset not in paper.SPLITS or is_the_papers(table.settings):
-        return []
-    return ["These runs are not at the paper's settings, so its losses are not shown beside them."]
+    notes = []
+    if is_fast(table.settings):
+        named = ", ".join(f"{key}={table.settings[key]}" for key in FAST if key in table.settings)
+        notes.append(f"experiment=fast: {named}.")
+    if table.dataset in paper.SPLITS and not is_the_papers(table.settings):
+        notes.append(
+            "These runs are not at the paper's settings, so its losses are not shown beside them."
+        )
+    return notes
 
 
 def _ngram_notes(table: Table) -> list[str]:
