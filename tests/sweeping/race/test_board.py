@@ -30,11 +30,13 @@ def test_states_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_model_that_the_end_cut_off_before_its_first_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    board = Board([GRU, LSTM], updates_per_epoch=100, until=0.0)
+    board = Board([GRU, LSTM, RNN], updates_per_epoch=100, until=0.0)
     board.ran(PlannedRun(Arm(GRU, 0.012), 50, 0), Outcome(1.4))
+    assert [row["state"] for row in board.rows()] == ["racing", "waiting", "waiting"]
     board.ended({GRU: "chosen", LSTM: "cut off"}, 50)
-    assert [row["model"] for row in board.rows()] == ["GRU 1", "LSTM 1"]
-    assert [row["epochs"] for row in board.rows()] == ["0.5", ""]
+    assert [row["model"] for row in board.rows()] == ["GRU 1", "LSTM 1", "RNN 1"]
+    assert [row["epochs"] for row in board.rows()] == ["0.5", "", ""]
+    assert [row["state"] for row in board.rows()] == ["chosen", "cut off", "not run"]
 
 
 def test_finalists_are_shown_at_the_length_at_which_they_are_compared(

@@ -86,7 +86,8 @@ class Board:
             states: see Finish.states.
             updates: that length.
         """
-        self.state = dict.fromkeys(self.models, "behind") | dict(states) | self.state
+        other = {model: "behind" if model in self.outcomes else "not run" for model in self.models}
+        self.state = other | dict(states) | self.state
         self.compared_at |= {
             model: updates for model in states if updates in self.outcomes.get(model, ())
         }
@@ -173,9 +174,8 @@ class Board:
             )
         for model in self.models:
             if model not in self.outcomes:
-                rows.append(
-                    {**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": "waiting"}
-                )
+                state = self.state.get(model, "waiting")
+                rows.append({**dict.fromkeys(COLUMNS, ""), "model": label(model), "state": state})
         return rows
 
 
