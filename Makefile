@@ -12,6 +12,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt scripts/install.sh
 	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh
 	touch $@
 
+$(VENV)/.installed-dev: pyproject.toml constraints.txt scripts/install.sh
+	VENV="$(VENV)" TORCH_ARGS="$(TORCH_ARGS)" bash scripts/install.sh dev
+	touch $(VENV)/.installed $@
+
 install: $(VENV)/.installed  ## install into .venv
 
 demo: $(VENV)/.installed  ## install into .venv and race six small models on text that every Python has
@@ -20,7 +24,7 @@ demo: $(VENV)/.installed  ## install into .venv and race six small models on tex
 	@echo 'Next, your own text, at 50k parameters and in half an hour:'
 	@echo '  $(BIN)/charcmp recommend my.txt'
 
-lint: $(VENV)/.installed  ## style, spelling, types, and which package may import which
+lint: $(VENV)/.installed-dev  ## style, spelling, types, and which package may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
@@ -30,10 +34,10 @@ lint: $(VENV)/.installed  ## style, spelling, types, and which package may impor
 test: lint  ## lint, then all tests but those marked slow, cuda or browser
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-fast: $(VENV)/.installed  ## the tests that start no processes and take seconds at most
+test-fast: $(VENV)/.installed-dev  ## the tests that start no processes and take seconds at most
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'not slow and not cuda and not browser and not long'
 
-docs: $(VENV)/.installed  ## the documents as a site, links checked: build/site/index.html
+docs: $(VENV)/.installed-dev  ## the documents as a site, links checked: build/site/index.html
 	$(BIN)/python scripts/build_docs.py
 
 clean:  ## remove .venv and the demo's results

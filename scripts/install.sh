@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs charcmp and its development tools into $VENV, with the versions of constraints.txt.
+# Installs charcmp into $VENV, with the versions of constraints.txt:  bash scripts/install.sh
+# With the tools for its development and its tests as well:          bash scripts/install.sh dev
 # Called by make; safe to call again. Needs Python 3.11 to 3.13, no root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,4 +38,4 @@ if [ -z "$torch_args" ] && [ "$(uname -s)" = Linux ] && ! has_gpu; then
 fi
 # shellcheck disable=SC2086  # several words are meant
 "$venv/bin/python" -m pip install --quiet --constraint constraints.txt $torch_args torch
-"$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+"$venv/bin/python" -m pip install --quiet --constraint constraints.txt --editable ".[${1:-tsne}]"
