@@ -14,8 +14,8 @@ from charcmp.training.cpu import cpu_name
 from charcmp.training.nvidia import require_no_idle_gpu, torch_is_for_cpus
 
 # A guess at how many multiprocessors one model keeps busy. On an H200, which has 132, eight lanes
-# of the largest models did more per second than 23 lanes of several sizes (LOG.md). Fewer than
-# eight were not tried.
+# of the largest models did more per second than 16 or 23 lanes of several sizes (LOG.md). No
+# numbers of lanes were compared on the same models.
 MULTIPROCESSORS_PER_LANE = 16
 # Environment variables of the process that lanes share, for CUDA and the libraries' thread pools.
 LANE_ENVIRONMENT = {
