@@ -18,8 +18,8 @@ published=(
     "dataset=wp budget=130k"                    # 9 runs, 4.2 core hours (21 to 49 minutes a run)
     "dataset=wp budget=130k layers=1 seed=1,2"  # 6 runs, 2.2 core hours (20 to 26 minutes a run)
     "dataset=lk budget=50k"                     # 9 runs, 6.6 core hours (22 to 72 minutes a run)
-    "dataset=lk budget=130k cell=lstm,rnn"      # 6 runs, on an H200 beside the next ones: 2 to 6 minutes a run
-    "dataset=wp budget=400k"                    # 9 runs, on an H200: 2 to 8 minutes a run, ten in all with the six before
+    "dataset=lk budget=130k"                    # LSTM, RNN: on an H200, 2 to 6 minutes a run; GRU: on a CPU, 41 to 57
+    "dataset=wp budget=400k"                    # 9 runs, on an H200: 2 to 8 minutes a run, ten in all with those six
     "dataset=wp budget=1300k"                   # 9 runs, on an H200: 5 to 9 minutes a run (GRU 2 ended on a CPU: 95); RNN 2 diverges at once
 )
 flags=()
