@@ -9,12 +9,14 @@ import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.pages import GRID, NASTY
 from helpers.runs import add_records, paired_losses, report_files, tables_of, write_grid, write_run
 
 from charcmp.report.analysis.comparisons import Analysis, analyse
 from charcmp.report.analysis.recommend import recommendations
+from charcmp.report.figures.forest import forest_figures
 from charcmp.report.figures.gap import gap_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
@@ -143,6 +145,27 @@ def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
         assert all(low < x < high for x in points)
         assert panel.get_position().height > 0.1
     assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
+
+
+def test_a_model_that_does_not_learn_squeezes_no_figure(tmp_path: Path) -> None:
+    """As GRU 3 of 1.3M parameters on War and Peace."""
+    nats = {("lstm", 1): 1.45, ("lstm", 2): 1.42, ("gru", 1): 1.4, ("gru", 2): 3.163,
+            ("rnn", 1): 1.47, ("rnn", 2): 1.43}  # fmt: skip
+    for (cell, layers), loss in nats.items():
+        nll = np.random.default_rng(layers).normal(loss, 0.1, 3_300)
+        write_run(tmp_path, loss, cell=cell, layers=layers, nll=nll.astype(np.float32))
+    (table,) = tables_of(tmp_path)
+    analysis = analyse(table, 10)
+    (loss_drawn,) = loss_figures(analysis, print)
+    one_layer, two_layers = loss_drawn.figure.axes
+    assert one_layer.get_ylim()[1] < 1.7
+    assert not one_layer.texts
+    assert [text.get_text() for text in two_layers.texts] == ["3.16 ↑"]
+    assert "Arrows" in loss_drawn.caption
+    (of_layers,) = [one for one in forest_figures(analysis, print) if "layers" in one.name]
+    (panel,) = of_layers.figure.axes
+    assert max(map(abs, panel.get_xlim())) < 0.5
+    assert [text.get_text() for text in panel.texts] == ["+1.763 →"]
 
 
 def test_a_report_made_twice_is_the_same(reported: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +12,8 @@ from matplotlib.lines import Line2D
 from charcmp.report.analysis.comparisons import FAMILIES, PLANNED, Analysis, Difference
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
+
+FARTHEST = 10  # times the median difference: those beyond it are written at the edge
 
 
 def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
@@ -28,16 +31,21 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
     size = (max(7.2, 4.6 + 0.07 * longest), 1.6 + 0.23 * num_lines)
     figure = Figure(figsize=size, layout="constrained")
     panel = figure.subplots()
+    sizes = [abs(difference.nats) for difference in differences]
+    edge = max(FARTHEST * median(sizes), 0.05)
     labels: list[tuple[float, str]] = []
     y = 0.0
     for row in rows:
         labels.append((y, row))
         y -= 1
         for difference in (difference for difference in differences if difference.row == row):
-            _forest_line(panel, y, difference)
+            _forest_line(panel, y, difference, edge)
             labels.append((y, _label(difference)))
             y -= 1
     panel.axvline(0, color="black", linewidth=0.8)
+    if max(sizes) > edge:
+        low, high = panel.get_xlim()
+        panel.set_xlim(max(low, -edge), min(high, edge))
     panel.set_yticks([at for at, _ in labels], [label for _, label in labels])
     for label, (_, text) in zip(panel.get_yticklabels(), labels, strict=True):
         label.set_fontweight("bold" if text in rows else "normal")
@@ -57,6 +65,8 @@ def _family_figure(family: str, differences: Sequence[Difference]) -> Drawn:
         "Holm over the family, so a line may leave out 0 where its point is not filled. Black: "
         "over seeds and text; with one seed, over text alone and so marked. Blue: resampled text."
     )
+    if max(sizes) > edge:
+        caption += " Arrows: differences far outside the frame."
     return Drawn(f"differences-{family.replace('_', '-')}", caption, figure)
 
 
@@ -70,7 +80,14 @@ def _label(difference: Difference) -> str:
     return f"{name(difference.a)} - {name(difference.b)}{mark}"
 
 
-def _forest_line(panel: Axes, y: float, difference: Difference) -> None:
+def _forest_line(panel: Axes, y: float, difference: Difference, edge: float) -> None:
+    if abs(difference.nats) > edge:
+        is_left = difference.nats < 0
+        text = f"{difference.nats:+.3f}"
+        text = f"\N{LEFTWARDS ARROW} {text}" if is_left else f"{text} \N{RIGHTWARDS ARROW}"
+        panel.text(0.01 if is_left else 0.99, y, text, transform=panel.get_yaxis_transform(),
+                   ha="left" if is_left else "right", va="center", fontsize=8)  # fmt: skip
+        return
     if difference.resampled is not None:
         panel.plot(difference.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5,
                    alpha=0.6, solid_capstyle="butt")  # fmt: skip

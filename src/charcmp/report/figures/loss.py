@@ -17,6 +17,7 @@ from charcmp.report.figures.style import (
     Drawn,
     beside,
     cells_of,
+    edge_of,
     label_thousands,
     legend,
     legend_handles,
@@ -32,6 +33,8 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
     depths = sorted({entry.layers for entry in table.done()})
     figure = Figure(figsize=(1.2 + 2.6 * len(depths), 3.6), layout="constrained")
     panels = figure.subplots(1, len(depths), sharey=True, squeeze=False)[0]
+    nats = [entry.test_nats for entry in table.done()]
+    edge = edge_of(nats)
     for panel, depth in zip(panels, depths, strict=True):
         at_depth = [entry for entry in table.done() if entry.layers == depth]
         for cell in cells:
@@ -40,6 +43,7 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
                 key=lambda entry: entry.target_params,
             )
             _loss_line(panel, points, beside(cell, cells, 1.05), style_of(cell, cells))
+        _mark_above(panel, [entry for entry in at_depth if entry.test_nats > edge], cells)
         panel.set_xscale("log")
         targets = sorted(table.rows.values())
         label_thousands(panel.xaxis, targets)
@@ -47,11 +51,15 @@ def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Dra
         panel.set_title(counted(depth, "layer"), fontsize=9)
         panel.set_xlabel("parameters (budget)")
     panels[0].set_ylabel(f"test loss ({NATS})")
+    if max(nats) > edge:
+        panels[0].set_ylim(top=edge)
     handles = legend_handles(cells)
     caption = (
         "test loss against parameters, by cell and number of layers. Markers of one budget stand "
         "beside each other. Bars: standard deviation over seeds."
     )
+    if max(nats) > edge:
+        caption += " Arrows: losses far above the frame."
     if any(entry.paper_nats is not None for entry in table.done()):
         caption += " Hollow: the paper's Table 1."
         handles.append(Line2D([], [], color=GREY, marker="o", markerfacecolor="none",
@@ -78,3 +86,12 @@ def _loss_line(panel: Axes, points: Sequence[Entry], shift: float, style: tuple[
         if point.paper_nats is not None:
             panel.plot(where, point.paper_nats, color=colour, marker=marker, markersize=9,
                        markerfacecolor="none", alpha=0.7)  # fmt: skip
+
+
+def _mark_above(panel: Axes, entries: Sequence[Entry], cells: Sequence[str]) -> None:
+    """Writes losses that are above the frame at its upper edge, one below the other."""
+    for line, entry in enumerate(entries):
+        text = f"{entry.test_nats:.2f} \N{UPWARDS ARROW}"
+        panel.text(entry.target_params, 0.98 - 0.07 * line, text, ha="center", va="top", fontsize=8,
+                   transform=panel.get_xaxis_transform(),
+                   color=style_of(entry.cell, cells)[0])  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from statistics import median
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,7 +11,7 @@ from matplotlib.lines import Line2D
 from charcmp.report.analysis.comparisons import Analysis, Difference
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import name
-from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, legend
+from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, edge_of, legend
 from charcmp.report.tables import Column, Entry
 
 # Tiers, the best first: colour, and what its models have in common.
@@ -25,7 +24,6 @@ TIERS = (
     ("#CC79A7", "not compared: there is no interval"),
 )
 WITHOUT_LSTM, WITHOUT_INTERVAL = 4, 5  # of TIERS
-FARTHEST = 5  # times the median distance from the best: models beyond it stand at the edge
 LINE_INCHES = 0.19
 
 
@@ -51,7 +49,7 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     figure = Figure(figsize=(5.6, 1.7 + LINE_INCHES * len(entries)), layout="constrained")
     losses, speeds = figure.subplots(1, 2, sharey=True, width_ratios=[5, 2])
     nats = [entry.test_nats for entry in entries]
-    edge = nats[0] + max(FARTHEST * (median(nats) - nats[0]), 0.01)
+    edge = edge_of(nats)
     for y, entry in enumerate(entries):
         _loss_line(losses, y, entry, from_best.get(entry.column), best, TIERS[tiers[y]][0], edge)
     losses.axvline(best.test_nats, color=GREY, linewidth=0.8)

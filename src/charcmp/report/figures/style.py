@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -39,6 +40,7 @@ FEW_POINTS = 40
 WIDEST = 1.3
 FEW_LINES = 6  # of a legend: figures have room for this many
 LEGEND_LINE = 0.18  # inches
+FARTHEST = 5  # times the median distance from the best: losses beyond it stand at the edge
 RUN_GID = "run:"  # followed by run ids joined by +: marks their points for the page
 NATS = "nats per character"
 
@@ -102,6 +104,13 @@ def beside(cell: str, cells: Sequence[str], step: float) -> float:
 def crowding(num_points: int) -> float:
     """Returns the factor by which markers shrink if there are many."""
     return float(max(0.7, min(1.0, (FEW_POINTS / num_points) ** 0.5)))
+
+
+def edge_of(nats: Sequence[float]) -> float:
+    """Returns the highest loss that a figure shows in its place: one model that does not learn
+    would squeeze all others together."""
+    best = min(nats)
+    return best + max(FARTHEST * (median(nats) - best), 0.01)
 
 
 def label_thousands(axis: Any, values: Sequence[float]) -> None:
