@@ -130,8 +130,10 @@ def _baseline_table(placed: Sequence[Standing]) -> str:
 
 def _comparison_table(comparisons: Sequence[Comparison]) -> str:
     rows = comparison_rows(comparisons)
+    for row in rows:
+        del row["mean difference"]  # with it, the table would be too wide
     align = ["left", "right", "right", "right", "right"]
     return tabulate(
         rows, "keys", tablefmt="simple", disable_numparse=True, colalign=align,
-        maxcolwidths=[26, None, None, None, None], maxheadercolwidths=[28, 10, 10, 12, 12],
+        maxcolwidths=[26, None, None, None, None], maxheadercolwidths=[28, 10, 12, 12, 12],
     )  # fmt: skip
