@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from charcmp.report.analysis.comparisons import FAMILIES, PLANNED, Analysis, Difference
 from charcmp.report.analysis.wording import name
-from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend
+from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend, write_at_edge
 
 FARTHEST = 10  # times the median difference: those beyond it are written at the edge
 
@@ -82,11 +82,7 @@ def _label(difference: Difference) -> str:
 
 def _forest_line(panel: Axes, y: float, difference: Difference, edge: float) -> None:
     if abs(difference.nats) > edge:
-        is_left = difference.nats < 0
-        text = f"{difference.nats:+.3f}"
-        text = f"\N{LEFTWARDS ARROW} {text}" if is_left else f"{text} \N{RIGHTWARDS ARROW}"
-        panel.text(0.01 if is_left else 0.99, y, text, transform=panel.get_yaxis_transform(),
-                   ha="left" if is_left else "right", va="center", fontsize=8)  # fmt: skip
+        write_at_edge(panel, y, f"{difference.nats:+.3f}", is_left=difference.nats < 0)
         return
     if difference.resampled is not None:
         panel.plot(difference.resampled.interval, (y, y), color=OTHER_COLOURS[2], linewidth=5,

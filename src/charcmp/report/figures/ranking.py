@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from charcmp.report.analysis.comparisons import Analysis, Difference
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
 from charcmp.report.analysis.wording import name
-from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, edge_of, legend
+from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, edge_of, legend, write_at_edge
 from charcmp.report.tables import Column, Entry
 
 # Tiers, the best first: colour, and what its models have in common.
@@ -100,9 +100,7 @@ def _loss_line(
     edge: float,
 ) -> None:
     if entry.test_nats > edge:
-        text = f"{entry.test_nats:.3f} \N{RIGHTWARDS ARROW}"
-        panel.text(0.99, y, text, transform=panel.get_yaxis_transform(), ha="right", va="center",
-                   fontsize=8, color=colour)  # fmt: skip
+        write_at_edge(panel, y, f"{entry.test_nats:.3f}", colour=colour)
         return
     if from_best is not None and from_best.judged is not None:
         low, high = from_best.judged.interval

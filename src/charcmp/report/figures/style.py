@@ -113,6 +113,16 @@ def edge_of(nats: Sequence[float]) -> float:
     return best + max(FARTHEST * (median(nats) - best), 0.01)
 
 
+def write_at_edge(
+    panel: Axes, y: float, text: str, is_left: bool = False, colour: str = "black"
+) -> None:
+    """Writes a value that lies outside the frame at its right or left edge, with an arrow."""
+    text = f"\N{LEFTWARDS ARROW} {text}" if is_left else f"{text} \N{RIGHTWARDS ARROW}"
+    panel.text(0.01 if is_left else 0.99, y, text, transform=panel.get_yaxis_transform(),
+               ha="left" if is_left else "right", va="center", fontsize=8,
+               color=colour)  # fmt: skip
+
+
 def label_thousands(axis: Any, values: Sequence[float]) -> None:
     """Labels a log axis of counts at the values that occur: 44,823 is 45k."""
     ticks: list[float] = []
