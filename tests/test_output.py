@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from charcmp.output import first_few
+from charcmp.output import first_few, length_text
 
 
 @pytest.mark.parametrize(
@@ -13,3 +13,11 @@ from charcmp.output import first_few
 )
 def test_the_first_few(most: int, separator: str, text: str) -> None:
     assert first_few(["a", "b", "c"], most, separator) == text
+
+
+@pytest.mark.parametrize(
+    ("epochs", "text"),
+    [(1 / 3, "0.33 epochs"), (1.0, "1 epoch"), (30.0, "30 epochs"), (100.0, "100 epochs")],
+)
+def test_the_length_of_a_training(epochs: float, text: str) -> None:
+    assert length_text(epochs) == text

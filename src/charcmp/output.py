@@ -42,7 +42,12 @@ def first_few(items: Sequence[str], most: int, separator: str = ", ") -> str:
 
 def length_text(epochs: float) -> str:
     """Returns the length of a training: `0.33 epochs`, `1 epoch`."""
-    return f"{epochs:.2g} epoch{'s' * (epochs != 1)}"
+    return f"{epochs_text(epochs)} epoch{'s' * (epochs != 1)}"
+
+
+def epochs_text(epochs: float) -> str:
+    """Returns a number of epochs, which are whole from the first one on: `0.33`, `100`."""
+    return f"{epochs:.2g}" if epochs < 10 else f"{epochs:.0f}"
 
 
 def bits(nats: float) -> float:

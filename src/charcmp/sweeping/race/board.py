@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
-from charcmp.output import duration, length_text
+from charcmp.output import duration, epochs_text, length_text
 from charcmp.sweeping.race.arms import Arm, Model, label
 from charcmp.sweeping.race.decide import Failed, Outcome, best_arms, mean_nats, text_component
 from charcmp.sweeping.race.race import PlannedRun
@@ -165,7 +165,7 @@ class Board:
                     "": place,
                     "model": label(model),
                     "rate": f"{arm.rate:g}",
-                    "epochs": f"{self.epochs(updates):.2g}",
+                    "epochs": epochs_text(self.epochs(updates)),
                     "seeds": len(outcomes),
                     "validation": _nats(outcomes),
                     "behind ± text": behind,

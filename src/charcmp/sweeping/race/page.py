@@ -12,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from charcmp.output import epochs_text
 from charcmp.report.figures.style import NATS, STYLE, style_of
 from charcmp.sweeping.race.advice import Advice
 from charcmp.sweeping.race.arms import label
@@ -63,7 +64,7 @@ def race_figure(advice: Advice, board: Board) -> Figure:
         # render.
         lengths = sorted({length for model in board.ranked()
                           for length in board.losses_by_epochs(model)})  # fmt: skip
-        panel.set_xticks(lengths, [f"{length:.2g}" for length in lengths])
+        panel.set_xticks(lengths, [*map(epochs_text, lengths)])
         panel.minorticks_off()
         panel.set_xlabel("epochs of training, each run annealed to its end")
         panel.set_ylabel(f"validation loss ({NATS})")
