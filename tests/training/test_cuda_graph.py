@@ -12,13 +12,16 @@ from helpers.training import folder_of, quiet, tiny_spec, without_times
 from charcmp.config.spec import RunSpec
 from charcmp.data.chunks import Chunks
 from charcmp.errors import Interrupted
+from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import CELLS
-from charcmp.training.cuda_graph import Late, Replayed
+from charcmp.models.fill_in import make_model
+from charcmp.training.cuda_graph import WARM_UP_CALLS, Late, Replayed
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.evaluate import Evaluation
+from charcmp.training.gate import GATE
 from charcmp.training.session import Session
 from charcmp.training.step import Step
-from charcmp.training.train import train
+from charcmp.training.train import WAITS, train
 
 
 def test_without_a_gpu_work_is_called() -> None:
@@ -52,6 +55,91 @@ def test_closed_a_step_is_freed_at_once(tiny_text: Path) -> None:
         assert [reference() for reference in left] == [None] * 3
     finally:
         gc.enable()
+
+
+def test_a_text_of_one_chunk_is_scored_as_often_as_a_capture_does(tiny_text: Path) -> None:
+    spec = tiny_spec(tiny_text)
+    one_1TB = torch.randint(spec.corpus.num_symbols, (1, 10, 4), dtype=torch.uint8)
+    scored = Evaluation(make_model(spec.shape, None), Chunks(one_1TB, one_1TB))
+    expected = scored()
+    for _ in range(WARM_UP_CALLS + 1):
+        scored.replay.work()
+    assert torch.equal(scored(), expected)
+
+
+@pytest.mark.parametrize("does_wait", [True, False])
+def test_work_that_waits_for_a_gpu_is_called(
+    monkeypatch: pytest.MonkeyPatch, does_wait: bool
+) -> None:
+    """As torch.cuda would report it; the tests below that need a GPU ask torch itself."""
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    number = torch.zeros(())
+
+    def work() -> None:
+        number.add_(1)
+        if does_wait and modes[-1] == "error":
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with GATE.shared():
+        replayed = Replayed(work, torch.device("cpu"), lambda: [number], may_wait=True)
+        replayed.capture = True
+        assert replayed.waits() == does_wait
+        assert modes == ["default", "error", "default"]
+        assert number == 0
+        assert replayed.waits() == does_wait
+        assert len(modes) == 3  # tried once
+
+
+def test_another_error_while_that_is_tried_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes = ["default"]
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+
+    def work() -> None:
+        if modes[-1] == "error":
+            raise RuntimeError("shapes do not match")
+
+    with GATE.shared():
+        replayed = Replayed(work, torch.device("cpu"), list, may_wait=True)
+        replayed.capture = True
+        with pytest.raises(RuntimeError, match="shapes"):
+            replayed.waits()
+        assert modes[-1] == "default"
+
+
+WAITING = """
+import torch
+
+
+class Waits(torch.nn.Module):
+    def __init__(self, input_size, hidden_size):
+        super().__init__()
+        self.x = torch.nn.Linear(input_size, hidden_size)
+        self.h = torch.nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x, h):
+        new = (self.x(x) + self.h(h)).tanh()
+        return new if new.abs().max() < 2 else -new
+"""
+
+
+@pytest.mark.cuda
+def test_a_class_that_waits_for_the_gpu_trains(tiny_text: Path, tmp_path: Path) -> None:
+    """Beside lanes that capture, which must not see torch's errors."""
+    (tmp_path / "waits.py").write_text(WAITING)
+    cell = ModuleConfig(target=f"{tmp_path / 'waits.py'}:Waits")
+    cells = [cell, "gru", cell, "lstm"]
+    lines: list[list[str]] = [[] for _ in cells]
+    specs = [tiny_spec(tiny_text, c, device="cuda") for c in cells]
+    folders = [folder_of(tmp_path, str(number)) for number in range(len(cells))]
+    sessions = [Session(say=said.append, num_lanes=4) for said in lines]
+    with ThreadPoolExecutor(4) as lanes:
+        found = list(lanes.map(train, specs, folders, sessions))
+    for result, said, each in zip(found, lines, cells, strict=True):
+        assert result.verified
+        assert any(WAITS in line for line in said) == (each is cell)
+    on_cpu = train(tiny_spec(tiny_text, cell), folder_of(tmp_path, "cpu"), Session(say=quiet))
+    assert found[0].test_nats_per_char == pytest.approx(on_cpu.test_nats_per_char, abs=1e-3)
 
 
 def make_step(spec: RunSpec, capture: bool) -> Step:

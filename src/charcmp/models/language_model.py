@@ -25,6 +25,7 @@ class CharModel(nn.Module):
         cells = make_stack(shape)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
+        self.may_wait = isinstance(shape.cell, ModuleConfig)  # for a GPU, inside forward
         num_states = max(cell.num_states for cell in cells)
         for cell in cells:  # the number may depend on the width of the input; use the largest
             cell.num_states = num_states

@@ -7,6 +7,7 @@ graph launches thousands of them at once.
 from __future__ import annotations
 
 import gc
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ MOST_AHEAD = 8  # replays of one graph that may wait on the device
 ENOUGH_FREE = 0.25
 # Calls before a capture, to set up libraries, compile kernels and make the optimiser's state.
 WARM_UP_CALLS = 3
+WAITED = "called a synchronizing CUDA operation"  # torch's error where it waits for the GPU
 Tag = TypeVar("Tag")
 
 
@@ -31,8 +33,9 @@ class Replayed:
     """Work without arguments over tensors that stay where they are.
 
     On a CPU, or with `capture=False`, each call does the work. On a GPU the first call captures it
-    as a graph, and every call replays the graph. All of that happens on the caller's CUDA stream,
-    which must always be the same and be used by no other run: see cuda_streams.at_work_on.
+    as a graph, and every call replays the graph, unless the work waits for the GPU. All of that
+    happens on the caller's CUDA stream, which must always be the same and be used by no other run:
+    see cuda_streams.at_work_on.
     """
 
     def __init__(
@@ -42,27 +45,30 @@ class Replayed:
         changes: Callable[[], Sequence[Tensor]],
         generator: torch.Generator | None = None,
         capture: bool = True,
+        may_wait: bool = False,
     ) -> None:
         """
         Args:
-            work: the function to call. It must not synchronise with the device, and the sizes it
-                allocates must not depend on values.
+            work: the function to call. It must not wait for the device, and the sizes it allocates
+                must not depend on values.
             device: where it works.
             changes: returns the tensors that work changes; those that its first call makes come
                 last and count as zeros before it. Capturing leaves all of them unchanged.
             generator: the random generator that work draws from.
             capture: whether to capture it on a GPU.
+            may_wait: whether work calls a class of the user's, which may wait for the device.
         """
         self.work = work
         self.changes = changes
         self.generator = generator
         self.device = device
         self.capture = capture and device.type == "cuda"
+        self._waits = None if may_wait else False  # None: not tried yet
         self.graph: torch.cuda.CUDAGraph | None = None
         self.ahead: deque[torch.cuda.Event] = deque()  # one recorded after each replay
 
     def __call__(self) -> None:
-        if not self.capture:
+        if not self.capture or self.waits():
             self.work()
             return
         assert GATE.is_shared_by_me(), "a graph is captured and replayed inside at_work_on(device)"
@@ -71,6 +77,34 @@ class Replayed:
         GATE.let_others()
         self.graph.replay()
         self._keep_near()
+
+    def waits(self) -> bool:
+        """Returns whether the work waits for the GPU, so that it is called and never captured.
+
+        It does if it reads a number from the GPU, as `.item()` and `if` on a tensor do. Only work
+        that may wait is tried, by the first call, which leaves the work's tensors as they were.
+        """
+        if self._waits is None:
+            self._waits = self.capture and self._is_seen_to_wait()
+        return self._waits
+
+    def _is_seen_to_wait(self) -> bool:
+        # A capture that fails would leave torch's allocator and its random generators in the midst
+        # of it. So torch is asked to raise an error where it waits. It would do so on any thread.
+        with self.unchanged():
+            self.work()  # the first call may wait for what it sets up
+            with GATE.alone(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch calls this mode a prototype
+                torch.cuda.set_sync_debug_mode("error")
+                try:
+                    self.work()
+                except RuntimeError as error:
+                    if WAITED not in str(error):
+                        raise
+                    return True
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+        return False
 
     def _keep_near(self) -> None:
         """Waits if the host is too many replays ahead of the device.

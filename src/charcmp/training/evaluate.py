@@ -33,7 +33,9 @@ class Evaluation:
         self.nll_KTB = self.state_LSBH.new_empty(K, T, B)
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.state_LSBH, self.nll_KTB, self.chunk]
-        self.replay = Replayed(self._score_chunk, device, lambda: changed, capture=capture)
+        self.replay = Replayed(
+            self._score_chunk, device, lambda: changed, capture=capture, may_wait=model.may_wait
+        )
 
     def close(self) -> None:
         """Frees what it holds on a GPU; it cannot be used afterwards."""
@@ -45,7 +47,8 @@ class Evaluation:
         nll = F.cross_entropy(logits_TBV.flatten(0, 1), y_TB.flatten(), reduction="none")
         self.nll_KTB.index_copy_(0, self.chunk, nll.view(1, *y_TB.shape))
         self.state_LSBH.copy_(state_LSBH)
-        self.chunk += 1
+        # Around, since a short text has fewer chunks than there are calls before a capture.
+        self.chunk.add_(1).remainder_(len(self.chunks))
 
     @torch.no_grad()
     def __call__(self, before_chunk: Callable[[], None] = lambda: None) -> Tensor:

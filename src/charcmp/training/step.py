@@ -57,7 +57,9 @@ class Step:
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = config.optimizer.capturable
-        self.replay = Replayed(self._compute, device, self._changed, self.generator, capture)
+        self.replay = Replayed(
+            self._compute, device, self._changed, self.generator, capture, self.model.may_wait
+        )
 
     def __call__(self) -> None:
         """Trains on the next chunk; after the last comes the first."""

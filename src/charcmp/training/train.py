@@ -38,6 +38,10 @@ from charcmp.training.verify import WrongResult, check_graph, check_test, is_che
 # A loss above this many times ln V, the loss of guessing, has diverged: cells with bounded states
 # hardly ever overflow. The paper's code gives up at three times its first loss, about ln V. [code]
 EXPLODED = 3.0
+WAITS = (
+    "forward waits for the GPU, as .item() and `if` on a tensor do, so the steps are not captured "
+    "as CUDA graphs: slower"
+)
 
 
 def train(spec: RunSpec, folder: RunFolder, session: Session) -> Result:
@@ -91,6 +95,8 @@ def run_protocol(
     for note in notes(spec, step, device):
         say(f"note: {note}")
     training = Training(spec, folder, step, session)
+    if step.replay.waits():
+        say(f"note: {WAITS}")
     place = training.place
     describe_run(spec, folder, device, session)
 
