@@ -45,7 +45,7 @@ from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.machine import available_cores
 from charcmp.models.cells.registry import cell_config
-from charcmp.sweeping.cost import makespan, run_seconds
+from charcmp.sweeping.cost import FLOPS_PER_PARAM, makespan, run_seconds
 from charcmp.sweeping.slots import LANE_ENVIRONMENT, make_slots
 from charcmp.training.cuda_graph import wait_for
 from charcmp.training.cuda_streams import at_work_on
@@ -56,7 +56,12 @@ CELLS, LAYERS = ("lstm", "rnn", "gru"), (1, 2, 3)
 BUDGETS = ("50k", "130k", "400k", "1300k")
 WP_CHARS, WP_SYMBOLS = 3_258_246, 87
 WARM_UP_STEPS = 3
-FLOPS_PER_PARAM = 6  # forward and backward, per character
+
+
+def with_evaluation(spec: RunSpec) -> float:
+    """Returns how many times as long as its training a whole run takes."""
+    update = spec.train_batch_size * spec.train_unroll_steps
+    return run_seconds(spec, 1.0) / (spec.config.epochs * spec.updates_per_epoch * update)
 
 
 def shapes(budgets: list[str], device: str) -> list[RunSpec]:
@@ -267,14 +272,13 @@ def main() -> None:
     if on_gpu:
         by_name = dict(zip(map(name, specs), runs["charcmp"], strict=True))
         config = replace(specs[0].config, device=args.device)
-        auto = len(make_slots(config))
+        auto = len(make_slots(config, run_bytes=0))
         for lanes in [auto] if args.lanes == "auto" else map(int, args.lanes.split(",")):
             share = args.lanes_seconds / grid["charcmp"]
             with fresh() as pool:
                 measured = pool.submit(in_lanes, specs, lanes, by_name, share).result()
             training = (measured.seconds - measured.set_up_seconds) / share
-            # An evaluated character counts as a third of a trained one, as in run_seconds.
-            whole = measured.set_up_seconds + training * (1 + (10 / 80 + 10 / 80 / 50) / 3)
+            whole = measured.set_up_seconds + training * with_evaluation(specs[0])
             used = "" if measured.utilization is None else f", {measured.utilization:.0f} % busy"
             grid[f"{lanes} lanes{used}"] = whole
             print(f"{lanes} lanes{used}: the grid in {whole / 60:,.1f} min", flush=True)

@@ -18,9 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from checkouts import CHECKOUT, worktree
+from turns import take_turns
 
 GRID = ["cell=lstm,rnn,gru", "layers=1,2", "seed=0,1"]
 SIZES = ["hidden_size=8", "batch_size=8", "unroll_steps=50", "device=cpu", "progress=false"]
@@ -65,14 +67,16 @@ def compare(
 ) -> None:
     overrides = ["dataset=text", f"dataset.path={text}"]
     overrides += [f"epochs={options.epochs}", f"jobs={options.jobs}"]
-    seconds: dict[str, list[float]] = {name: [] for name in checkouts}
-    found = []
-    for repeat in range(options.repeats):
-        for number, (name, checkout) in enumerate(checkouts.items()):
-            results_dir = folder / f"results-{number}-{repeat}"
-            seconds[name].append(sweep_seconds(checkout, results_dir, overrides))
-            found.append(losses(results_dir))
-            print(f"{name}: {seconds[name][-1]:.1f} s", flush=True)
+    found: list[dict[str, str]] = []
+
+    def sweep(name: str) -> float:
+        results_dir = folder / f"results-{len(found)}"
+        seconds = sweep_seconds(checkouts[name], results_dir, overrides)
+        found.append(losses(results_dir))
+        print(f"{name}: {seconds:.1f} s", flush=True)
+        return seconds
+
+    seconds = take_turns({name: partial(sweep, name) for name in checkouts}, options.repeats)
     before, after = (statistics.median(values) for values in seconds.values())
     print(f"median of {options.repeats}: {before:.1f} s, then {after:.1f} s; {after / before:.2f}")
     if any(other != found[0] for other in found):

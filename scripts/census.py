@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
+from charcmp.config.schema import SEED
 from charcmp.errors import EXIT_INTERRUPTED, UserError, require
 from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.sweeping.examine import examined_slots
@@ -44,6 +45,7 @@ from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.race.requests import length_settings
+from charcmp.training.memory import training_bytes
 
 UPDATES = 400  # of the first step
 FIRST = 12  # so many cells get further seeds, however far behind they are
@@ -97,8 +99,12 @@ class Census:
             specs.append(spec)
         require(len({(spec.corpus.sha256, spec.budget) for spec in specs}) == 1 == len(seeds),
                 "a census is of one text, one budget and one first seed")  # fmt: skip
+        last = max(seeds) + FURTHER_SEEDS[-1]
+        counted_to = f"seed={max(seeds)}: a census counts up from it to {last}, which {SEED.wanted}"
+        require(bool(SEED.holds(last)), counted_to)
         require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
         self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
+        self.run_bytes = max(map(training_bytes, specs))
         self.per_epoch = specs[0].updates_per_epoch
         self.lengths = Lengths(
             nearest_length(updates, self.per_epoch), self.config.epochs * self.per_epoch
@@ -108,7 +114,7 @@ class Census:
 
     @cached_property
     def runner(self) -> LiveRunner:
-        slots = examined_slots(self.config)
+        slots = examined_slots(self.config, self.run_bytes)
         return LiveRunner(self.make_job, slots, self.until, self.say, self.per_epoch)
 
     def make_job(self, planned: PlannedRun) -> Job:

@@ -9,6 +9,7 @@ or a test loss differs.
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import subprocess
@@ -58,7 +59,9 @@ def train(source: Path, folder: Path, text: Path) -> dict[str, bytes]:
 
 
 def main() -> None:
-    commit = sys.argv[1]
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("commit")
+    commit = parser.parse_args().commit
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         text = folder / "text.txt"

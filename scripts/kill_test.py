@@ -95,7 +95,9 @@ def disturb(results_dir: Path, epochs: int, num_kills: int, rng: random.Random) 
                     process.send_signal(signal.SIGTERM)
                     process.wait()
         if process.returncode == 0:
-            raise SystemExit(f"finished after {kills} kills: more --epochs are needed")
+            raise SystemExit(
+                f"finished after {sum(kills.values())} kills: more --epochs are needed"
+            )
     raise AssertionError
 
 

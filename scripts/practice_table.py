@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import shlex
 import statistics
 import sys
 from collections import defaultdict
@@ -29,6 +30,7 @@ import pandas as pd
 from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.files import write_bytes
+from charcmp.output import counted
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.reading import CorruptFileError
 from charcmp.runs.result import read_history
@@ -167,8 +169,8 @@ def write_table(overrides: list[str], to: Path | None) -> None:
     results = {variant: read_variant(of_variant) for variant, of_variant in jobs.items()}
     num_missing = sum(len(jobs[name]) - len(results[name]) for name in jobs)
     if num_missing:
-        command = " ".join(["charcmp sweep experiment=practice", *overrides])
-        print(f"{num_missing} runs are not finished: {command}", file=sys.stderr)
+        command = shlex.join(["charcmp", "sweep", "experiment=practice", *overrides])
+        print(f"not finished: {counted(num_missing, 'run')}; {command}", file=sys.stderr)
     if not any(results.values()):
         raise UserError("no finished run: nothing to show")
     table = pd.DataFrame([row for item in ITEMS for row in make_rows(item, results)])

@@ -28,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from charcmp.config.literal import PATH_KEYS
 from charcmp.errors import UserError
-from charcmp.files import write_bytes
+from charcmp.files import as_json, write_bytes
 from charcmp.report.load import check_result
 from charcmp.report.make import FORMATS, PUBLISHED, make_report
 from charcmp.runs.baselines import baselines_dir, read_baselines
@@ -120,10 +120,6 @@ def words_without_paths(words: Iterable[str]) -> Iterator[str]:
 def without_folder(target: str) -> str:
     """Returns a `cell.target` with only the name of its file, if it names one."""
     return Path(target.strip("'\"")).name if ".py:" in target else target
-
-
-def as_json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def write_if_changed(folder: Path, files: dict[str, bytes]) -> bool:

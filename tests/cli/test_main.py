@@ -146,6 +146,16 @@ BAD = {
         "must be a divisor of batch_size=18",
         "",
     ),
+    "an update of one stream": (
+        ["dataset.layout=contiguous", "train_batch_size=1"],
+        "train_batch_size=1: in a contiguous text give it or batch_size, not both",
+        "",
+    ),
+    "an update of one step, filled in": (
+        ["dataset.layout=columns", "task=fill", "train_unroll_steps=1"],
+        "train_unroll_steps=1: only task=lm can use it",
+        "",
+    ),
     "warm-up of another unit": (
         ["optimizer.rate_per=update", "optimizer.warmup_epochs=1"],
         "with rate_per=update the warm-up is set by warmup_updates",
@@ -170,6 +180,11 @@ BAD = {
     "grammar": (["clip=["], "clip=[: not understood", "at input '['"),
     "flag": (["--dryrun"], "train has no --dryrun; its flags: --cfg, --config-dir", ""),
     "flag mistyped": (["--config-dri=x"], "train has no --config-dri", "mean --config-dir?"),
+    "Hydra's flag for several": (
+        ["-m"],
+        "train has no -m: charcmp sweep trains a grid of runs",
+        "",
+    ),
     "Hydra's completion": (["-sc"], "train has no -sc; its flags: --cfg", ""),
     "Hydra's help": (["--hydra-help"], "train has no --hydra-help", ""),
     "flag of another command": (["--json"], "train has no --json", ""),
@@ -229,6 +244,22 @@ def test_cuda_asked_for_and_absent(charcmp: Charcmp, tiny_text: Path) -> None:
     done = charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "device=cuda")
     assert done.returncode == 2
     assert "finds no CUDA device; device=cpu" in one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--no-cost"], "--no-cost needs --dry-run"),
+        (["--dry-run", "--fail-fast"], "--fail-fast ends a sweep, and --dry-run begins none"),
+        (["--multirun"], "sweep has no --multirun: charcmp sweep trains a grid of runs"),
+    ],
+)
+def test_flags_of_a_sweep_that_would_have_no_effect(
+    charcmp: Charcmp, tiny_text: Path, flags: list[str], complaint: str
+) -> None:
+    done = charcmp("sweep", *flags, str(tiny_text), *TINY)
+    assert done.returncode == 2
+    assert complaint in one_line(done.stderr)
 
 
 @pytest.mark.parametrize(

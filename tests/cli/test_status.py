@@ -129,7 +129,10 @@ def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
     none = charcmp("status", "cell=lstm")
     assert none.returncode == 2
     assert none.stderr == "charcmp: no run matches cell=lstm; there are 4\n"
-    assert "dropout=0.5 does not narrow a status" in charcmp("status", "dropout=0.5").stderr
+    for override in ("dropout=0.5", "dropout=0,0.1", "optimizer=adam,sgd", "init=xavier"):
+        unnarrowed = charcmp("status", override)
+        assert unnarrowed.returncode == 0
+        assert f"{override} does not narrow a status" in unnarrowed.stderr
 
     lines = charcmp("status", "--watch", "--json", "seed=1").stdout.splitlines()
     assert [(json.loads(line)["cell"], json.loads(line)["state"]) for line in lines] == [

@@ -76,7 +76,7 @@ def test_an_owner_that_lives_keeps_it(tmp_path: Path, owner: Owner) -> None:
     process = owner(tmp_path / "owner")
     lease = Lease(tmp_path / "owner", SECONDS)
     assert not lease.is_free()
-    with pytest.raises(BusyError, match=rf":{process.pid} is training it"):
+    with pytest.raises(BusyError, match=rf":{process.pid} is at work on it"):
         lease.acquire(patience=0.5)
     assert not lease.is_held
 
@@ -202,7 +202,7 @@ def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:
     with folder.leased():
         folder.write_json(folder.history, 1)
         folder.lease.path.unlink()
-        with pytest.raises(LostLeaseError, match="has taken this run over"):
+        with pytest.raises(LostLeaseError, match="has taken it over"):
             folder.write_json(folder.history, 2)
         follower = RunFolder(tmp_path / "run", SECONDS)
         with follower.leased():
@@ -231,7 +231,7 @@ def test_a_suspended_run_is_taken_over_and_stops_when_it_wakes(
     asleep.send_signal(signal.SIGCONT)
     _, errors = asleep.communicate(timeout=60)
     assert asleep.returncode == 4
-    assert "has taken this run over; this process has stopped" in errors
+    assert "has taken it over; this process has stopped" in errors
     (run,) = (work / "results" / "runs").iterdir()
     for name in ("best.safetensors", "test_nll.npy"):
         (expected,) = work.glob(f"alone/runs/*/{name}")

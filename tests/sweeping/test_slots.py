@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.training import tiny_spec
 
 from charcmp.config.optimizers import RMSpropConfig
@@ -32,7 +33,7 @@ def config(**keys: object) -> Config:
     ],
 )
 def test_cpu(keys: dict, num_slots: int, threads: int) -> None:
-    slots = make_slots(config(device="cpu", **keys))
+    slots = make_slots(config(device="cpu", **keys), 0)
     assert len(slots) == num_slots
     assert {slot.threads for slot in slots} == {threads}
     assert slots[0].overrides == {"threads": str(threads)}
@@ -107,6 +108,13 @@ def test_a_gpu_named_twice_is_refused() -> None:
         gpu_slots(config(gpus="0,1,0"), ["a GPU"] * 3, [20] * 3, None)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1"])
+def test_a_gpu_where_there_is_none(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=rf"^device={device}: no CUDA device here; device=cpu"):
+        make_slots(config(device=device), 0)
+
+
 def test_gpus_without_any() -> None:
     with pytest.raises(UserError, match="gpus=0: no CUDA device here"):
-        make_slots(config(device="cpu", gpus="0"))
+        make_slots(config(device="cpu", gpus="0"), 0)

@@ -17,14 +17,14 @@ from charcmp.config.keys import Key, all_keys, keys_of
 from charcmp.models.budget import DEFAULT_BUDGET
 from charcmp.report.filters import Filters
 from charcmp.report.formats import FORMATS
-from charcmp.sweeping.race.arms import CELLS, DEPTHS
+from charcmp.sweeping.race.arms import CELLS, DEPTHS, LADDER
 from charcmp.values import POSITIVE
 
 # `dropout=select` stands for a grid over these values: ordinary runs with ordinary ids, of which
 # the report picks one per model by validation loss. `optimizer.lr=0.003,0.01` gives other values.
 SELECT = {
     "dropout=select": "dropout=0,0.1,0.2,0.3,0.5",
-    "optimizer.lr=select": "optimizer.lr=0.0015,0.003,0.006,0.012,0.024,0.048",
+    "optimizer.lr=select": "optimizer.lr=" + ",".join(f"{rate:g}" for rate in LADDER),
 }
 GROUPS = ("cell", "dataset", "optimizer", "experiment")  # their choices are files of conf/
 
@@ -55,6 +55,7 @@ class Command:
     narrowed_by: tuple[str, ...] = ()  # keys that select runs, rather than change settings
     is_composed: bool = False  # whether Hydra composes its configuration from overrides
     takes_text: bool = False  # whether a word that is not key=value is the file of its text
+    trains: bool = False  # whether it trains, and goes on when nobody reads its output any more
 
     @property
     def keys(self) -> list[Key]:
@@ -135,6 +136,7 @@ COMMANDS = {
             key_patterns=(*TEXT, "dropout", *MACHINE),
             is_composed=True,
             takes_text=True,
+            trains=True,
         ),
         Command(
             "train",
@@ -151,6 +153,7 @@ COMMANDS = {
             without=SWEEP_ONLY,
             is_composed=True,
             takes_text=True,
+            trains=True,
         ),
         Command(
             "sweep",
@@ -177,6 +180,7 @@ COMMANDS = {
             key_patterns=("*",),
             is_composed=True,
             takes_text=True,
+            trains=True,
         ),
         Command(
             "params",

@@ -21,7 +21,7 @@ from charcmp.values import did_you_mean
 # Hydra's flags that make sense here. The others are refused like unknown flags: they would print
 # Hydra's plugins, or run something that is no command of ours.
 HYDRA_FLAGS = (
-    *("--cfg", "-c", "--package", "-p", "--resolve", "--multirun", "-m"),
+    *("--cfg", "-c", "--package", "-p", "--resolve"),
     *("--config-path", "--config-name", "--config-dir", "-cp", "-cn", "-cd"),
 )
 FLAGS_WITH_A_VALUE = (
@@ -133,6 +133,8 @@ def _check_value(command: str, flag: Flag, value: str) -> None:
 
 
 def _unknown_flag(command: str, name: str) -> str:
+    if name in ("--multirun", "-m"):
+        return f"{command} has no {name}: charcmp sweep trains a grid of runs"
     flags = [flag.name for flag in COMMANDS[command].all_flags]
     meant = did_you_mean(name, flags)
     return f"{command} has no {name}{meant or '; its flags: ' + ', '.join(flags)}"
@@ -200,7 +202,7 @@ def run_composed(line: Line, run: Callable[[Composer], None]) -> None:
 def _composed(args: Sequence[str]) -> Composer:
     from hydra._internal.utils import compute_search_path_dir, get_args_parser
 
-    given = get_args_parser().parse_args([arg for arg in args if arg not in ("--multirun", "-m")])
+    given = get_args_parser().parse_args(args)
     folder = given.config_path and compute_search_path_dir(None, __name__, given.config_path)
     extra = given.config_dir and str(Path(given.config_dir).absolute())
     return compose_line(given.overrides, folder, given.config_name or "config", extra)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+from collections.abc import Sequence
 
 from charcmp import __version__
 from charcmp.cli.commands import COMMANDS, Command
@@ -16,10 +17,10 @@ from charcmp.values import did_you_mean
 
 def main() -> None:
     """Runs the console script."""
-    make_lasting(essential=sys.argv[1:2] not in (["train"], ["sweep"]))
+    make_lasting(essential=not trains(sys.argv[1:]))
     try:
         dispatch()
-    except KeyboardInterrupt:  # came before a run or a sweep had its own handler
+    except KeyboardInterrupt:  # came before a command had its own handler
         sys.exit(EXIT_INTERRUPTED)
     finally:
         sys.stdout.flush()  # so that a full disk is reported: see charcmp.output
@@ -27,7 +28,7 @@ def main() -> None:
 
 def dispatch() -> None:
     command, *args = sys.argv[1:] or ["--help"]
-    if command not in ("train", "sweep") and hasattr(signal, "SIGPIPE"):
+    if not trains(sys.argv[1:]) and hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # charcmp report | head ends quietly
     if command in ("sample", "score"):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them without a traceback
@@ -42,6 +43,11 @@ def dispatch() -> None:
     else:
         module = importlib.import_module(f"charcmp.cli.{known_command(command).name}")
         getattr(module, command)(args)
+
+
+def trains(line: Sequence[str]) -> bool:
+    """Returns whether a line's command trains: then it goes on when its reader has gone away."""
+    return any(COMMANDS[name].trains for name in line[:1] if name in COMMANDS)
 
 
 def known_command(name: str) -> Command:

@@ -28,9 +28,9 @@ def narrow(composer: Composer, command: str) -> tuple[dict[str, set[str]], Confi
         if key in known:
             axes[key] = set(values_as_text(override))
             continue
-        if not key.startswith(("dataset.", "cell.")):  # their groups may not be composed
+        if key in NOT_SCIENTIFIC:
             others.append(override.input_line or "")
-        if key not in NOT_SCIENTIFIC:
+        else:
             note(
                 f"{override.input_line} does not narrow a {command}: charcmp {command} --help "
                 "lists the keys that do",

@@ -88,16 +88,18 @@ def check(config: Config) -> None:
         f"fill_context={config.fill_context}: must be at most unroll_steps={steps}",
     )
     for key in ("batch_size", "unroll_steps"):
-        whole, part = getattr(config, key) or PAPER_SIZE, getattr(config, f"train_{key}") or 1
+        whole, part = getattr(config, key) or PAPER_SIZE, getattr(config, f"train_{key}")
+        if part is None:
+            continue
         require(
             config.dataset.layout == "contiguous" or whole % part == 0,
             f"train_{key}={part}: must be a divisor of {key}={whole}",
         )
         require(
-            config.dataset.layout == "columns" or part == 1 or getattr(config, key) is None,
+            config.dataset.layout == "columns" or getattr(config, key) is None,
             f"train_{key}={part}: in a contiguous text give it or {key}, not both",
         )
-        require(config.task == "lm" or part == 1, f"train_{key}={part}: only task=lm can use it")
+        require(config.task == "lm", f"train_{key}={part}: only task=lm can use it")
     require(
         optimizer.warmup_epochs < config.epochs,
         f"optimizer.warmup_epochs={optimizer.warmup_epochs}: must be fewer than the epochs",

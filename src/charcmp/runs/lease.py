@@ -96,7 +96,7 @@ class Lease:
             waited = time.monotonic() - begun
             if waited >= patience and self.stamp() != stamp:
                 raise BusyError(
-                    f"{self.path.parent.name}: {self.owner() or 'another process'} is training it"
+                    f"{self.path.parent.name}: {self.owner() or 'another process'} is at work on it"
                 )
             if waited >= self.seconds + patience:
                 raise BusyError(
@@ -112,7 +112,7 @@ class Lease:
         owner = self._lock.owner
         if self._lock.compromise is not None or owner is None or owner.token != self._lock.token:
             raise LostLeaseError(
-                f"{self.path.parent.name}: {self.owner() or 'another process'} has taken this run "
+                f"{self.path.parent.name}: {self.owner() or 'another process'} has taken it "
                 "over; this process has stopped and written nothing since"
             )
 

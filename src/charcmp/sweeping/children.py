@@ -58,15 +58,15 @@ class Child(ABC):
     def poll(self) -> int | None:
         """Returns its exit status, negative for a signal; None while it is running."""
 
-    def watch(self, hang_seconds: float) -> None:
-        """Ends it if its progress note has not changed for `hang_seconds`."""
+    def watch(self) -> None:
+        """Ends it if its progress note has not changed for its `hang_seconds`."""
         try:
             note = self.job.folder.progress.read_bytes()
         except OSError:
             note = None
         if note != self.note:
             self.note, self.note_since = note, time.monotonic()
-        elif time.monotonic() - self.note_since > hang_seconds:
+        elif time.monotonic() - self.note_since > self.config.hang_seconds:
             self.hung = True
             if self.process.pid is not None and self.process.is_alive():
                 os.kill(self.process.pid, signal.SIGABRT)  # faulthandler prints where it hangs

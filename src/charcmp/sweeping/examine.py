@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from charcmp.sweeping.slots import Slot, make_slots
 from charcmp.training.checks import FALLBACKS, CheckResult
 
 
-def examined_slots(config: Config, run_bytes: int = 0) -> list[Slot]:
+def examined_slots(config: Config, run_bytes: int) -> list[Slot]:
     """Returns the slots of `make_slots` in which the doctor allows runs.
 
     Raises:
@@ -78,7 +77,7 @@ def ask_doctor(slot: Slot, precision: str) -> list[CheckResult]:
         text=True,
     )
     try:
-        return msgspec.convert(json.loads(asked.stdout), list[CheckResult])
+        return msgspec.json.decode(asked.stdout, type=list[CheckResult])
     except ValueError:
         said = (asked.stderr.strip() or f"exit status {asked.returncode}").splitlines()[-1]
         raise UserError(

@@ -120,7 +120,7 @@ class Pool:
                 wait({child.news for child in self.running}, POLL_SECONDS)
                 for child in list(self.running):
                     if (code := child.poll()) is None:
-                        child.watch(self.config.hang_seconds)
+                        child.watch()
                     else:
                         self._reap(child, code)
                 self.progress.show(self.waiting, [child.job for child in self.running])
@@ -197,13 +197,13 @@ class Pool:
             self.stop_reason = storage_error(folder)
             self.stop = True
         elif code == EXIT_INTERRUPTED:  # somebody other than this sweep asked it to stop
-            self.progress.num_failed += 1
+            self.progress.ended(child.job, is_finished=False)
             tell(f"{name}: interrupted")
         elif folder.result.exists():
             self.progress.ended(child.job)
             tell(last_lines(folder, 1) or f"{name}: finished")
         else:
-            self.progress.ended(child.job, failed=True)
+            self.progress.ended(child.job, is_finished=False)
             folder.record_death(_reason(child, code), last_lines(folder, LOG_LINES))
             tell(f"{name}: failed: {folder.failure_reason()}")
             self.stop = self.stop or self.fail_fast

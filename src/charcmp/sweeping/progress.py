@@ -30,7 +30,7 @@ class SweepProgress:
     ) -> None:
         self.estimates, self.is_shown = estimates, is_shown
         self.num_jobs = len(jobs)
-        self.num_done = self.num_failed = 0
+        self.num_done = self.num_without = 0  # ended with a result, and without
         self.total = sum(estimate.seconds for estimate in estimates.values())
         self.done = 0.0  # of the total, seconds that belong to jobs that have ended
         self.fractions = {job: job.fraction_done() for job in jobs} if is_shown else {}
@@ -45,10 +45,11 @@ class SweepProgress:
         )
         self.begun = self.last_line = self.last_look = time.monotonic()
 
-    def ended(self, job: Job, failed: bool = False) -> None:
+    def ended(self, job: Job, is_finished: bool = True) -> None:
+        """Counts a job that the sweep does not try again; finished: it has a result."""
         self.done += self.estimates[job].seconds
-        self.num_failed += failed
-        self.num_done += not failed
+        self.num_done += is_finished
+        self.num_without += not is_finished
 
     def show(self, waiting: Iterable[Job], running: Sequence[Job]) -> None:
         """Moves the bar; without a terminal to show it in, prints a line if one is due."""
@@ -62,8 +63,8 @@ class SweepProgress:
             looked_at = [*running]
         self.fractions |= {job: job.fraction_done() for job in looked_at}
         self.bar.n = min(1.0, (self.done + self._seconds_done(unfinished)) / self.total)
-        failed = f", {self.num_failed} failed" if self.num_failed else ""
-        runs = f"{self.num_done}/{self.num_jobs} runs done, {len(running)} running{failed}"
+        without = f", {self.num_without} without a result" if self.num_without else ""
+        runs = f"{self.num_done}/{self.num_jobs} runs done, {len(running)} running{without}"
         self.bar.set_postfix_str(runs)
         if self.bar.disable:
             self.last_line = now

@@ -64,7 +64,7 @@ def machine_key(device_name: str, threads: int | None, lanes: int) -> str:
     return f"{device_name}, {lanes} lanes" if lanes > 1 else device_name
 
 
-def make_slots(config: Config, run_bytes: int = 0) -> list[Slot]:
+def make_slots(config: Config, run_bytes: int) -> list[Slot]:
     """Returns one slot for each run that may go on at once.
 
     Each GPU trains several runs at once, in lanes (lanes.py). A CPU by default trains one
@@ -91,6 +91,10 @@ def make_slots(config: Config, run_bytes: int = 0) -> list[Slot]:
                 visible = os.environ.get("CUDA_VISIBLE_DEVICES")
                 return gpu_slots(config, [gpu.name for gpu in gpus], counts, visible)
         require_no_idle_gpu()
+        require(
+            config.device == "auto",
+            f"device={config.device}: no CUDA device here; device=cpu trains without one",
+        )
     if config.gpus != "all":
         raise UserError(f"gpus={config.gpus}: no CUDA device here, or device=cpu asked for")
     cores = available_cores()

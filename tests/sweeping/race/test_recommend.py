@@ -17,6 +17,7 @@ import pytest
 from helpers.console import Charcmp, command, wait_for, write_tiny_text
 
 from charcmp.config.compose import compose_line
+from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import Arm, label
 from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.race.recommend import race_folder, race_settings
@@ -116,8 +117,17 @@ def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Pa
     )  # fmt: skip
     found, _ = requests(composer, class_options)
     probes = [request.probe.spec for request in found]
-    settings = map(race_settings, found, probes)
+    settings = map(race_settings, found)
     return found, [race_folder(*each).path for each in zip(probes, settings, strict=True)]
+
+
+def test_a_seed_from_which_a_race_could_not_count_up(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    line = ["experiment=fast", "dataset=text", f"dataset.path={tmp_path / 'tiny.txt'}"]
+    line += ["budget=1500", "cell=rnn", "layers=1", "device=cpu"]
+    requests(compose_line([*line, f"seed={2**32 - 5}"]))
+    with pytest.raises(UserError, match=r"^seed=\d+: a race counts up from it to 4294967296"):
+        requests(compose_line([*line, f"seed={2**32 - 4}"]))
 
 
 def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from charcmp.errors import StorageError, UserError
+from charcmp.errors import LostLeaseError, StorageError, UserError
+from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.race.state import StateFile
 
 
 def begun(file: Path) -> StateFile:
-    state = StateFile(file, "0" * 64, {})
+    state = StateFile(RunFolder(file.parent), "0" * 64, {})
     state.length_of(0, lambda: 400)
     return state
 
@@ -65,3 +66,14 @@ def test_a_rung_is_over_when_the_next_has_begun_even_if_the_race_is_started_agai
     del old["seeds_begun"]  # as an earlier charcmp wrote it
     file.write_text(json.dumps(old))
     assert not begun(file).is_over(2)
+
+
+def test_a_race_that_another_process_has_taken_over_writes_nothing_more(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    with folder.leased():
+        state = StateFile(folder, "0" * 64, {})
+        state.length_of(0, lambda: 400)
+        folder.lease.path.unlink()
+        with pytest.raises(LostLeaseError, match="has taken it over"):
+            state.note_time()
+    assert json.loads(state.file.read_text())["seconds_spent"] == 0

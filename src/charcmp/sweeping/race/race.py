@@ -186,7 +186,7 @@ class Race:
         self._first_rung()
         for rung in range(1, LAST_RUNG + 1):
             arms = self._entrants(rung)
-            if not arms or not self._longer_rung(rung, arms):
+            if not self._longer_rung(rung, arms):
                 return self._finish("time")
             if self._is_worse(rung):
                 self.on_worse(self.lengths[rung], self.lengths[rung - 1])
@@ -279,12 +279,7 @@ class Race:
         return self._keep(rung, survivors(found, self.margins[rung], MOST_MODELS[rung + 1]))
 
     def _keep(self, rung: int, kept: list[Model]) -> list[Model]:
-        """Eliminates the rung's other models; drops all but the best rate of those that stay.
-
-        If none stays, as when all have diverged, the rung before decides, and none is eliminated.
-        """
-        if not kept:
-            return kept
+        """Eliminates the rung's other models; drops all but the best rate of those that stay."""
         found = self._first_seeds(rung)
         best = best_arms(found)
         lost = [model for model in best if model not in kept and model not in self.out]
@@ -308,8 +303,6 @@ class Race:
                  if arm.model not in self.out}  # fmt: skip
         best = best_arms(found)
         chosen = finalists(found, self.margins[LAST_RUNG])
-        if not chosen:  # all diverged
-            return self._finish("time")
         arms = {model: best[model] for model in self._keep(rung, chosen)}
         # It stays the same if a further seed of a challenger diverges.
         self.num_challengers = max(1, len(chosen) - 1)
@@ -391,9 +384,7 @@ class Race:
         """
         usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
         if not usable:
-            raise NoWinnerError(
-                "every run diverged in the longer training; fewer minutes= may help"
-            )
+            raise NoWinnerError("every model has a run that diverged or failed; clip=1 may help")
         longest = max(r for r, found in self.outcomes.items() if found)
         best_of = {r: min(runs[0].nats for runs in found.values()) for r, found in usable.items()}
         chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))

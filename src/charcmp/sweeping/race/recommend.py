@@ -15,8 +15,8 @@ import msgspec
 
 from charcmp.config.spec import RunSpec
 from charcmp.errors import Interrupted, require
-from charcmp.files import canonical_json, write_bytes, write_json
-from charcmp.output import note
+from charcmp.files import canonical_json
+from charcmp.output import counted, note
 from charcmp.runs.baselines import Baseline
 from charcmp.runs.folder import RunFolder
 from charcmp.sweeping.grid import Job
@@ -65,8 +65,8 @@ def recommend(requests: Sequence[Request], minutes: float, slots: Sequence[Slot]
             share = request.num_params / total
             needed = math.ceil(error.seconds / (60 * share) * 10) / 10
             failed.append(
-                f"too little time: a race of {len(request.models)} models at {request.budget} "
-                f"needs about minutes={needed:g} on this machine"
+                f"too little time: a race of {counted(len(request.models), 'model')} at "
+                f"{request.budget} needs about minutes={needed:g} on this machine"
                 + (f", of which {share:.0%} would be its share" if share < 1 else "")
                 + "; or race fewer models (cell=, layers=)"
             )
@@ -94,12 +94,12 @@ def race_at_budget(request: Request, seconds: float, slots: Sequence[Slot]) -> A
     """
     make_job = cache(request.make_job)
     probe = request.probe.spec
-    settings = race_settings(request, probe)
+    settings = race_settings(request)
     folder = race_folder(probe, settings)
     folder.create()
     with folder.leased():
-        state = StateFile(folder.path / "race.json", probe.corpus.sha256, settings)
-        return _race(request, seconds, slots, make_job, probe, folder.path, state)
+        state = StateFile(folder, probe.corpus.sha256, settings)
+        return _race(request, seconds, slots, make_job, folder, state)
 
 
 def _race(
@@ -107,17 +107,18 @@ def _race(
     seconds: float,
     slots: Sequence[Slot],
     make_job: Callable[[PlannedRun], Job],
-    probe: RunSpec,
-    folder: Path,
+    folder: RunFolder,
     state: StateFile,
 ) -> Advice:
+    probe = request.probe.spec
     begun = time.monotonic()
     until = begun + seconds - state.state.seconds_spent
     board = Board(request.models, probe.updates_per_epoch, until)
     before = f"; continues after {state.state.seconds_spent / 60:.1f} minutes"
     print(
-        f"{probe.corpus.name}, {probe.budget}: {len(request.models)} models, "
-        f"{seconds / 60:.3g} minutes, {len(slots)} runs at once{'' if state.is_new else before}"
+        f"{probe.corpus.name}, {probe.budget}: {counted(len(request.models), 'model')}, "
+        f"{seconds / 60:.3g} minutes, {counted(len(slots), 'run')} at once"
+        f"{'' if state.is_new else before}"
     )
 
     def ran(planned: PlannedRun, outcome: Outcome) -> None:
@@ -153,13 +154,13 @@ def _race(
     spent = state.state.seconds_spent
     advice = make_advice(finish, make_job, request.seed, spent, probe.updates_per_epoch, baselines)
     print(f"\n{advice_text(advice)}")
-    write_json(folder / "recommendation.json", msgspec.to_builtins(recommendation(advice)))
-    page = race_page(advice, board)
-    write_bytes(folder / "race.html", page.encode())
+    data, page = folder.path / "recommendation.json", folder.path / "race.html"
+    folder.write_json(data, msgspec.to_builtins(recommendation(advice)))
+    folder.write_bytes(page, race_page(advice, board).encode())
     print(f"\nTo generate text from it: charcmp sample {shlex.join(advice.run_arguments)}")
     again = shlex.join(advice.train_overrides)
     print(f"To train it again, or longer (epochs=): charcmp train {again}")
-    print(f"The race as a picture: {folder / 'race.html'}")
+    print(f"The race as a picture: {page}")
     return advice
 
 
@@ -175,9 +176,9 @@ def _baselines(spec: RunSpec) -> list[Baseline]:
     return [one for one in found if one.budget in (None, spec.target_params)]
 
 
-def race_settings(request: Request, probe: RunSpec) -> dict[str, Any]:
+def race_settings(request: Request) -> dict[str, Any]:
     """Returns what identifies a race. The minutes do not: with more of them, the race goes on."""
-    identity = probe.identity()
+    identity = request.probe.spec.identity()
     given = (
         "cell.name",
         "layers",

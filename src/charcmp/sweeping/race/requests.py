@@ -9,6 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from charcmp.config.compose import Composer
+from charcmp.config.schema import SEED
 from charcmp.errors import UserError, require
 from charcmp.files import canonical_json
 from charcmp.models.budget import DEFAULT_BUDGET
@@ -18,7 +19,8 @@ from charcmp.models.cells.registry import MODULE
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_job, single_values
 from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
-from charcmp.sweeping.race.race import PlannedRun
+from charcmp.sweeping.race.decide import FEWEST_SEEDS
+from charcmp.sweeping.race.race import MOST_LOOKS, PlannedRun
 from charcmp.sweeping.slots import Slot
 from charcmp.training.memory import training_bytes
 from charcmp.values import did_you_mean
@@ -105,8 +107,12 @@ def requests(
         return Request(models, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
-    probes = [request.probe.spec for request in found]
-    return found, examined_slots(probes[0].config, max(map(training_bytes, probes)))
+    last = found[0].seed + FEWEST_SEEDS + MOST_LOOKS - 2
+    counted_to = f"seed={seed}: a race counts up from it to {last}, which {SEED.wanted}"
+    require(bool(SEED.holds(last)), counted_to)
+    jobs = (make(model, "epochs=1") for request in found for model in request.models)
+    run_bytes = max(training_bytes(job.spec) for job in jobs)
+    return found, examined_slots(found[0].probe.spec.config, run_bytes)
 
 
 def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:

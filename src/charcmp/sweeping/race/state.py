@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
 from charcmp.errors import UserError
-from charcmp.files import write_json
+from charcmp.runs.folder import RunFolder
 from charcmp.runs.reading import (
     CorruptFileError,
     UnreadableFileError,
@@ -46,25 +45,31 @@ STATE = msgspec.json.Decoder(State)
 
 
 class StateFile:
-    """A race's state on disk, written at every change: its race.Track.
+    """A race's state on disk, race.json in its folder, written at every change: its race.Track.
+
+    Args:
+        folder: the race's; this process holds its lease.
+        text_sha256: of the text that the race is over.
+        settings: what identifies the race.
 
     Raises:
         UserError: if the file exists, but is of a race over another text, or is not a race's.
         StorageError: if the disk or its server fails to deliver the file.
     """
 
-    def __init__(self, file: Path, text_sha256: str, settings: dict[str, Any]) -> None:
-        self.file = file
+    def __init__(self, folder: RunFolder, text_sha256: str, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.file = folder.path / "race.json"
         try:
-            found = read_json(file, STATE, MAX_BYTES)
+            found = read_json(self.file, STATE, MAX_BYTES)
         except UnreadableFileError as error:
             raise error.storage_error from None
         except CorruptFileError as error:
             raise UserError(f"{error}; move it away to begin a new race") from None
         if found is not None and found.text_sha256 != text_sha256:
             raise UserError(
-                f"{file}: the text has changed since this race began; to begin a new one, move its "
-                "folder away, or give another text a name of its own with dataset.name="
+                f"{self.file}: the text has changed since this race began; to begin a new one, "
+                "move its folder away, or give another text a name of its own with dataset.name="
             )
         self.is_new = found is None
         self.noted = time.monotonic()
@@ -97,4 +102,4 @@ class StateFile:
         self.write()
 
     def write(self) -> None:
-        write_json(self.file, msgspec.to_builtins(self.state))
+        self.folder.write_json(self.file, msgspec.to_builtins(self.state))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charcmp.output import duration, length_text
+from charcmp.output import counted, duration, length_text
 from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.sweeping.race.advice import Advice
 from charcmp.sweeping.race.arms import label
@@ -18,8 +18,8 @@ def advice_text(advice: Advice) -> str:
     seeds = len(chosen.results)
     size = f"{int(advice.budget):,} parameters" if advice.budget.isdecimal() else advice.budget
     sentences = [
-        f"For {advice.dataset} at {size}, use {chosen.model.cell_label}, {run.layers} "
-        f"layer{'s' * (run.layers > 1)} ({run.hidden_size} units, {run.num_params:,} "
+        f"For {advice.dataset} at {size}, use {chosen.model.cell_label}, "
+        f"{counted(run.layers, 'layer')} ({run.hidden_size} units, {run.num_params:,} "
         f"parameters), learning rate {chosen.rate:g}, {length_text(advice.epochs)}: "
         f"{chosen.test_nats:.3f} "
         f"test nats per character"
@@ -105,8 +105,8 @@ def _certainty_at_this_length(advice: Advice) -> list[str]:
         ]
     if finish.end == "unstable":
         return [
-            "In the longest training one seed of every finalist failed or diverged, so this is "
-            "the result of a shorter run with one seed; clip=1 may help."
+            "At the length that was given further seeds, one seed of every finalist failed or "
+            "diverged, so this is a run of another length, with one seed; clip=1 may help."
         ]
     if finish.end == "worse":
         return [
@@ -177,7 +177,7 @@ def _left_out(advice: Advice) -> list[str]:
     sentences = []
     if finish.unstable and finish.end != "unstable":
         named = ", ".join(map(label, finish.unstable))
-        sentences.append(f"Left out, since one of its further seeds failed or diverged: {named}.")
+        sentences.append(f"Left out, since a further seed failed or diverged: {named}.")
     if finish.num_models != len({*advice.finalists, *finish.unstable, *finish.unfinished}):
         sentences.append(
             "Models eliminated earlier had shorter training or fewer seeds, so this says nothing "
