@@ -90,6 +90,7 @@ def _train(asked: Sequence[Request], slots: Sequence[Slot], until: float, check:
         try:
             _run_missing(request.models, lengths, runner, collection)
         finally:
+            runner.close()
             collection.write()
 
 

@@ -22,6 +22,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import cached_property
 from typing import NamedTuple
 
@@ -150,6 +151,10 @@ class Census:
         for further in FURTHER_SEEDS:
             self._outcomes(arms, self.lengths.full, self.seed + further)
 
+    def close(self) -> None:
+        """Ends the processes of its runs."""
+        self.runner.close()
+
     def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
         planned_runs = [PlannedRun(arm, updates, seed) for arm in arms]
         found = self.runner.run(planned_runs)
@@ -203,7 +208,8 @@ def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = ma
 
     def run(composer: Composer) -> None:
         try:
-            Census(composer, updates, until).run()
+            with closing(Census(composer, updates, until)) as asked:
+                asked.run()
         except TimeIsOverError as left:
             print(f"time ran out with {left}; the same command continues")
         else:

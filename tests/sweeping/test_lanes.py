@@ -15,7 +15,9 @@ from helpers.sweeps import LANES, children_of, make_jobs, results, run
 
 from charcmp.errors import EXIT_ALONE, Interrupted
 from charcmp.sweeping.children import LaneProcess
+from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import LaneOrder
+from charcmp.sweeping.pool import Pool
 from charcmp.sweeping.slots import Slot
 from charcmp.sweeping.sweep import queue
 from charcmp.training.session import Session
@@ -136,7 +138,7 @@ def test_when_their_process_is_killed_they_go_on_in_another_then_alone(
     killer.join()
     said = capfd.readouterr().out
     assert said.count("its shared process failed; continuing in another") >= 2
-    assert said.count("failed while sharing a process; continuing alone") >= 2
+    assert said.count("failed while sharing a GPU; it will continue alone") >= 2
     assert "resuming" in jobs[0].folder.log.read_text()
     assert results(tmp_path / "lanes") == alone
 
@@ -184,3 +186,22 @@ def test_as_alone_on_a_gpu(tiny_text: Path, tmp_path: Path) -> None:
         nats = "test_nats_per_char"
         assert result["device"].startswith("cuda")
         assert result[nats] == pytest.approx(one[run_id][nats], abs=1e-4)
+
+
+def test_a_run_that_failed_beside_others_goes_on_alone(
+    tiny_text: Path, tmp_path: Path, alone: dict[str, dict]
+) -> None:
+    """Not beside them in a process of its own, where the memory would be no less taken."""
+    jobs = make_jobs(tiny_text, tmp_path / "lanes")
+    queue(jobs)
+    beside: dict[Job, int] = {}  # runs that go on when a run ends
+
+    def on_end(job: Job) -> None:
+        beside[job] = len(pool.running)
+
+    pool = Pool(jobs, LANES, (), False, None, on_end, None)
+    pool.alone = {jobs[0], jobs[3]}
+    pool.run()
+    assert [beside[job] for job in pool.alone] == [0, 0]
+    assert max(beside.values()) > 0
+    assert results(tmp_path / "lanes") == alone

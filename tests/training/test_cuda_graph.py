@@ -1,7 +1,10 @@
 """CUDA graphs: on a GPU, what they replay is what the calls do; on a CPU there are none."""
 
 import gc
+import threading
+import time
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,16 +15,15 @@ from helpers.training import folder_of, quiet, tiny_spec, without_times
 from charcmp.config.spec import RunSpec
 from charcmp.data.chunks import Chunks
 from charcmp.errors import Interrupted
-from charcmp.models.cells.options import ModuleConfig
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import WARM_UP_CALLS, Late, Replayed
 from charcmp.training.cuda_streams import at_work_on
 from charcmp.training.evaluate import Evaluation
 from charcmp.training.gate import GATE
 from charcmp.training.session import Session
-from charcmp.training.step import Step
-from charcmp.training.train import WAITS, train
+from charcmp.training.step import Step, cut_corpus
+from charcmp.training.train import NO_GRAPH, train
 
 
 def test_without_a_gpu_work_is_called() -> None:
@@ -67,6 +69,16 @@ def test_a_text_of_one_chunk_is_scored_as_often_as_a_capture_does(tiny_text: Pat
     assert torch.equal(scored(), expected)
 
 
+def of_a_class(
+    work: Callable[[], object], *changes: torch.Tensor, keeps_tensors: Callable[[], bool] = bool
+) -> Replayed:
+    """Work that is to be captured if it can be, without a GPU to capture it."""
+    device = torch.device("cpu")
+    replayed = Replayed(lambda: work() and None, device, lambda: changes, None, True, keeps_tensors)
+    replayed.capture = True
+    return replayed
+
+
 @pytest.mark.parametrize("does_wait", [True, False])
 def test_work_that_waits_for_a_gpu_is_called(
     monkeypatch: pytest.MonkeyPatch, does_wait: bool
@@ -82,12 +94,11 @@ def test_work_that_waits_for_a_gpu_is_called(
             raise RuntimeError("called a synchronizing CUDA operation")
 
     with GATE.shared():
-        replayed = Replayed(work, torch.device("cpu"), lambda: [number], may_wait=True)
-        replayed.capture = True
-        assert replayed.waits() == does_wait
+        replayed = of_a_class(work, number)
+        assert replayed.must_be_called() == does_wait
         assert modes == ["default", "error", "default"]
         assert number == 0
-        assert replayed.waits() == does_wait
+        assert replayed.must_be_called() == does_wait
         assert len(modes) == 3  # tried once
 
 
@@ -100,34 +111,75 @@ def test_another_error_while_that_is_tried_is_the_users(monkeypatch: pytest.Monk
             raise RuntimeError("shapes do not match")
 
     with GATE.shared():
-        replayed = Replayed(work, torch.device("cpu"), list, may_wait=True)
-        replayed.capture = True
         with pytest.raises(RuntimeError, match="shapes"):
-            replayed.waits()
+            of_a_class(work).must_be_called()
         assert modes[-1] == "default"
 
 
-WAITING = """
-import torch
+def test_work_that_is_called_lets_other_lanes_capture() -> None:
+    has_captured = threading.Event()
+    number = torch.zeros(())
+
+    def capture() -> None:
+        with GATE.alone():
+            has_captured.set()
+
+    with GATE.shared():
+        replayed = of_a_class(lambda: number.add_(1), number, keeps_tensors=lambda: True)
+        replayed()
+        other = threading.Thread(target=capture)
+        other.start()
+        until = time.monotonic() + 60
+        while not has_captured.is_set() and time.monotonic() < until:
+            replayed()
+        assert has_captured.is_set()
+        other.join()
+    assert number > 1
+
+
+class Keeps(torch.nn.Module):
+    """A cell that makes a table when it is first called, and again for other sizes."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.cell = torch.nn.GRUCell(input_size, hidden_size)
+        self.tables: dict[str, list[torch.Tensor]] = {}
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        if not self.tables or len(self.tables["ones"][0]) != len(x):
+            self.tables["ones"] = [torch.ones(len(x), 1, device=x.device)]
+        return self.cell(x, h * self.tables["ones"][0])
+
+
+@pytest.mark.parametrize(
+    ("target", "keeps"), [(f"{__file__}:Keeps", True), ("torch.nn.GRU", False)]
+)
+def test_a_class_that_keeps_tensors_is_known(tiny_text: Path, target: str, keeps: bool) -> None:
+    """torch.nn.GRU has a list of its own parameters, which does not count."""
+    spec = tiny_spec(tiny_text, cell_config("module", target=target))
+    step = Step(spec, torch.device("cpu"), cut_corpus(spec, torch.device("cpu"))[0])
+    assert not step.model.keeps_tensors()
+    step()
+    assert step.model.keeps_tensors() == keeps
 
 
 class Waits(torch.nn.Module):
-    def __init__(self, input_size, hidden_size):
-        super().__init__()
-        self.x = torch.nn.Linear(input_size, hidden_size)
-        self.h = torch.nn.Linear(hidden_size, hidden_size)
+    """A cell that looks at its state."""
 
-    def forward(self, x, h):
-        new = (self.x(x) + self.h(h)).tanh()
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.cell = torch.nn.GRUCell(input_size, hidden_size)
+
+    def forward(self, x: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        new = self.cell(x, h)
         return new if new.abs().max() < 2 else -new
-"""
 
 
 @pytest.mark.cuda
-def test_a_class_that_waits_for_the_gpu_trains(tiny_text: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["Waits", "Keeps"])
+def test_a_class_that_no_graph_can_hold_trains(tiny_text: Path, tmp_path: Path, name: str) -> None:
     """Beside lanes that capture, which must not see torch's errors."""
-    (tmp_path / "waits.py").write_text(WAITING)
-    cell = ModuleConfig(target=f"{tmp_path / 'waits.py'}:Waits")
+    cell = cell_config("module", target=f"{__file__}:{name}")
     cells = [cell, "gru", cell, "lstm"]
     lines: list[list[str]] = [[] for _ in cells]
     specs = [tiny_spec(tiny_text, c, device="cuda") for c in cells]
@@ -137,7 +189,7 @@ def test_a_class_that_waits_for_the_gpu_trains(tiny_text: Path, tmp_path: Path) 
         found = list(lanes.map(train, specs, folders, sessions))
     for result, said, each in zip(found, lines, cells, strict=True):
         assert result.verified
-        assert any(WAITS in line for line in said) == (each is cell)
+        assert any(NO_GRAPH in line for line in said) == (each is cell)
     on_cpu = train(tiny_spec(tiny_text, cell), folder_of(tmp_path, "cpu"), Session(say=quiet))
     assert found[0].test_nats_per_char == pytest.approx(on_cpu.test_nats_per_char, abs=1e-3)
 

@@ -101,7 +101,12 @@ def test_a_gpus_error_is_worth_another_attempt(error: Exception) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("cuda"), KeyError("x")],
+    [
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError("Expected all tensors to be on the same device, but found cuda:0 and cpu!"),
+        ValueError("cuda"),
+        KeyError("x"),
+    ],
     ids=str,
 )
 def test_a_mistake_of_ours_is_not(error: Exception) -> None:

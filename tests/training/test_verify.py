@@ -90,11 +90,11 @@ def test_test_losses_are_those_of_the_cpu(tiny_text: Path) -> None:
     step = make_step(tiny_text)
     test = Evaluation(step.model, step.chunks)
     test()
-    check_test(test, "float32")
+    check_test(test, step.model, "float32")
     test.nll_KTB[1, 3] += 0.01
     with pytest.raises(WrongResult, match=r"by a CUDA graph and by calls differ by 5\.0e-04"):
-        check_test(test, "float32")
-    check_test(test, "tf32")
+        check_test(test, step.model, "float32")
+    check_test(test, step.model, "tf32")
 
 
 def test_rounding_that_a_chaotic_model_amplifies_is_no_fault_of_the_gpu(tiny_text: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_model_may_be_off_by_its_allowance(
     asked = iter([0.0, off * allowed])
     monkeypatch.setattr(verify, "nll_of", lambda *args: nll_of(*args) + next(asked))
     with nullcontext() if passes else pytest.raises(WrongResult, match="on the GPU and on the CPU"):
-        check_test(test, "float32")
+        check_test(test, step.model, "float32")
 
 
 def test_a_class_that_works_in_float32_alone_has_no_allowance(tiny_text: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from charcmp.models.budget import Shape
 from charcmp.models.cells.base import Layer
@@ -25,7 +26,7 @@ class CharModel(nn.Module):
         cells = make_stack(shape)
         self.cells = nn.ModuleList(cells)
         self.in_cudnn = cells[0].in_cudnn
-        self.may_wait = isinstance(shape.cell, ModuleConfig)  # for a GPU, inside forward
+        self.is_of_a_class = isinstance(shape.cell, ModuleConfig)  # of the user's
         num_states = max(cell.num_states for cell in cells)
         for cell in cells:  # the number may depend on the width of the input; use the largest
             cell.num_states = num_states
@@ -68,6 +69,12 @@ class CharModel(nn.Module):
             return h_TBH
         keep = torch.empty_like(h_TBH).bernoulli_(1 - self.dropout, generator=self.generator)
         return h_TBH * keep.div_(1 - self.dropout)
+
+    def keeps_tensors(self) -> bool:
+        """Returns whether a module keeps a tensor that is no parameter or buffer of the model."""
+        known = {id(tensor) for tensor in (*self.parameters(), *self.buffers())}
+        kept = (leaf for module in self.modules() for leaf in tree_leaves(vars(module)))
+        return any(isinstance(leaf, Tensor) and id(leaf) not in known for leaf in kept)
 
     def zero_state(self, batch_size: int) -> Tensor:
         """Returns a state of zeros (L, S, B, H) on the model's device."""

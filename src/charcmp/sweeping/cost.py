@@ -143,7 +143,8 @@ def estimate_times(
         unknown = {keys[job]: job.spec for job in jobs if speeds.find(keys[job]) is None}
         measured = measure_shapes([*unknown.values()], slots)
         for key, chars_per_second in zip(unknown, measured, strict=True):
-            speeds.add(key, chars_per_second)
+            if chars_per_second is not None:
+                speeds.add(key, chars_per_second)
     estimates = {}
     for job in jobs:
         assumed = assumed_speed(job.spec, on_gpu=slots[0].on_gpu), "assumed"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from charcmp.models.cells.options import ModuleConfig
 from charcmp.sweeping.slots import LANE_ENVIRONMENT
 from charcmp.training.gate import GATE
 
@@ -33,11 +34,12 @@ MAX_STEPS = 20
 MAX_SECONDS = 2.0  # per shape: for large models, fewer than MAX_STEPS fit into it
 
 
-def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[float]:
+def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[float | None]:
     """Yields each shape's characters per second, measuring as many side by side as there are slots.
 
-    On a CPU each is measured in a process; with GPUs, in the lanes of a process that sees only the
-    first of them.
+    Yields None for a class of the user's that cannot be trained: its run will say why. On a CPU
+    each is measured in a process; with GPUs, in the lanes of a process that sees only the first of
+    them.
     """
     if not specs:
         return
@@ -49,11 +51,11 @@ def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[
         initargs=(LANE_ENVIRONMENT | slots[0].environment,),
     )
     try:
-        measured: Iterator[float]
+        measured: Iterator[float | None]
         if on_gpu:
             measured = iter(pool.submit(measure_in_lanes, specs, slots[0].lanes).result())
         else:
-            measured = pool.map(partial(measure_speed, threads=slots[0].threads), specs)
+            measured = pool.map(partial(_measure_or_none, threads=slots[0].threads), specs)
         yield from tqdm(
             measured, total=len(specs), desc="measuring shapes", disable=None, leave=False
         )
@@ -67,24 +69,54 @@ def _set_up(environment: dict[str, str]) -> None:
     os.environ.update(environment)
 
 
-def measure_in_lanes(specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda") -> list[float]:
+def _measure_or_none(spec: RunSpec, threads: int | None) -> float | None:
+    try:
+        return measure_speed(spec, threads)
+    except Exception:
+        if not isinstance(spec.config.cell, ModuleConfig):
+            raise
+        return None
+
+
+def measure_in_lanes(
+    specs: Sequence[RunSpec], num_lanes: int, device: str = "cuda"
+) -> list[float | None]:
     """Runs `measure_speed` for several shapes at a time on the one GPU that this process sees.
 
     The clocks of a group start together, once each of its shapes has captured its graph: a capture
-    stops all other lanes.
+    stops all other lanes. A group has one precision, which is set for the whole process. None
+    stands for a class of the user's that failed.
     """
-    speeds: list[float] = []
+    speeds: dict[int, float | None] = {}  # by the shape's place in specs
+    by_precision: dict[str, list[int]] = {}
+    for number, spec in enumerate(specs):
+        by_precision.setdefault(spec.config.precision, []).append(number)
     with ThreadPoolExecutor(num_lanes) as lanes:
-        for first in range(0, len(specs), num_lanes):
-            group = specs[first : first + num_lanes]
-            ready = Barrier(len(group))
-            measure = partial(measure_speed, threads=None, device=device, ready=ready)
-            futures = [lanes.submit(measure, spec) for spec in group]
-            errors = [error for future in futures if (error := future.exception())]
-            if errors:  # one that fails breaks the barrier of the others: that says nothing
-                raise next((e for e in errors if not isinstance(e, BrokenBarrierError)), errors[0])
-            speeds += [future.result() for future in futures]
-    return speeds
+        for numbers in by_precision.values():
+            for first in range(0, len(numbers), num_lanes):
+                group = numbers[first : first + num_lanes]
+                while group:
+                    speeds |= _measure_group(lanes, {n: specs[n] for n in group}, device)
+                    group = [number for number in group if number not in speeds]
+    return [speeds[number] for number in range(len(specs))]
+
+
+def _measure_group(
+    lanes: ThreadPoolExecutor, group: Mapping[int, RunSpec], device: str
+) -> dict[int, float | None]:
+    """Returns the speeds of a group; if classes of the user's fail, None for these alone."""
+    ready = Barrier(len(group))
+    measure = partial(measure_speed, threads=None, device=device, ready=ready)
+    futures = {number: lanes.submit(measure, spec) for number, spec in group.items()}
+    errors = {number: error for number, future in futures.items() if (error := future.exception())}
+    if not errors:
+        return {number: future.result() for number, future in futures.items()}
+    # One that fails breaks the barrier of the others: that says nothing.
+    failed = {n: error for n, error in errors.items() if not isinstance(error, BrokenBarrierError)}
+    for number, error in (failed or errors).items():
+        if not failed or not isinstance(group[number].config.cell, ModuleConfig):
+            raise error
+    return dict.fromkeys(failed)
 
 
 def measure_speed(
@@ -98,27 +130,29 @@ def measure_speed(
         device: where to measure; None: on the device of its configuration.
         ready: waited for after the warm-up, before the clock starts.
     """
+    from charcmp.training.checks import apply_fallbacks, failed_checks
     from charcmp.training.cuda_streams import at_work_on
     from charcmp.training.device import prepare
 
     try:
         where = prepare(replace(spec.config, device=device or spec.config.device), threads)
+        capture = apply_fallbacks(failed_checks(where, spec.config.precision))
         with at_work_on(where):
-            return _measure(spec, where, ready)
+            return _measure(spec, where, capture, ready)
     except BaseException:
         if ready is not None:
             ready.abort()  # else the others would wait for ever
         raise
 
 
-def _measure(spec: RunSpec, device: torch.device, ready: Barrier | None) -> float:
+def _measure(spec: RunSpec, device: torch.device, capture: bool, ready: Barrier | None) -> float:
     from charcmp.data.chunks import random_chunks
     from charcmp.training.step import Step
 
     size = (2, spec.train_unroll_steps, spec.train_batch_size)
     num_symbols, context = spec.corpus.num_symbols, spec.right_context
     chunks = random_chunks(num_symbols, size, device, right_context=context)
-    with closing(Step(spec, device, chunks)) as step:
+    with closing(Step(spec, device, chunks, capture)) as step:
         for _ in range(WARM_UP_STEPS):
             step()
         step.loss_sum.item()  # waits until a GPU has finished

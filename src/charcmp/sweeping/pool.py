@@ -47,6 +47,7 @@ def run_processes(
     slots: Sequence[Slot] | None = None,
     until: float | None = None,
     on_end: Callable[[Job], None] | None = None,
+    lanes: dict[str, LaneProcess] | None = None,
 ) -> None:
     """Trains every job as `charcmp train` does; a job that fails does not affect the others.
 
@@ -58,6 +59,8 @@ def run_processes(
             configuration asks for.
         until: when to end the runs that are left, with checkpoints; by time.monotonic().
         on_end: called with every job that has ended, in place of lines and a bar on the terminal.
+        lanes: by GPU, the processes of its lanes: those in it are used, and new ones are left in it
+            for the next call, which saves their start; None: they end with this call.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when all children have written their checkpoints.
@@ -71,7 +74,7 @@ def run_processes(
             )
         )
     slots = slots or examined_slots(config, max(training_bytes(job.spec) for job in jobs))
-    Pool(jobs, slots, extra_args, fail_fast, until, on_end).run()
+    Pool(jobs, slots, extra_args, fail_fast, until, on_end, lanes).run()
 
 
 class Pool:
@@ -88,6 +91,7 @@ class Pool:
         fail_fast: bool,
         until: float | None,
         on_end: Callable[[Job], None] | None,
+        lanes: dict[str, LaneProcess] | None,
     ) -> None:
         self.until = math.inf if until is None else until
         self.on_end = on_end
@@ -100,7 +104,8 @@ class Pool:
         self.again: set[Job] = set()  # jobs whose shared process has failed once
         self.alone: set[Job] = set()  # jobs that failed while sharing a process
         self.running: list[Child] = []
-        self.lanes: dict[str, LaneProcess] = {}
+        self.lanes: dict[str, LaneProcess] = {} if lanes is None else lanes
+        self.keeps_lanes = lanes is not None
         self.extra_args = extra_args
         self.fail_fast = fail_fast
         self.stop = False
@@ -127,8 +132,9 @@ class Pool:
                 self.stop = self.stop or time.monotonic() >= self.until
         finally:
             self.progress.close()
-            lanes = [lanes.process for lanes in self.lanes.values()]
-            _stop_all([child.process for child in self.running] + lanes)
+            _stop_all([child.process for child in self.running])
+            if self.running or not self.keeps_lanes:
+                end_lanes(self.lanes)
             for signum, handler in handlers.items():
                 signal.signal(signum, handler)
         if self.stop_reason is not None:
@@ -140,11 +146,18 @@ class Pool:
         self.stop = True
 
     def _next_job(self) -> Job | None:
-        """Takes the first job that no other process is working on, if there is one.
+        """Takes the first job that may start in the first free slot, if there is one.
 
-        The other process may belong to a second sweep, or to one that was killed a moment ago.
+        It may if no other process is working on it, and a job that is to be alone if nothing else
+        runs on the slot's GPU. The other process may belong to a second sweep, or to one that was
+        killed a moment ago.
         """
+        beside = [child for child in self.running if child.slot.gpu == self.free[0].gpu]
+        if any(child.job in self.alone for child in beside):
+            return None
         for job in self.waiting:
+            if job in self.alone and beside:
+                continue
             if time.monotonic() >= self.not_before.get(job, 0.0) and job.folder.lease.is_free():
                 self.waiting.remove(job)
                 return job
@@ -162,6 +175,8 @@ class Pool:
         child: Child
         # The precision of a GPU's products is set for a whole process.
         is_odd = job.spec.config.precision != self.config.precision
+        if job in self.alone and (lanes := self.lanes.pop(slot.gpu, None)) is not None:
+            end_lanes({slot.gpu: lanes})  # it would keep the memory that its runs had
         if slot.lanes == 1 or is_odd or job in self.alone:
             child = OwnProcess(job, slot, self.extra_args)
         else:
@@ -190,9 +205,9 @@ class Pool:
             self.again.add(child.job)
             self.waiting.appendleft(child.job)
         elif code in (EXIT_ALONE, EXIT_AGAIN) and child.job not in self.alone:
-            tell(f"{name}: failed while sharing a process; continuing alone")
+            tell(f"{name}: failed while sharing a GPU; it will continue alone")
             self.alone.add(child.job)
-            self.waiting.appendleft(child.job)
+            self.waiting.append(child.job)  # last, when the others no longer need the GPU
         elif code == EXIT_STORAGE:
             self.stop_reason = storage_error(folder)
             self.stop = True
@@ -250,6 +265,12 @@ def storage_error(folder: RunFolder) -> StorageError:
         f"{folder.path}: {trouble}; existing files are intact, and the same command continues once "
         "this is fixed"
     )
+
+
+def end_lanes(lanes: dict[str, LaneProcess]) -> None:
+    """Ends the processes of lanes, with checkpoints of what they train; leaves none."""
+    _stop_all([each.process for each in lanes.values()])
+    lanes.clear()
 
 
 def _stop_all(running: Sequence[BaseProcess]) -> None:

@@ -33,7 +33,7 @@ class Replayed:
     """Work without arguments over tensors that stay where they are.
 
     On a CPU, or with `capture=False`, each call does the work. On a GPU the first call captures it
-    as a graph, and every call replays the graph, unless the work waits for the GPU. All of that
+    as a graph, and every call replays the graph, unless no graph can hold the work. All of that
     happens on the caller's CUDA stream, which must always be the same and be used by no other run:
     see cuda_streams.at_work_on.
     """
@@ -45,7 +45,7 @@ class Replayed:
         changes: Callable[[], Sequence[Tensor]],
         generator: torch.Generator | None = None,
         capture: bool = True,
-        may_wait: bool = False,
+        keeps_tensors: Callable[[], bool] | None = None,
     ) -> None:
         """
         Args:
@@ -56,43 +56,56 @@ class Replayed:
                 last and count as zeros before it. Capturing leaves all of them unchanged.
             generator: the random generator that work draws from.
             capture: whether to capture it on a GPU.
-            may_wait: whether work calls a class of the user's, which may wait for the device.
+            keeps_tensors: for work that calls a class of the user's, which may do what no graph
+                can hold: says, after a call, whether the class keeps tensors of its own.
         """
         self.work = work
         self.changes = changes
         self.generator = generator
         self.device = device
         self.capture = capture and device.type == "cuda"
-        self._waits = None if may_wait else False  # None: not tried yet
+        self.keeps_tensors = keeps_tensors
+        self._must_be_called = None if keeps_tensors else False  # None: not tried yet
         self.graph: torch.cuda.CUDAGraph | None = None
         self.ahead: deque[torch.cuda.Event] = deque()  # one recorded after each replay
 
     def __call__(self) -> None:
-        if not self.capture or self.waits():
+        if not self.capture:
             self.work()
             return
         assert GATE.is_shared_by_me(), "a graph is captured and replayed inside at_work_on(device)"
-        if self.graph is None:
-            self.graph = self._captured()
         GATE.let_others()
+        self.prepare()
+        if self.graph is None:
+            self.work()
+            return
         self.graph.replay()
         self._keep_near()
 
-    def waits(self) -> bool:
-        """Returns whether the work waits for the GPU, so that it is called and never captured.
+    def prepare(self) -> None:
+        """Captures the graph, if there is to be one; else the first call does."""
+        if self.capture and self.graph is None and not self.must_be_called():
+            self.graph = self._captured()
 
-        It does if it reads a number from the GPU, as `.item()` and `if` on a tensor do. Only work
-        that may wait is tried, by the first call, which leaves the work's tensors as they were.
+    def must_be_called(self) -> bool:
+        """Returns whether no graph can hold the work, as may be if it calls a class of the user's.
+
+        That is so if it waits for the GPU, because it reads a number from there (`.item()`, `if` on
+        a tensor), or if it keeps a tensor of its own: later calls, with texts of other sizes, may
+        replace it, and a graph would go on reading its memory. The first call tries this; it leaves
+        the work's tensors as they were.
         """
-        if self._waits is None:
-            self._waits = self.capture and self._is_seen_to_wait()
-        return self._waits
+        if self._must_be_called is None:
+            self._must_be_called = self.capture and self._fails_trial()
+        return self._must_be_called
 
-    def _is_seen_to_wait(self) -> bool:
+    def _fails_trial(self) -> bool:
         # A capture that fails would leave torch's allocator and its random generators in the midst
         # of it. So torch is asked to raise an error where it waits. It would do so on any thread.
         with self.unchanged():
             self.work()  # the first call may wait for what it sets up
+            if self.keeps_tensors is not None and self.keeps_tensors():
+                return True
             with GATE.alone(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch calls this mode a prototype
                 torch.cuda.set_sync_debug_mode("error")
@@ -150,7 +163,7 @@ class Replayed:
                 self.graph.reset()
             self.graph = None
         self.ahead.clear()
-        self.work = _closed
+        self.work, self.keeps_tensors = _closed, None
         self.changes = list
 
     def _captured(self) -> torch.cuda.CUDAGraph:

@@ -61,16 +61,21 @@ _streams_lock = threading.Lock()
 def at_work_on(device: torch.device) -> Iterator[None]:
     """Holds, for all that a run does on a GPU, a CUDA stream of its own and a share of the gate.
 
-    Does nothing on a CPU. The GPU is this thread's current device, which device.set_up chooses.
+    Does nothing on a CPU. A device without a number is this thread's current GPU.
     """
     if device.type != "cuda":
         yield
         return
-    index = torch.cuda.current_device()
+    index = torch.cuda.current_device() if device.index is None else device.index
     with _streams_lock:
         streams = _streams.setdefault(
             index,
             CudaStreamPool(lambda: torch.cuda.Stream(index), lambda stream: stream.cuda_stream),
         )
-    with GATE.shared(), streams.lent() as stream, torch.cuda.stream(stream):
+    with (
+        GATE.shared(),
+        torch.cuda.device(index),
+        streams.lent() as stream,
+        torch.cuda.stream(stream),
+    ):
         yield

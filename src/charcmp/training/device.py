@@ -120,13 +120,15 @@ def is_gpu_trouble(error: BaseException) -> bool:
 
     Examples are running out of memory beside other runs, a library that could not initialise, and a
     fault of another run in the same process. torch raises most of these as plain RuntimeErrors.
+    Tensors on two devices are a mistake in a class of the user's, although "cuda" is in the error.
     """
     if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
         return True
     if type(error).__module__.partition(".")[0] == "triton":
         return True
-    names = ("cuda", "cublas", "cudnn", "triton")
-    return isinstance(error, RuntimeError) and any(name in str(error).lower() for name in names)
+    said, names = str(error).lower(), ("cuda", "cublas", "cudnn", "triton")
+    is_named = any(name in said for name in names) and "same device" not in said
+    return isinstance(error, RuntimeError) and is_named
 
 
 def device_name(device: torch.device) -> str:

@@ -34,7 +34,11 @@ class Evaluation:
         self.chunk = torch.zeros(1, dtype=torch.int64, device=device)
         changed = [self.state_LSBH, self.nll_KTB, self.chunk]
         self.replay = Replayed(
-            self._score_chunk, device, lambda: changed, capture=capture, may_wait=model.may_wait
+            self._score_chunk,
+            device,
+            lambda: changed,
+            capture=capture,
+            keeps_tensors=model.keeps_tensors if model.is_of_a_class else None,
         )
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from charcmp.models.cells.compiled import dispatch as compiled
 from charcmp.models.cells.fused import dispatch as fused
 from charcmp.models.fill_in import make_model
 from charcmp.training.cuda_graph import Replayed
+from charcmp.training.gate import GATE
 from charcmp.training.optim import clip_gradients, make_optimizer, rate_tensor
 
 
@@ -39,8 +40,9 @@ class Step:
         self, spec: RunSpec, device: torch.device, chunks: Chunks, capture: bool = True
     ) -> None:
         config = spec.config
-        model = make_model(spec.shape, spec.right_context, config.dropout)
-        model.initialize(config.init_range, config.seed, config.init)
+        with GATE.stood_back():  # another lane may be making its model, which takes turns
+            model = make_model(spec.shape, spec.right_context, config.dropout)
+            model.initialize(config.init_range, config.seed, config.init)
         self.model = model.to(device)
         # From here on, only dropout draws random numbers.
         self.generator = torch.Generator(device).manual_seed(config.seed)
@@ -58,7 +60,12 @@ class Step:
             parameter.grad = torch.zeros_like(parameter)
         self.is_capturable = config.optimizer.capturable
         self.replay = Replayed(
-            self._compute, device, self._changed, self.generator, capture, self.model.may_wait
+            self._compute,
+            device,
+            self._changed,
+            self.generator,
+            capture,
+            keeps_tensors=self.model.keeps_tensors if self.model.is_of_a_class else None,
         )
 
     def __call__(self) -> None:

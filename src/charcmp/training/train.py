@@ -33,14 +33,20 @@ from charcmp.training.progress import TICK_SECONDS, RunProgress
 from charcmp.training.record import describe_run, make_result, tensorboard, write_tested
 from charcmp.training.session import Session
 from charcmp.training.step import Step, cut_corpus, notes
-from charcmp.training.verify import WrongResult, check_graph, check_test, is_check_due
+from charcmp.training.verify import (
+    WrongResult,
+    check_graph,
+    check_test,
+    is_check_due,
+    made_again,
+)
 
 # A loss above this many times ln V, the loss of guessing, has diverged: cells with bounded states
 # hardly ever overflow. The paper's code gives up at three times its first loss, about ln V. [code]
 EXPLODED = 3.0
-WAITS = (
-    "forward waits for the GPU, as .item() and `if` on a tensor do, so the steps are not captured "
-    "as CUDA graphs: slower"
+NO_GRAPH = (
+    "forward waits for the GPU, as .item() and `if` on a tensor do, or keeps tensors of its own, "
+    "so the steps are not captured as CUDA graphs: slower"
 )
 
 
@@ -95,8 +101,9 @@ def run_protocol(
     for note in notes(spec, step, device):
         say(f"note: {note}")
     training = Training(spec, folder, step, session)
-    if step.replay.waits():
-        say(f"note: {WAITS}")
+    step.replay.prepare()  # here, where its time does not count as training
+    if step.replay.must_be_called():
+        say(f"note: {NO_GRAPH}")
     place = training.place
     describe_run(spec, folder, device, session)
 
@@ -121,14 +128,16 @@ def run_protocol(
     test_nats = None if has_diverged else training.test(validation, test)
     status: Literal["done", "diverged"] = "diverged" if test_nats is None else "done"
     verified = None  # stays None on a CPU, which is the reference
+    on_cpu = step.model
     if status == "done" and device.type == "cuda":
-        check_test(test, config.precision)  # train_epoch has checked the step's graph
+        on_cpu = made_again(spec, step.model)
+        check_test(test, on_cpu, config.precision)  # train_epoch has checked the step's graph
         verified = True
     folder.write_json(folder.history, msgspec.to_builtins(place.history))
     seconds_per_sampled_char = None
     # Skip the timing when runs share the process, and for fill-in models, which cannot generate.
     if status == "done" and config.task == "lm" and session.num_lanes == 1:
-        seconds_per_sampled_char = time_sampling(step.model, say)
+        seconds_per_sampled_char = time_sampling(on_cpu, say)
     result = make_result(
         spec,
         place,
@@ -300,13 +309,13 @@ class Training:
 
 
 def time_sampling(model: CharModel, say: Callable[[str], None]) -> float | None:
-    """Returns the seconds to sample a character; moves the model to the CPU for good.
+    """Returns the seconds to sample a character from a model on the CPU.
 
     Returns None, after a note, if that fails, as it may for a class of the user's, or if the text
     drives the state to infinity: the run is trained and tested, and gets its result all the same.
     """
     try:
-        return round(seconds_per_char(model.cpu().eval()), 8)
+        return round(seconds_per_char(model.eval()), 8)
     except Exception as error:  # of anyone's code
         say(f"note: no text can be sampled from this model ({one_line(error)})")
         return None

@@ -2,15 +2,18 @@
 
 import json
 import math
+import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import broken_cells
-from helpers.sweeps import LANES, make_jobs, run
+from helpers.sweeps import LANES, children_of, make_jobs, run
 
 from charcmp.config.spec import resolve
 from charcmp.errors import UserError
@@ -37,14 +40,16 @@ def job(tiny_text: Path, tmp_path: Path) -> Job:
     return job
 
 
-def race_of(job: Job, slots: list[Slot] = CPU) -> tuple[LiveRunner, list[Outcome]]:
+@contextmanager
+def race_of(job: Job, slots: list[Slot] = CPU) -> Iterator[tuple[LiveRunner, list[Outcome]]]:
     """What trains a race's runs, and the outcomes that its board hears of."""
     heard: list[Outcome] = []
     until = time.monotonic() + 60
     runner = LiveRunner(
         lambda planned: job, slots, until, lambda _, outcome: heard.append(outcome), 18
     )
-    return runner, heard
+    with closing(runner):
+        yield runner, heard
 
 
 def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> None:
@@ -62,8 +67,8 @@ def test_a_run_that_was_killed_has_lost_and_the_board_says_failed(job: Job) -> N
 
 def test_a_run_that_diverged_after_good_epochs_has_lost(job: Job) -> None:
     """It has a validation loss, of its best epoch, but no test loss and perhaps no weights."""
-    runner, _ = race_of(job)
-    assert runner.run([PLANNED])[PLANNED].is_usable
+    with race_of(job) as (runner, _):
+        assert runner.run([PLANNED])[PLANNED].is_usable
     result = json.loads(job.folder.result.read_text())
     job.folder.result.write_text(json.dumps(result | {"status": "diverged"}))
     outcome = outcome_of(job)
@@ -76,10 +81,10 @@ def test_a_text_that_changes_ends_the_race_and_trains_no_other_run(
     job: Job, slots: list[Slot]
 ) -> None:
     """It would do as well; but it is not the one that was planned."""
-    runner, heard = race_of(job, slots)
     text = Path(str(job.spec.config.dataset.path))
     text.write_text(text.read_text()[::-1])
-    with pytest.raises(UserError, match="the text has changed since this run was planned"):
+    changed = "the text has changed since this run was planned"
+    with race_of(job, slots) as (runner, heard), pytest.raises(UserError, match=changed):
         runner.run([PLANNED])
     assert heard == []
     assert [path.name for path in job.folder.path.parent.iterdir()] == [job.spec.run_id]
@@ -108,19 +113,34 @@ def test_a_class_that_changes_is_told_of(
 def test_a_text_that_is_gone_for_a_moment_is_no_runs_failure(job: Job, slots: list[Slot]) -> None:
     text = Path(str(job.spec.config.dataset.path))
     text.rename(away := text.with_name("away.txt"))
-    runner, heard = race_of(job, slots)
-    with pytest.raises(UserError, match=r"tiny\.txt: no such file"):
+    gone = r"tiny\.txt: no such file"
+    with race_of(job, slots) as (runner, heard), pytest.raises(UserError, match=gone):
         runner.run([PLANNED])
     assert heard == []
     away.rename(text)
-    runner, heard = race_of(job, slots)
-    assert runner.run([PLANNED])[PLANNED].is_usable
+    with race_of(job, slots) as (runner, heard):
+        assert runner.run([PLANNED])[PLANNED].is_usable
     assert len(heard) == 1
+
+
+def test_the_processes_of_lanes_outlast_a_rung(job: Job) -> None:
+    with race_of(job, LANES) as (runner, _):
+        assert runner.run([PLANNED])[PLANNED].is_usable
+        (first,) = children_of(os.getpid())
+        shutil.rmtree(job.folder.path)
+        assert runner.run([PLANNED])[PLANNED].is_usable
+        (second,) = children_of(os.getpid())
+        os.kill(second, signal.SIGKILL)  # a next rung starts another
+        shutil.rmtree(job.folder.path)
+        assert runner.run([PLANNED])[PLANNED].is_usable
+        (third,) = children_of(os.getpid())
+    assert first == second != third
+    assert not children_of(os.getpid())
 
 
 def test_what_another_sweep_has_finished_is_heard_of(job: Job) -> None:
     ended: list[Job] = []
-    pool = Pool([job], CPU, (), False, None, ended.append)
+    pool = Pool([job], CPU, (), False, None, ended.append, None)
     run([job], CPU)
     pool.run()
     assert ended == [job]
@@ -128,5 +148,5 @@ def test_what_another_sweep_has_finished_is_heard_of(job: Job) -> None:
 
 def test_signals_are_answered_as_before_when_the_runs_are_over(job: Job) -> None:
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
-    Pool([job], CPU, (), False, time.monotonic(), None).run()
+    Pool([job], CPU, (), False, time.monotonic(), None, None).run()
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from charcmp.config.spec import split_of
 from charcmp.errors import UserError
 from charcmp.runs.reading import CorruptFileError
+from charcmp.sweeping.children import LaneProcess
 from charcmp.sweeping.cost import estimate_times, run_seconds
 from charcmp.sweeping.grid import Job
-from charcmp.sweeping.pool import run_processes
+from charcmp.sweeping.pool import end_lanes, run_processes
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Failed, Outcome
 from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost, nearest_length
@@ -22,7 +23,7 @@ from charcmp.uncertainty.losses import num_series, read_nll, summarize
 
 
 class LiveRunner:
-    """A runner that trains a race's runs until the time is over.
+    """A runner that trains a race's runs until the time is over; to be closed after its last one.
 
     Args:
         make_job: makes the job of a planned run.
@@ -42,8 +43,13 @@ class LiveRunner:
     ) -> None:
         self.make_job, self.slots, self.until, self.on_end = make_job, slots, until, on_end
         self.num_slots = len(slots)
+        self.lanes: dict[str, LaneProcess] = {}  # of GPUs; they outlast the rungs
         self.speeds: dict[Model, float] = {}  # characters per second in a slot
         self.updates_per_epoch = updates_per_epoch
+
+    def close(self) -> None:
+        """Ends the processes that were kept for further runs."""
+        end_lanes(self.lanes)
 
     def measure(self, models: Sequence[Model]) -> None:
         """Measures the models' speeds."""
@@ -100,7 +106,7 @@ class LiveRunner:
                 ended(job)
         if to_do and time.monotonic() < self.until:
             queue(to_do)
-            run_processes(to_do, slots=self.slots, until=self.until, on_end=ended)
+            run_processes(to_do, slots=self.slots, until=self.until, on_end=ended, lanes=self.lanes)
             self._learn_speeds(jobs)
         found = {planned: outcome_of(job) for planned, job in jobs.items()}
         return {planned: outcome for planned, outcome in found.items() if outcome is not None}

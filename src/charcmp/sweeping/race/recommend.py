@@ -148,6 +148,8 @@ def _race(
     except BaseException:
         state.note_time()
         raise
+    finally:
+        runner.close()
     state.note_time()
     board.ended(finish.states, finish.updates)
     board.show(finally_=True)
