@@ -293,7 +293,7 @@ def test_more_detectable_than_seen_is_the_finding(tmp_path: Path) -> None:
     assert power.is_beyond
     report_texts(tmp_path)
     text = (tmp_path / "report" / "table_nats.md").read_text()
-    assert f"below {power.detectable:.4f} nats (1 layer) would usually be missed" in text
+    assert f"of {power.detectable:.4f} nats (1 layer) would be found four times in five" in text
     assert "; the measured difference is smaller with 1 layer: 0.0040." in text
 
 

@@ -124,7 +124,7 @@ def test_the_files(small_grid: Path) -> None:
     assert f"{1.4004 / math.log(2):.3f}" in bits
     assert "textbf" not in bits
     assert all(rule in bits for rule in (r"\toprule", r"\midrule", r"\bottomrule"))
-    assert r"Fei-Fei 2015, Table 1" in bits
+    assert r"Fei-Fei 2015, Tables 1 and 2" in bits
     assert r"Johnson \& Fei-Fei" in bits
     wide = pd.read_csv(report / "table_nats.csv")
     assert wide.loc[0, "lstm 1"] == 1.45

@@ -194,7 +194,7 @@ def test_what_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "history.json: not valid JSON" in err
     assert "shown without its learning curve" in err
     assert "no environment.json gives the training text's length" in out
-    assert "no t-SNE: it needs at least 5 models, there are 0" in out
+    assert "no t-SNE: it needs at least 5 runs, there are 0" in out
 
 
 def test_without_scikit_learn_a_line_says_so(

@@ -149,3 +149,13 @@ def test_a_time_that_mixes_machines_says_which(tmp_path: Path) -> None:
         ", the mean over different machines (AMD EPYC, 1 thread; Xeon, 2 threads)."
         in advice_of(tmp_path).text()
     )
+
+
+def test_a_model_that_is_better_on_test_is_not_said_to_be_level(tmp_path: Path) -> None:
+    """Validation chose the other one; the line says what the test text says."""
+    for folder in write_grid(tmp_path, {("lstm", 1): 1.45, ("gru", 1): 1.40}):
+        result = json.loads((folder / "result.json").read_text())
+        result["val_nats_per_char"] = {"lstm": 1.40, "gru": 1.41}[result["cell"]]
+        (folder / "result.json").write_text(json.dumps(result))
+    line = advice_of(tmp_path).line()
+    assert line.endswith("; chosen by validation, but significantly worse on test than GRU 1")

@@ -18,7 +18,7 @@ from charcmp.config.spec import resolve
 from charcmp.errors import UserError
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.candidates import expected_lead
-from charcmp.report.figures.pictures import _slug
+from charcmp.report.figures.pictures import figure_names
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
 from charcmp.report.tables import MANY_MODELS, make_tables
@@ -392,6 +392,24 @@ def test_tries_of_a_longer_training_are_no_table_of_their_own(tmp_path: Path) ->
     assert alone.entries["50k", "gru", 1].rate == 0.003  # asked for by themselves
 
 
+def test_filters_leave_each_model_its_own_rate(tmp_path: Path) -> None:
+    """What is not shown still says which rates were tried, and that a search is over."""
+    for cell, best in (("lstm", 0.006), ("gru", 0.012)):
+        for rate in (0.003, 0.006, 0.012):
+            for layers in (1, 2):
+                nats = 1.4 + abs(rate - best)
+                write_run(tmp_path, nats, cell=cell, layers=layers, epochs=10,
+                          extra={"optimizer.lr": rate})  # fmt: skip
+        for rate in (0.024, 0.048):
+            write_run(tmp_path, 1.9, cell=cell, epochs=2, extra={"optimizer.lr": rate})
+    for filters in ({"epochs": "10"}, {"cell": "gru"}, {"cell": "gru", "layers": "2"}):
+        (table,) = tables_of(tmp_path, **filters)
+        assert table.has_own_rates
+        assert {entry.rate for entry in table.done() if entry.cell == "gru"} == {0.012}
+    (table,) = tables_of(tmp_path, epochs="10")
+    assert table.entries["50k", "gru", 1].rates_tried == [0.003, 0.006, 0.012, 0.024, 0.048]
+
+
 def write_adam(folder: Path, has_config: bool) -> None:
     """Writes two cells at three rates of Adam, of which an identity leaves out the default."""
     for cell in ("lstm", "gru"):
@@ -605,6 +623,8 @@ def test_a_long_filter_has_a_short_folder() -> None:
     slug = Filters({"seed": seeds}).slug
     assert len(slug) < 120
     assert slug != Filters({"seed": seeds - {"199"}}).slug
+    long = ["a" * 50 + end for end in ("b", "c")]
+    assert len({Filters({"dataset.name": {name}}).slug for name in long}) == 2
     assert Filters().slug == ""
 
 
@@ -627,8 +647,8 @@ def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:
         "### book, 50 epochs, text eeeeeeee:",
     ):
         assert heading in text
-    slugs = {_slug(f"{name}, 50 epochs") for name in names}
-    assert len(slugs) == len(names)  # no figure replaces another's
+    headings = [f"{name}, 50 epochs" for name in (*names, "my text", "My-Text")]
+    assert len({*figure_names(headings).values()}) == len(headings)  # no figure replaces another's
     filters = [Filters({"dataset.path": {f"in/{name}.txt"}}) for name in ("Война и мир", "戦争")]
     assert len({one.slug for one in filters}) == 2
     for one in filters:

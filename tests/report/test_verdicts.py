@@ -175,3 +175,64 @@ def test_epochs_that_are_cut_short_are_counted_by_what_they_read(
     assert found.verdict == verdict
     said = "These epochs are cut short: a run reads its text 1.5 times."
     assert (said in found.evidence) == (verdict == UNDECIDED)
+
+
+def test_what_stands_against_a_claim_without_being_significant_is_counted(tmp_path: Path) -> None:
+    """By the plain interval RNN 1 is ahead of both; Holm, over 24 comparisons, is not convinced."""
+    write_grid(tmp_path, {("lstm", 1): 1.403, ("gru", 1): 1.403, ("rnn", 1): 1.40})
+    found = verdict_on("1", tmp_path)
+    counts = "0 significantly against it (Holm, 5 %), 2 against it by the plain interval alone"
+    assert counts in found.evidence
+    assert "Against it by the plain interval alone: LSTM 1 - RNN 1 at 50k: +0.00" in found.evidence
+    assert found.verdict == UNDECIDED
+
+
+@pytest.mark.parametrize(("nats", "family"), [(1.3975, 1), (1.4025, 24)])
+def test_a_claim_needs_plain_intervals_and_holm_is_for_what_is_against_it(
+    tmp_path: Path, nats: float, family: int
+) -> None:
+    write_grid(tmp_path, {("lstm", 1): nats, ("rnn", 1): 1.40}, sd=0.0015)
+    (table,) = tables_of(tmp_path)
+    analysis = analyse(table, 10)
+    (difference,) = analysis.differences_of("rnn")
+    assert difference.both is not None
+    assert difference.both.plain_sign == 0
+    found = verdict_on("1", tmp_path)
+    assert f"LSTM 1 - RNN 1 at 50k: {needs(difference, family)}." in found.decided_by
+    assert needs(difference, 1) != needs(difference, 24)
+
+
+def test_a_complete_grid_without_a_verdict_says_what_would_give_one(tmp_path: Path) -> None:
+    """Three layers win somewhere by the plain interval alone, two elsewhere significantly."""
+    levels = {("lstm", 2): 1.4024, ("lstm", 3): 1.40, ("rnn", 2): 1.40, ("rnn", 3): 1.45}
+    level = {("gru", 2): 1.41, ("gru", 3): 1.41}
+    write_grid(tmp_path, levels | level, dataset="mine")
+    found = verdict_on("2b", tmp_path)
+    assert "1 for three layers (plain 95 % intervals), 1 significantly for two" in found.evidence
+    assert found.verdict == UNDECIDED
+    assert found.decided_by.startswith("LSTM 3 - LSTM 2 at 50k: ")
+
+
+def test_the_shortest_training_decides_whether_corpora_can_be_compared(tmp_path: Path) -> None:
+    """Epochs of 15 updates read one text 11 times, and the other, ten times as long, once."""
+    extra = {"updates_per_epoch": 15}
+    levels = {"mine": {("lstm", 1): 1.46, ("gru", 1): 1.44},
+              "yours": {("lstm", 1): 1.30, ("gru", 1): 1.44}}  # fmt: skip
+    for dataset, grid in levels.items():
+        for folder in write_grid(tmp_path, grid, dataset=dataset, epochs=12, extra=extra):
+            add_records(folder, num_chars=2_000_000 if dataset == "yours" else 200_000)
+    found = verdict_on("3", tmp_path)
+    assert found.verdict == UNDECIDED
+    assert "These epochs are cut short" in found.evidence
+
+
+def test_predictions_that_were_not_kept_are_not_called_missing_runs(tmp_path: Path) -> None:
+    for cell in ("lstm", "gru", "rnn"):
+        for seed in range(2):
+            nll = losses(1.5, seed=seed)
+            write_run(tmp_path, float(nll.mean()), cell=cell, seed=seed, nll=nll, dataset="mine")
+            write_run(tmp_path, 1.4, cell=cell, layers=2, seed=seed, dataset="mine")
+    found = verdict_on("4", tmp_path)
+    assert "1 of the grid's 2 budgets and depths can be judged" in found.evidence
+    assert "longer test texts, or runs that keep their losses" in found.decided_by
+    assert "the other" not in found.decided_by

@@ -15,7 +15,15 @@ from pathlib import Path
 from charcmp.data.corpus import Corpus, corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
 from charcmp.errors import UserError
-from charcmp.files import cache_dir, is_there, read_error, read_text, write_bytes
+from charcmp.files import (
+    cache_dir,
+    is_there,
+    make_folder,
+    read_error,
+    read_text,
+    write_bytes,
+    write_json,
+)
 from charcmp.machine import memory_bytes
 
 DATA_VARIABLE = "CHARCMP_DATA"
@@ -252,7 +260,8 @@ def build_lk(tree: Path, folder: Path) -> Path:
     Writes lk.txt and, beside it, lk.json, which says what it is. Returns the path of lk.txt.
 
     Raises:
-        UserError: if `tree` is not a kernel tree or cannot be read, or `folder` cannot be written.
+        UserError: if `tree` is not a kernel tree or cannot be read.
+        UserError, StorageError: if `folder` cannot be written.
     """
     root = tree / "kernel"
     if not is_there(root, stat.S_ISDIR):
@@ -269,11 +278,7 @@ def build_lk(tree: Path, folder: Path) -> Path:
         "sha256": hashlib.sha256(text).hexdigest(),
         "num_files": len(files),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder}: {error.strerror}") from None
-    described = json.dumps(record, indent=2) + "\n"
-    write_bytes(folder / "lk.json", described.encode())
+    make_folder(folder)
+    write_json(folder / "lk.json", record)
     write_bytes(folder / "lk.txt", text)
     return folder / "lk.txt"

@@ -73,7 +73,10 @@ class Filters:
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        if len(slug) <= MAX_SLUG and str(self).isascii():  # safe_name drops all other letters
+        is_whole = all(
+            safe_name(value) == value for values in self.axes.values() for value in values
+        )
+        if len(slug) <= MAX_SLUG and is_whole:
             return slug
         return f"{slug[:MAX_SLUG]}-{hashlib.sha256(str(self).encode()).hexdigest()[:8]}"
 
@@ -128,4 +131,4 @@ class Filters:
         if (wanted := self.axes.get("dataset")) is None:
             return name in named
         is_text = "text" in wanted and name not in builtin_datasets()
-        return name in wanted or (is_text and name in named)
+        return (name in wanted and name != "text") or (is_text and name in named)

@@ -15,8 +15,8 @@ LEARNING_RATE = 0.002
 SPLITS = {"wp": [80.0, 10.0, 10.0], "lk": [90.0, 5.0, 5.0]}  # percent
 REFERENCE = Path(__file__).parent / "reference"
 SOURCE_NOTE = (
-    "Figures of the paper (Karpathy, Johnson & Fei-Fei 2015, Table 1): written down from memory "
-    "twice, independently, not re-read from the PDF."
+    "Figures of the paper (Karpathy, Johnson & Fei-Fei 2015, Tables 1 and 2): written down from "
+    "memory twice, independently, not re-read from the PDF."
 )
 
 
@@ -41,9 +41,9 @@ def table1() -> dict[tuple[str, str, str, int], float]:
     }
 
 
-def test_nats(dataset: str, layout: str, row: str, cell: str, layers: int) -> float | None:
+def test_nats(dataset: str, row: str, cell: str, layers: int) -> float | None:
     """Returns the paper's test nats per character for a model, or None if it has none."""
-    return table1().get((dataset, row, cell, layers)) if layout == "columns" else None
+    return table1().get((dataset, row, cell, layers))
 
 
 @cache

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -173,8 +173,7 @@ def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list
         sha256: row_targets(same_text)
         for sha256, same_text in grouped(runs, lambda run: run.corpus_sha256).items()
     }
-    admitted = [run for run in runs if filters.admits(run)]
-    blocks = [block for block in arranged(admitted) if block.runs]
+    blocks = admitted_blocks(runs, filters)
     blocks.sort(key=lambda block: block_order(block.runs[0], block.settings))
     headings = block_headings([block.settings for block in blocks])
     tables = [
@@ -182,6 +181,30 @@ def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list
         for heading, block in zip(headings, blocks, strict=True)
     ]
     return [table for table in tables if table.entries]
+
+
+def admitted_blocks(runs: Sequence[Run], filters: Filters) -> list[Block]:
+    """Returns the blocks of the runs that pass.
+
+    They are arranged as if there were no filters, since what one model was trained at decides what
+    may be said of another. But if filters ask for a length of training of which some runs were only
+    the shorter tries of longer ones, they get that length by itself, tries included.
+    """
+    blocks = []
+    for block in arranged(runs):
+        kept = [run for run in block.runs if filters.admits(run)]
+        left_out = [run for run in block.left_out if filters.admits(run)]
+        if kept:
+            blocks.append(replace(block, runs=kept, left_out=left_out))
+    if "epochs" not in filters.axes:
+        return blocks
+    shown = {run.run_id for block in blocks for run in (*block.runs, *block.left_out)}
+    admitted = grouped(filter(filters.admits, runs), lambda run: run.epochs)
+    for epochs, same_length in admitted.items():
+        if any(run.run_id not in shown for run in same_length):
+            blocks = [block for block in blocks if block.settings["epochs"] != epochs]
+            blocks += [block for block in arranged(same_length) if block.runs]
+    return blocks
 
 
 def row_targets(runs: Sequence[Run]) -> dict[str, int]:
@@ -261,7 +284,7 @@ def _paper_nats(settings: dict[str, Any], row: str, cell: str, layers: int) -> f
     """Returns the paper's loss; None for runs at other settings, with which it does not compare."""
     if not is_the_papers(settings):
         return None
-    return paper.test_nats(settings["dataset"], settings["dataset.layout"], row, cell, layers)
+    return paper.test_nats(settings["dataset"], row, cell, layers)
 
 
 def base_cell(cell: str) -> str:

@@ -99,7 +99,15 @@ class Recommendation:
             reason = "one seed" if self.runner_up.has_one_seed else "its losses give no interval"
             return f"certainty unknown ({reason})"
         if self.tied:
-            tied = f"no significant difference to {', '.join(map(_name_with_seeds, self.tied))}"
+            parts = []
+            better = [one.a for one in self.differences if one.both and one.both.sign == -1]
+            if better:
+                named = ", ".join(map(_name_with_seeds, better))
+                parts.append(f"chosen by validation, but significantly worse on test than {named}")
+            if equal := [entry for entry in self.tied if entry not in better]:
+                named = ", ".join(map(_name_with_seeds, equal))
+                parts.append(f"no significant difference to {named}")
+            tied = "; ".join(parts)
             if not self.not_compared:
                 return tied
             return f"{tied}; {num_compared} of {num_others} others compared, {self._the_rest()}"

@@ -2,7 +2,8 @@
 
 A verdict is about seeds and text together, so a model with one seed decides nothing, nor does one
 whose mean leaves out seeds that diverged. A claim is taken as it was made, about every pair of the
-block's grid (comparisons.py), run or not:
+block's grid (comparisons.py), run or not. For claims 1 and 2a (the others have rules of their own,
+in their functions):
 
 does not hold   at least one pair is significantly against it after Holm over the whole family, so
                 the chance of refuting a true claim is at most 5 %, however many pairs it has;
@@ -83,7 +84,8 @@ class _Tally:
     diverged: list[Pair]  # every run of a model diverged
     for_it: list[Difference] = field(default_factory=list)  # the plain 95 % interval is below 0
     against: list[Difference] = field(default_factory=list)  # above 0, significant after Holm
-    open: list[Difference] = field(default_factory=list)  # all others with several seeds
+    leaning: list[Difference] = field(default_factory=list)  # above 0 by the plain interval alone
+    open: list[Difference] = field(default_factory=list)  # the plain interval contains 0
     left_out: list[Difference] = field(default_factory=list)  # a mean leaves out diverged seeds
     one_seed: list[Difference] = field(default_factory=list)  # of a model
     no_interval: list[Difference] = field(default_factory=list)  # over text, whatever the seeds
@@ -91,11 +93,11 @@ class _Tally:
     @property
     def seeded(self) -> list[Difference]:
         """The pairs that count: with several seeds of both models, all of which were trained."""
-        return [*self.for_it, *self.against, *self.open]
+        return [*self.for_it, *self.against, *self.leaning, *self.open]
 
     @property
     def num_finished(self) -> int:
-        """How many pairs have a finished run of either model."""
+        """How many pairs have finished runs of both models."""
         undecided = (self.left_out, self.one_seed, self.no_interval)
         return len(self.seeded) + sum(map(len, undecided))
 
@@ -138,7 +140,9 @@ def _kind(tally: _Tally, difference: Difference) -> list[Difference]:
         return tally.one_seed
     if difference.both.plain_sign == -1:
         return tally.for_it
-    return tally.against if difference.both.sign == 1 else tally.open
+    if difference.both.sign == 1:
+        return tally.against
+    return tally.leaning if difference.both.plain_sign == 1 else tally.open
 
 
 def _named(differences: Sequence[Difference]) -> str:
@@ -160,7 +164,8 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
     if num_seeded := len(tally.seeded):
         counts = [f"{len(tally.for_it)} {for_it} (plain 95 % intervals)",
                   f"{len(tally.against)} significantly {against} (Holm, 5 %)",
-                  f"{len(tally.open)} neither"]  # fmt: skip
+                  f"{len(tally.leaning)} {against} by the plain interval alone",
+                  f"{len(tally.open)} with 0 in the interval"]  # fmt: skip
         parts.append(
             f"Of the grid's {counted(tally.num_pairs, 'comparison')}, {num_seeded} "
             f"{'has' if num_seeded == 1 else 'have'} been run with several seeds: "
@@ -168,7 +173,11 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
         )
         if len(tally.for_it) == num_seeded < tally.num_pairs and not tally.left_out:
             parts.append(f"All that have been run with several seeds are {for_it} so far.")
-    for label, some in ((f"significantly {against}", tally.against), ("neither", tally.open)):
+    for label, some in (
+        (f"significantly {against}", tally.against),
+        (f"{against} by the plain interval alone", tally.leaning),
+        ("with 0 in the interval", tally.open),
+    ):
         if some:
             parts.append(f"{label.capitalize()}: {_named(some)}.")
     if tally.left_out:
@@ -218,8 +227,14 @@ def _pairs(pairs: Sequence[Pair]) -> str:
     return first_few(shown, MOST_NAMED, "; ")
 
 
-def _decided_by(tally: _Tally, family_size: int) -> str:
-    """Returns what would decide an undecided claim."""
+def _decided_by(tally: _Tally, seeds_wanted: Sequence[tuple[Difference, int]]) -> str:
+    """Returns what would decide an undecided claim.
+
+    Args:
+        tally: of its pairs.
+        seeds_wanted: the pairs with several seeds that leave it open, each with the number of
+            comparisons in whose family it has to be found.
+    """
     parts = []
     if tally.missing:
         parts.append(
@@ -235,8 +250,8 @@ def _decided_by(tally: _Tally, family_size: int) -> str:
         )
     if tally.no_interval:
         parts.append(_interval_wanted(tally.no_interval))
-    for one in tally.open[:MOST_NAMED]:
-        parts.append(f"{_pair_name(one)}: {needs(one, family_size)}.")
+    for difference, family_size in seeds_wanted[:MOST_NAMED]:
+        parts.append(f"{_pair_name(difference)}: {needs(difference, family_size)}.")
     return " ".join(parts)
 
 
@@ -272,8 +287,12 @@ def needs(difference: Difference, family_size: int) -> str:
 
 
 def _verdict(claim: str, analysis: Analysis, tally: _Tally, family: str) -> Verdict:
-    open_still = tally.verdict == UNDECIDED
-    decided_by = _decided_by(tally, analysis.family_size(family)) if open_still else ""
+    decided_by = ""
+    if tally.verdict == UNDECIDED:
+        # A plain interval is enough for a claim; against it, Holm's procedure has to agree.
+        size = analysis.family_size(family)
+        left = [*tally.leaning, *tally.open]
+        decided_by = _decided_by(tally, [(one, 1 if one.nats < 0 else size) for one in left])
     return Verdict(claim, _scope(analysis), tally.verdict, _evidence(tally), decided_by)
 
 
@@ -305,19 +324,22 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
     if not tally.num_finished:
         return None
     seeded = [one.both for one in tally.seeded if one.both]
+    decided_by = ""
     if {-1, 1} <= {one.sign for one in seeded}:
         verdict = HOLDS
     elif tally.is_complete and {one.plain_sign for one in seeded} in ({-1}, {1}):
         verdict = FAILS
     else:
         verdict = UNDECIDED
-    open_still = verdict == UNDECIDED
+        size = analysis.family_size("layers")
+        left = [one for one in tally.seeded if one.both and one.both.sign == 0]
+        decided_by = _decided_by(tally, [(one, size) for one in left])
     return Verdict(
         "2b. Between two and three layers it is mixed",
         _scope(analysis),
         verdict,
         _evidence(tally, "for three layers", "for two"),
-        _decided_by(tally, analysis.family_size("layers")) if open_still else "",
+        decided_by,
     )
 
 
@@ -328,10 +350,12 @@ def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
         if analysis.differences_of("lstm_gru"):
             table = analysis.table
             groups[table.protocol, table.settings["protocol_version"]].append(analysis)
-    return [
-        _undecided_if_short(_corpora_verdict(protocol, group), group[0])
-        for (protocol, _), group in groups.items()
-    ]
+    found = []
+    for (protocol, _), group in groups.items():
+        counted_once, _ = _fullest_of_each(group)
+        shortest = min(counted_once, key=lambda analysis: analysis.table.epochs_read)
+        found.append(_undecided_if_short(_corpora_verdict(protocol, group), shortest))
+    return found
 
 
 def _fullest_of_each(analyses: Sequence[Analysis]) -> tuple[list[Analysis], list[Analysis]]:
@@ -440,6 +464,8 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
     judged = [one.both for one in counting if one.both is not None]
     num_all = num_places(analysis.table)
     diverged = {(pair.row, pair.a[1]) for pair in analysis.diverged("rnn")}
+    run = [place for place in _places_run(analysis) if place not in diverged]
+    unmeasured = len(run) - len(distances)  # without losses, or on a text of one stretch
     if any(excess.sign == -1 for excess in judged):
         verdict = FAILS
     elif len(judged) == num_all and all(excess.plain_sign == 1 for excess in judged):
@@ -448,7 +474,7 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
         verdict = UNDECIDED
     wanted = []
     if verdict == UNDECIDED:
-        if num_missing := num_all - len(distances) - len(diverged):
+        if num_missing := num_all - len(run) - len(diverged):
             wanted.append(f"the other {num_missing} budgets and depths of the grid")
         if len(judged) < len(counting):
             wanted.append(
@@ -456,17 +482,33 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
             )
         if diverged or len(counting) < len(distances):
             wanted.append("a training in which no run diverges")
+        if unmeasured:
+            wanted.append("longer test texts, or runs that keep their losses on them")
         if any(excess.plain_sign != 1 for excess in judged):
-            wanted.append("more seeds of the three cells where the interval contains 0")
+            wanted.append("more seeds of the three cells where the RNN is not clearly farther")
     shown = first_few([_distance_text(one) for one in distances], MOST_NAMED, "; ")
     return Verdict(
         "4. LSTM and GRU predict alike, the RNN differently",
         _scope(analysis),
         verdict,
-        f"Of the grid's {num_all} budgets and depths, {len(judged)} have been run with several "
-        f"seeds. Mean distance of the probabilities of the correct character. {shown}.",
+        f"{len(judged)} of the grid's {num_all} budgets and depths can be judged over seeds and "
+        f"text. Mean distance of the probabilities of the correct character. {shown}.",
         "; ".join(wanted),
     )
+
+
+def _places_run(analysis: Analysis) -> list[tuple[str, int]]:
+    """Returns the rows and depths at which all three cells have a finished run."""
+    entries, depths = analysis.table.entries, {layers for _, layers in analysis.table.columns}
+    return [
+        (row, layers)
+        for row in analysis.table.rows
+        for layers in sorted(depths)
+        if all(
+            (entry := entries.get((row, cell, layers))) is not None and entry.is_done
+            for cell in ("lstm", "gru", "rnn")
+        )
+    ]
 
 
 def _distance_text(distances: Distances) -> str:

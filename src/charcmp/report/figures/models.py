@@ -22,19 +22,16 @@ from charcmp.report.figures.style import (
     style_of,
 )
 
-MIN_MODELS = 5
+MIN_RUNS = 5
 MAX_PERPLEXITY = 30
 
 
 def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
-    """Yields a t-SNE of the models by the probabilities they give the sampled test characters."""
+    """Yields a t-SNE of the runs by the probabilities they give the sampled test characters."""
     table = analysis.table
     found = [(entry, run) for entry in table.done() for run in entry.runs if run.losses is not None]
-    if len(found) < MIN_MODELS:
-        say(
-            f"{table.heading}: no t-SNE: it needs at least {MIN_MODELS} models, there are "
-            f"{len(found)}"
-        )
+    if len(found) < MIN_RUNS:
+        say(f"{table.heading}: no t-SNE: it needs at least {MIN_RUNS} runs, there are {len(found)}")
         return
     if importlib.util.find_spec("sklearn") is None:
         say("no t-SNE: it needs scikit-learn (pip install 'charcmp[tsne]')")
@@ -70,7 +67,7 @@ def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
     legend(figure, handles)
     num_chars = len(found[0][1].losses.positions_S) if found[0][1].losses else 0
     caption = (
-        f"t-SNE of {len(found)} models by the probabilities that they give {num_chars:,} fixed "
+        f"t-SNE of {len(found)} runs by the probabilities that they give {num_chars:,} fixed "
         f"test characters, perplexity {perplexity:g}. The number is the number of layers, the "
         "size the number of parameters. Only neighbourhood means anything here; the distances "
         "that the claim is judged by stand in the table."
@@ -78,16 +75,16 @@ def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[D
     yield Drawn("tsne", caption, figure)
 
 
-def perplexity_for(num_models: int) -> float:
-    """Returns a third of the number of models, at most 30: always below their number."""
-    return float(min(MAX_PERPLEXITY, max(1, (num_models - 1) // 3)))
+def perplexity_for(num_runs: int) -> float:
+    """Returns a third of the number of runs, at most 30: always below their number."""
+    return float(min(MAX_PERPLEXITY, max(1, (num_runs - 1) // 3)))
 
 
-def embed(probabilities_MS: np.ndarray, perplexity: float) -> np.ndarray:
-    """Returns the models' places in the plane, (M, 2); the same at every call."""
+def embed(probabilities_RS: np.ndarray, perplexity: float) -> np.ndarray:
+    """Returns the runs' places in the plane, (R, 2); the same at every call."""
     from sklearn.manifold import TSNE
 
-    places_M2: np.ndarray = TSNE(
+    places_R2: np.ndarray = TSNE(
         perplexity=perplexity, init="pca", random_state=0, method="exact", learning_rate="auto"
-    ).fit_transform(probabilities_MS)
-    return places_M2
+    ).fit_transform(probabilities_RS)
+    return places_R2

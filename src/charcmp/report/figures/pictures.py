@@ -48,6 +48,7 @@ def pictures(
 ) -> list[Picture]:
     """Returns all figures that the runs allow; `say` is told what is left out, and why."""
     found = []
+    names = figure_names([analysis.table.heading for analysis in analyses])
     with mpl.rc_context(STYLE):
         for analysis in analyses:
             table = analysis.table
@@ -56,7 +57,7 @@ def pictures(
             for drawn in (drawn for draw in FIGURES for drawn in draw(analysis, say)):
                 found.append(
                     Picture(
-                        name=f"{_slug(table.heading)}-{drawn.name}",
+                        name=f"{names[table.heading]}-{drawn.name}",
                         caption=f"{table.heading}: {drawn.caption}",
                         heading=table.heading,
                         dataset=table.dataset,
@@ -68,12 +69,16 @@ def pictures(
     return found
 
 
-def _slug(heading: str) -> str:
-    """Returns a block's heading as the beginning of a file's name."""
-    slug = re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-    if len(slug) <= MAX_SLUG and heading.isascii():  # other letters are dropped above
-        return slug
-    return f"{slug[:MAX_SLUG]}-{hashlib.sha256(heading.encode()).hexdigest()[:6]}"
+def figure_names(headings: Sequence[str]) -> dict[str, str]:
+    """Returns by heading what the names of a block's files begin with, different for each."""
+    slugs = [re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-") for heading in headings]
+    names = {}
+    for heading, slug in zip(headings, slugs, strict=True):
+        is_clear = heading.isascii() and slugs.count(slug) == 1  # other letters are dropped above
+        number = hashlib.sha256(heading.encode()).hexdigest()[:6]
+        is_whole = is_clear and len(slug) <= MAX_SLUG
+        names[heading] = slug if is_whole else f"{slug[:MAX_SLUG]}-{number}"
+    return names
 
 
 def saved(figure: Figure, kind: Literal["svg", "png"]) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from charcmp.models.cells.registry import CELLS
-from charcmp.output import bits, length_text
+from charcmp.output import bits, first_few, length_text
 from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
@@ -214,11 +214,7 @@ def _missing_notes(table: Table) -> list[str]:
     ]  # fmt: skip
     if not missing:
         return []
-    more = len(missing) - MOST_MISSING_NAMED
-    return [
-        f"No finished run yet: {', '.join(missing[:MOST_MISSING_NAMED])}"
-        + (f" and {more} more." if more > 0 else ".")
-    ]
+    return [f"No finished run yet: {first_few(missing, MOST_MISSING_NAMED)}."]
 
 
 def _settings_notes(table: Table) -> list[str]:
@@ -233,9 +229,16 @@ def _settings_notes(table: Table) -> list[str]:
     return notes
 
 
+def _papers_ngram(table: Table) -> tuple[int, float] | None:
+    """Returns the paper's best n-gram model, if the block has the paper's test text."""
+    has_its_text = table.layout == "columns" and table.settings[
+        "dataset.split"
+    ] == paper.SPLITS.get(table.dataset)
+    return paper.best_ngram(table.dataset) if has_its_text else None
+
+
 def _ngram_notes(table: Table) -> list[str]:
-    ngram = paper.best_ngram(table.dataset) if table.layout == "columns" else None
-    if ngram is None:
+    if (ngram := _papers_ngram(table)) is None:
         return []
     return [f"The paper's best n-gram model has {ngram[1]:.3f} nats (n = {ngram[0]}, its Table 2)."]
 
@@ -331,8 +334,8 @@ def _power_notes(analysis: Analysis) -> list[str]:
         measured = f"{num_seeds} seeds" if num_seeds > 1 else "one seed, so by text alone,"
         limits = ", ".join(f"{power.detectable:.4f} nats ({_depth(power)})" for power in powers)
         line = (
-            f"{row}: with {measured} a difference of LSTM and GRU below {limits} would usually be "
-            "missed (80 % power, Holm's first step of "
+            f"{row}: with {measured} a difference of LSTM and GRU of {limits} would be found four "
+            "times in five, a smaller one less often (Holm's first step of "
             f"{analysis.family_size('lstm_gru')} comparisons)"
         )
         if beyond := [power for power in powers if power.is_beyond]:
@@ -544,9 +547,10 @@ def general_notes(tables: Sequence[Table]) -> list[str]:
     """Returns the notes that hold for every block of the report."""
     lines = [NO_RUN_NOTE]
     entries = [entry for table in tables for entry in table.done()]
-    if any(entry.paper_nats is not None for entry in entries) or any(
+    has_losses = any(entry.paper_nats is not None for entry in entries) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
         for column in table.columns
-    ):  # fmt: skip
+    )  # fmt: skip
+    if has_losses or any(map(_papers_ngram, tables)):
         lines.append(paper.SOURCE_NOTE)
     return lines

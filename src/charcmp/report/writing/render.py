@@ -70,7 +70,7 @@ def markdown(findings: Findings, measure: Measure) -> str:
             frame.to_markdown(
                 index=False,
                 disable_numparse=True,
-                colalign=("left", "right", "right", "right", "right"),
+                colalign=("left", *["right"] * (frame.shape[1] - 1)),
             ).replace("|difference|", r"\|difference\|")
         )
     return "\n\n".join(parts) + "\n"
@@ -250,7 +250,7 @@ def comparison_csv(comparisons: Sequence[Comparison]) -> str:
     """Returns the summary against the paper; only the header if there is nothing to compare."""
     columns = list(Comparison.__dataclass_fields__)
     frame = pd.DataFrame([asdict(line) for line in comparisons], columns=columns)
-    return _csv(frame.rename(columns={"heading": "of"}))
+    return _csv(frame.rename(columns={"heading": "block"}))
 
 
 def _csv(frame: pd.DataFrame) -> str:

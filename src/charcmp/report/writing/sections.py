@@ -22,8 +22,9 @@ QUESTIONS = (
     "circular block bootstrap over the same test characters; blocks stay within a series "
     "(a stream of `columns`, the whole test text of `contiguous`). Their length is the automatic "
     "one (Politis & White 2004, Patton 2009), or a whole series where whole series give a standard "
-    "error larger by more than chance explains: the check. In `contiguous`, blocks are at least so "
-    "long that the text has about eight of them, as the check is not possible there.",
+    "error larger by more than chance explains: the check. With fewer than ten series, as in "
+    "`contiguous`, blocks are at least so long that the text has about eight of them, as the check "
+    "is not possible there.",
     "seeds: would models of other seeds keep it on this same text? Welch's t, seeds unpaired.",
     "seeds and text: would models of other seeds keep it on other text? The two variances added, "
     "degrees of freedom by Satterthwaite, at most those of the seeds. Needs two seeds of each.",
@@ -35,7 +36,8 @@ QUESTIONS = (
     "block's grid has pairs, whether they have been run or not (under the paper's protocol: three "
     "cells, three depths, four budgets). The comparisons with the best model of a row are "
     "not a family fixed beforehand, since validation loss chooses that model; Holm's procedure "
-    "counts the models of the row. They only decide which figures are bold.",
+    "counts the models of the row. They decide which figures are bold and how sure the choice of a "
+    "model is; no claim rests on them.",
 )
 
 
