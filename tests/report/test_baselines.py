@@ -34,7 +34,7 @@ def write(results_dir: Path, *found: Baseline, name: str = "wp", **changed: Any)
         "batch_size": 100,
         "unroll_steps": 100,
     }
-    test_text = TestText.of(**text | changed)
+    test_text = TestText.from_settings(**text | changed)
     file = baselines_file(results_dir, name, test_text)
     baselines_dir(results_dir).mkdir(exist_ok=True)
     budgets = [one.budget for one in found if one.budget]

@@ -169,7 +169,7 @@ def test_baselines_are_published_too(
 ) -> None:
     complete(write_run(tmp_path, 1.5, nll=losses()))
     text = {"corpus_sha256": "0" * 64, "layout": "columns", "split": [80.0, 10.0, 10.0]}
-    test_text = TestText.of(**text, num_chars=1000, batch_size=10, unroll_steps=10)
+    test_text = TestText.from_settings(**text, num_chars=1000, batch_size=10, unroll_steps=10)
     found = Baselines(version=VERSION, dataset="wp", test_text=test_text, budgets=[], baselines=[])
     file = baselines_file(tmp_path, "wp", test_text)
     file.parent.mkdir()

@@ -58,7 +58,7 @@ class TestText(Struct, frozen=True, kw_only=True):
     unroll_steps: Count | None
 
     @classmethod
-    def of(
+    def from_settings(
         cls,
         *,
         corpus_sha256: str,

@@ -54,7 +54,7 @@ def baselines_of(spec: RunSpec, budgets: Iterable[int]) -> Baselines:
         f"{MAX_CHARS:,}",
     )
     splits = split_of(spec)
-    test_text = TestText.of(
+    test_text = TestText.from_settings(
         corpus_sha256=corpus.sha256,
         layout=config.dataset.layout,  # type: ignore[arg-type]  # checked by config.rules
         split=config.dataset.split,

@@ -64,7 +64,9 @@ class Checkpoint:
     place: Place
 
     @classmethod
-    def of(cls, spec: RunSpec, step: Step, place: Place, best: dict[str, Tensor]) -> Checkpoint:
+    def from_step(
+        cls, spec: RunSpec, step: Step, place: Place, best: dict[str, Tensor]
+    ) -> Checkpoint:
         """Returns the checkpoint of a run where it stands; it shares the step's tensors."""
         return cls(
             identity=canonical_json(spec.identity()),

@@ -290,7 +290,7 @@ class Training:
 
     def save(self) -> None:
         """Writes a checkpoint."""
-        Checkpoint.of(self.spec, self.step, self.place, self.best).save(self.folder)
+        Checkpoint.from_step(self.spec, self.step, self.place, self.best).save(self.folder)
         self.last_checkpoint = time.monotonic()
 
     def test(self, validation: Evaluation, test: Evaluation) -> float | None:

@@ -23,7 +23,7 @@ class Standing:
 def standings(table: Table, stored: Sequence[Baselines]) -> list[Standing]:
     """Returns the baselines of the block's test text; a pruned one is only in its budget's row."""
     settings = table.settings
-    test_text = TestText.of(
+    test_text = TestText.from_settings(
         corpus_sha256=settings["corpus_sha256"],
         layout=settings["dataset.layout"],
         split=settings["dataset.split"],
