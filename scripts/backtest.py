@@ -187,7 +187,9 @@ class Collection:
         write_atomically(
             self.csv_file.with_suffix(".npz"), lambda file: np.savez_compressed(file, **packed)
         )
-        lines = [",".join(row) for row in [COLUMNS, *(self.rows[one].values() for one in order)]]
+        lines = [
+            ",".join(row) for row in [COLUMNS, *(self.rows[planned].values() for planned in order)]
+        ]
         write_bytes(self.csv_file, ("\n".join(lines) + "\n").encode())
 
 

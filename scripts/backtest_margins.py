@@ -74,7 +74,8 @@ def near_the_end(stored: Stored) -> dict[Model, float]:
     variances: dict[Model, float] = {}
     for model in stored.models:
         runs = [
-            min(run.test_nats, stored.worst) for run in stored.of(stored.tuned(model), stored.last)
+            min(run.test_nats, stored.worst)
+            for run in stored.runs_of(stored.tuned(model), stored.last)
         ]
         means[model] = float(np.mean(runs))
         variances[model] = float(np.var(runs, ddof=1)) / len(runs) if len(runs) > 1 else 0.0
@@ -112,13 +113,15 @@ def shrunk(judged: float, quantiles: Sequence[float]) -> float:
 
 def by_kind(found: Sequence[Deficits]) -> dict[str, list[Deficits]]:
     kinds: dict[str, list[Deficits]] = defaultdict(list)
-    for one in found:
-        kinds[one.kind].append(one)
+    for of_text in found:
+        kinds[of_text.kind].append(of_text)
     return kinds
 
 
 def kind_quantile(of_kind: Sequence[Deficits], rung: int) -> float:
-    return weighted_quantile(np.concatenate([one.of_rung[rung] for one in of_kind]), QUANTILE)
+    return weighted_quantile(
+        np.concatenate([of_text.of_rung[rung] for of_text in of_kind]), QUANTILE
+    )
 
 
 def fitted_margins(found: Sequence[Deficits]) -> list[float]:
@@ -132,13 +135,13 @@ def fitted_margins(found: Sequence[Deficits]) -> list[float]:
 
 def fitted_to_others(found: Sequence[Deficits], kind: str) -> list[float]:
     """Returns the margins for a kind of text, fitted to the texts of all other kinds."""
-    return fitted_margins([one for one in found if one.kind != kind])
+    return fitted_margins([of_text for of_text in found if of_text.kind != kind])
 
 
 def passed(of_kind: Sequence[Deficits], margins: Sequence[float]) -> Mapping[int, float]:
     """Returns by rung the weighted share of near-best models that the margins would eliminate."""
     shares = {}
     for rung, margin in enumerate(margins):
-        deficits, weights = np.concatenate([one.of_rung[rung] for one in of_kind]).T
+        deficits, weights = np.concatenate([of_text.of_rung[rung] for of_text in of_kind]).T
         shares[rung] = float(weights[deficits > margin].sum() / weights.sum())
     return shares

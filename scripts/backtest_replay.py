@@ -66,11 +66,11 @@ class Stored:
         for (arm, updates), seeds in self.seeds.items():
             if updates == self.last:
                 at_last[arm.model][arm] = len(seeds)
-        self.num_seeds = {model: max(of.values()) for model, of in at_last.items()}
+        self.num_seeds = {model: max(counts.values()) for model, counts in at_last.items()}
         # The arms of the last rung that may be a model's best. A rate with fewer seeds than another
         # is not among them, as it may have been lucky.
-        self.eligible = {model: [arm for arm, n in of.items() if n == self.num_seeds[model]]
-                         for model, of in at_last.items()}  # fmt: skip
+        self.eligible = {model: [arm for arm, n in counts.items() if n == self.num_seeds[model]]
+                         for model, counts in at_last.items()}  # fmt: skip
 
     @property
     def num_missing(self) -> int | None:
@@ -85,7 +85,7 @@ class Stored:
         seed."""
         return self.num_seeds[model] == 1
 
-    def of(self, arm: Arm, updates: int, unseen: int | None = None) -> list[Run]:
+    def runs_of(self, arm: Arm, updates: int, unseen: int | None = None) -> list[Run]:
         """Returns the runs of an arm, without the unseen seed's if there are others."""
         seeds = self.seeds[arm, updates]
         kept = [seed for seed in seeds if seed != unseen] or seeds
@@ -99,14 +99,14 @@ class Stored:
         """Returns the model's arm with the best rate at the last rung, by validation losses."""
 
         def val_nats(arm: Arm) -> float:
-            return mean_nats([run.outcome for run in self.of(arm, self.last, unseen)])
+            return mean_nats([run.outcome for run in self.runs_of(arm, self.last, unseen)])
 
         return min(self.eligible[model], key=lambda arm: (val_nats(arm), arm))
 
     def best(self, tuned: Mapping[Model, Arm], unseen: Mapping[Model, int]) -> Model:
         """Returns the model with the lowest mean test loss, each without its unseen seed."""
         return min(tuned, key=lambda model: self.test_nats(
-            self.of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
+            self.runs_of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
 
     def seconds_per_update(self, model: Model) -> float:
         return float(
@@ -185,7 +185,7 @@ class Draw:
         all seeds."""
         seeds = self.unseen_of(arm, updates) or self.stored.seeds[arm, updates]
         return self.stored.test_nats(
-            self.stored.runs[PlannedRun(arm, updates, one)] for one in seeds
+            self.stored.runs[PlannedRun(arm, updates, seed)] for seed in seeds
         )
 
     def regret(self, arm: Arm, updates: int) -> float:
@@ -338,7 +338,7 @@ def play(
     """Plays a race, and its rivals in the same time."""
     stored = draw.stored
     constant = next(model for model in stored.models if model.is_safe_choice)
-    lowest = min(stored.test_nats(stored.of(stored.tuned(model), stored.last))
+    lowest = min(stored.test_nats(stored.runs_of(stored.tuned(model), stored.last))
                  for model in stored.models)  # fmt: skip
     values: dict[str, float] = {}
     makes: tuple[Callable[[Replay], Race], ...] = (
@@ -365,7 +365,7 @@ def play(
             best_run = replay.best_run(finish).test_nats if finish else given
             values["best single run"] = min(best_run, stored.worst) - draw.of_best
             values["race, at most"] = draw.test_nats(arm, stored.last) - lowest
-            values |= told(draw, replay, finish)
+            values |= said_of_itself(draw, replay, finish)
             tied = finish.tied if finish else []
             values["picked or tied"] = draw.best in (leader, *tied)
             by = lost_by(race, replay, draw.best)
@@ -378,7 +378,7 @@ def play(
     return Played(values, picked, draw.best)
 
 
-def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
+def said_of_itself(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
     """Returns what a race said about itself, and whether it was wrong when it said it was sure."""
     if finish is None:
         names = ("settled", "looked", "lacked a seed", "wrong", "wrong, unseen")
@@ -387,7 +387,7 @@ def told(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
     means, unseen = [math.inf], [math.inf]
     for model, arm in finish.arms.items():
         if model != finish.leader:
-            means.append(draw.stored.test_nats(draw.stored.of(arm, finish.updates)))
+            means.append(draw.stored.test_nats(draw.stored.runs_of(arm, finish.updates)))
             unseen.append(draw.test_nats(arm, finish.updates))
     return {
         "failed": 0,
@@ -415,10 +415,10 @@ def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int
     speeds = {model: stored.seconds_per_update(model) for model in stored.models}
     seconds = times * stored.planned_seconds(speeds)
     played = [play(Draw(stored, rng), speeds, seconds, margins, rng) for _ in range(races)]
-    means = {key: float(np.mean([one.values[key] for one in played])) for key in played[0].values}
+    means = {key: float(np.mean([race.values[key] for race in played])) for key in played[0].values}
     return Score(
-        stored, times, means, _shares([one.picked for one in played]),
-        _shares([one.best for one in played]),
+        stored, times, means, _shares([race.picked for race in played]),
+        _shares([race.best for race in played]),
     )  # fmt: skip
 
 

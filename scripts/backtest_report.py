@@ -141,11 +141,11 @@ def over_kinds(
     rows = []
     for times in TIMES:
         for margins, scores in sets.items():
-            of = [score for score in scores if score.times == times]
-            minutes = np.mean([times * planned_minutes(score.text) for score in of])
+            at_times = [score for score in scores if score.times == times]
+            minutes = np.mean([times * planned_minutes(score.text) for score in at_times])
             row = {"time": f"{times} x ({minutes:.0f} min)", "margins": margins}
             for name, column in columns.items():
-                row[name] = shown(kind_means(of, column))
+                row[name] = shown(kind_means(at_times, column))
             rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
@@ -204,7 +204,7 @@ def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
     degrees: dict[tuple[str, int], int] = defaultdict(int)
     for stored in texts:
         for model in stored.models:
-            runs = stored.of(stored.tuned(model), stored.last)
+            runs = stored.runs_of(stored.tuned(model), stored.last)
             nats = np.array([min(run.test_nats, stored.worst) for run in runs])
             squares[model.cell, model.layers] += float(((nats - nats.mean()) ** 2).sum())
             degrees[model.cell, model.layers] += len(nats) - 1
@@ -216,10 +216,10 @@ def verdicts(scores: Sequence[Score]) -> str:
     """Returns whether the mean regret is below the goal, by each of the two ways to score it."""
     lines = []
     for times in TIMES:
-        of = [score for score in scores if score.times == times]
-        low = float(np.mean(kind_means(of, PICKED["race"])))
-        values = kind_means(of, PICKED["race, at most"])
-        high, bound, se = float(np.mean(values)), upper_bound(values), truth_se(of)
+        at_times = [score for score in scores if score.times == times]
+        low = float(np.mean(kind_means(at_times, PICKED["race"])))
+        values = kind_means(at_times, PICKED["race, at most"])
+        high, bound, se = float(np.mean(values)), upper_bound(values), truth_se(at_times)
         verdict = "not decided: between the two"
         if low > GOAL + se:
             verdict = "missed"
@@ -270,7 +270,7 @@ def by_text(scores: Sequence[Score]) -> str:
             "rungs": " / ".join(f"{n:,}" for n in stored.lengths[: LAST_RUNG + 1]),
             "minutes": f"{planned_minutes(stored):.1f}",
             "best": label(best),
-            "its loss": f"{stored.test_nats(stored.of(tuned[best], stored.last)):.3f}",
+            "its loss": f"{stored.test_nats(stored.runs_of(tuned[best], stored.last)):.3f}",
             "picked": ", ".join(
                 f"{label(model)} {100 * share:.0f} %" for model, share in
                 sorted(score.picked.items(), key=lambda item: -item[1])

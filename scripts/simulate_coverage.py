@@ -246,14 +246,17 @@ def false_findings(runs: list[Run]) -> dict[str, bool]:
     (row,) = table.rows
     found = {
         family: any(
-            one.both.significant for one in analysis.differences_of(family) if one.both is not None
+            difference.both.significant
+            for difference in analysis.differences_of(family)
+            if difference.both is not None
         )
         for family in PLANNED
     }
     bold = analysis.not_worse(row)
     found["bold"] = bool(bold) and len(bold) < len(table.entries)
     found["claims"] = any(
-        one.verdict == FALSE_VERDICTS.get(one.claim.split(".")[0]) for one in verdicts([analysis])
+        verdict.verdict == FALSE_VERDICTS.get(verdict.claim.split(".")[0])
+        for verdict in verdicts([analysis])
     )
     return found
 
@@ -278,8 +281,8 @@ def report_errors(num_simulations: int, seed: int) -> None:
         print(f"| {name} | {num_seeds} | {' | '.join(shares)} |", flush=True)
 
 
-def covers(one: Estimate, truth: float) -> bool:
-    low, high = one.interval()
+def covers(difference: Estimate, truth: float) -> bool:
+    low, high = difference.interval()
     return low <= truth <= high
 
 
@@ -353,7 +356,7 @@ def simulate_one_series(
         covered_without_note=float(hits[~noted].mean()) if not noted.all() else math.nan,
         noted=float(noted.mean()),
         covered_by_both=[
-            float(np.mean([covers(one, 0.0) for one in found])) for found in over_both
+            float(np.mean([covers(difference, 0.0) for difference in found])) for found in over_both
         ],
         text_width=median_width(over_text) / sd,
         both_widths=[
@@ -376,7 +379,7 @@ def with_seeds(
 
 def median_width(found: list[Estimate]) -> float:
     """Returns the median half width of the 95 % intervals, in 1.96 nats."""
-    return float(np.median([np.ptp(one.interval()) for one in found])) / (2 * 1.96)
+    return float(np.median([np.ptp(difference.interval()) for difference in found])) / (2 * 1.96)
 
 
 def one_series_coverage(num_simulations: int, seed: int) -> None:

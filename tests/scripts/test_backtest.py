@@ -468,7 +468,7 @@ def test_a_text_of_its_own_is_trained_stored_and_replayed(
     assert stored.name == "tiny-1500"
     assert [model.cell for model in stored.models] == ["gru", "rnn"]
     assert len(stored.lengths) == 4
-    runs = stored.of(Arm(stored.models[0], 0.012), stored.lengths[0])
+    runs = stored.runs_of(Arm(stored.models[0], 0.012), stored.lengths[0])
     assert len(runs) == len(SEEDS)
     assert runs[0].outcome.blocks_RJ is not None
     assert runs[0].outcome.nats == pytest.approx(runs[0].outcome.blocks_RJ.mean(), abs=0.05)
