@@ -45,15 +45,15 @@ def print_baselines(found: Baselines) -> None:
     print(f"{found.dataset}, {text.layout}: {text.num_chars:,} test characters")
     rows = [
         {
-            "baseline": one.name,
-            "stored counts": one.size,
-            "test nats per character": one.nats_per_char,
-            "bits": bits(one.nats_per_char),
+            "baseline": baseline.name,
+            "stored counts": baseline.size,
+            "test nats per character": baseline.nats_per_char,
+            "bits": bits(baseline.nats_per_char),
         }
-        for one in found.baselines
+        for baseline in found.baselines
     ]
     print(tabulate(rows, headers="keys", intfmt=",", floatfmt=".3f"))
-    for one in found.baselines:
-        if one.note:
-            print(f"{one.name}: {one.note}")
+    for baseline in found.baselines:
+        if baseline.note:
+            print(f"{baseline.name}: {baseline.note}")
     print()

@@ -102,11 +102,11 @@ def candidates(words: Sequence[str]) -> list[str]:
         return _of_flag(before, current)
     name, equals, value = current.partition("=")
     if name in flags and equals:
-        return [f"{name}={one}" for one in _of_flag(flags[name], value)]
+        return [f"{name}={candidate}" for candidate in _of_flag(flags[name], value)]
     if current.startswith("-"):
         return _starting(current, [*flags, "--help"])
     if equals:
-        return [f"{name}={one}" for one in _of_key(command, name, value, words)]
+        return [f"{name}={candidate}" for candidate in _of_key(command, name, value, words)]
     return _starting(current, _words_and_keys(command, words)) + (
         _files(current) if command.takes_text else []
     )
@@ -176,7 +176,7 @@ def _one_more_of_list(current: str, choices: Iterable[str]) -> list[str]:
     """Completes the last value of a list: `gru,ls` becomes `gru,lstm`."""
     before, comma, last = current.rpartition(",")
     values = before.split(",")
-    return [before + comma + one for one in _starting(last, choices) if one not in values]
+    return [before + comma + choice for choice in _starting(last, choices) if choice not in values]
 
 
 def _starting(current: str, words: Iterable[str]) -> list[str]:
@@ -187,7 +187,9 @@ def _files(current: str) -> list[str]:
     """Returns the files and folders whose path begins with `current`, folders with a slash."""
     folder, slash, start = current.rpartition("/")
     try:
-        entries = sorted(os.scandir(Path(folder + slash).expanduser()), key=lambda one: one.name)
+        entries = sorted(
+            os.scandir(Path(folder + slash).expanduser()), key=lambda entry: entry.name
+        )
     except OSError:
         return []
     return [

@@ -26,7 +26,10 @@ def overview() -> str:
     lines = [
         "charcmp: which recurrent cell for a text, compared at equal parameter counts",
         "",
-        *(f"  {f'charcmp {one.name} {one.args}':{LEFT}}{one.summary}" for one in COMMANDS.values()),
+        *(
+            f"  {f'charcmp {command.name} {command.args}':{LEFT}}{command.summary}"
+            for command in COMMANDS.values()
+        ),
         "",
         "Begin with:",
         *(f"  {line:{LEFT}}{meaning}" for line, meaning in FIRST_STEPS),
@@ -94,7 +97,7 @@ def meaning(key: Key) -> str:
 
 def owners_text(key: Key) -> str:
     """Returns which choices have a key: `adam, adamw`, or `all but module` if that is shorter."""
-    group = next(one for one in all_keys() if one.name == key.name.partition(".")[0])
+    group = next(known for known in all_keys() if known.name == key.name.partition(".")[0])
     others = [choice for choice in group.choices if choice not in key.owners]
     if len(others) < len(key.owners) / 2:
         return f"all but {', '.join(others)}"

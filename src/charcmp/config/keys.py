@@ -116,7 +116,7 @@ def choices_of(group: str, folders: Sequence[str] = ()) -> tuple[str, ...]:
 def default_of(key: Key) -> str:
     """Returns a key's default; a group's is read from conf/config.yaml."""
     groups = [entry for entry in _yaml("", "config")["defaults"] if isinstance(entry, dict)]
-    return key.default or next((one[key.name] for one in groups if key.name in one), "")
+    return key.default or next((group[key.name] for group in groups if key.name in group), "")
 
 
 def other_defaults_of(key: Key) -> tuple[tuple[str, str], ...]:

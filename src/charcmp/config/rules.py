@@ -63,7 +63,7 @@ def _check_keys(cfg: DictConfig, schema: type, prefix: str = "") -> None:
 def unknown_key(key: str) -> str:
     """Returns the message for an unknown key."""
     part, _, option = key.rpartition(".")
-    known = [one.name for one in all_keys()]
+    known = [known_key.name for known_key in all_keys()]
     if part in ("cell", "dataset", "optimizer") and key in known:
         return f"unknown key '{key}': this {part} has no {option}"
     meant = did_you_mean(key, known) or ";"

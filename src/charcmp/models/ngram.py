@@ -233,7 +233,10 @@ def _fit(lengths: Sequence[Grams], kept: Sequence[Flags]) -> list[Order]:
     ):
         passed_G = np.where(is_kept_G, 1, counts[0])
         counts.insert(0, lower_counts(shorter, longer, passed_G))
-    return [make_order(*one) for one in zip(lengths, counts, _num_contexts(lengths), strict=True)]
+    return [
+        make_order(*of_length)
+        for of_length in zip(lengths, counts, _num_contexts(lengths), strict=True)
+    ]
 
 
 def _values(

@@ -44,7 +44,7 @@ def usable(slots: Sequence[Slot], results: Mapping[str, Sequence[CheckResult]]) 
     left: list[Slot] = []
     alone: set[str] = set()
     for slot in slots:
-        failed = {one.check: one for one in results.get(slot.gpu, ()) if not one.passed}
+        failed = {result.check: result for result in results.get(slot.gpu, ()) if not result.passed}
         if "torch" in failed:
             raise UserError(f"{slot.machine}: {failed['torch'].measured}; {FALLBACKS['torch']}")
         if "lanes" not in failed:

@@ -40,7 +40,9 @@ def resample(
     report.
     """
     step = length if length == blocks[0].shape[1] else 1  # all rotations of a series have one mean
-    means_KC = np.stack([block_means(one, length)[:, ::step].ravel() for one in blocks], axis=1)
+    means_KC = np.stack(
+        [block_means(blocks_RJ, length)[:, ::step].ravel() for blocks_RJ in blocks], axis=1
+    )
     num_starts, num_blocks = len(means_KC), round(blocks[0].size / length)
     rng = np.random.default_rng(RESAMPLE_SEED)
     parts = []
@@ -137,7 +139,7 @@ def judge(family: Sequence[Estimate], family_size: int | None = None) -> list[Ju
             p = 1, so that an estimate added later does not change the multiplicity of the others.
     """
     size = max(len(family), family_size or 0)
-    p_values = np.array([one.p_value for one in family])
+    p_values = np.array([difference.p_value for difference in family])
     judged: dict[int, Judged] = {}
     p_holm = 0.0
     for step, number in enumerate(np.argsort(p_values, kind="stable")):

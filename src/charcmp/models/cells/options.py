@@ -58,7 +58,7 @@ def _is_plain(value: Any) -> bool:
         case str():
             return value.isprintable() and len(value) <= MAX_TEXT
         case list():
-            return not any(isinstance(one, list) for one in value) and all(map(_is_plain, value))
+            return not any(isinstance(part, list) for part in value) and all(map(_is_plain, value))
         case _:
             return value is None or isinstance(value, bool | int)
 

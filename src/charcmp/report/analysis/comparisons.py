@@ -143,7 +143,11 @@ class Analysis:
     distances: list[Distances] = field(default_factory=list)
 
     def differences_of(self, family: str, row: str | None = None) -> list[Difference]:
-        return [one for one in self.differences if one.family == family and row in (None, one.row)]
+        return [
+            difference
+            for difference in self.differences
+            if difference.family == family and row in (None, difference.row)
+        ]
 
     def family_size(self, family: str) -> int:
         return family_size(self.table, self.planned, family)
@@ -157,7 +161,10 @@ class Analysis:
         return [pair for pair in self._without_difference(family) if self._diverged(pair)]
 
     def _without_difference(self, family: str) -> list[Pair]:
-        run = {(one.row, one.a.column, one.b.column) for one in self.differences_of(family)}
+        run = {
+            (difference.row, difference.a.column, difference.b.column)
+            for difference in self.differences_of(family)
+        }
         return [pair for pair in self.planned
                 if pair.family == family and (pair.row, pair.a, pair.b) not in run]  # fmt: skip
 
@@ -178,10 +185,18 @@ class Analysis:
         Only models with two or more seeds are compared. Returns [] if no comparison with the best
         is over seeds and text.
         """
-        compared = [one for one in self.differences_of("best", row) if one.both is not None]
+        compared = [
+            difference
+            for difference in self.differences_of("best", row)
+            if difference.both is not None
+        ]
         if not compared:
             return []
-        tied = [one.a for one in compared if one.both is not None and one.both.sign <= 0]
+        tied = [
+            difference.a
+            for difference in compared
+            if difference.both is not None and difference.both.sign <= 0
+        ]
         return sorted([compared[0].b, *tied], key=lambda entry: entry.test_nats)
 
 
@@ -442,13 +457,17 @@ def _resampled(
 
 def _powers(row: str, differences: Sequence[Difference], family_size: int) -> list[Power]:
     """Returns the power of the pairs with several seeds or, if there are none, of all pairs."""
-    pairs = [one for one in differences if one.family == "lstm_gru" and one.row == row]
+    pairs = [
+        difference
+        for difference in differences
+        if difference.family == "lstm_gru" and difference.row == row
+    ]
     powers = []
-    for one in [one for one in pairs if one.both is not None] or pairs:
-        if one.text_variance is None:
+    for difference in [difference for difference in pairs if difference.both is not None] or pairs:
+        if difference.text_variance is None:
             continue
-        num_seeds = min(len(one.a.seeds), len(one.b.seeds))
-        text, variance = one.text_variance.component, one.seed_variance or 0.0
+        num_seeds = min(len(difference.a.seeds), len(difference.b.seeds))
+        text, variance = difference.text_variance.component, difference.seed_variance or 0.0
         detectable = detectable_with(num_seeds, text, variance, ALPHA / family_size)
-        powers.append(Power(row, one.a.layers, num_seeds, detectable, abs(one.nats)))
+        powers.append(Power(row, difference.a.layers, num_seeds, detectable, abs(difference.nats)))
     return powers

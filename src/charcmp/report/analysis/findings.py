@@ -30,7 +30,9 @@ class Findings:
         return [analysis.table for analysis in self.analyses]
 
     def baselines_of(self, analysis: Analysis) -> list[Standing]:
-        return [one for one in self.baselines if one.heading == analysis.table.heading]
+        return [
+            standing for standing in self.baselines if standing.heading == analysis.table.heading
+        ]
 
 
 def find(
@@ -41,5 +43,5 @@ def find(
     """Judges the tables of language models, and places the baselines among them."""
     analyses = [analyse(table) for table in tables]
     claims, advice = verdicts(analyses), recommendations(analyses)
-    placed = [one for table in tables for one in standings(table, baselines)]
+    placed = [standing for table in tables for standing in standings(table, baselines)]
     return Findings(analyses, compare(tables), claims, advice, list(fill_tables), placed)

@@ -60,12 +60,12 @@ class Recommendation:
     @property
     def runner_up(self) -> Difference | None:
         """The next model by validation loss."""
-        return min(self.differences, key=lambda one: one.a.val_nats, default=None)
+        return min(self.differences, key=lambda difference: difference.a.val_nats, default=None)
 
     @property
     def not_compared(self) -> list[Difference]:
         """The others that cannot be compared with it over seeds and text."""
-        return [one for one in self.differences if one.both is None]
+        return [difference for difference in self.differences if difference.both is None]
 
     @property
     def quicker(self) -> Quicker | None:
@@ -73,12 +73,12 @@ class Recommendation:
         own_speeds = best_speeds(self.chosen)
         found = [
             quicker
-            for one in self.differences
-            if one.a in self.tied
-            and _is_as_good(one)
-            and (quicker := _quicker(one.a, own_speeds)) is not None
+            for difference in self.differences
+            if difference.a in self.tied
+            and _is_as_good(difference)
+            and (quicker := _quicker(difference.a, own_speeds)) is not None
         ]
-        return max(found, key=lambda one: one.speed / one.own_speed, default=None)
+        return max(found, key=lambda quicker: quicker.speed / quicker.own_speed, default=None)
 
     def line(self) -> str:
         """Returns which model to use and how sure that is, in one line."""
@@ -100,7 +100,11 @@ class Recommendation:
             return f"certainty unknown ({reason})"
         if self.tied:
             parts = []
-            better = [one.a for one in self.differences if one.both and one.both.sign == -1]
+            better = [
+                difference.a
+                for difference in self.differences
+                if difference.both and difference.both.sign == -1
+            ]
             if better:
                 named = ", ".join(map(_name_with_seeds, better))
                 parts.append(f"chosen by validation, but significantly worse on test than {named}")
@@ -120,9 +124,9 @@ class Recommendation:
         """Says why not all models are compared with the chosen one."""
         rest = self.not_compared
         subject = "the rest have" if len(rest) > 1 else "the other has"
-        if all(one.has_one_seed for one in rest):
+        if all(difference.has_one_seed for difference in rest):
             return f"{subject} one seed"
-        if any(one.has_one_seed for one in rest):
+        if any(difference.has_one_seed for difference in rest):
             return f"{subject} one seed or no interval"
         return f"{subject} no interval"
 

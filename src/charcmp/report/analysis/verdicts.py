@@ -124,9 +124,9 @@ def _tally(analysis: Analysis, family: str, depths: tuple[int, int] | None = Non
         for pairs in (analysis.missing(family), analysis.diverged(family))
     )
     tally = _Tally(missing, diverged)
-    for one in analysis.differences_of(family):
-        if depths in (None, (one.a.layers, one.b.layers)):
-            _kind(tally, one).append(one)
+    for difference in analysis.differences_of(family):
+        if depths in (None, (difference.a.layers, difference.b.layers)):
+            _kind(tally, difference).append(difference)
     return tally
 
 
@@ -148,7 +148,10 @@ def _kind(tally: _Tally, difference: Difference) -> list[Difference]:
 def _named(differences: Sequence[Difference]) -> str:
     """Returns the first few differences, with their intervals."""
     return first_few(
-        [f"{_pair_name(one)}: {interval_text(one.nats, one.judged)}" for one in differences],
+        [
+            f"{_pair_name(difference)}: {interval_text(difference.nats, difference.judged)}"
+            for difference in differences
+        ],
         MOST_NAMED,
         "; ",
     )
@@ -183,7 +186,7 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
     if tally.left_out:
         parts.append(_left_out_evidence(tally.left_out))
     if some := tally.one_seed:
-        signs = [one.text.sign for one in some if one.text is not None]
+        signs = [difference.text.sign for difference in some if difference.text is not None]
         number = counted(len(some), "comparison")
         parts.append(
             f"With one seed, {number}, which decide nothing: on this text "
@@ -204,13 +207,13 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
 def _left_out_evidence(differences: Sequence[Difference]) -> str:
     """Names the pairs that count for nothing since a mean leaves out seeds, and the seeds."""
     shown = [
-        f"{_pair_name(one)}: {interval_text(one.nats, one.judged)}, "
+        f"{_pair_name(difference)}: {interval_text(difference.nats, difference.judged)}, "
         + ", ".join(
             f"{name(entry)}: {left_out_text(entry)}"
-            for entry in (one.a, one.b)
+            for entry in (difference.a, difference.b)
             if entry.num_left_out
         )
-        for one in differences
+        for difference in differences
     ]
     return (
         f"Open, as means leave out seeds that diverged: {counted(len(shown), 'comparison')} "
@@ -257,7 +260,7 @@ def _decided_by(tally: _Tally, seeds_wanted: Sequence[tuple[Difference, int]]) -
 
 def _interval_wanted(differences: Sequence[Difference]) -> str:
     """Says what would give an interval over text: no number of seeds does."""
-    if all(one.has_losses for one in differences):
+    if all(difference.has_losses for difference in differences):
         return "A longer test text: a single block of characters gives no interval."
     return "Runs that keep their losses on the test text: without them there is no interval."
 
@@ -292,7 +295,9 @@ def _verdict(claim: str, analysis: Analysis, tally: _Tally, family: str) -> Verd
         # A plain interval is enough for a claim; against it, Holm's procedure has to agree.
         size = analysis.family_size(family)
         left = [*tally.leaning, *tally.open]
-        decided_by = _decided_by(tally, [(one, 1 if one.nats < 0 else size) for one in left])
+        decided_by = _decided_by(
+            tally, [(difference, 1 if difference.nats < 0 else size) for difference in left]
+        )
     return Verdict(claim, _scope(analysis), tally.verdict, _evidence(tally), decided_by)
 
 
@@ -323,17 +328,21 @@ def _three_layers(analysis: Analysis) -> Verdict | None:
     tally = _tally(analysis, "layers", (3, 2))
     if not tally.num_finished:
         return None
-    seeded = [one.both for one in tally.seeded if one.both]
+    seeded = [difference.both for difference in tally.seeded if difference.both]
     decided_by = ""
-    if {-1, 1} <= {one.sign for one in seeded}:
+    if {-1, 1} <= {judged.sign for judged in seeded}:
         verdict = HOLDS
-    elif tally.is_complete and {one.plain_sign for one in seeded} in ({-1}, {1}):
+    elif tally.is_complete and {judged.plain_sign for judged in seeded} in ({-1}, {1}):
         verdict = FAILS
     else:
         verdict = UNDECIDED
         size = analysis.family_size("layers")
-        left = [one for one in tally.seeded if one.both and one.both.sign == 0]
-        decided_by = _decided_by(tally, [(one, size) for one in left])
+        left = [
+            difference
+            for difference in tally.seeded
+            if difference.both and difference.both.sign == 0
+        ]
+        decided_by = _decided_by(tally, [(difference, size) for difference in left])
     return Verdict(
         "2b. Between two and three layers it is mixed",
         _scope(analysis),
@@ -366,8 +375,10 @@ def _fullest_of_each(analyses: Sequence[Analysis]) -> tuple[list[Analysis], list
     """
     kept: list[Analysis] = []
     others: list[Analysis] = []
-    for analysis in sorted(analyses, key=lambda one: -len(_tally(one, "lstm_gru").seeded)):
-        is_counted = any(_is_same_corpus(analysis, one) for one in kept)
+    for analysis in sorted(
+        analyses, key=lambda analysis: -len(_tally(analysis, "lstm_gru").seeded)
+    ):
+        is_counted = any(_is_same_corpus(analysis, earlier) for earlier in kept)
         (others if is_counted else kept).append(analysis)
     return kept, others
 
@@ -388,17 +399,19 @@ def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
     """
     analyses, others = _fullest_of_each(analyses)
     tallies = [_tally(analysis, "lstm_gru") for analysis in analyses]
-    seeded = [one for tally in tallies for one in tally.seeded]
+    seeded = [difference for tally in tallies for difference in tally.seeded]
     signs: dict[tuple[str, int], set[int]] = defaultdict(set)
-    for one in seeded:
-        signs[one.row, one.a.layers].add(one.both.sign if one.both else 0)
+    for difference in seeded:
+        signs[difference.row, difference.a.layers].add(
+            difference.both.sign if difference.both else 0
+        )
     corpora = {analysis.table.dataset for analysis in analyses}
     if any({-1, 1} <= at_place for at_place in signs.values()):
         verdict = HOLDS
     elif (
         len(corpora) > 1
         and all(tally.is_complete for tally in tallies)
-        and {one.both.plain_sign for one in seeded if one.both} in ({-1}, {1})
+        and {difference.both.plain_sign for difference in seeded if difference.both} in ({-1}, {1})
     ):
         verdict = FAILS
     else:
@@ -438,12 +451,12 @@ def _corpora_decided_by(corpora: Collection[str], tallies: Sequence[_Tally]) -> 
 def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
     """Returns `wp: of the grid's 12 comparisons, 3 over seeds and text (Holm, 5 %): ...`."""
     parts = []
-    if signs := [one.both.sign for one in tally.seeded if one.both]:
+    if signs := [difference.both.sign for difference in tally.seeded if difference.both]:
         parts.append(
             f"{len(signs)} over seeds and text (Holm, 5 %): LSTM significantly ahead in "
             f"{signs.count(-1)}, GRU in {signs.count(1)}, neither in {signs.count(0)}"
         )
-    if signs := [one.text.sign for one in tally.one_seed if one.text]:
+    if signs := [difference.text.sign for difference in tally.one_seed if difference.text]:
         parts.append(
             f"{len(signs)} with one seed, on this text alone: LSTM ahead in {signs.count(-1)}, "
             f"GRU in {signs.count(1)}, neither in {signs.count(0)}"
@@ -460,8 +473,8 @@ def _corpus_text(analysis: Analysis, tally: _Tally) -> str:
 def _predict_alike(analysis: Analysis) -> Verdict | None:
     if not (distances := analysis.distances):
         return None
-    counting = [one for one in distances if not one.leaves_out_seeds]
-    judged = [one.both for one in counting if one.both is not None]
+    counting = [at_place for at_place in distances if not at_place.leaves_out_seeds]
+    judged = [at_place.both for at_place in counting if at_place.both is not None]
     num_all = num_places(analysis.table)
     diverged = {(pair.row, pair.a[1]) for pair in analysis.diverged("rnn")}
     run = [place for place in _places_run(analysis) if place not in diverged]
@@ -486,7 +499,7 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
             wanted.append("longer test texts, or runs that keep their losses on them")
         if any(excess.plain_sign != 1 for excess in judged):
             wanted.append("more seeds of the three cells where the RNN is not clearly farther")
-    shown = first_few([_distance_text(one) for one in distances], MOST_NAMED, "; ")
+    shown = first_few([_distance_text(at_place) for at_place in distances], MOST_NAMED, "; ")
     return Verdict(
         "4. LSTM and GRU predict alike, the RNN differently",
         _scope(analysis),

@@ -349,7 +349,11 @@ def _power_notes(analysis: Analysis) -> list[str]:
 def _few_blocks_notes(analysis: Analysis) -> list[str]:
     """Warns of a test text too short, or too dependent from block to block, for good intervals."""
     lines = []
-    measured = [one.text_variance for one in analysis.differences if one.text_variance is not None]
+    measured = [
+        difference.text_variance
+        for difference in analysis.differences
+        if difference.text_variance is not None
+    ]
     fewest = min((text.num_required for text in measured), default=math.inf)
     if fewest < ENOUGH_BLOCKS:
         lines.append(
@@ -357,7 +361,10 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
             f"requires; with fewer than {ENOUGH_BLOCKS}, standard errors and intervals over text "
             "are rough."
         )
-    if any(one.text_variance is None and one.has_losses for one in analysis.differences):
+    if any(
+        difference.text_variance is None and difference.has_losses
+        for difference in analysis.differences
+    ):
         lines.append(
             "The test text is a single block of characters, so there is no interval over text, and "
             "nothing is significant: a longer text is needed."

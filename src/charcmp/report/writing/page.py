@@ -67,14 +67,15 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         against_paper=comparison_rows(findings.comparisons),
         claims=findings.claims,
         advice=[
-            {"heading": one.heading, "dataset": dataset_of[one.heading], "budget": one.row,
-             "text": one.text()}
-            for one in findings.advice
+            {"heading": recommendation.heading, "dataset": dataset_of[recommendation.heading],
+             "budget": recommendation.row, "text": recommendation.text()}
+            for recommendation in findings.advice
         ],
         sampling_note=SAMPLING_NOTE,
         pictures=[
-            {"dataset": one.dataset, "row": one.row, "caption": one.caption, "svg": inline(one)}
-            for one in pictures
+            {"dataset": picture.dataset, "row": picture.row, "caption": picture.caption,
+             "svg": inline(picture)}
+            for picture in pictures
         ],
         questions=QUESTIONS,
         differences=[group for analysis in analyses for group in _differences(analysis)],

@@ -75,19 +75,25 @@ def sections(findings: Findings) -> list[Section]:
         Section(
             "Which model to use",
             [],
-            (*(f"{one.heading}. {one.text()}" for one in findings.advice), SAMPLING_NOTE),
+            (
+                *(
+                    f"{recommendation.heading}. {recommendation.text()}"
+                    for recommendation in findings.advice
+                ),
+                SAMPLING_NOTE,
+            ),
         ),
         Section(
             "The paper's claims",
             [
                 {
-                    "claim": one.claim,
-                    "runs": one.scope,
-                    "verdict": one.verdict,
-                    "evidence": one.evidence,
-                    "what would decide it": one.decided_by,
+                    "claim": verdict.claim,
+                    "runs": verdict.scope,
+                    "verdict": verdict.verdict,
+                    "evidence": verdict.evidence,
+                    "what would decide it": verdict.decided_by,
                 }
-                for one in findings.claims
+                for verdict in findings.claims
             ],
         ),
     ]
@@ -97,13 +103,13 @@ def sections(findings: Findings) -> list[Section]:
             found.append(Section(title, baseline_rows(placed), baseline_notes(placed)))
         for family, title in FAMILIES.items():
             if of_family := analysis.differences_of(family):
-                rows = [difference_row(analysis, one) for one in of_family]
+                rows = [difference_row(analysis, difference) for difference in of_family]
                 found.append(Section(f"{analysis.table.heading}: {title}", rows))
         if distances := analysis.distances:
             found.append(
                 Section(
                     f"{analysis.table.heading}: how alike they predict",
-                    [distance_row(one) for one in distances],
+                    [distance_row(at_place) for at_place in distances],
                     DISTANCE_NOTES,
                 )
             )  # fmt: skip
@@ -139,7 +145,11 @@ def _ahead_text(standing: Standing, row: str) -> str:
 
 def baseline_notes(placed: Sequence[Standing]) -> tuple[str, ...]:
     """Returns the notes on a block's baselines."""
-    own = [f"{one.baseline.name}: {one.baseline.note}." for one in placed if one.baseline.note]
+    own = [
+        f"{standing.baseline.name}: {standing.baseline.note}."
+        for standing in placed
+        if standing.baseline.note
+    ]
     return (*BASELINE_NOTES, *own)
 
 

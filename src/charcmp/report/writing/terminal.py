@@ -60,10 +60,13 @@ def terminal(findings: Findings, full: bool = False) -> str:
 def which_model_to_use(advice: Sequence[Recommendation]) -> str:
     """Returns a line for each budget, with its certainty."""
     lines = ["Which model to use, by validation loss (test nats per character; certainty)"]
-    for heading, of_block in groupby(advice, lambda one: one.heading):
+    for heading, of_block in groupby(advice, lambda recommendation: recommendation.heading):
         lines.append(heading)
-        lines += [textwrap.fill(one.line(), WIDTH, initial_indent="  ", subsequent_indent="    ",
-                                break_on_hyphens=False) for one in of_block]  # fmt: skip
+        lines += [
+            textwrap.fill(recommendation.line(), WIDTH, initial_indent="  ",
+                          subsequent_indent="    ", break_on_hyphens=False)
+            for recommendation in of_block
+        ]  # fmt: skip
     return "\n".join(lines) if advice else ""
 
 
@@ -75,10 +78,15 @@ def _judgements(findings: Findings) -> list[str]:
         parts.append(_comparison_table(findings.comparisons))
     if findings.claims:
         parts.append("The paper's claims")
-        parts += [wrapped([f"{one.claim} ({one.scope}): {one.verdict}. {one.evidence}"])
-                  for one in findings.claims]  # fmt: skip
+        parts += [
+            wrapped([f"{verdict.claim} ({verdict.scope}): {verdict.verdict}. {verdict.evidence}"])
+            for verdict in findings.claims
+        ]
     parts.append("Which model to use, and what it costs")
-    parts += [wrapped([f"{one.heading}. {one.text()}"]) for one in findings.advice]
+    parts += [
+        wrapped([f"{recommendation.heading}. {recommendation.text()}"])
+        for recommendation in findings.advice
+    ]
     return [*parts, wrapped([SAMPLING_NOTE])]
 
 

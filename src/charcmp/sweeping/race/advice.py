@@ -82,8 +82,10 @@ class Advice:
     @property
     def runner_up(self) -> Finalist | None:
         """The next finalist by validation loss, if there is one."""
-        others = [one for model, one in self.finalists.items() if model != self.finish.leader]
-        return min(others, key=lambda one: one.val_nats, default=None)
+        others = [
+            finalist for model, finalist in self.finalists.items() if model != self.finish.leader
+        ]
+        return min(others, key=lambda finalist: finalist.val_nats, default=None)
 
     @property
     def tied(self) -> list[Finalist]:
@@ -105,7 +107,7 @@ class Advice:
     @property
     def is_text_long_enough(self) -> bool:
         """Whether the validation text was long enough to judge every challenge by it."""
-        return all(one.of_run is not None for one in self.finish.challenges)
+        return all(challenge.of_run is not None for challenge in self.finish.challenges)
 
     @property
     def run_arguments(self) -> list[str]:

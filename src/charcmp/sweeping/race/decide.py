@@ -172,7 +172,7 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
     been lucky.
     """
     usable = {model: found for model, found in finalists.items()
-              if found and all(one.is_usable for one in found)}  # fmt: skip
+              if found and all(outcome.is_usable for outcome in found)}  # fmt: skip
     means = {model: mean_nats(runs) for model, runs in usable.items()}
     several = [model for model, runs in usable.items() if len(runs) > 1]
     leader = min(several if len(several) > 1 else means, key=lambda model: (means[model], model))
@@ -232,12 +232,12 @@ def is_settled(found: Sequence[Challenge], alpha: float) -> bool:
         found: all challenges of this look.
         alpha: of the interval that this look reads of each (see Race.alpha).
     """
-    return all(one.least(alpha) > -WORTH_KNOWING for one in found)
+    return all(challenge.least(alpha) > -WORTH_KNOWING for challenge in found)
 
 
 def tied(found: Sequence[Challenge], alpha: float) -> list[Model]:
     """Returns the finalists that this look cannot distinguish from the leader."""
-    return [one.model for one in found if one.interval(alpha)[0] <= 0]
+    return [challenge.model for challenge in found if challenge.interval(alpha)[0] <= 0]
 
 
 def next_for_a_seed(
@@ -255,10 +255,11 @@ def next_for_a_seed(
         alpha: of the interval that a look reads.
     """
     fewest = min(num_seeds.values())
-    nearest = [leader, *(one.model for one in sorted(found, key=lambda one: one.difference))]
+    by_difference = sorted(found, key=lambda challenge: challenge.difference)
+    nearest = [leader, *(challenge.model for challenge in by_difference)]
     if fewest < FEWEST_SEEDS:
         return [model for model in nearest if num_seeds[model] == fewest]
-    strongest = min(found, key=lambda one: one.least(alpha))
+    strongest = min(found, key=lambda challenge: challenge.least(alpha))
     behind = min(num_seeds[leader], num_seeds[strongest.model])
     return [model for model in (leader, strongest.model) if num_seeds[model] == behind]
 

@@ -64,11 +64,13 @@ class LiveRunner:
         A run of part of an epoch evaluates as much text as one of a whole epoch. A further epoch
         evaluates more, which here its updates are said to take.
         """
-        shortest, one, two = (
+        shortest, one_epoch, two_epochs = (
             run_seconds(self.make_job(_any_run(model, updates)).spec, self.speeds[model])
             for updates in (1, self.updates_per_epoch, 2 * self.updates_per_epoch)
         )
-        return Cost(_seconds_of_start(model) + shortest, (two - one) / self.updates_per_epoch)
+        return Cost(
+            _seconds_of_start(model) + shortest, (two_epochs - one_epoch) / self.updates_per_epoch
+        )
 
     def seconds(self, planned: PlannedRun) -> float:
         job = self.make_job(planned)

@@ -75,12 +75,12 @@ def race_figure(advice: Advice, board: Board) -> Figure:
 def _add_intervals(panel: Axes, advice: Advice, cells: list[str]) -> None:
     """Draws the intervals of the finalists' distances from the leader, beside their last points."""
     leader = advice.chosen.val_nats
-    for place, one in enumerate(advice.finish.challenges, start=1):
-        if one.of_models is None:
+    for place, challenge in enumerate(advice.finish.challenges, start=1):
+        if challenge.of_models is None:
             continue
-        low, high = one.interval(advice.finish.alpha)
+        low, high = challenge.interval(advice.finish.alpha)
         x = advice.epochs * (1 + 0.04 * place)
-        colour, _ = style_of(one.model.cell, cells)
+        colour, _ = style_of(challenge.model.cell, cells)
         panel.plot([x, x], [leader + low, leader + high], color=colour, linewidth=2)
 
 

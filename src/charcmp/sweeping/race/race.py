@@ -216,7 +216,7 @@ class Race:
         if not self._rung(0, first_arms(self.models)):
             raise NoWinnerError("time ran out before a single run finished")
         self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
-        if not any(one[0].is_usable for one in self.outcomes[0].values()):
+        if not any(runs[0].is_usable for runs in self.outcomes[0].values()):
             raise NoWinnerError(
                 "every run diverged, at every learning rate that was tried: the text may be too "
                 "short, or clip=1 may help"
@@ -367,7 +367,8 @@ class Race:
         return {
             model: self.outcomes[rung][arm]
             for model, arm in best.items()
-            if model not in self.out and all(one.is_usable for one in self.outcomes[rung][arm])
+            if model not in self.out
+            and all(outcome.is_usable for outcome in self.outcomes[rung][arm])
         }
 
     @property
@@ -408,7 +409,7 @@ class Race:
             leader=leader,
             arms={model: arms[model] for model in usable[chosen]},
             outcomes=usable[chosen],
-            unfinished=[one for one in self.models if one in self.entrants[chosen] - ran],
+            unfinished=[model for model in self.models if model in self.entrants[chosen] - ran],
             unstable=unstable,
             challenges=against,
             num_looks=self.num_looks,

@@ -55,7 +55,7 @@ def recommend(requests: Sequence[Request], minutes: float, slots: Sequence[Slot]
         BusyError: if another process is working on the same race.
     """
     found, failed = [], []
-    total = params_left = sum(one.num_params for one in requests)
+    total = params_left = sum(request.num_params for request in requests)
     seconds_left = 60 * minutes
     for request in requests:
         try:
@@ -175,7 +175,7 @@ def _baselines(spec: RunSpec) -> list[Baseline]:
         )
         return []
     found = baselines_of(spec, [spec.target_params]).baselines
-    return [one for one in found if one.budget in (None, spec.target_params)]
+    return [baseline for baseline in found if baseline.budget in (None, spec.target_params)]
 
 
 def race_settings(request: Request) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def requests(
             f"{override.input_line}: a race takes one value of {key}; only "
             f"{', '.join(AXES)} may have several",
         )
-    of_classes = {one.key_or_group: one for one in composer.parse(class_options)}
+    of_classes = {override.key_or_group: override for override in composer.parse(class_options)}
     targets = _targets(composer, of_classes.pop(TARGET, None))
     default_cells = (*CELLS, MODULE) if targets else CELLS
     axes = {key: _values(given.get(key), default)
@@ -127,7 +127,7 @@ def _targets(composer: Composer, given: Override | None) -> list[str]:
     """Returns the classes that race, as `cell.target=` names them."""
     if given is None:
         return []
-    return [str(one.value()) for one in composer.parse(single_values(given))]
+    return [str(override.value()) for override in composer.parse(single_values(given))]
 
 
 def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> None:
