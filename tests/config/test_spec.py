@@ -8,7 +8,7 @@ import pytest
 
 from charcmp.config.optimizers import OPTIMIZERS, RMSpropConfig
 from charcmp.config.schema import NOT_SCIENTIFIC, Config, flatten
-from charcmp.config.spec import deviation_warning, resolve_with, split_of, warnings
+from charcmp.config.spec import deviation_note, notes_on, resolve_with, split_of
 from charcmp.data.corpus import corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig
 from charcmp.errors import UserError
@@ -156,8 +156,8 @@ def test_an_updates_own_sizes() -> None:
 def test_a_range_that_is_not_used_is_no_other_run_and_says_so() -> None:
     ranged = resolve_with(config(init="orthogonal", init_range=0.2), CORPUS)
     assert ranged.run_id == run_id(init="orthogonal") != run_id(init="xavier")
-    assert warnings(ranged) == ["no effect: init_range=0.2: init=orthogonal does not use it"]
-    assert warnings(resolve_with(config(init_range=0.2), CORPUS)) == []
+    assert notes_on(ranged) == ["no effect: init_range=0.2: init=orthogonal does not use it"]
+    assert notes_on(resolve_with(config(init_range=0.2), CORPUS)) == []
 
 
 def test_no_two_settings_of_any_optimisers_share_an_id() -> None:
@@ -207,7 +207,7 @@ def test_every_key_is_either_scientific_or_listed() -> None:
 def test_a_missed_budget_says_so() -> None:
     spec = resolve_with(config(cell="lstm", layers=3, budget="1500"), CORPUS)
     assert abs(spec.deviation_percent) > 2
-    assert f"has {spec.num_params:,} parameters" in (deviation_warning(spec) or "")
-    assert deviation_warning(resolve_with(config(), CORPUS)) is None
+    assert f"has {spec.num_params:,} parameters" in (deviation_note(spec) or "")
+    assert deviation_note(resolve_with(config(), CORPUS)) is None
     with pytest.raises(UserError, match=r"budget=500: no hidden size meets it"):
         resolve_with(config(budget="500"), CORPUS)

@@ -16,7 +16,7 @@ from helpers.training import folder_of, history_of, quiet, tiny_spec, without_ti
 
 from charcmp.cli.status import Runs, overview
 from charcmp.config.rules import check
-from charcmp.config.spec import resolve, warnings
+from charcmp.config.spec import notes_on, resolve
 from charcmp.data.chunks import to_chunks, windows
 from charcmp.data.corpus import Streams, corpus_from_bytes, split_corpus
 from charcmp.data.dataset import DatasetConfig
@@ -201,7 +201,7 @@ def test_its_id(tiny_text: Path) -> None:
 
 def test_a_context_without_effect_says_so_and_is_no_other_run(tiny_text: Path) -> None:
     spec = tiny_spec(tiny_text, fill_context=3)
-    assert warnings(spec) == ["no effect: fill_context=3: task=lm does not use it"]
+    assert notes_on(spec) == ["no effect: fill_context=3: task=lm does not use it"]
     assert spec.run_id == tiny_spec(tiny_text).run_id
 
 

@@ -1,6 +1,7 @@
 """Composes configurations from overrides: once by Hydra, then quickly for every point of a grid.
 
-`charcmp params`, `status` and `report` compose here, without hydra.main and Hydra's plugins.
+All commands but `train` compose here, without hydra.main and Hydra's plugins; the sweeper does for
+the points of a grid.
 """
 
 from __future__ import annotations

@@ -291,9 +291,9 @@ def split_of(spec: RunSpec) -> Splits:
     )
 
 
-def warnings(spec: RunSpec) -> list[str]:
+def notes_on(spec: RunSpec) -> list[str]:
     """Returns notes to the user before a run: options without effect, a missed budget and so on."""
-    missed = deviation_warning(spec)
+    missed = deviation_note(spec)
     notes = (spec.chosen_sizes, _left_out(spec), missed, _how_called(spec))
     return [*without_effect(spec.config), *filter(None, notes)]
 
@@ -324,7 +324,7 @@ def _left_out(spec: RunSpec) -> str | None:
     )
 
 
-def deviation_warning(spec: RunSpec) -> str | None:
+def deviation_note(spec: RunSpec) -> str | None:
     """Returns a line if the model misses its budget by more than two percent."""
     if math.fabs(spec.deviation_percent) <= WARN_DEVIATION_PERCENT:
         return None

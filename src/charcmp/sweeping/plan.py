@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from charcmp.config.schema import NOT_SCIENTIFIC, flatten
-from charcmp.config.spec import split_of, warnings
+from charcmp.config.spec import notes_on, split_of
 from charcmp.output import counted, duration, note
 from charcmp.runs.status import run_status
 from charcmp.sweeping.cost import TimeEstimate, estimate_times, longest_first, makespan
@@ -83,8 +83,8 @@ def look_ahead(jobs: Sequence[Job]) -> None:
     """
     for job in jobs:
         split_of(job.spec)
-    for warning in sorted({warning for job in jobs for warning in warnings(job.spec)}):
-        note(warning)
+    for text in sorted({text for job in jobs for text in notes_on(job.spec)}):
+        note(text)
 
 
 def _plan_state(job: Job) -> str:

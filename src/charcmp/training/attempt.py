@@ -58,14 +58,14 @@ def train_one(
     Raises:
         UserError: also if the configuration now leads to another run than the planned one.
     """
-    from charcmp.config.spec import warnings
+    from charcmp.config.spec import notes_on
     from charcmp.runs.folder import RunFolder, runs_dir
     from charcmp.training.device import is_gpu_trouble
 
     say = session.say
     spec = _resolved(config, session, planned_id)
-    for warning in warnings(spec):
-        say(f"note: {warning}")
+    for text in notes_on(spec):
+        say(f"note: {text}")
     if spec.corpus.note:
         say(f"note: {spec.corpus.name} is a {spec.corpus.note}")
     folder = RunFolder(runs_dir(config.results_dir) / spec.run_id, config.lease_seconds)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from charcmp.models.cells.registry import CELLS
-from charcmp.output import bits, first_few, length_text
+from charcmp.output import bits, counted, first_few, length_text
 from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
 from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
@@ -382,7 +382,7 @@ def _speed_notes(table: Table) -> list[str]:
 
 
 def _depth(power: Power) -> str:
-    return f"{power.layers} layer{'s' * (power.layers > 1)}"
+    return counted(power.layers, "layer")
 
 
 def _rate_notes(table: Table) -> list[str]:
@@ -520,9 +520,7 @@ def _gpu_notes(table: Table) -> list[str]:
     if verified:
         lines.append(f"Verified runs of a GPU (docs/gpu.md): {len(verified)}.")
     if unverified := sorted({run.run_id for run in runs if not run.verified}):
-        shown = ", ".join(unverified[:MOST_MISSING_NAMED])
-        more = len(unverified) - MOST_MISSING_NAMED
-        shown += f" and {more} more" if more > 0 else ""
+        shown = first_few(unverified, MOST_MISSING_NAMED)
         lines.append(f"Trained on a GPU and not verified: {shown}.")
     return lines
 
