@@ -22,9 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
 import pandas as pd
 
 from charcmp.config.compose import compose_line
@@ -33,7 +32,7 @@ from charcmp.files import write_bytes
 from charcmp.output import counted
 from charcmp.report.writing.sections import p_text
 from charcmp.runs.reading import CorruptFileError
-from charcmp.runs.result import read_history
+from charcmp.runs.result import Epoch, Result, read_history
 from charcmp.sweeping.grid import Job, make_grid, make_job
 from charcmp.uncertainty.intervals import Estimate, estimate, judge, seed_component
 
@@ -95,55 +94,70 @@ def practice_jobs(overrides: list[str]) -> dict[str, list[Job]]:
     return dict(jobs)
 
 
-def read_variant(jobs: list[Job]) -> dict[int, dict[str, Any]]:
-    """Returns the results of a variant's finished runs by seed, each with its epochs' history."""
+class Finished(NamedTuple):
+    """A finished run."""
+
+    result: Result
+    history: list[Epoch]
+
+    @property
+    def test_nats(self) -> float:
+        assert self.result.test_nats_per_char is not None  # it did not diverge
+        return self.result.test_nats_per_char
+
+    @property
+    def train_nats(self) -> float:
+        assert self.result.train_nats_per_char is not None
+        return self.result.train_nats_per_char
+
+
+def read_variant(jobs: list[Job]) -> dict[int, Finished]:
+    """Returns a variant's finished runs by seed."""
     results = {}
     for job in jobs:
         try:
             if (result := job.folder.read_result()) is not None:
-                history = msgspec.to_builtins(read_history(job.folder.history))
-                results[result.seed] = msgspec.structs.asdict(result) | {"history": history}
+                results[result.seed] = Finished(result, read_history(job.folder.history))
         except CorruptFileError as error:
             print(f"{error}; left out", file=sys.stderr)
     return results
 
 
-def mean_over(runs: list[dict[str, Any]], value: Callable[[dict[str, Any]], float]) -> float:
-    return statistics.fmean(map(value, runs)) if runs else math.nan
+def mean_over(runs: list[Finished], value: Callable[[Finished], float | None]) -> float:
+    values = [number for run in runs if (number := value(run)) is not None]
+    return statistics.fmean(values) if values else math.nan
 
 
-def make_rows(item: Item, results: dict[str, dict[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+def make_rows(item: Item, results: dict[str, dict[int, Finished]]) -> list[dict[str, Any]]:
     """Returns the lines of an item: its baseline, then its variants."""
     rows: list[dict[str, Any]] = []
     family: dict[int, Estimate] = {}  # of the rows with enough seeds, by the row's number
     for variant in (item.baseline, *item.variants):
         runs = results[variant]
-        done = {seed: run for seed, run in runs.items() if run["status"] == "done"}
+        done = {seed: run for seed, run in runs.items() if run.result.status == "done"}
         mean = partial(mean_over, list(done.values()))
         row: dict[str, Any] = {
             "item": item.advice,
             "variant": variant,
-            "parameters": f"{next(iter(runs.values()))['num_params']:,}" if runs else "",
+            "parameters": f"{next(iter(runs.values())).result.num_params:,}" if runs else "",
             "seeds": len(runs),
             "diverged": len(runs) - len(done),
-            "test": mean(lambda run: run["test_nats_per_char"]),
+            "test": mean(lambda run: run.test_nats),
             "difference": math.nan,
             "SD": math.nan,
             "Holm's p": math.nan,
-            "train": mean(lambda run: run["train_nats_per_char"]),
-            "test - train": mean(
-                lambda run: run["test_nats_per_char"] - run["train_nats_per_char"]
-            ),
-            "last val": mean(lambda run: run["history"][-1]["val_nats_per_char"]),
-            "best epoch": mean(lambda run: run["best_epoch"]),
-            "epochs": mean(lambda run: run["epochs_trained"]),
+            "train": mean(lambda run: run.train_nats),
+            "test - train": mean(lambda run: run.test_nats - run.train_nats),
+            "last val": mean(lambda run: run.history[-1].val_nats_per_char),
+            "best epoch": mean(lambda run: run.result.best_epoch),
+            "epochs": mean(lambda run: run.result.epochs_trained),
         }
         if variant != item.baseline:
             base = results[item.baseline]
             differences = [
-                run["test_nats_per_char"] - base[seed]["test_nats_per_char"]
+                run.test_nats - base[seed].test_nats
                 for seed, run in done.items()
-                if seed in base and base[seed]["status"] == "done"
+                if seed in base and base[seed].result.status == "done"
             ]
             if differences:
                 row["difference"] = statistics.fmean(differences)

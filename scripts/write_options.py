@@ -59,8 +59,7 @@ def command_text(command: Command) -> str:
 
 def run_keys_text(command: Command) -> str:
     """Returns a sentence on which keys of a run a command has."""
-    own = {key.name for key in command.own_keys}
-    its_keys = [key.name for key in command.keys if key.name not in own]
+    its_keys = [key.name for key in command.run_keys]
     missing = [key.name for key in all_keys() if key.name not in its_keys]
     if not its_keys:
         return ""

@@ -58,15 +58,12 @@ class Command:
     trains: bool = False  # whether it trains, and goes on when nobody reads its output any more
 
     @property
-    def keys(self) -> list[Key]:
-        """The keys that its help lists, except those that select runs."""
+    def run_keys(self) -> list[Key]:
+        """The keys of a run that its help lists, except those that select runs."""
         return [
-            *self.own_keys,
-            *(
-                key
-                for key in all_keys()
-                if _matches(key.name, self.key_patterns) and not _matches(key.name, self.without)
-            ),
+            key
+            for key in all_keys()
+            if _matches(key.name, self.key_patterns) and not _matches(key.name, self.without)
         ]
 
     @property

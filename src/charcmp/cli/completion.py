@@ -116,7 +116,8 @@ def _words_and_keys(command: Command, words: Sequence[str]) -> list[str]:
     """Returns what a new word can be: the keys that the line does not have yet, or subcommands."""
     given = _given(words)
     keys = {key.name: key for key in all_keys()}
-    names = [key.name for key in command.keys] + list(command.narrowed_by)
+    its_keys = [*command.own_keys, *command.run_keys]
+    names = [key.name for key in its_keys] + list(command.narrowed_by)
     keys |= {key.name: key for key in command.own_keys}
     of_keys = [f"{name}=" for name in names if name not in given and _fits(keys[name], given)]
     if command.name == "data":

@@ -52,7 +52,7 @@ def command_help(command: Command) -> str:
         parts.append(_table(title, ((f"{key.name}=", meaning(key)) for key in axes)))
     if command.own_keys:
         parts.append(_table("Keys", map(_key, command.own_keys)))
-    rest = command.keys[len(command.own_keys) :]
+    rest = command.run_keys
     for section in SECTIONS if len(rest) > FEW_KEYS else ():
         if of_section := [key for key in rest if key.section == section]:
             parts.append(_table(section, map(_key, of_section)))
