@@ -44,7 +44,8 @@ def test_a_commands_help_has_its_flags_and_keys(charcmp: Charcmp, command) -> No
     firsts = [line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "]
     for name in [flag.name for flag in command.all_flags]:
         assert name in firsts
-    for name in [*(key.name for key in command.keys), *command.narrowed_by]:
+    keys = [*command.own_keys, *command.run_keys]
+    for name in [*(key.name for key in keys), *command.narrowed_by]:
         assert any(first.startswith(f"{name}=") for first in firsts), name
 
 

@@ -7,16 +7,18 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.console import CHECKOUT, TINY, Charcmp
+from helpers.runs import write_run
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from scipy import stats
 
 from charcmp.errors import UserError
 from charcmp.files import config_dir
+from charcmp.runs.folder import RunFolder
+from charcmp.runs.result import Epoch
 from charcmp.sweeping.grid import Grid
 from charcmp.training.train import train
 
@@ -153,7 +155,7 @@ def test_the_practice_table(
         return rows, done.err
 
     rows, complaints = table()
-    assert "runs are not finished: charcmp sweep experiment=practice dataset=text" in complaints
+    assert " runs; charcmp sweep experiment=practice dataset=text" in complaints
     assert len(rows) == sum(1 + len(item.variants) for item in practice_table.ITEMS)
 
     def tests(variant: str) -> list[float]:
@@ -184,11 +186,20 @@ def test_the_practice_table_is_of_language_models(tiny_text: Path) -> None:
         practice_table.practice_jobs(overrides)
 
 
-def test_an_identity_has_no_p_value() -> None:
+def finished(folder: Path, *nats: float | None) -> dict[int, practice_table.Finished]:
+    """Runs with these test losses, by seed; None: diverged."""
+    runs = {}
+    for seed, test_nats in enumerate(nats):
+        result = RunFolder(write_run(folder, test_nats, seed=seed)).read_result()
+        assert result is not None
+        epoch = Epoch(epoch=1, train_nats_per_char=1.0, val_nats_per_char=1.0)
+        runs[seed] = practice_table.Finished(result, [epoch])
+    return runs
+
+
+def test_an_identity_has_no_p_value(tmp_path: Path) -> None:
     """Early stopping keeps the weights of the same epoch: the same losses, which no test judges."""
-    run = {"status": "done", "num_params": 1, "train_nats_per_char": 1.0, "best_epoch": 1,
-           "epochs_trained": 1, "history": [{"val_nats_per_char": 1.0}]}  # fmt: skip
-    alike = {seed: run | {"test_nats_per_char": 1.9 + 0.01 * seed} for seed in range(3)}
+    alike = finished(tmp_path, 1.90, 1.91, 1.92)
     item = practice_table.ITEMS[-1]
     assert item.advice == "early stopping"
     results = dict.fromkeys((item.baseline, *item.variants), alike)
@@ -197,21 +208,15 @@ def test_an_identity_has_no_p_value() -> None:
     assert math.isnan(stopped["Holm's p"])
 
 
-def test_a_variant_that_diverged_still_counts_among_the_comparisons() -> None:
-    run = {"status": "done", "num_params": 1, "train_nats_per_char": 1.0, "best_epoch": 1,
-           "epochs_trained": 1, "history": [{"val_nats_per_char": 1.0}]}  # fmt: skip
-
-    def trained(*nats: float) -> dict[int, dict[str, Any]]:
-        return {seed: run | {"test_nats_per_char": one} for seed, one in enumerate(nats)}
-
+def test_a_variant_that_diverged_still_counts_among_the_comparisons(tmp_path: Path) -> None:
     item = practice_table.ITEMS[0]
     good, fair, worst = item.variants
     base, better = [1.65, 1.66, 1.64], [1.44, 1.46, 1.42]
     results = {
-        item.baseline: trained(*base),
-        good: trained(*better),
-        fair: trained(1.60, 1.70, 1.62),
-        worst: {seed: one | {"status": "diverged"} for seed, one in trained(9, 9, 9).items()},
+        item.baseline: finished(tmp_path / "base", *base),
+        good: finished(tmp_path / "good", *better),
+        fair: finished(tmp_path / "fair", 1.60, 1.70, 1.62),
+        worst: finished(tmp_path / "worst", None, None, None),
     }
     rows = {row["variant"]: row for row in practice_table.make_rows(item, results)}
     p_value = stats.ttest_rel(better, base).pvalue
