@@ -3,16 +3,17 @@
 #
 #   weights    seven models of one layer with their weights; mean gate values, reach of gradients
 #   reset      the LSTM with peepholes, its state zeroed at the start of each epoch
+#   own_rates  50 epochs by the protocol at other learning rates than its own: results/own_rates
 #   shuffles   LSTM 1 and GRU 2 on another order of the Linux files (needs lk.txt in CHARCMP_DATA)
 #
 # Into results/asides, or $RESULTS. Resumable, as every sweep. Measured on two cores of a shared AMD
-# EPYC, one thread a run: weights 1.6 core hours, reset 0.3, shuffles 1.
+# EPYC, one thread a run: weights 1.6 core hours, reset 0.3, shuffles 1; own_rates 2.8 on a Xeon.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin
 results=${RESULTS:-results/asides}
 [ -x "$bin/charcmp" ] || bash scripts/install.sh
-[ $# -gt 0 ] || set -- weights reset shuffles
+[ $# -gt 0 ] || set -- weights reset own_rates shuffles
 for part in "$@"; do
     case $part in
     weights)
@@ -24,6 +25,19 @@ for part in "$@"; do
     reset)
         "$bin/charcmp" sweep experiment=paper dataset=wp budget=50k cell=lstm_peephole layers=1 \
             reset_state=epoch "results_dir=$results/reset"
+        ;;
+    own_rates)
+        while read -r budget cell layers rates; do
+            "$bin/charcmp" sweep experiment=paper dataset=wp "budget=$budget" "cell=$cell" \
+                "layers=$layers" "optimizer.lr=$rates" "results_dir=$results/own_rates" </dev/null
+        done <<'END'
+50k gru 1 0.006,0.012
+50k lstm 2 0.012,0.024
+50k rnn 2 0.003,0.006
+130k gru 1 0.012
+130k lstm 2 0.012
+130k rnn 2 0.006
+END
         ;;
     shuffles)
         mkdir -p "$results"
@@ -37,7 +51,7 @@ for part in "$@"; do
         done
         ;;
     *)
-        echo "reproduce_asides: $part: one of weights, reset, shuffles" >&2
+        echo "reproduce_asides: $part: one of weights, reset, own_rates, shuffles" >&2
         exit 2
         ;;
     esac
