@@ -255,15 +255,15 @@ def test_the_first_pass_of_a_form_has_its_kernels_to_itself() -> None:
 
     x_TBG, form = torch.zeros(2, 3, 4), object()
 
-    def met(at_once: threading.Barrier) -> bool:
+    def met(at_once: threading.Barrier, seconds: float) -> bool:
         with launching(x_TBG, form):
             try:
-                at_once.wait(timeout=0.5)
+                at_once.wait(seconds)
             except threading.BrokenBarrierError:
                 return False
             return True
 
     with ThreadPoolExecutor(2) as lanes:
-        for expected in (False, True):
+        for expected, seconds in ((False, 0.5), (True, 60)):
             at_once = threading.Barrier(2)
-            assert [*lanes.map(met, [at_once] * 2)] == [expected] * 2
+            assert [*lanes.map(met, [at_once] * 2, [seconds] * 2)] == [expected] * 2
