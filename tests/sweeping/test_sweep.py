@@ -238,6 +238,23 @@ def test_fail_fast_ends_the_others_with_checkpoints(
     assert list(runs.glob("*/checkpoint.pt"))
 
 
+def test_a_launcher_other_than_ours(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    """It composes each run from its overrides, and takes an exit for a crash, so none exits."""
+    rates = ["optimizer.lr=2e-3,1e38", "clip=null"]
+    args = [*text_overrides(tiny_text), *TINY, *rates, "cell=rnn", "layers=1"]
+    done = charcmp("sweep", *args, "hydra/launcher=basic", "--fail-fast")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--fail-fast has no effect with BasicLauncher" in done.stdout
+    assert "2 of 2 runs finished, 1 of them diverged" in done.stdout
+    results = (tmp_path / "work" / "results" / "runs").glob("*/result.json")
+    before = {file: file.stat().st_mtime_ns for file in results}
+    assert len(before) == 2
+    again = charcmp("sweep", *args, "hydra/launcher=basic")
+    assert again.returncode == 0
+    assert "2 runs: 2 finished before, 0 to do" in again.stdout
+    assert before == {file: file.stat().st_mtime_ns for file in before}
+
+
 def tmpfs(folder: Path, size: str) -> bool:
     """Mounts a small disk; whether this machine lets us."""
     folder.mkdir(parents=True)
