@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from helpers.console import write_tiny_text
+from helpers.console import TINY, in_turn, write_tiny_text
 from numba import njit
 from numba.core import caching
 from torch import Tensor
@@ -119,19 +119,10 @@ def test_only_chunks_that_are_worth_it_load_numba() -> None:
 
 def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
-    script = (
-        "import sys\n"
-        "from charcmp.cli.main import dispatch\n"
-        "sys.argv = ['charcmp', 'train', 'dataset=text', 'dataset.path=tiny.txt', 'epochs=1',\n"
-        "            'hidden_size=4', 'batch_size=18', 'unroll_steps=10', 'device=cpu',\n"
-        "            'threads=1']\n"
-        "dispatch()\n"
-        "print('numba' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    line = ["train", "dataset=text", "dataset.path=tiny.txt", *TINY]
+    (done,) = in_turn([*line, "epochs=1", "hidden_size=4"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "numba" not in done.loaded
 
 
 @pytest.mark.usefixtures("_always_compiled")
