@@ -187,17 +187,6 @@ def test_a_state_that_is_not_finite_stays_so() -> None:
         assert h_TBH[:, 0].isfinite().all()
 
 
-@pytest.fixture
-def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a process that has not asked yet whether Numba works."""
-    dispatch.why_not()  # what it imports is there again after the test
-    for name in ("steps", *dispatch.FORMS):
-        monkeypatch.delitem(sys.modules, f"charcmp.models.cells.compiled.{name}")
-    dispatch.why_not.cache_clear()
-    yield
-    dispatch.why_not.cache_clear()
-
-
 @pytest.mark.usefixtures("_always_compiled")
 @pytest.mark.parametrize(
     ("broken", "reason"),
