@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -88,6 +89,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         args = [*text_overrides, *TINY, *overrides, f"results_dir={folder}"]
         call("train", *args, cwd=folder, env={}).check_returncode()
     return folder
+
+
+@pytest.fixture
+def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Makes it as in a process that has not asked yet whether Numba works."""
+    from charcmp.models.cells.compiled import dispatch
+
+    dispatch.why_not()  # what it imports is there again after the test
+    for name in ("steps", *dispatch.FORMS):
+        monkeypatch.delitem(sys.modules, f"charcmp.models.cells.compiled.{name}")
+    dispatch.why_not.cache_clear()
+    yield
+    dispatch.why_not.cache_clear()
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers.console import CHECKOUT, STARTUP, TINY, write_tiny_text
+from helpers.console import CHECKOUT, STARTUP, TINY, in_turn, write_tiny_text
 
 TITLED_BLOCK = re.compile(r'^```(\w+) title="(.+?)"\n(.*?)^```', re.MULTILINE | re.DOTALL)
 
@@ -44,36 +42,33 @@ def checkout(tmp_path: Path) -> Path:
 @pytest.mark.long
 def test_one_of_each_is_added_as_the_guide_says(tmp_path: Path, checkout: Path) -> None:
     write_tiny_text(tmp_path / "mine.txt")
-    env = {
-        **os.environ,
-        "PYTHONPATH": f"{checkout}/src{os.pathsep}{STARTUP}",
-        "CHARCMP_DATA": str(tmp_path),
-    }
-
-    def run(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "charcmp", *args]
-        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-
-    def charcmp(*args: str) -> str:
-        done = run(*args)
+    chosen = ["cell=elman", "optimizer=adamax", "dataset=mine", "layers=1", *TINY, "epochs=1"]
+    choices, texts, fetched, trained, refused, smoothed, reported, none = in_turn(
+        ["train", "--help"],
+        ["data"],
+        ["data", "fetch", "mine"],
+        ["train", *chosen],
+        ["train", *chosen, "label_smoothing=1"],
+        ["train", *chosen, "label_smoothing=0.5"],
+        ["report"],
+        ["report", "dataset=text"],
+        cwd=tmp_path,
+        env={
+            "PYTHONPATH": f"{checkout}/src{os.pathsep}{STARTUP}",
+            "CHARCMP_DATA": str(tmp_path),
+        },
+    )
+    for done in (choices, texts, fetched, trained, smoothed, reported):
         assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    listed = " ".join(charcmp("train", "--help").split())
+    listed = " ".join(choices.stdout.split())
     for choice in ("elman", "adamax", "mine", "label_smoothing=0"):
         assert f" {choice}" in listed
     assert "optimizer.lr=0.002 learning rate" in listed
     assert "[adagrad: 0.05; adam, adamw, sgd: 0.01]" in listed  # adamax has the first one's
-    assert "mine" in charcmp("data")
-    assert "mine: " in charcmp("data", "fetch", "mine")
-    chosen = ["cell=elman", "optimizer=adamax", "dataset=mine", "layers=1", *TINY, "epochs=1"]
-    assert "test " in charcmp("train", *chosen)
-    assert (
-        "label_smoothing=1.0: must be in [0, 1)"
-        in run("train", *chosen, "label_smoothing=1").stderr
-    )
-    charcmp("train", *chosen, "label_smoothing=0.5")
-    charcmp("report")
+    assert "mine" in texts.stdout
+    assert "mine: " in fetched.stdout
+    assert "test " in trained.stdout
+    assert "label_smoothing=1.0: must be in [0, 1)" in refused.stderr
     report = tmp_path / "results" / "report"
     page = (report / "report.html").read_text()
     assert "Elman" in page
@@ -82,4 +77,4 @@ def test_one_of_each_is_added_as_the_guide_says(tmp_path: Path, checkout: Path) 
     assert len(figures) == 2
     assert all("mine-elman-1x" in figure.read_text() for figure in figures)
     # The new text is built in: not one of those that dataset=text stands for.
-    assert "no finished run matches" in run("report", "dataset=text").stderr
+    assert "no finished run matches" in none.stderr

@@ -1,4 +1,5 @@
-"""README.md, CONTRIBUTING.md and docs/: their commands run or parse, their links lead somewhere."""
+"""README.md, CONTRIBUTING.md, docs/ and Makefile: their commands run or parse, their links lead
+somewhere."""
 
 import re
 import shlex
@@ -8,8 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.console import CHECKOUT, call, load_script, write_tiny_text
 from markdown_it import MarkdownIt
+
+from charcmp.cli.commands import RACE_DECIDES
 
 build_docs = load_script("build_docs")
 DOCUMENTS = [file for file in build_docs.documents() if file.name not in ("LOG.md", "CHANGELOG.md")]
@@ -40,7 +44,9 @@ def commands(document: Path) -> list[str]:
     return [part.strip() for line in found for part in re.split(r"&&| \| ", line)]
 
 
-ALL = sorted({line for document in DOCUMENTS for line in commands(document)})
+MAKEFILE = (CHECKOUT / "Makefile").read_text()
+OF_MAKEFILE = re.findall(r"\$\(BIN\)/(charcmp [^'\n]+)", MAKEFILE)
+ALL = sorted({*OF_MAKEFILE, *(line for document in DOCUMENTS for line in commands(document))})
 
 
 def words_of(program: str) -> list[list[str]]:
@@ -59,9 +65,8 @@ def test_every_program_is_known() -> None:
 
 
 def test_what_the_commands_name_is_there() -> None:
-    makefile = (CHECKOUT / "Makefile").read_text()
     for target in (words[0] for words in words_of("make") if words):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), target
     for script in (words[0] for name in ("python", "bash") for words in words_of(name)):
         assert (CHECKOUT / script).is_file(), script
     for words in words_of("pip"):
@@ -83,12 +88,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.txt").write_bytes(
             symbols * (size // distinct) + symbols[: size % distinct]
         )
-    example = re.search(
-        r"```python\n(.*?)```", (CHECKOUT / "docs/your_own_cell.md").read_text(), re.S
-    )
-    assert example is not None
-    (folder / "my_cell.py").write_text(example[1])
+    (folder / "my_cell.py").write_text(python_example("your_own_cell.md"))
     return folder
+
+
+def python_example(document: str) -> str:
+    """The first Python block of a document."""
+    found = re.search(r"```python\n(.*?)```", (CHECKOUT / "docs" / document).read_text(), re.S)
+    assert found is not None
+    return found[1]
 
 
 def as_dry_run(args: list[str]) -> list[str]:
@@ -118,6 +126,9 @@ def with_a_run(args: list[str]) -> list[str]:
 @pytest.mark.parametrize("args", words_of("charcmp"), ids=" ".join)
 def test_the_command_is_understood(args: list[str], folder: Path) -> None:
     command, *rest = args
+    if command == "recommend":
+        keys = {arg.partition("=")[0] for arg in rest if arg != "experiment=fast"}
+        assert not keys & set(RACE_DECIDES)
     if command in TRAINING and "--help" not in rest:
         args = as_dry_run(rest)
     elif command in ("sample", "score"):
@@ -127,6 +138,18 @@ def test_the_command_is_understood(args: list[str], folder: Path) -> None:
     args = [arg for arg in args if arg not in ("--watch", "--published")]  # both take their time
     done = call(*args, cwd=folder, env={"CHARCMP_DATA": str(folder), "HOME": str(folder)})
     assert done.returncode == 0 or any(line in done.stderr for line in NOTHING_YET), done.stderr
+
+
+def test_a_trained_model_continues_a_text(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    threads = torch.get_num_threads()
+    try:
+        exec(python_example("trained_models.md"), {})
+    finally:
+        torch.set_num_threads(threads)
+    assert capsys.readouterr().out == "b'w'\n"
 
 
 @pytest.mark.long

@@ -4,12 +4,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from helpers.console import REAL_DATA, TINY, Charcmp, needs_corpora
+from helpers.console import TINY, Charcmp, in_turn
 from helpers.runs import write_run
 
 from charcmp.cli.commands import COMMANDS
@@ -22,10 +21,10 @@ def one_line(error: str) -> str:
     return lines[0]
 
 
-def test_the_configuration_is_printed_without_torch(charcmp: Charcmp) -> None:
-    code = "import sys; sys.argv=['charcmp', 'train', '--cfg', 'job']\n"
-    code += "from charcmp.cli.main import main; main(); assert 'torch' not in sys.modules"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+def test_the_configuration_is_printed_without_torch(tmp_path: Path) -> None:
+    (done,) = in_turn(["train", "--cfg", "job"], cwd=tmp_path)
+    assert "\ncell:\n" in done.stdout
+    assert "torch" not in done.loaded
 
 
 def test_the_paper_is_the_default(charcmp: Charcmp) -> None:
@@ -35,15 +34,14 @@ def test_the_paper_is_the_default(charcmp: Charcmp) -> None:
         assert line in shown
 
 
-@needs_corpora
 def test_params_of_the_whole_grid(charcmp: Charcmp) -> None:
-    rows = json.loads(charcmp("params", "--json", CHARCMP_DATA=str(REAL_DATA)).stdout)
+    rows = json.loads(charcmp("params", "--json", CHARCMP_DATA="").stdout)
     assert len(rows) == 72
     assert set(rows[0]) == {
         *("dataset", "task", "cell", "layers", "budget", "hidden_size", "num_params"),
         *("target_params", "deviation_percent"),
     }
-    assert max(abs(row["deviation_percent"]) for row in rows) < 2
+    assert max(abs(row["deviation_percent"]) for row in rows) < 1.2  # as docs/protocol.md says
     assert rows[0]["num_params"] == rows[0]["target_params"] == 44_823
 
 
@@ -122,6 +120,7 @@ BAD = {
     "init": (["init=zeros"], "init=zeros: one of uniform, xavier, orthogonal", ""),
     "init_range": (["init_range=inf"], "init_range=inf: must be positive", "finite"),
     "zero layers": (["layers=0"], "layers=0: must be at least 1", ""),
+    "selecting a dropout": (["dropout=select"], "several runs", "charcmp sweep dropout=select"),
     "dropout": (["dropout=1"], "dropout=1.0: must be in [0, 1)", ""),
     "layout": (["dataset.layout=rows"], "one of columns, contiguous", ""),
     "split": (["dataset.split=[80,10]"], "three positive percentages", ""),
@@ -283,11 +282,8 @@ def test_texts_that_cannot_be_used(
         done = charcmp(
             command, "dataset=text", f"dataset.path={path}", "hidden_size=4", "layers=1", "cell=rnn"
         )
-        assert done.returncode != 0
-        if command == "train":
-            assert complaint in one_line(done.stderr)
-        else:
-            assert complaint in done.stdout + done.stderr
+        assert done.returncode == 2
+        assert complaint in one_line(done.stderr)
 
 
 TEXTS = {
@@ -356,16 +352,12 @@ def test_every_option_of_a_cell_in_one_deep_run(charcmp: Charcmp, tiny_text: Pat
     assert "note: no effect: init_range=0.2: init=orthogonal does not use it" in done.stdout
 
 
-def test_selecting_a_dropout_is_not_one_run(charcmp: Charcmp) -> None:
-    done = charcmp("train", "dropout=select")
-    assert done.returncode == 2
-    assert "charcmp sweep dropout=select" in one_line(done.stderr)
-
-
 BAD_OF_OTHERS = {
     "report's flags": (["report", "--out", "x"], "report has no --out", "did you mean --output?"),
     "report without a value": (["report", "--format="], "--format needs a value", ""),
-    "report's format": (["report", "--format", "pdf"], "--format pdf: one or more of csv", ""),
+    "... bare": (["report", "--format"], "--format needs a value", ""),
+    "report into nothing": (["report", "--output="], "--output needs a value", ""),
+    "report's format": (["report", "--format", "html,pdf"], "--format pdf: one or more of csv", ""),
     "report among the runs": (["report", "--output", "R/runs"], "--output R/runs: it holds", ""),
     "report in a run": (["report", "--output", "R/runs/x"], "--output R/runs/x: it holds", ""),
     "report of nothing": (
@@ -410,7 +402,7 @@ def test_bad_lines_of_the_other_commands(
 ) -> None:
     write_run(tmp_path / "work" / "R", 1.5)
     reads_runs = args[0] in ("report", "status") and "results_dir=TYPO" not in args
-    done = charcmp(*args, *(["results_dir=R"] if reads_runs else []))
+    done = charcmp(args[0], *(["results_dir=R"] if reads_runs else []), *args[1:])
     assert done.returncode == 2
     line = one_line(done.stderr)
     assert complaint in line
@@ -472,25 +464,19 @@ def test_other_launchers_and_folders_may_stand_on_any_line(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "args",
-    [
+def test_only_a_sweep_loads_plugins(tmp_path: Path) -> None:
+    write_run(tmp_path / "R", 1.5)
+    *others, report = in_turn(
         ["params", "dataset=wp", "seed=0,1"],
         ["status", "results_dir=R"],
-        ["report", "results_dir=R", "--format", "csv"],
         ["sweep", "--dry-run", "--no-cost", "dataset=pydocs", "device=cpu"],
-    ],
-    ids=lambda args: args[0],
-)
-def test_only_a_sweep_loads_plugins(charcmp: Charcmp, tmp_path: Path, args: list[str]) -> None:
-    write_run(tmp_path / "work" / "R", 1.5)
-    unwanted = {"hydra_plugins.charcmp", "torch"} | ({"pandas"} if args[0] != "report" else set())
-    code = "import sys; from charcmp.cli.main import main; main(); "
-    code += f"assert not {unwanted} & set(sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *args], cwd=tmp_path / "work", capture_output=True, text=True
+        ["report", "results_dir=R", "--format", "csv"],  # the last: it may load pandas
+        cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
+    for done in (*others, report):
+        assert done.returncode == 0, done.stderr
+        assert not {"hydra_plugins.charcmp", "torch"} & done.loaded
+    assert not any("pandas" in done.loaded for done in others)
 
 
 COMPOSED = [command.name for command in COMMANDS.values() if command.is_composed]

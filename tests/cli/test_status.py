@@ -16,9 +16,10 @@ def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -
 
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn"]
     charcmp("train", *text, "seed=1")
-    charcmp("train", *text, "seed=2", "optimizer.lr=1e38", "clip=null")
+    diverged = charcmp("train", *text, "seed=2", "optimizer.lr=1e38", "clip=null")
+    assert diverged.returncode == 3
     runs = tmp_path / "work" / "results" / "runs"
-    sweep = start("sweep", *text, "seed=3,4", "layers=1", "epochs=5000")
+    sweep = start("sweep", *text, "seed=3,4", "layers=1", "epochs=5000", "jobs=2")
     wait_for(lambda: len(list(runs.glob("*-s[34]-*/environment.json"))) == 2)
 
     def states() -> dict[str, dict]:
@@ -89,9 +90,16 @@ def test_the_width_of_the_terminal(
     assert "killed by SIGKILL" in " ".join(lines)
 
 
+@pytest.fixture
+def short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has --watch look often, and end soon after the last run."""
+    monkeypatch.setattr("charcmp.cli.status.WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("charcmp.cli.status.QUIET_SECONDS_AT_THE_END", 0.5)
+
+
 @pytest.mark.long
 def test_watching_from_another_shell(
-    charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
+    charcmp: Charcmp, short_watch: None, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "cell=rnn", "layers=1", "jobs=1"]
     sweep = start("sweep", *text, "seed=0,1", "epochs=20")
@@ -114,7 +122,7 @@ def test_a_hidden_folder_is_no_run(charcmp: Charcmp, small_grid: Path) -> None:
 
 
 @pytest.mark.long
-def test_filters_and_lines_of_json(charcmp: Charcmp, tiny_text: Path) -> None:
+def test_filters_and_lines_of_json(charcmp: Charcmp, short_watch: None, tiny_text: Path) -> None:
     text = ["dataset=text", f"dataset.path={tiny_text}", *TINY, "epochs=1"]
     charcmp("sweep", *text, "cell=rnn,gru", "layers=1", "seed=0,1", "jobs=2")
 

@@ -5,11 +5,10 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from helpers.console import TINY, Charcmp, command, run_of, write_tiny_text
+from helpers.console import TINY, Charcmp, command, in_turn, run_of, write_tiny_text
 
 from charcmp.config.literal import literal_path
 
@@ -33,29 +32,6 @@ def run(line: list[str], folder: Path, env: dict[str, str]) -> subprocess.Comple
         errors="replace",
         timeout=300,
     )
-
-
-# Runs the commands of a line, "--" behind each, in one process; says which of them failed.
-IN_TURN = """
-import sys
-from itertools import groupby
-from charcmp.cli.main import main
-
-for is_end, words in groupby(sys.argv[1:], "--".__eq__):
-    if not is_end:
-        sys.argv[1:] = words
-        try:
-            main()
-        except SystemExit as leaving:
-            if leaving.code:
-                print(sys.argv, leaving.code, file=sys.stderr)
-"""
-
-
-def in_turn(folder: Path, *lines: list[str], **env: str) -> subprocess.CompletedProcess[str]:
-    """Commands of one process, which imports torch once."""
-    words = [word for line in lines for word in (*line, "--")]
-    return run([sys.executable, "-c", IN_TURN, *words], folder, env)
 
 
 def results_of(folder: Path) -> list[dict]:
@@ -160,8 +136,7 @@ def test_a_terminal_without_unicode(trained: Path, tmp_path: Path, env: dict[str
     results = f"results_dir={trained}"
     # A locale is also that of files. Figures take seconds, and a PNG has no text.
     formats = "csv,md,tex,svg,html" if "LC_ALL" in env else "csv,md,tex"
-    done = in_turn(
-        tmp_path,
+    for done in in_turn(
         ["report", results, "--output", str(tmp_path / "report"), "--format", formats],
         ["status", results],
         ["sample", f"run={mixed}", "length=300"],
@@ -169,10 +144,11 @@ def test_a_terminal_without_unicode(trained: Path, tmp_path: Path, env: dict[str
         ["score", f"run={mixed}", "split=test"],
         ["data"],
         ["train", "--help"],
-        **env,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
+        cwd=tmp_path,
+        env=env,
+    ):
+        assert done.stderr == ""
+        assert done.returncode == 0
 
 
 def test_names_that_the_locale_cannot_have_are_refused_in_one_line(tmp_path: Path) -> None:

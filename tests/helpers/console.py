@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import os
 import random
 import signal
@@ -11,10 +12,11 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
 
@@ -76,6 +78,59 @@ def call(*args: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProc
         stream.flush()
         printed.append(stream.buffer.getvalue().decode(errors="replace"))
     return subprocess.CompletedProcess(["charcmp", *args], status, *printed)
+
+
+class Ended(NamedTuple):
+    """How a command of `in_turn` ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+    loaded: set[str]  # the modules that this process has imported by then
+
+
+IN_TURN = """
+import json, sys
+from charcmp.cli.main import main
+
+for sys.argv[1:] in json.loads(sys.argv[1]):
+    status = 0
+    try:
+        main()
+    except SystemExit as leaving:
+        status = leaving.code or 0
+    print(end=f"\\x1e{status}\\x1e", flush=True)
+    print(end="\\x1e" + " ".join(sys.modules) + "\\x1e", file=sys.stderr, flush=True)
+"""
+
+
+def in_turn(*lines: Sequence[str], cwd: Path, env: dict[str, str] | None = None) -> list[Ended]:
+    """Runs `charcmp LINE` for each line in one new process, which imports torch once at most."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_TURN, json.dumps(lines, ensure_ascii=False)],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100", **(env or {})},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    printed, said = (stream.split("\x1e") for stream in (done.stdout, done.stderr))
+    return [
+        Ended(int(status), stdout, stderr, set(loaded.split()))
+        for stdout, status, stderr, loaded in zip(
+            printed[:-1:2], printed[1::2], said[:-1:2], said[1::2], strict=True
+        )
+    ]
+
+
+def loaded_by(code: str) -> set[str]:
+    """Returns the modules that a new Python has imported after this code."""
+    code += "\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -20,6 +20,7 @@ from charcmp.report.tables import Entry, Table, make_tables
 from helpers.models import shape
 
 TEXTS = ("csv", "md", "tex")  # formats without figures, which take seconds
+DRAWN_ONCE = (*TEXTS, "svg", "html")  # all but the PNGs, which repeat the SVGs
 NUM_SYMBOLS = {"wp": 87, "lk": 101}
 NUM_TEST_CHARS = 20_000
 NOT_IN_AN_IDENTITY = {"dataset.name", "budget", "corpus_note"}

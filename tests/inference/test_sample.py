@@ -1,7 +1,6 @@
 """Sampling: the draws, the bytes on their way to a reader, runs that cannot be sampled from."""
 
 import io
-import json
 import os
 import pty
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.console import Charcmp, command, run_of
+from helpers.console import Charcmp, Ended, command, in_turn, run_of
 from safetensors.torch import load_file, save_file
 
 from charcmp.cli.options import SampleOptions, parse
@@ -196,42 +195,23 @@ BAD = {
     ),
     "score: bytes": (["score", "run=tiny", __file__], "...: not among the 14 bytes of tiny-lstm"),
 }
-ALL_OF_THEM = """
-import contextlib, io, json, sys
-from charcmp.cli.main import main
-for args in json.loads(sys.argv[1]):
-    sys.argv = ["charcmp", *args]
-    error = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(error):
-            main()
-    except SystemExit as end:
-        print(json.dumps([end.code, error.getvalue(), "torch" in sys.modules]))
-"""
 
 
 @pytest.fixture(scope="module")
-def complaints(trained: Path) -> dict[str, list]:
+def complaints(trained: Path) -> dict[str, Ended]:
     """What each bad command line ends in, all in one process."""
-    commands = [[*args, f"results_dir={trained}"] for args, _ in BAD.values()]
-    done = subprocess.run(
-        [sys.executable, "-c", ALL_OF_THEM, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=trained,
-    )
-    return dict(zip(BAD, map(json.loads, done.stdout.splitlines()), strict=True))
+    lines = [[*args, f"results_dir={trained}"] for args, _ in BAD.values()]
+    return dict(zip(BAD, in_turn(*lines, cwd=trained), strict=True))
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_command_lines(complaints: dict[str, list], case: str) -> None:
-    status, error, torch_was_loaded = complaints[case]
-    assert status == 2
-    assert BAD[case][1] in error
-    assert error.startswith("charcmp: ")
-    assert error.count("\n") == 1
-    assert not torch_was_loaded
+def test_bad_command_lines(complaints: dict[str, Ended], case: str) -> None:
+    done = complaints[case]
+    assert done.returncode == 2
+    assert BAD[case][1] in done.stderr
+    assert done.stderr.startswith("charcmp: ")
+    assert done.stderr.count("\n") == 1
+    assert "torch" not in done.loaded
 
 
 @pytest.fixture

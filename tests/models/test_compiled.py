@@ -17,7 +17,7 @@ import numba
 import numpy as np
 import pytest
 import torch
-from helpers.console import write_tiny_text
+from helpers.console import TINY, in_turn, write_tiny_text
 from numba import njit
 from numba.core import caching
 from torch import Tensor
@@ -119,19 +119,10 @@ def test_only_chunks_that_are_worth_it_load_numba() -> None:
 
 def test_a_run_of_a_tiny_model_loads_no_numba(tmp_path: Path) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
-    script = (
-        "import sys\n"
-        "from charcmp.cli.main import dispatch\n"
-        "sys.argv = ['charcmp', 'train', 'dataset=text', 'dataset.path=tiny.txt', 'epochs=1',\n"
-        "            'hidden_size=4', 'batch_size=18', 'unroll_steps=10', 'device=cpu',\n"
-        "            'threads=1']\n"
-        "dispatch()\n"
-        "print('numba' in sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path
-    )
-    assert done.stdout.splitlines()[-1] == "False", done.stderr
+    line = ["train", "dataset=text", "dataset.path=tiny.txt", *TINY]
+    (done,) = in_turn([*line, "epochs=1", "hidden_size=4"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "numba" not in done.loaded
 
 
 @pytest.mark.usefixtures("_always_compiled")
@@ -194,17 +185,6 @@ def test_a_state_that_is_not_finite_stays_so() -> None:
         assert not h_TBH[0, 1].isfinite().any() or name == "gru"
         assert not h_TBH[-1, 1].isfinite().any()
         assert h_TBH[:, 0].isfinite().all()
-
-
-@pytest.fixture
-def unloaded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a process that has not asked yet whether Numba works."""
-    dispatch.why_not()  # what it imports is there again after the test
-    for name in ("steps", *dispatch.FORMS):
-        monkeypatch.delitem(sys.modules, f"charcmp.models.cells.compiled.{name}")
-    dispatch.why_not.cache_clear()
-    yield
-    dispatch.why_not.cache_clear()
 
 
 @pytest.mark.usefixtures("_always_compiled")

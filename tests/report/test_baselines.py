@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from helpers.runs import NUM_TEST_CHARS, report_texts, write_run
+from helpers.runs import NUM_TEST_CHARS, TEXTS, report_texts, write_run
 
 from charcmp.report.make import make_report
 from charcmp.runs.baselines import (
@@ -62,7 +62,7 @@ def test_beside_the_models(small_grid: Path, capsys: pytest.CaptureFixture[str])
     write(small_grid, NGRAM, PRUNED, ZLIB)
     write(small_grid, Baseline(name="another split", nats_per_char=1.0), split=[90.0, 5.0, 5.0])
     write(small_grid, Baseline(name="another batch", nats_per_char=1.0), batch_size=50)
-    make_report(small_grid, full=True)
+    make_report(small_grid, formats=[*TEXTS, "html"], full=True)
     assert shown(small_grid) == {
         NGRAM.name: "50k: gru 1; 50k: rnn 2; 50k: lstm 1",
         PRUNED.name: "50k: rnn 2; 50k: lstm 1",

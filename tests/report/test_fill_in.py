@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.runs import (
+    DRAWN_ONCE,
     TEXTS,
     add_records,
     losses,
@@ -46,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_fill(results, 0.9 + 0.02 * seed, seed=seed, nll=losses(0.9 + 0.02 * seed))
     write_fill(results, 0.8, cell="gru")
     write_fill(results, None, cell="rnn")
-    make_report(results)
+    make_report(results, formats=DRAWN_ONCE)
     return results
 
 
@@ -55,7 +56,7 @@ def test_nothing_of_a_language_models_report_moves(results: Path, tmp_path: Path
     for run in (results / "runs").iterdir():
         if "-fill-" not in run.name:
             shutil.copytree(run, tmp_path / "runs" / run.name)
-    make_report(tmp_path)
+    make_report(tmp_path, formats=DRAWN_ONCE)
     plain, both = report_files(tmp_path), report_files(results)
     assert both.keys() - plain.keys() == FILL_FILES
     assert not plain.keys() - both.keys()
@@ -128,7 +129,7 @@ def test_a_folder_of_fill_in_models_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_fill(tmp_path)
-    make_report(tmp_path)
+    make_report(tmp_path, formats=DRAWN_ONCE)
     files = report_files(tmp_path)
     assert files.keys() == FILL_FILES | {"report.html"}
     page = files["report.html"].decode()

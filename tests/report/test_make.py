@@ -6,8 +6,6 @@ import itertools
 import json
 import math
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.console import in_turn
 from helpers.runs import NUM_TEST_CHARS, add_records, losses, report_texts, write_run
 
 from charcmp.errors import UserError
@@ -140,13 +139,11 @@ def test_the_files(small_grid: Path) -> None:
 
 @pytest.mark.long
 def test_a_report_needs_no_torch_and_its_tables_no_matplotlib(small_grid: Path) -> None:
-    code = (
-        "import sys; from charcmp.report.make import make_report; "
-        f"make_report({str(small_grid)!r}, formats=['csv', 'md', 'tex']); "
-        "assert not {'torch', 'matplotlib', 'sklearn'} & set(sys.modules); "
-        f"make_report({str(small_grid)!r}); assert 'torch' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+    line = ["report", f"results_dir={small_grid}"]
+    tables, whole = in_turn([*line, "--format", "csv,md,tex"], line, cwd=small_grid)
+    assert not {"torch", "matplotlib", "sklearn"} & tables.loaded
+    assert "torch" not in whole.loaded
+    assert "matplotlib" in whole.loaded
 
 
 def test_a_thousand_runs_in_seconds(tmp_path: Path) -> None:

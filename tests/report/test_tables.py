@@ -602,22 +602,6 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     assert "no finished run matches layers=7; there are 5" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--format", "html,docx"], "--format docx: one or more of csv, md, tex, svg, png, html"),
-        (["--format"], "--format needs a value"),
-        (["--output="], "--output needs a value"),
-    ],
-    ids=str,
-)
-def test_bad_options(charcmp: Charcmp, small_grid: Path, options: list[str], said: str) -> None:
-    done = charcmp("report", f"results_dir={small_grid}", *options)
-    assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_a_long_filter_has_a_short_folder() -> None:
     seeds = {str(seed) for seed in range(200)}
     slug = Filters({"seed": seeds}).slug

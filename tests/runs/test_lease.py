@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -23,7 +24,7 @@ from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.slots import Slot
-from charcmp.sweeping.sweep import queue
+from charcmp.sweeping.sweep import queue, record_deaths
 
 SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 
@@ -194,6 +195,22 @@ def test_a_sweep_waits_for_a_run_with_another_lease(
     run_processes(jobs, slots=[Slot("CPU", 1)] * 2, on_end=on_end)
     assert ended == [jobs[1], jobs[0]]
     assert all(job.folder.result.exists() for job in jobs)
+
+
+def test_a_death_that_a_launcher_did_not_see_is_recorded(
+    tiny_text: Path, owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("charcmp.sweeping.sweep.WATCH_SECONDS", 0.05)
+    jobs = [
+        replace(job, folder=RunFolder(job.folder.path, SECONDS))
+        for job in make_jobs(tiny_text, tmp_path)[:2]
+    ]
+    queue(jobs)
+    dead, _ = (owner(job.folder.lease.path) for job in jobs)
+    dead.kill()
+    record_deaths(jobs)
+    assert jobs[0].folder.failure_reason().startswith("died without a result")
+    assert jobs[1].folder.read_failure() is None
 
 
 def test_an_owner_that_was_followed_writes_nothing_more(tmp_path: Path) -> None:

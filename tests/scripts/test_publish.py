@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.console import Charcmp, load_script, run_of
-from helpers.runs import TEXTS, add_records, losses, report_files, write_run
+from helpers.runs import DRAWN_ONCE, TEXTS, add_records, losses, report_files, write_run
 
 from charcmp.errors import UserError
 from charcmp.report import make
@@ -59,8 +59,10 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
             nll = losses(1.5, seed=seed, num_chars=330_000)
             complete(write_run(results, 1.5, cell=cell, seed=seed, nll=nll, num_test_chars=330_000))
     (results / "runs" / "unfinished").mkdir()
-    make_report(results, Filters({"cell": {"lstm", "gru"}}), out=results / "report")
-    assert publish.publish(results, to) == 0
+    make_report(
+        results, Filters({"cell": {"lstm", "gru"}}), out=results / "report", formats=DRAWN_ONCE
+    )
+    assert publish.publish(results, to, formats=DRAWN_ONCE) == 0
     first = all_files(to)
     wanted = report_files(results)
     assert report_files(to).keys() == wanted.keys()
@@ -81,7 +83,7 @@ def test_publish_round_trip(publish: ModuleType, tmp_path: Path) -> None:
         environment = json.loads((run / "environment.json").read_text())
         left = "charcmp train cell=lstm dataset=wp epochs=50"
         assert environment["command"] == environment["earlier_starts"][0]["command"] == left
-    assert publish.publish(results, to) == 0
+    assert publish.publish(results, to, formats=DRAWN_ONCE) == 0
     assert all_files(to) == first
     # What is published stays, whatever the next results folder holds.
     complete(write_run(tmp_path / "more", 1.3, layers=2, nll=losses(1.3)))
@@ -209,7 +211,7 @@ def test_published_runs_are_shown_when_asked_for_and_never_written_to(
     with pytest.raises(UserError, match=r"no finished run; .*report --published shows"):
         make_report(tmp_path / "results")
     assert not (tmp_path / "results" / "report").exists()
-    make_report(tmp_path / "results", published=True)
+    make_report(tmp_path / "results", formats=["csv"], published=True)
     assert (tmp_path / "results" / "report" / "published" / "entries.csv").is_file()
     for inside in (published, published / "runs"):
         with pytest.raises(UserError, match="published"):

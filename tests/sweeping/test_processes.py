@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from helpers import processes as works
-from helpers.console import CHECKOUT, TINY, Charcmp, command, wait_for
+from helpers.console import CHECKOUT, TINY, Charcmp, command, left_as_it_was, wait_for
 from helpers.sweeps import children_of, results, servers_of
 
 from charcmp.sweeping.processes import start, start_server
+from charcmp.training.stop import StopRequest
 
 pytestmark = pytest.mark.long
 both = pytest.mark.parametrize("forked", [True, False], ids=["forked", "fresh"])
@@ -183,3 +184,17 @@ def test_without_a_server_processes_are_fresh(
     done = charcmp_process("sweep", *args, TMPDIR=str(folder))
     assert done.returncode == 0, done.stderr
     assert len(results(tmp_path / "work" / "results")) == 1
+
+
+def test_a_schedulers_signal_is_answered_after_the_checkpoint() -> None:
+    """submitit's handler for SIGUSR2, which requeues the job and may end the process."""
+    called: list[int] = []
+    with left_as_it_was():
+        signal.signal(signal.SIGUSR2, lambda signum, frame: called.append(signum))
+        should_stop = StopRequest()
+        assert not should_stop()
+        os.kill(os.getpid(), signal.SIGUSR2)
+        assert should_stop()
+        assert not called
+        should_stop.pass_on()
+        assert called == [signal.SIGUSR2]

@@ -7,12 +7,12 @@ import random
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 from helpers.console import (
     REAL_DATA,
+    STARTUP,
     TINY,
     Charcmp,
     call,
@@ -21,6 +21,8 @@ from helpers.console import (
     write_tiny_text,
 )
 from helpers.sweeps import children_of, results
+
+from charcmp.runs.folder import RunFolder, run_folders, runs_dir
 
 pytestmark = pytest.mark.long
 GRID = ["cell=rnn,gru", "layers=1", "seed=0,1"]
@@ -31,7 +33,7 @@ def text_overrides(text: Path) -> list[str]:
 
 
 # Of the runs that are disturbed: a few seconds for the grid, with a checkpoint after every epoch.
-DISTURBED = [*TINY, *GRID, "epochs=30", "checkpoint_seconds=0"]
+DISTURBED = [*TINY, *GRID, "epochs=30", "checkpoint_seconds=0", "jobs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -115,25 +117,24 @@ def test_killed_at_any_moment_it_ends_as_if_left_alone(
     undisturbed: dict[str, dict],
     victim: str,
 ) -> None:
-    args = [*text_overrides(tiny_text), *DISTURBED]
+    args = [*text_overrides(tiny_text), *DISTURBED, "results_dir=disturbed", "--retry-failed"]
     rng = random.Random(victim)
     disturbed = tmp_path / "work" / "disturbed"
-    num_killed = 0
+
+    def epochs() -> int:
+        runs = run_folders(runs_dir(disturbed))
+        return sum(RunFolder(run).read_progress().epoch or 0 for run in runs)
+
     for _ in range(2):
-        sweep = start("sweep", *args, "results_dir=disturbed", "--retry-failed")
-        wait_for(lambda sweep=sweep: children_of(sweep.pid) or sweep.poll() is not None)
-        time.sleep(rng.uniform(0, 1.5))
-        if sweep.poll() is not None:
-            break
+        moment = epochs() + rng.randint(0, 10)  # of the 30 of each run
+        sweep = start("sweep", *args)
+        wait_for(lambda pid=sweep.pid, moment=moment: children_of(pid) and epochs() >= moment)
+        child = children_of(sweep.pid)[0]
         if victim == "parent":
             sweep.kill()
-            num_killed += 1
-        for child in children_of(sweep.pid)[:1]:
-            os.kill(child, signal.SIGKILL)
-            num_killed += 1
-        assert sweep.wait(300) in (0, 1, -signal.SIGKILL)
-    assert num_killed > 0
-    done = charcmp("sweep", *args, "results_dir=disturbed", "--retry-failed")
+        os.kill(child, signal.SIGKILL)
+        assert sweep.wait(300) == (-signal.SIGKILL if victim == "parent" else 1)
+    done = charcmp("sweep", *args)
     assert done.returncode == 0, done.stdout + done.stderr
     assert results(disturbed) == undisturbed
 
@@ -202,7 +203,9 @@ def test_a_run_that_hangs_is_ended(
 ) -> None:
     """A library of one run that never returns: TensorBoard's, which a training looks for."""
     args = [*text_overrides(tiny_text), *TINY, *GRID, "hang_seconds=10"]
+    usual = (STARTUP / "sitecustomize.py").read_text()  # Python runs the first that it finds
     (tmp_path / "sitecustomize.py").write_text(
+        f"exec({usual!r})\n"
         "import os, re, sys, time\n"
         "class Finder:\n"
         "    def find_spec(name, path=None, target=None):\n"
@@ -225,7 +228,7 @@ def test_fail_fast_ends_the_others_with_checkpoints(
     charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path
 ) -> None:
     args = [*text_overrides(tiny_text), *TINY, "cell=rnn", "layers=1", "seed=0,1", "epochs=5000"]
-    sweep = start("sweep", *args, "--fail-fast")
+    sweep = start("sweep", *args, "jobs=2", "--fail-fast")
     runs = tmp_path / "work" / "results" / "runs"
     wait_for(lambda: len(list(runs.glob("*/environment.json"))) == 2)
     os.kill(children_of(sweep.pid)[0], signal.SIGKILL)
@@ -233,6 +236,23 @@ def test_fail_fast_ends_the_others_with_checkpoints(
     assert sweep.returncode == 1
     assert "0 of 2 runs finished, 1 failed, 1 interrupted" in output
     assert list(runs.glob("*/checkpoint.pt"))
+
+
+def test_a_launcher_other_than_ours(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    """It composes each run from its overrides, and takes an exit for a crash, so none exits."""
+    rates = ["optimizer.lr=2e-3,1e38", "clip=null"]
+    args = [*text_overrides(tiny_text), *TINY, *rates, "cell=rnn", "layers=1"]
+    done = charcmp("sweep", *args, "hydra/launcher=basic", "--fail-fast")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "--fail-fast has no effect with BasicLauncher" in done.stdout
+    assert "2 of 2 runs finished, 1 of them diverged" in done.stdout
+    results = (tmp_path / "work" / "results" / "runs").glob("*/result.json")
+    before = {file: file.stat().st_mtime_ns for file in results}
+    assert len(before) == 2
+    again = charcmp("sweep", *args, "hydra/launcher=basic")
+    assert again.returncode == 0
+    assert "2 runs: 2 finished before, 0 to do" in again.stdout
+    assert before == {file: file.stat().st_mtime_ns for file in before}
 
 
 def tmpfs(folder: Path, size: str) -> bool:
@@ -361,7 +381,7 @@ def test_a_bad_cell_is_told_before_anything_runs(
     charcmp: Charcmp, tiny_text: Path, tmp_path: Path
 ) -> None:
     done = charcmp("sweep", *text_overrides(tiny_text), *TINY, "cell=rnn,elman")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "cell=elman: one of gru," in done.stderr
     assert not (tmp_path / "work" / "results").exists()
 

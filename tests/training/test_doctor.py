@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -124,15 +125,15 @@ def test_every_compiled_form_is_checked(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_without_numba_the_compiled_forms_are_not_checked(
-    charcmp: Charcmp, monkeypatch: pytest.MonkeyPatch
+    charcmp: Charcmp, unloaded: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "why_not", lambda: "Numba does not work here (gone)")
+    monkeypatch.setitem(sys.modules, "numba", None)  # importing it fails
     done = charcmp("doctor", "device=cpu")
     assert done.returncode == 0, done.stdout + done.stderr
     *_, note, torchs, resumed = done.stdout.splitlines()
-    assert note == (
-        "note: Numba does not work here (gone): the cells run as separate torch calls, at about "
-        "two thirds of the speed"
+    assert note.startswith("note: Numba does not work here (")
+    assert note.endswith(
+        "): the cells run as separate torch calls, at about two thirds of the speed"
     )
     assert (torchs[:6], resumed[:6]) == ("torch ", "resume")
 
@@ -143,7 +144,7 @@ def test_resume() -> None:
 
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DoctorRecord:
-    monkeypatch.setattr(checks, "cache_dir", lambda: tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return DoctorRecord({"device": "H100", "driver": "580.1"})
 
 
@@ -186,8 +187,8 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(checks, "cache_dir", lambda: tmp_path / "file" / "cache")
-    with pytest.raises(UserError, match=r"cache: cannot be written \(Not a directory\)"):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"file/charcmp: cannot be written \(Not a directory\)"):
         DoctorRecord({"device": "H100"}).write([])
 
 

@@ -28,7 +28,7 @@ from charcmp.config.optimizers import (
     RMSpropConfig,
     SGDConfig,
 )
-from charcmp.config.spec import RunSpec, resolve
+from charcmp.config.spec import RunSpec, resolve, split_of
 from charcmp.data.chunks import Chunks, to_chunks
 from charcmp.data.corpus import split_corpus
 from charcmp.errors import Interrupted, StorageError, UserError
@@ -52,15 +52,16 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
     """The protocol written out once more, plainly: of every epoch the training loss, the validation
     loss and the largest element of the state."""
     config, num_rows, num_steps = spec.config, spec.batch_size, spec.unroll_steps
+    options, clip = config.optimizer, config.clip
     sizes = (num_rows, num_steps)
     splits = split_corpus(spec.corpus, "contiguous", [80, 10, 10], *sizes, scored_whole=True)
     model = CharModel(spec.shape)
-    model.initialize(0.08, config.seed)
+    model.initialize(config.init_range, config.seed)
     averages = [torch.zeros_like(p) for p in model.parameters()]
     state = model.zero_state(num_rows)
     epochs = []
     for epoch in range(1, config.epochs + 1):
-        lr = 2e-3 * 0.95 ** max(0, epoch - 10)
+        lr = options.lr * options.lr_decay ** max(0, epoch - options.lr_decay_after)
         total = 0.0
         if config.reset_state == "epoch":
             state = model.zero_state(num_rows)
@@ -76,7 +77,7 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
             total += loss.item()
             with torch.no_grad():
                 for p, average in zip(model.parameters(), averages, strict=True):
-                    g = p.grad.clamp(-5, 5)
+                    g = p.grad.clamp(-clip, clip)
                     average.mul_(0.95).add_(0.05 * g * g)
                     p -= lr * g / (average.sqrt() + 1e-8)
         val = losses(model, to_chunks(splits.val, num_steps, torch.device("cpu")))
@@ -90,7 +91,16 @@ def bare_loop(spec: RunSpec) -> list[tuple[float, ...]]:
 def test_the_trainer_is_the_protocol(
     tiny_text: Path, tmp_path: Path, cell: str, reset_state: str
 ) -> None:
-    spec = tiny_spec(tiny_text, cell, layers=2, batch_size=16, reset_state=reset_state)
+    spec = tiny_spec(
+        tiny_text,
+        cell,
+        layers=2,
+        batch_size=16,
+        reset_state=reset_state,
+        optimizer=RMSpropConfig("rmsprop", lr_decay=0.5, lr_decay_after=1),
+        clip=0.05,  # most updates have larger gradients
+        init_range=0.5,
+    )
     folder = folder_of(tmp_path, "run")
     train(spec, folder, Session(say=quiet))
     keys = ("train_nats_per_char", "val_nats_per_char", "largest_state")
@@ -456,22 +466,30 @@ def test_a_result_that_could_not_be_read_is_not_written(tiny_text: Path, tmp_pat
 
 
 def test_patience(tiny_text: Path, tmp_path: Path) -> None:
-    """The run is the whole one cut short: it ends `patience` epochs after its best."""
+    """The run is the whole one cut short: it ends `patience` epochs after its best, and is tested
+    with the weights of that."""
     wild = RMSpropConfig(name="rmsprop", lr=0.1)
     whole, stopped = folder_of(tmp_path, "whole"), folder_of(tmp_path, "stopped")
     all_of_it = train(
         tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12), whole, Session(say=quiet)
     )
-    result = train(
-        tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2),
-        stopped,
-        Session(say=quiet),
-    )
+    spec = tiny_spec(tiny_text, "rnn", optimizer=wild, epochs=12, patience=2)
+    result = train(spec, stopped, Session(say=quiet))
     assert (all_of_it.epochs, all_of_it.epochs_trained) == (12, 12)
     assert (result.epochs, result.patience) == (12, 2)
     assert result.epochs_trained == result.best_epoch + 2 < 12
     assert history_of(stopped) == history_of(whole)[: result.epochs_trained]
     assert stopped.read_result() == msgspec.convert(result, Result)
+
+    model = CharModel(spec.shape)
+    model.load_state_dict(load_file(stopped.best))
+    splits = split_of(spec)
+    val, test = (
+        losses(model, to_chunks(part, spec.unroll_steps, torch.device("cpu")))
+        for part in (splits.val, splits.test)
+    )
+    assert float(val.mean()) == pytest.approx(result.val_nats_per_char, abs=1e-6)
+    np.testing.assert_allclose(np.load(stopped.test_nll), test, atol=1e-5)
 
 
 @pytest.mark.parametrize(("hidden_size", "room"), [(6, 4096), (128, 40_000)])

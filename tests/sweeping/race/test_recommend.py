@@ -1,6 +1,6 @@
 """`charcmp recommend` as a user runs it: a race of small models, what it leaves, how it goes on.
 
-A race takes a minute of two cores: those are slow, and run by `pytest -m slow`.
+A race of two models takes a minute of two cores: those are slow, and run by `pytest -m slow`.
 """
 
 import json
@@ -204,17 +204,6 @@ def test_decisions_do_not_see_test_losses(raced: Path, tmp_path: Path, charcmp: 
 
 
 @pytest.mark.slow
-def test_a_text_that_has_changed(raced: Path, tmp_path: Path, charcmp: Charcmp) -> None:
-    shutil.copytree(raced, tmp_path / "copy")
-    with (tmp_path / "copy" / "tiny.txt").open("a") as file:
-        file.write("more")
-    done = charcmp("recommend", *place(tmp_path / "copy"), MINUTES)
-    assert done.returncode == 2
-    assert "the text has changed since this race began" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-@pytest.mark.slow
 def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Charcmp) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
     arguments = [*place(tmp_path), "minutes=9"]
@@ -246,19 +235,41 @@ def test_interrupted_it_shows_the_board_and_goes_on(tmp_path: Path, charcmp: Cha
     assert all(file.stat().st_mtime_ns == old for file, old in finished.items())
 
 
-def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) -> None:
-    write_tiny_text(tmp_path / "tiny.txt")
+def test_a_race_that_is_killed_goes_on_to_its_advice(
+    tmp_path: Path, charcmp: Charcmp, charcmp_process: Charcmp
+) -> None:
+    """Of one model, which is quick. Once the text is another, so is the race."""
+    text = write_tiny_text(tmp_path / "tiny.txt")
+    rest = [word for word in place(tmp_path) if not word.startswith("cell=")]
+    line = ["recommend", *rest, "cell=rnn", MINUTES]
     with subprocess.Popen(
-        command("recommend", *place(tmp_path), MINUTES),
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=tmp_path,
+        command(*line), stdout=subprocess.PIPE, text=True, cwd=tmp_path
     ) as process:
         assert process.stdout is not None
         assert any("validation" in line for line in process.stdout)  # a run has ended
         process.kill()
     (state,) = (tmp_path / "results" / "races").glob("*/race.json")
     assert json.loads(state.read_text())["seconds_spent"] > 0
+    finished = [*(tmp_path / "results" / "runs").glob("*/result.json")]
+    before = {file: file.stat().st_mtime_ns for file in finished}
+
+    done = charcmp(*line)
+    assert done.returncode == 0, done.stderr
+    assert "1 model, 2.5 minutes, 2 runs at once; continues after " in done.stdout
+    assert before == {file: file.stat().st_mtime_ns for file in finished}
+    advice = advice_of(tmp_path)
+    assert advice["text"] in done.stdout
+    assert advice["run_id"] in state.with_name("race.html").read_text()
+    sample = done.stdout.partition("To generate text from it: charcmp ")[2].splitlines()[0]
+    sampled = charcmp(*shlex.split(sample), "length=20")
+    assert sampled.returncode == 0, sampled.stderr
+    assert len(sampled.stdout) >= 20
+
+    text.write_text(text.read_text() + "more")
+    changed = charcmp_process(*line)  # a process reads a text once
+    assert changed.returncode == 2
+    assert "the text has changed since this race began" in changed.stderr
+    assert len(changed.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -270,6 +281,11 @@ def test_a_race_that_is_killed_remembers_the_time_that_it_had(tmp_path: Path) ->
         (["minutes=0.001"], "too little time: a race of 2 models at 1500 needs about minutes="),
         (["epochs=3"], "epochs=3: a race decides epochs itself"),
         (["optimizer.lr=0.1"], "optimizer.lr=0.1: a race decides optimizer.lr itself"),
+        (["updates_per_epoch=9"], "updates_per_epoch=9: a race decides updates_per_epoch itself"),
+        (["patience=2"], "patience=2: a race decides patience itself"),
+        (["hidden_size=8"], "hidden_size=8: a race decides hidden_size itself"),
+        (["experiment=paper"], "experiment=paper: a race decides experiment itself"),
+        (["task=fill"], "task=fill: a race decides task itself"),
         (["cell=elman"], "cell=elman: one of"),
         (["cell=gru,module"], "cell=module: name the class, as in cell.target=my_cell.py:MyCell"),
         (["cell.target=torch.nn.GRU"], "cell.target=torch.nn.GRU: add module to cell="),
