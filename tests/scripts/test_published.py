@@ -22,8 +22,8 @@ from charcmp.models.cells.registry import cell_config
 from charcmp.report.writing.sections import p_text
 
 PAPER = CHECKOUT / "results" / "paper"
-FAST = CHECKOUT / "results" / "fast"
-OTHERS = [*(CHECKOUT / "results" / name for name in ("example", "variants")), FAST]
+FAST, OWN_RATES = (CHECKOUT / "results" / name for name in ("fast", "own_rates"))
+OTHERS = [*(CHECKOUT / "results" / name for name in ("example", "variants")), FAST, OWN_RATES]
 PUBLISHED = [PAPER, *OTHERS]
 PRACTICE = CHECKOUT / "results" / "practice"  # a table, no report
 README, RESULTS = CHECKOUT / "README.md", CHECKOUT / "docs" / "results.md"
@@ -153,6 +153,17 @@ def test_the_results_show_each_model_at_its_own_rate(budget: str) -> None:
         assert [*name_and_rate, nats, f"{float(row['sd_over_seeds']):.3f}", at_50] in shown
         goals_met += nats <= at_50
     assert goals_met == {"50k": 9, "130k": 5}[budget]  # as the document says
+
+
+def test_the_results_show_fifty_epochs_at_other_rates() -> None:
+    lines = section(RESULTS, "### Each model at its own learning rate", "### ")
+    shown = [[entry.strip() for entry in line.split("|")[1:-1]] for line in lines]
+    for file in sorted((OWN_RATES / "runs").glob("*/result.json")):
+        result = json.loads(file.read_text())
+        model = f"{result['cell'].upper()} {result['layers']}"
+        rate = f"{result['identity']['optimizer.lr']:g}"
+        nats = f"{result['test_nats_per_char']:.3f}"
+        assert [result["budget"], model, rate, nats] in [line[:4] for line in shown]
 
 
 def test_the_results_show_the_differences_that_are_clear() -> None:
