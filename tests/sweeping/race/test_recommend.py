@@ -155,7 +155,7 @@ def test_a_class_that_was_edited_begins_another_race(tmp_path: Path) -> None:
     assert request.classes[target]["cell.origin"].startswith("sha256 ")
     edited = {target: request.classes[target] | {"cell.origin": "sha256 of another"}}
     probe = request.probe.spec
-    settings = race_settings(replace(request, classes=edited), probe)
+    settings = race_settings(replace(request, classes=edited))
     assert race_folder(probe, settings).path != place
 
 
