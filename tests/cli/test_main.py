@@ -239,10 +239,15 @@ def test_hydras_own_traceback_when_asked_for(charcmp: Charcmp) -> None:
     subprocess.run(["nvidia-smi"], capture_output=True, shell=True).returncode == 0,
     reason="this machine has a CUDA device",
 )
-def test_cuda_asked_for_and_absent(charcmp: Charcmp, tiny_text: Path) -> None:
-    done = charcmp("train", "dataset=text", f"dataset.path={tiny_text}", *TINY, "device=cuda")
+def test_cuda_asked_for_and_absent(charcmp: Charcmp, tiny_text: Path, tmp_path: Path) -> None:
+    text = ["dataset=text", f"dataset.path={tiny_text}", *TINY]
+    done = charcmp("train", *text, "device=cuda")
     assert done.returncode == 2
     assert "finds no CUDA device; device=cpu" in one_line(done.stderr)
+    done = charcmp("sweep", *text, "device=cuda", f"results_dir={tmp_path / 'none'}")
+    assert done.returncode == 2
+    assert "device=cuda: no CUDA device here; device=cpu" in one_line(done.stderr)
+    assert not (tmp_path / "none" / "runs").exists()  # nothing is left that seems to wait
 
 
 @pytest.mark.parametrize(

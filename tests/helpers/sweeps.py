@@ -15,7 +15,6 @@ from charcmp.runs.folder import RunFolder, runs_dir
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
 from charcmp.sweeping.slots import Slot
-from charcmp.sweeping.sweep import queue
 from helpers.console import TINY
 from helpers.training import TIMES
 
@@ -84,5 +83,4 @@ def make_jobs(
 
 
 def run(jobs: list[Job], slots: list[Slot] = LANES) -> None:
-    queue(jobs)
     run_processes(jobs, slots=slots)

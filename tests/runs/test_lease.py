@@ -23,8 +23,9 @@ from charcmp.runs.lease import Lease
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import run_processes
+from charcmp.sweeping.progress import queue
 from charcmp.sweeping.slots import Slot
-from charcmp.sweeping.sweep import queue, record_deaths
+from charcmp.sweeping.sweep import record_deaths
 
 SECONDS = 3.0  # of the leases here; a busy machine may hold up a heartbeat for a second
 

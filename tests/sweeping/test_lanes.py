@@ -18,8 +18,8 @@ from charcmp.sweeping.children import LaneProcess
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.lanes import LaneOrder
 from charcmp.sweeping.pool import Pool
+from charcmp.sweeping.progress import queue
 from charcmp.sweeping.slots import Slot
-from charcmp.sweeping.sweep import queue
 from charcmp.training.session import Session
 from charcmp.training.train import train
 

@@ -9,8 +9,7 @@ from charcmp.runs.result import Progress
 from charcmp.sweeping import progress
 from charcmp.sweeping.cost import TimeEstimate
 from charcmp.sweeping.grid import Job
-from charcmp.sweeping.progress import SweepProgress
-from charcmp.sweeping.sweep import queue
+from charcmp.sweeping.progress import SweepProgress, queue
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from charcmp.sweeping.cost import estimate_times, longest_first
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.processes import LOG_ENCODING, start_server
-from charcmp.sweeping.progress import SweepProgress, note_estimates, write_line
+from charcmp.sweeping.progress import SweepProgress, note_estimates, queue, write_line
 from charcmp.sweeping.slots import Slot
 from charcmp.training.memory import training_bytes
 
@@ -74,6 +74,7 @@ def run_processes(
             )
         )
     slots = slots or examined_slots(config, max(training_bytes(job.spec) for job in jobs))
+    queue(jobs)  # not before it is known that they can run here
     Pool(jobs, slots, extra_args, fail_fast, until, on_end, lanes).run()
 
 

@@ -10,6 +10,7 @@ from msgspec import structs
 from tqdm import tqdm
 
 from charcmp.output import PROGRESS_SECONDS, duration, say
+from charcmp.runs.result import Progress
 from charcmp.sweeping.cost import TimeEstimate
 from charcmp.sweeping.grid import Job
 
@@ -80,6 +81,20 @@ class SweepProgress:
 
     def close(self) -> None:
         self.bar.close()
+
+
+def queue(jobs: Sequence[Job]) -> None:
+    """Notes in the folder of each run that it is waiting, so that `charcmp status` shows it.
+
+    Raises:
+        UserError: if the results folder cannot be written.
+    """
+    for job in jobs:
+        job.folder.create()
+        if not job.folder.progress.exists():
+            epochs = job.spec.config.epochs
+            waiting = Progress(**job.spec.row(), epoch=0, epochs=epochs, fraction=0.0)
+            job.folder.write_progress(waiting)
 
 
 def note_estimates(estimates: Mapping[Job, TimeEstimate]) -> None:

@@ -12,10 +12,10 @@ from hydra.plugins.launcher import Launcher
 
 from charcmp.errors import EXIT_FAILED
 from charcmp.output import counted, note
-from charcmp.runs.result import Progress
 from charcmp.runs.status import run_status
 from charcmp.sweeping.grid import Grid, Job
 from charcmp.sweeping.plan import look_ahead, to_do, without_held
+from charcmp.sweeping.progress import queue
 
 WATCH_SECONDS = 2.0  # between looks at runs that may have died silently
 
@@ -27,6 +27,7 @@ def launch_jobs(launcher: Launcher, jobs: list[Job], fail_fast: bool) -> None:
         return
     if fail_fast:
         note(f"--fail-fast has no effect with {type(launcher).__name__}")
+    queue(jobs)
     try:
         launcher.launch([job.overrides for job in jobs], 0)
     except Exception as error:  # some launchers stop watching when the first job fails
@@ -78,23 +79,8 @@ def run(grid: Grid, launch: Callable[[list[Job]], Any], retry_failed: bool = Fal
     finished = f"{len(jobs) - len(unfinished)} finished before"
     print(f"{counted(len(jobs), 'run')}: {finished}, {to_do(left, held)}")
     if left:
-        queue(left)
         launch(left)
     print_outcome(jobs)
-
-
-def queue(jobs: Sequence[Job]) -> None:
-    """Notes in the folder of each run that it is waiting, so that `charcmp status` shows it.
-
-    Raises:
-        UserError: if the results folder cannot be written.
-    """
-    for job in jobs:
-        job.folder.create()
-        if not job.folder.progress.exists():
-            epochs = job.spec.config.epochs
-            waiting = Progress(**job.spec.row(), epoch=0, epochs=epochs, fraction=0.0)
-            job.folder.write_progress(waiting)
 
 
 def print_outcome(jobs: Sequence[Job]) -> None:

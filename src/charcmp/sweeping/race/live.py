@@ -18,7 +18,6 @@ from charcmp.sweeping.race.decide import Failed, Outcome
 from charcmp.sweeping.race.plan import SECONDS_OF_CHECKS, SECONDS_PER_RUN, Cost, nearest_length
 from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.slots import Slot
-from charcmp.sweeping.sweep import queue
 from charcmp.uncertainty.losses import num_series, read_nll, summarize
 
 
@@ -107,7 +106,6 @@ class LiveRunner:
             if job not in to_do:  # finished before this command was started again
                 ended(job)
         if to_do and time.monotonic() < self.until:
-            queue(to_do)
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended, lanes=self.lanes)
             self._learn_speeds(jobs)
         found = {planned: outcome_of(job) for planned, job in jobs.items()}
