@@ -7,7 +7,7 @@
 #   shuffles   LSTM 1 and GRU 2 on another order of the Linux files (needs lk.txt in CHARCMP_DATA)
 #
 # Into results/asides, or $RESULTS. Resumable, as every sweep. Measured on two cores of a shared AMD
-# EPYC, one thread a run: weights 1.6 core hours, reset 0.3, shuffles 1; own_rates 2.8 on a Xeon.
+# EPYC, one thread a run: weights 1.6 core hours, reset 0.3, shuffles 1; own_rates 3.5 on a Xeon.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=${VENV:-.venv}/bin
@@ -27,16 +27,18 @@ for part in "$@"; do
             reset_state=epoch "results_dir=$results/reset"
         ;;
     own_rates)
-        while read -r budget cell layers rates; do
+        while read -r budget cell layers rates seeds; do
             "$bin/charcmp" sweep experiment=paper dataset=wp "budget=$budget" "cell=$cell" \
-                "layers=$layers" "optimizer.lr=$rates" "results_dir=$results/own_rates" </dev/null
+                "layers=$layers" "optimizer.lr=$rates" "seed=$seeds" "results_dir=$results/own_rates" </dev/null
         done <<'END'
-50k gru 1 0.006,0.012
-50k lstm 2 0.012,0.024
-50k rnn 2 0.003,0.006
-130k gru 1 0.012
-130k lstm 2 0.012
-130k rnn 2 0.006
+50k gru 1 0.006 0
+50k gru 1 0.012 0,1,2
+50k lstm 2 0.012 0,1,2
+50k lstm 2 0.024 0
+50k rnn 2 0.003,0.006 0
+130k gru 1 0.012 0
+130k lstm 2 0.012 0
+130k rnn 2 0.006 0
 END
         ;;
     shuffles)
