@@ -151,10 +151,6 @@ class Census:
         for further in FURTHER_SEEDS:
             self._outcomes(arms, self.lengths.full, self.seed + further)
 
-    def close(self) -> None:
-        """Ends the processes of its runs."""
-        self.runner.close()
-
     def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
         planned_runs = [PlannedRun(arm, updates, seed) for arm in arms]
         found = self.runner.run(planned_runs)
@@ -208,7 +204,8 @@ def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = ma
 
     def run(composer: Composer) -> None:
         try:
-            with closing(Census(composer, updates, until)) as asked:
+            asked = Census(composer, updates, until)
+            with closing(asked.runner):
                 asked.run()
         except TimeIsOverError as left:
             print(f"time ran out with {left}; the same command continues")

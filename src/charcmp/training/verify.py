@@ -92,8 +92,8 @@ def check_graph(step: Step) -> None:
 def check_test(test: Evaluation, on_cpu: CharModel, precision: str) -> None:
     """Scores the first test chunks again, by calls on the device and on the CPU, and compares.
 
-    Since the graph and the calls run the same kernels, there is no
-    allowance between them for a model that amplifies rounding.
+    Since the graph and the calls run the same kernels, there is no allowance between them for a
+    model that amplifies rounding.
 
     Args:
         test: the evaluation that has just scored the test text.

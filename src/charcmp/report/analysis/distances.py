@@ -73,17 +73,14 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
         family_size: the rows times depths of its grid.
     """
     places: list[_Place] = []
-    for row in table.rows:
-        for layers in sorted({layers for _, layers in table.columns}):
-            entries = [table.entries.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
-            done = [entry for entry in entries if entry is not None and entry.is_done]
-            by_cell = [probabilities(entry) for entry in done]
-            if len(by_cell) == 3 and all(by_cell):
-                first = next(run.losses for run in done[0].runs if run.losses)
-                segments = segment_of(first.positions_S, first.num_chars, first.num_series)
-                if len(np.unique(segments)) > 1:
-                    left_out = any(entry.num_left_out for entry in done)
-                    places.append(_Place(row, layers, left_out, _Measured(by_cell, segments)))
+    for (row, layers), entries in trained_places(table).items():
+        by_cell = [probabilities(entry) for entry in entries]
+        if all(by_cell):
+            first = next(run.losses for run in entries[0].runs if run.losses)
+            segments = segment_of(first.positions_S, first.num_chars, first.num_series)
+            if len(np.unique(segments)) > 1:
+                left_out = any(entry.num_left_out for entry in entries)
+                places.append(_Place(row, layers, left_out, _Measured(by_cell, segments)))
     texts = judge([place.measured.text() for place in places], family_size)
     several = [number for number, place in enumerate(places) if place.measured.num_seeds > 1]
     judged = judge([places[number].measured.both() for number in several], family_size)
@@ -103,6 +100,18 @@ def prediction_distances(table: Table, family_size: int) -> list[Distances]:
         )
         for number, (row, layers, left_out, measured) in enumerate(places)
     ]
+
+
+def trained_places(table: Table) -> dict[tuple[str, int], list[Entry]]:
+    """Returns LSTM, GRU and RNN at each row and depth at which all three have a finished run."""
+    found = {}
+    for row in table.rows:
+        for layers in sorted({layers for _, layers in table.columns}):
+            entries = [table.entries.get((row, cell, layers)) for cell in ("lstm", "gru", "rnn")]
+            done = [entry for entry in entries if entry is not None and entry.is_done]
+            if len(done) == len(entries):
+                found[row, layers] = done
+    return found
 
 
 def probabilities(entry: Entry) -> list[Floats]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from charcmp.output import counted, first_few
 from charcmp.report.analysis.comparisons import Analysis, Difference, Pair, num_places
-from charcmp.report.analysis.distances import Distances
+from charcmp.report.analysis.distances import Distances, trained_places
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS_NOTE,
     cell_label,
@@ -361,9 +361,10 @@ def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
             groups[table.protocol, table.settings["protocol_version"]].append(analysis)
     found = []
     for (protocol, _), group in groups.items():
-        counted_once, _ = _fullest_of_each(group)
+        counted_once, others = _fullest_of_each(group)
         shortest = min(counted_once, key=lambda analysis: analysis.table.epochs_read)
-        found.append(_undecided_if_short(_corpora_verdict(protocol, group), shortest))
+        verdict = _corpora_verdict(protocol, counted_once, others)
+        found.append(_undecided_if_short(verdict, shortest))
     return found
 
 
@@ -390,14 +391,15 @@ def _is_same_corpus(analysis: Analysis, other: Analysis) -> bool:
     )
 
 
-def _corpora_verdict(protocol: str, analyses: Sequence[Analysis]) -> Verdict:
+def _corpora_verdict(
+    protocol: str, analyses: Sequence[Analysis], others: Sequence[Analysis]
+) -> Verdict:
     """Judges whether LSTM against GRU depends on the corpus.
 
     This holds if, at some budget and depth, the LSTM wins on one corpus and the GRU on another,
     both after Holm. It does not hold if there are several corpora and one of the two cells wins
     every pair of every grid by its plain interval.
     """
-    analyses, others = _fullest_of_each(analyses)
     tallies = [_tally(analysis, "lstm_gru") for analysis in analyses]
     seeded = [difference for tally in tallies for difference in tally.seeded]
     signs: dict[tuple[str, int], set[int]] = defaultdict(set)
@@ -477,8 +479,8 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
     judged = [at_place.both for at_place in counting if at_place.both is not None]
     num_all = num_places(analysis.table)
     diverged = {(pair.row, pair.a[1]) for pair in analysis.diverged("rnn")}
-    run = [place for place in _places_run(analysis) if place not in diverged]
-    unmeasured = len(run) - len(distances)  # without losses, or on a text of one stretch
+    num_run = len(trained_places(analysis.table))
+    num_unmeasured = num_run - len(distances)  # without losses, or on a text of one stretch
     if any(excess.sign == -1 for excess in judged):
         verdict = FAILS
     elif len(judged) == num_all and all(excess.plain_sign == 1 for excess in judged):
@@ -487,7 +489,7 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
         verdict = UNDECIDED
     wanted = []
     if verdict == UNDECIDED:
-        if num_missing := num_all - len(run) - len(diverged):
+        if num_missing := num_all - num_run - len(diverged):
             wanted.append(f"the other {num_missing} budgets and depths of the grid")
         if len(judged) < len(counting):
             wanted.append(
@@ -495,7 +497,7 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
             )
         if diverged or len(counting) < len(distances):
             wanted.append("a training in which no run diverges")
-        if unmeasured:
+        if num_unmeasured:
             wanted.append("longer test texts, or runs that keep their losses on them")
         if any(excess.plain_sign != 1 for excess in judged):
             wanted.append("more seeds of the three cells where the RNN is not clearly farther")
@@ -508,20 +510,6 @@ def _predict_alike(analysis: Analysis) -> Verdict | None:
         f"text. Mean distance of the probabilities of the correct character. {shown}.",
         "; ".join(wanted),
     )
-
-
-def _places_run(analysis: Analysis) -> list[tuple[str, int]]:
-    """Returns the rows and depths at which all three cells have a finished run."""
-    entries, depths = analysis.table.entries, {layers for _, layers in analysis.table.columns}
-    return [
-        (row, layers)
-        for row in analysis.table.rows
-        for layers in sorted(depths)
-        if all(
-            (entry := entries.get((row, cell, layers))) is not None and entry.is_done
-            for cell in ("lstm", "gru", "rnn")
-        )
-    ]
 
 
 def _distance_text(distances: Distances) -> str:
