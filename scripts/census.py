@@ -28,7 +28,6 @@ from typing import NamedTuple
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
-from charcmp.config.schema import SEED
 from charcmp.errors import EXIT_INTERRUPTED, UserError, require
 from charcmp.models.cells.options import CellConfig, ModuleConfig
 from charcmp.sweeping.examine import examined_slots
@@ -45,7 +44,7 @@ from charcmp.sweeping.race.decide import (
 from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import nearest_length
 from charcmp.sweeping.race.race import PlannedRun
-from charcmp.sweeping.race.requests import length_settings
+from charcmp.sweeping.race.requests import length_settings, require_seeds
 from charcmp.training.memory import training_bytes
 
 UPDATES = 400  # of the first step
@@ -100,9 +99,7 @@ class Census:
             specs.append(spec)
         require(len({(spec.corpus.sha256, spec.budget) for spec in specs}) == 1 == len(seeds),
                 "a census is of one text, one budget and one first seed")  # fmt: skip
-        last = max(seeds) + FURTHER_SEEDS[-1]
-        counted_to = f"seed={max(seeds)}: a census counts up from it to {last}, which {SEED.wanted}"
-        require(bool(SEED.holds(last)), counted_to)
+        require_seeds(max(seeds), FURTHER_SEEDS[-1], "census")
         require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
         self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
         self.run_bytes = max(map(training_bytes, specs))

@@ -107,12 +107,17 @@ def requests(
         return Request(models, int(seed), job_of, probe, classes)
 
     found = [request(str(budget)) for budget in axes["budget"]]
-    last = found[0].seed + FEWEST_SEEDS + MOST_LOOKS - 2
-    counted_to = f"seed={seed}: a race counts up from it to {last}, which {SEED.wanted}"
-    require(bool(SEED.holds(last)), counted_to)
+    require_seeds(found[0].seed, FEWEST_SEEDS + MOST_LOOKS - 2, "race")
     jobs = (make(model, "epochs=1") for request in found for model in request.models)
     run_bytes = max(training_bytes(job.spec) for job in jobs)
     return found, examined_slots(found[0].probe.spec.config, run_bytes)
+
+
+def require_seeds(first: int, num_further: int, what: str) -> None:
+    """Raises UserError if a race or the like cannot count up so far from its first seed."""
+    last = first + num_further
+    counted_to = f"seed={first}: a {what} counts up from it to {last}, which {SEED.wanted}"
+    require(bool(SEED.holds(last)), counted_to)
 
 
 def _check_distinct(classes: Mapping[str, dict[str, Any]]) -> None:
