@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from backtest_needs import Needs, expected
-from backtest_replay import COLUMNS, Blocks, Stored, read_stored, stored_rows
+from backtest_replay import COLUMNS, Blocks, Stored, fill_in_speeds, read_stored, stored_rows
 from backtest_report import report
 from numpy.typing import NDArray
 
@@ -161,7 +161,7 @@ class Collection:
             *planned.arm.model, planned.updates, planned.seed, planned.arm.rate, outcome.nats,
             result.test_nats_per_char if result and outcome.is_usable else math.inf,
             speed, run_seconds(job.spec, speed) if speed else math.nan,
-            job.spec.run_id, result.git_commit if result else "",
+            job.spec.run_id, result.git_commit if result else "", result.device if result else "",
         )  # fmt: skip
         self.rows[planned] = dict(zip(COLUMNS, map(str, values), strict=True))
         if result and outcome.blocks_RJ is not None:
@@ -217,6 +217,7 @@ def complete_texts() -> list[Stored]:
             some = "lengths" if missing is None else f"{missing} runs or more"
             print(f"{stored.name} is skipped: {some} are missing; train it to the end")
     require(bool(texts), f"no complete text in {STORE}")
+    fill_in_speeds(texts)
     return texts
 
 

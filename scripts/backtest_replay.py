@@ -34,7 +34,17 @@ WORST = 1.0  # nats behind the best run, which is what a run that diverged count
 KINDS = {f"fortunes_{language}": "fortunes" for language in ("bg", "de", "es", "it", "pl", "ru")}
 KINDS |= dict.fromkeys(("pydocs", "pysrc"), "python")
 NUMBERS = ("rate", "val_nats", "test_nats", "chars_per_second", "seconds")
-COLUMNS = ("budget", "cell", "layers", "updates", "seed", *NUMBERS, "run_id", "git_commit")
+COLUMNS = (
+    "budget",
+    "cell",
+    "layers",
+    "updates",
+    "seed",
+    *NUMBERS,
+    "run_id",
+    "git_commit",
+    "device",
+)
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Run:
 
     outcome: Outcome
     test_nats: float
-    seconds: float  # evaluations included; nan if it failed
+    seconds: float  # on a CPU, evaluations included; nan if it failed or ran on a GPU
 
 
 class Stored:
@@ -71,6 +81,7 @@ class Stored:
         # is not among them, as it may have been lucky.
         self.eligible = {model: [arm for arm, n in counts.items() if n == self.num_seeds[model]]
                          for model, counts in at_last.items()}  # fmt: skip
+        self.speeds = {model: self._seconds_per_update(model) for model in self.models}
 
     @property
     def num_missing(self) -> int | None:
@@ -108,20 +119,21 @@ class Stored:
         return min(tuned, key=lambda model: self.test_nats(
             self.runs_of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
 
-    def seconds_per_update(self, model: Model) -> float:
-        return float(
-            np.nanmedian([
-                run.seconds / planned.updates
-                for planned, run in self.runs.items() if planned.arm.model == model
-            ])
-        )  # fmt: skip
+    def _seconds_per_update(self, model: Model) -> float:
+        """Returns the median over the runs on a CPU; nan if there are none."""
+        seconds = [
+            run.seconds / planned.updates for planned, run in self.runs.items()
+            if planned.arm.model == model and not math.isnan(run.seconds)
+        ]  # fmt: skip
+        return float(np.median(seconds)) if seconds else math.nan
 
-    def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
-        """Returns the seconds of one slot that a plan sets aside for rungs of stored lengths."""
+    @property
+    def planned_seconds(self) -> float:
+        """The seconds of one slot that a plan sets aside for rungs of stored lengths."""
         runs = num_planned_runs(0, len(self.models), SLOTS)
         rungs = self.lengths[: LAST_RUNG + 1]
         updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
-        return updates * float(np.mean([*speeds.values()]))
+        return updates * float(np.mean([*self.speeds.values()]))
 
 
 class Blocks(NamedTuple):
@@ -141,6 +153,7 @@ def stored_rows(csv_file: Path) -> Iterator[tuple[PlannedRun, dict[str, str], Bl
     }
     with csv_file.open() as file:
         for row in csv.DictReader(file):
+            row.setdefault("device", "")  # which older files lack: trained on a CPU
             model = Model(row["budget"], row["cell"], int(row["layers"]))
             arm = Arm(model, float(row["rate"]))
             planned = PlannedRun(arm, int(row["updates"]), int(row["seed"]))
@@ -151,8 +164,22 @@ def read_stored(csv_file: Path) -> Stored:
     runs: dict[PlannedRun, Run] = {}
     for planned, row, blocks in stored_rows(csv_file):
         outcome = Outcome(float(row["val_nats"]), blocks and blocks.val_RJ.astype(float))
-        runs[planned] = Run(outcome, float(row["test_nats"]), float(row["seconds"]))
+        seconds = float(row["seconds"]) if row["device"] in ("", "cpu") else math.nan
+        runs[planned] = Run(outcome, float(row["test_nats"]), seconds)
     return Stored(csv_file.stem, runs)
+
+
+def fill_in_speeds(texts: Sequence[Stored]) -> None:
+    """Gives the models of texts that were trained on a GPU alone the mean speed of the others.
+
+    The races that are replayed are those of a CPU.
+    """
+    for stored in texts:
+        for model, seconds in stored.speeds.items():
+            if math.isnan(seconds):
+                stored.speeds[model] = float(
+                    np.nanmean([other.speeds.get(model, math.nan) for other in texts])
+                )
 
 
 class Draw:
@@ -412,9 +439,8 @@ class Score(NamedTuple):
 
 def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int) -> Score:
     rng = np.random.default_rng(times)
-    speeds = {model: stored.seconds_per_update(model) for model in stored.models}
-    seconds = times * stored.planned_seconds(speeds)
-    played = [play(Draw(stored, rng), speeds, seconds, margins, rng) for _ in range(races)]
+    seconds = times * stored.planned_seconds
+    played = [play(Draw(stored, rng), stored.speeds, seconds, margins, rng) for _ in range(races)]
     means = {key: float(np.mean([race.values[key] for race in played])) for key in played[0].values}
     return Score(
         stored, times, means, _shares([race.picked for race in played]),

@@ -284,8 +284,7 @@ def by_text(scores: Sequence[Score]) -> str:
 
 
 def planned_minutes(stored: Stored) -> float:
-    speeds = {model: stored.seconds_per_update(model) for model in stored.models}
-    return stored.planned_seconds(speeds) / USABLE / SLOTS / 60
+    return stored.planned_seconds / USABLE / SLOTS / 60
 
 
 def trained_longer(stored: Stored, best: Model) -> str:

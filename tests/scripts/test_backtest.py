@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
 
@@ -29,6 +30,7 @@ from backtest_replay import (
     Run,
     Score,
     Stored,
+    fill_in_speeds,
     lost_by,
     play,
     replay_text,
@@ -486,3 +488,14 @@ def test_a_text_of_its_own_is_trained_stored_and_replayed(
     assert [score.means["failed"] for score in scores] == [0] * len(TIMES)
     rungs = " / ".join(map(str, stored.lengths[:-1]))
     assert f"| {rungs} |" in backtest_report.by_text(scores)
+
+
+def test_a_text_that_a_gpu_trained_has_the_speeds_of_the_others() -> None:
+    """A replayed race is one of a CPU."""
+    own = made_up(1)
+    slower = changed(made_up(2), lambda planned, run: replace(run, seconds=3 * run.seconds))
+    by_gpu = changed(made_up(3), lambda planned, run: replace(run, seconds=math.nan))
+    assert math.isnan(by_gpu.speeds[GRU_1])
+    fill_in_speeds([own, slower, by_gpu])
+    assert own.speeds[GRU_1] == pytest.approx(0.02)
+    assert by_gpu.speeds == pytest.approx(dict.fromkeys(MODELS, 0.04))
