@@ -72,15 +72,14 @@ class Stored:
         for arm, updates, seed in sorted(runs):
             self.seeds[arm, updates].append(seed)
             self.seeds_of[arm.model, updates].add(seed)
-        at_last: dict[Model, dict[Arm, int]] = defaultdict(dict)
+        counts: dict[tuple[Model, int], dict[Arm, int]] = defaultdict(dict)
         for (arm, updates), seeds in self.seeds.items():
-            if updates == self.last:
-                at_last[arm.model][arm] = len(seeds)
-        self.num_seeds = {model: max(counts.values()) for model, counts in at_last.items()}
-        # The arms of the last rung that may be a model's best. A rate with fewer seeds than another
-        # is not among them, as it may have been lucky.
-        self.eligible = {model: [arm for arm, n in counts.items() if n == self.num_seeds[model]]
-                         for model, counts in at_last.items()}  # fmt: skip
+            counts[arm.model, updates][arm] = len(seeds)
+        # The arms of a model that may be its best at a length, by model and updates. A rate with
+        # fewer seeds than another is not among them, as it may have been lucky.
+        self.eligible = {key: [arm for arm, n in of_arms.items() if n == max(of_arms.values())]
+                         for key, of_arms in counts.items()}  # fmt: skip
+        self.num_seeds = {model: max(counts[model, self.last].values()) for model in self.models}
         self.speeds = {model: self._seconds_per_update(model) for model in self.models}
 
     @property
@@ -106,13 +105,20 @@ class Stored:
         """Returns the runs' mean test loss, in which none counts as worse than `worst`."""
         return float(np.mean([min(run.test_nats, self.worst) for run in runs]))
 
-    def tuned(self, model: Model, unseen: int | None = None) -> Arm:
-        """Returns the model's arm with the best rate at the last rung, by validation losses."""
+    def tuned(self, model: Model, unseen: int | None = None, updates: int | None = None) -> Arm:
+        """Returns the model's arm with the best rate, by validation losses.
+
+        Args:
+            model: the model in question.
+            unseen: a seed whose losses do not count.
+            updates: the length of the trainings; None: that of the last rung.
+        """
+        length = self.last if updates is None else updates
 
         def val_nats(arm: Arm) -> float:
-            return mean_nats([run.outcome for run in self.runs_of(arm, self.last, unseen)])
+            return mean_nats([run.outcome for run in self.runs_of(arm, length, unseen)])
 
-        return min(self.eligible[model], key=lambda arm: (val_nats(arm), arm))
+        return min(self.eligible[model, length], key=lambda arm: (val_nats(arm), arm))
 
     def best(self, tuned: Mapping[Model, Arm], unseen: Mapping[Model, int]) -> Model:
         """Returns the model with the lowest mean test loss, each without its unseen seed."""

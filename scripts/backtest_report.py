@@ -88,6 +88,12 @@ all had three seeds; in other races those with one seed are tied for want of any
 race that wanted a seed that is not stored is not settled, though live it might have been. A race
 that failed counts as the advice GRU 2 at its best rate."""
 
+ABOUT_LENGTHS = """\
+The model with the lowest mean test loss, each at the rate that is best for it at that length by
+validation loss, and how far behind the second is. Three seeds of every model, but for those that
+are far behind at the third length and for the fourth, where the three that were best have one
+seed each."""
+
 
 def report(texts: Sequence[Stored], races: int) -> str:
     """Replays the races; returns the tables as Markdown."""
@@ -118,6 +124,9 @@ def report(texts: Sequence[Stored], races: int) -> str:
         margins_table(found),
         f"## By text, margins in the code, {TIMES[0]} times the planned time",
         by_text(of_code),
+        "## Which model is best after how many updates",
+        ABOUT_LENGTHS,
+        by_length(texts),
     ]) + "\n"  # fmt: skip
 
 
@@ -281,6 +290,27 @@ def by_text(scores: Sequence[Score]) -> str:
             "trained longer": trained_longer(stored, best),
         })  # fmt: skip
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def by_length(texts: Sequence[Stored]) -> str:
+    rows = []
+    for stored in texts:
+        row = {"text": stored.name}
+        for number, updates in enumerate(stored.lengths):
+            (best, nats), (second, behind), *_ = ranking(stored, updates)
+            gap = f"{label(second)} + {behind - nats:.3f}"
+            row[f"length {number + 1}"] = f"{updates:,}: {label(best)} {nats:.3f}, {gap}"
+        rows.append(row)
+    return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
+
+
+def ranking(stored: Stored, updates: int) -> list[tuple[Model, float]]:
+    """Returns the mean test losses of the models at one length, the best first."""
+    nats = {
+        model: stored.test_nats(stored.runs_of(stored.tuned(model, updates=updates), updates))
+        for model, length in stored.eligible if length == updates
+    }  # fmt: skip
+    return sorted(nats.items(), key=lambda item: (item[1], item[0]))
 
 
 def planned_minutes(stored: Stored) -> float:

@@ -217,7 +217,7 @@ def test_the_truth_does_not_know_the_seed_that_scores() -> None:
         assert one.best == (GRU_1 if hidden else GRU_3)
     fewer = changed(stored, lambda planned, run: None if planned == lucky else run)
     assert fewer.tuned(GRU_3) == Arm(GRU_3, 0.012)
-    assert Arm(GRU_3, 0.048) not in fewer.eligible[GRU_3]
+    assert Arm(GRU_3, 0.048) not in fewer.eligible[GRU_3, 3600]
 
 
 def test_an_arm_is_scored_by_the_unseen_seed_at_its_own_rate_and_length() -> None:
@@ -488,6 +488,26 @@ def test_a_text_of_its_own_is_trained_stored_and_replayed(
     assert [score.means["failed"] for score in scores] == [0] * len(TIMES)
     rungs = " / ".join(map(str, stored.lengths[:-1]))
     assert f"| {rungs} |" in backtest_report.by_text(scores)
+
+
+def test_the_best_model_by_length_is_at_its_best_rate_of_that_length() -> None:
+    def changes(planned: PlannedRun, run: Run) -> Run:
+        """At the first length GRU 1 is best, at 0.048; later GRU 2, as everywhere at 0.012."""
+        if planned.updates == LENGTHS[0] and planned.arm == Arm(GRU_1, 0.048):
+            return replace(run, outcome=Outcome(1.20, None), test_nats=1.25)
+        if planned.updates > LENGTHS[0] and planned.arm == Arm(GRU_2, 0.012):
+            return replace(run, outcome=Outcome(1.30, None), test_nats=1.35)
+        return run
+
+    stored = changed(made_up(), changes)
+    assert stored.tuned(GRU_1, updates=LENGTHS[0]) == Arm(GRU_1, 0.048)
+    assert backtest_report.ranking(stored, LENGTHS[0])[0] == (GRU_1, pytest.approx(1.25))
+    *_, row = backtest_report.by_length([stored]).splitlines()
+    _, text, first, second, third, _ = (cell.strip() for cell in row.split("|"))
+    assert text == "text0"
+    assert first.startswith("400: GRU 1 1.250, ")
+    assert second.startswith("1,200: GRU 2 1.350, ")
+    assert third.startswith("3,600: GRU 2 1.350, ")
 
 
 def test_a_text_that_a_gpu_trained_has_the_speeds_of_the_others() -> None:
