@@ -14,6 +14,7 @@ from charcmp.sweeping.race.arms import (
     first_arms,
     lower_rate,
     next_rate,
+    rate_for_longer,
 )
 from charcmp.sweeping.race.race import PlannedRun
 
@@ -167,7 +168,7 @@ class Needs:
             middle = self.losses[model, self.middle, seed]
             for rates in self._second(model, seed):
                 before = {rate: middle[rate] for rate in rates}
-                asked = asked.union(*self._lowered([best_rate(before)], at_last, before))
+                asked = asked.union(*self._lowered([rate_for_longer(before)], at_last, before))
         return asked
 
     def _rates(self, model: Model) -> set[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from backtest_margins import Deficits, by_kind, fitted_margins, fitted_to_others, passed
@@ -13,6 +14,7 @@ from backtest_replay import RACERS, SLOTS, TIMES, WORST, Score, Stored, replay_t
 from scipy import stats
 from tabulate import tabulate
 
+from charcmp.machine import available_cores
 from charcmp.sweeping.race.arms import Model, label
 from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
 from charcmp.sweeping.race.plan import USABLE
@@ -133,8 +135,9 @@ def report(texts: Sequence[Stored], races: int) -> str:
 def replay_all(
     texts: Sequence[Stored], races: int, margins: Callable[[Stored], Sequence[float]]
 ) -> list[Score]:
-    return [replay_text(stored, times, margins(stored), races)
-            for stored in texts for times in TIMES]  # fmt: skip
+    tasks = [(stored, times, tuple(margins(stored)), races) for stored in texts for times in TIMES]
+    with ProcessPoolExecutor(available_cores()) as pool:
+        return [*pool.map(replay_text, *zip(*tasks, strict=True))]
 
 
 # ---- over texts

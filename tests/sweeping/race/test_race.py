@@ -19,6 +19,7 @@ from charcmp.sweeping.race.arms import (
     first_arms,
     lower_rate,
     next_rate,
+    rate_for_longer,
 )
 from charcmp.sweeping.race.decide import (
     FEWEST_SEEDS,
@@ -507,6 +508,25 @@ def test_rates_are_followed_to_the_end_of_the_ladder() -> None:
     assert best_neighbours({0.006: 1.5, 0.012: 1.4, 0.024: 1.45}) == [0.012, 0.024]
     assert best_rate({0.024: 1.4, 0.012: 1.4, 0.006: 1.5}) == 0.012  # the lower of equals
     assert {arm.rate for arm in first_arms([Model("50k", "rnn", 1)])} == {0.003, 0.006, 0.012}
+
+
+def test_the_last_rung_takes_the_lower_of_two_rates_that_are_equally_good() -> None:
+    """Longer trainings favour lower rates: here, 0.006 over 0.012 by more and more."""
+    assert rate_for_longer({0.006: 1.41, 0.012: 1.40, 0.024: 1.5}) == 0.006
+    assert rate_for_longer({0.006: 1.43, 0.012: 1.40, 0.024: 1.5}) == 0.012
+    assert rate_for_longer({0.012: 1.40, 0.024: 1.39}) == 0.012
+    assert rate_for_longer({0.003: 1.39, 0.012: 1.40, 0.024: 1.41}) == 0.003
+    assert rate_for_longer({0.0015: 1.4, 0.003: math.inf}) == 0.0015
+
+    class Shifts(Stored):
+        def nats(self, planned: PlannedRun) -> float:
+            lower = planned.arm == Arm(GRU_1, 0.006)
+            rung = self.lengths.index(planned.updates)
+            return super().nats(planned) - lower * (0.0, 0.02, 0.06)[rung]
+
+    finish = race(Shifts(levels(gru1=1.4)))
+    assert (finish.leader, finish.rung) == (GRU_1, 2)
+    assert finish.arms[GRU_1].rate == 0.006
 
 
 def test_a_rate_that_throws_a_longer_training_off_is_lowered() -> None:

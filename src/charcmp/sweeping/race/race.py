@@ -20,6 +20,7 @@ from charcmp.sweeping.race.arms import (
     first_arms,
     lower_rate,
     next_rate,
+    rate_for_longer,
 )
 from charcmp.sweeping.race.decide import (
     MARGINS,
@@ -195,14 +196,13 @@ class Race:
         return self._finals(LAST_RUNG)
 
     def _entrants(self, rung: int) -> list[Arm]:
-        """Returns the arms of a longer rung: of each survivor of the rung before its best rate,
-        and for the second rung also the better of the two rates beside it."""
+        """Returns the arms of a longer rung: of each survivor of the rung before the rate for a
+        longer training; for the second rung its best rate and the better of the two beside it."""
         models = self._survivors(rung - 1)
         if rung == 1:
             return [Arm(model, rate) for model in models
                     for rate in best_neighbours(self._losses(0, model))]  # fmt: skip
-        best = best_arms(self._first_seeds(rung - 1))
-        return [best[model] for model in models]
+        return [Arm(model, rate_for_longer(self._losses(rung - 1, model))) for model in models]
 
     def _is_worse(self, rung: int) -> bool:
         """Returns whether a rung's best loss is worse than that of the rung before, by more than a
