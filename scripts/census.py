@@ -6,8 +6,9 @@
 2. Trains every cell to the end at its best rate and the next lower one, since long trainings favour
    lower rates than short ones. If the best of these is at an end of the rates trained, trains the
    rate beyond, too.
-3. Trains two more seeds at the rate that did best in step 2, for the first twelve cells and for all
-   that are so near the first that another seed could change their order.
+3. Trains two more seeds at the rate that did best in step 2, for the first twelve cells, for all
+   that are so near the first that another seed could change their order, and for the paper's three,
+   with which the report compares the others.
 
 All decisions are by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
 `charcmp report` has tables of those that are finished; a rate that was given up in step 1 counts as
@@ -28,11 +29,13 @@ from typing import NamedTuple
 
 from charcmp.cli.line import read_line, run_composed
 from charcmp.config.compose import Composer
+from charcmp.config.spec import RunSpec
 from charcmp.errors import EXIT_INTERRUPTED, UserError, require
 from charcmp.models.cells.options import CellConfig, ModuleConfig
+from charcmp.models.language_model import check_module_cells
 from charcmp.sweeping.examine import examined_slots
 from charcmp.sweeping.grid import Job, make_grid, make_job
-from charcmp.sweeping.race.arms import LADDER, Arm, Model, best_rate, label, next_rate
+from charcmp.sweeping.race.arms import CELLS, LADDER, Arm, Model, best_rate, label, next_rate
 from charcmp.sweeping.race.decide import (
     USUAL_SEED_SD,
     WORTH_KNOWING,
@@ -76,15 +79,16 @@ class Census:
 
     Raises:
         UserError: if the grid has several texts, budgets or seeds, a rate is not one of LADDER, or
-            the trainings to the end are no longer than those of the first step; or another key has
-            several values.
+            the trainings to the end are no longer than those of the first step; another key has
+            several values; or a class fails the checks that a run of it begins with.
     """
 
     def __init__(self, composer: Composer, updates: int, until: float) -> None:
         self.composer, self.until = composer, until
         self.words: dict[Model, list[str]] = {}  # the overrides that all runs of a cell share
         rates, seeds = set(), set()
-        specs = []
+        specs: list[RunSpec] = []
+        first_of: dict[Model, RunSpec] = {}
         for _, overrides in make_grid(composer).points():
             words = [word for word in overrides if word.partition("=")[0] not in VARIED]
             spec = make_job(overrides, composer.compose(overrides)).spec
@@ -94,6 +98,7 @@ class Census:
                 both = " and ".join(" ".join(sorted({*a} - {*b}))
                                     for a, b in ((others, words), (words, others)))  # fmt: skip
                 raise UserError(f"{both}: a census varies the cell, its layers and rates alone")
+            first_of.setdefault(model, spec)
             rates.add(spec.config.optimizer.lr)
             seeds.add(spec.config.seed)
             specs.append(spec)
@@ -101,6 +106,7 @@ class Census:
                 "a census is of one text, one budget and one first seed")  # fmt: skip
         require_seeds(max(seeds), FURTHER_SEEDS[-1], "census")
         require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
+        _check_classes(first_of.values())
         self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
         self.run_bytes = max(map(training_bytes, specs))
         self.per_epoch = specs[0].updates_per_epoch
@@ -156,6 +162,21 @@ class Census:
         return {planned.arm: outcome for planned, outcome in found.items()}
 
 
+def _check_classes(specs: Iterable[RunSpec]) -> None:
+    """Checks every class now: a run of it would end the whole census hours later.
+
+    Raises:
+        UserError: with a line for each class that is refused.
+    """
+    refused = []
+    for spec in specs:
+        try:
+            check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps))
+        except UserError as error:
+            refused.append(str(error))
+    require(not refused, "\n".join(refused))
+
+
 def named_cell(cell: CellConfig, words: Iterable[str]) -> str:
     """Returns a cell's name as races have it, and the options that the overrides give it."""
     name = cell.target if isinstance(cell, ModuleConfig) else cell.name
@@ -192,7 +213,7 @@ def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     best = {model: arm for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable}
     near = survivors(outcomes, NEAR, len(best))
     return [arm for place, (model, arm) in enumerate(best.items())
-            if place < FIRST or model in near]  # fmt: skip
+            if place < FIRST or model in near or model.cell in CELLS]  # fmt: skip
 
 
 def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = math.inf) -> None:

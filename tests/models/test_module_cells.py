@@ -276,7 +276,7 @@ def test_an_installed_class_is_known_by_its_version() -> None:
     assert load_target("torch.nn.GRU").name == "GRU"
     pytest.importorskip("minGRU_pytorch")
     adapted = load_target("charcmp.models.cells.adapters.MinGRU").origin
-    assert re.fullmatch(r"charcmp [\d.]+, minGRU-pytorch [\d.]+", adapted)
+    assert re.fullmatch(r"minGRU-pytorch [\d.]+, adapter [0-9a-f]{12}", adapted)
 
 
 def test_its_own_initial_values_come_from_the_seed_alone() -> None:
@@ -318,20 +318,25 @@ def test_they_do_not_depend_on_who_else_builds_a_model() -> None:
             assert all(map(torch.equal, together, alone))
 
 
-def test_one_equation_two_implementations(tmp_path: Path, tiny_text: Path) -> None:
-    """torch.nn.LSTM from charcmp's initial values trains as charcmp's LSTM does."""
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("lstm", "LSTM"), ("rnn", "RNN"), ("gru_reset_after", "GRU")]
+)
+def test_one_equation_two_implementations(
+    ours: str, theirs: str, tmp_path: Path, tiny_text: Path
+) -> None:
+    """torch.nn's layer from charcmp's initial values trains as charcmp's cell does."""
     losses = []
     for name, cell in {
-        "ours": cell_config("lstm"),
-        "theirs": cell_config("module", target="torch.nn.LSTM", init="charcmp"),
+        "ours": cell_config(ours),
+        "theirs": cell_config("module", target=f"torch.nn.{theirs}", init="charcmp"),
     }.items():
         spec = tiny_spec(tiny_text, layers=2, cell=cell)
         result = train(spec, folder_of(tmp_path, name), Session(say=quiet))
         losses.append(result.test_nats_per_char)
         assert result.num_params == spec.num_params
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    assert result.cell == "LSTM"
-    assert result.run_id.startswith("tiny-LSTM-2x6-")
+    assert result.cell == theirs
+    assert result.run_id.startswith(f"tiny-{theirs}-2x6-")
 
 
 def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from helpers import broken_cells
 from helpers.console import load_script
 from helpers.runs import tables_of
 
@@ -58,12 +59,16 @@ def test_the_best_rate_has_one_on_either_side(
 
 
 def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first ones however far behind, and all that are near; at their best rate."""
+    """The first ones and the paper's however far behind, and all that are near; at their best
+    rate."""
     monkeypatch.setattr(census, "FIRST", 1)
     near, far = (Arm(MGU, 0.012), 1.45), (Arm(COSINE, 0.012), 1.46)
     losses = dict([far, near, (Arm(GRU, 0.006), 1.40), (Arm(GRU, 0.012), 1.405)])
     outcomes = {arm: Outcome(nats) for arm, nats in losses.items()}
     assert census.near_the_best(outcomes) == [Arm(GRU, 0.006), Arm(MGU, 0.012)]
+    the_papers = Arm(Model("50k", "lstm", 1), 0.012)
+    with_it = outcomes | {the_papers: Outcome(1.8)}
+    assert census.near_the_best(with_it) == [Arm(GRU, 0.006), Arm(MGU, 0.012), the_papers]
     monkeypatch.setattr(census, "FIRST", 3)
     assert census.near_the_best(outcomes)[-1] == Arm(COSINE, 0.012)
 
@@ -140,3 +145,20 @@ def test_what_a_census_refuses(
         with pytest.raises(SystemExit):
             census.census([*common, *given], updates=1000)
         assert complaint in capsys.readouterr().err
+
+
+def test_a_class_that_fails_its_checks_is_refused_before_any_run(
+    census: ModuleType, tmp_path: Path, tiny_text: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [f"{broken_cells.__file__}:{name}" for name in ("LooksAhead", "DropsState")]
+    overrides = [
+        *("experiment=census", "cell=module", f"cell.target={','.join(cells)},torch.nn.RNN"),
+        *("dataset=text", f"dataset.path={tiny_text}", "budget=1500", "train_unroll_steps=10"),
+        *(f"results_dir={tmp_path}", "device=cpu"),
+    ]
+    with pytest.raises(SystemExit):
+        census.census(overrides, updates=5)
+    err = capsys.readouterr().err
+    assert "LooksAhead: it looks ahead" in err
+    assert "DropsState: its state is not carried on" in err
+    assert not [*tmp_path.glob("runs/*/result.json")]

@@ -1,8 +1,9 @@
 """The class that `cell.target` names, and what tells it from another of the same name.
 
-A class of an installed distribution is identified by the distribution's name and version. A user's
-own class is identified by a hash of its module's file and of all the user's files that this file
-imports, directly or not. Their paths do not matter.
+A class of an installed distribution is identified by the distribution's name and version; an adapter
+of charcmp's by those of the class that it adapts, and by a hash of its own source. A user's own class
+is identified by a hash of its module's file and of all the user's files that this file imports,
+directly or not. Their paths do not matter.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import site
 import sys
 import sysconfig
@@ -32,7 +34,7 @@ ADAPTERS = "charcmp.models.cells.adapters"
 class Target:
     make: Callable[..., Any]  # the class
     name: str  # without its module
-    origin: str  # `torchrecurrent 0.2.5`, or `sha256 5d41...`
+    origin: str  # `torchrecurrent 0.2.5`, `ncps 1.0.1, adapter 7f02...` or `sha256 5d41...`
 
 
 @cache
@@ -57,13 +59,14 @@ def load_target(target: str) -> Target:
             "since folders are named after it; rename the class"
         )
     try:
-        origin = _origin(sys.modules.get(make.__module__, module))
+        if make.__module__ == ADAPTERS:
+            origin = _origin_of_adapter(make)
+        else:
+            origin = _origin(sys.modules.get(make.__module__, module))
     except OSError as error:
         raise UserError(
             f"cell.target={target}: a file that it imports cannot be read ({one_line(error)})"
         ) from None
-    if make.__module__ == ADAPTERS:
-        origin += ", " + _installed(vars(make)["adapts"])
     return Target(make, name, origin)
 
 
@@ -92,6 +95,11 @@ def _origin(module: ModuleType) -> str:
         hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
         return f"sha256 {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
     return _installed(module.__name__.partition(".")[0])
+
+
+def _origin_of_adapter(adapter: type) -> str:
+    source = hashlib.sha256(inspect.getsource(adapter).encode()).hexdigest()
+    return f"{_installed(vars(adapter)['adapts'])}, adapter {source[:12]}"
 
 
 def _installed(package: str) -> str:
