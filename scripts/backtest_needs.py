@@ -158,6 +158,9 @@ class Needs:
     def _asked(self, model: Model, seed_at_last: int) -> set[float]:
         """Returns the rates that a race may try in its last rung, whatever its seed.
 
+        These are also those of a race that goes on at the best rate of the second rung, rather than
+        at the rate for a longer training: without them, no stored run could show that choice wrong.
+
         Args:
             model: the model in question.
             seed_at_last: the seed whose losses there decide whether a lower rate is tried.
@@ -168,7 +171,8 @@ class Needs:
             middle = self.losses[model, self.middle, seed]
             for rates in self._second(model, seed):
                 before = {rate: middle[rate] for rate in rates}
-                asked = asked.union(*self._lowered([rate_for_longer(before)], at_last, before))
+                for rate in {best_rate(before), rate_for_longer(before)}:
+                    asked = asked.union(*self._lowered([rate], at_last, before))
         return asked
 
     def _rates(self, model: Model) -> set[float]:
