@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 from backtest_needs import Needs, expected
-from backtest_replay import COLUMNS, Blocks, Stored, fill_in_speeds, read_stored, stored_rows
+from backtest_replay import COLUMNS, Blocks, Stored, read_stored, stored_rows
 from backtest_report import report
 from numpy.typing import NDArray
 
@@ -205,9 +205,9 @@ def coarse(blocks_RJ: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.asarray(means, dtype=np.float32)
 
 
-def complete_texts() -> list[Stored]:
-    """Returns the texts whose runs are complete, and prints which of the stored ones are not."""
-    texts = []
+def complete_texts() -> tuple[list[Stored], list[str]]:
+    """Returns the texts whose runs are complete, and the names of the others, which it prints."""
+    texts, skipped = [], []
     for file in sorted(STORE.glob("*.csv")):
         stored = read_stored(file)
         missing = stored.num_missing
@@ -216,9 +216,9 @@ def complete_texts() -> list[Stored]:
         else:
             some = "lengths" if missing is None else f"{missing} runs or more"
             print(f"{stored.name} is skipped: {some} are missing; train it to the end")
+            skipped.append(stored.name)
     require(bool(texts), f"no complete text in {STORE}")
-    fill_in_speeds(texts)
-    return texts
+    return texts, skipped
 
 
 def main() -> None:
@@ -241,8 +241,8 @@ def main() -> None:
         train(texts, overrides, args.minutes, args.check)
         return
     with one_line_errors():
-        stored = complete_texts()
-        text = report(stored, args.races)
+        texts, skipped = complete_texts()
+        text = report(texts, args.races, skipped)
     write_bytes(STORE / "backtest.md", text.encode())
     print(text)
 

@@ -80,7 +80,6 @@ class Stored:
         self.eligible = {key: [arm for arm, n in of_arms.items() if n == max(of_arms.values())]
                          for key, of_arms in counts.items()}  # fmt: skip
         self.num_seeds = {model: max(counts[model, self.last].values()) for model in self.models}
-        self.speeds = {model: self._seconds_per_update(model) for model in self.models}
 
     @property
     def num_missing(self) -> int | None:
@@ -125,21 +124,27 @@ class Stored:
         return min(tuned, key=lambda model: self.test_nats(
             self.runs_of(tuned[model], self.last, unseen.get(model))))  # fmt: skip
 
-    def _seconds_per_update(self, model: Model) -> float:
-        """Returns the median over the runs on a CPU; nan if there are none."""
+    def seconds_per_update(self, model: Model) -> float:
+        """Returns the lower quartile over the runs on a CPU, as many ran beside other work; nan if
+        there are none."""
         seconds = [
             run.seconds / planned.updates for planned, run in self.runs.items()
             if planned.arm.model == model and not math.isnan(run.seconds)
         ]  # fmt: skip
-        return float(np.median(seconds)) if seconds else math.nan
+        return float(np.quantile(seconds, 0.25)) if seconds else math.nan
 
-    @property
-    def planned_seconds(self) -> float:
-        """The seconds of one slot that a plan sets aside for rungs of stored lengths."""
+    def regret(self, model: Model) -> float:
+        """Returns how far a model at its best rate is behind the best one, by all seeds."""
+        nats = {each: self.test_nats(self.runs_of(self.tuned(each), self.last))
+                for each in self.models}  # fmt: skip
+        return nats[model] - min(nats.values())
+
+    def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
+        """Returns the seconds of one slot that a plan sets aside for rungs of stored lengths."""
         runs = num_planned_runs(0, len(self.models), SLOTS)
         rungs = self.lengths[: LAST_RUNG + 1]
         updates = sum(n * length for n, length in zip(runs, rungs, strict=True))
-        return updates * float(np.mean([*self.speeds.values()]))
+        return updates * float(np.mean([speeds[model] for model in self.models]))
 
 
 class Blocks(NamedTuple):
@@ -175,17 +180,31 @@ def read_stored(csv_file: Path) -> Stored:
     return Stored(csv_file.stem, runs)
 
 
-def fill_in_speeds(texts: Sequence[Stored]) -> None:
-    """Gives the models of texts that were trained on a GPU alone the mean speed of the others.
+def common_speeds(texts: Sequence[Stored]) -> dict[Model, float]:
+    """Returns the seconds per update of each model on a CPU: the median over the texts.
 
-    The races that are replayed are those of a CPU.
+    All races are replayed at these, since some texts were trained on a GPU, and others on machines
+    that did other work besides.
     """
-    for stored in texts:
-        for model, seconds in stored.speeds.items():
-            if math.isnan(seconds):
-                stored.speeds[model] = float(
-                    np.nanmean([other.speeds.get(model, math.nan) for other in texts])
-                )
+    models = {model for stored in texts for model in stored.models}
+    return {
+        model: float(np.nanmedian([stored.seconds_per_update(model) for stored in texts
+                                   if model in stored.models]))
+        for model in models
+    }  # fmt: skip
+
+
+def usual_model(texts: Sequence[Stored]) -> Model:
+    """Returns the model with the lowest mean regret over kinds of text: the advice of somebody who
+    has seen these texts, and takes the same model for all others."""
+    kinds = {stored.kind for stored in texts}
+
+    def mean_regret(model: Model) -> float:
+        of_kinds = [np.mean([stored.regret(model) for stored in texts if stored.kind == kind])
+                    for kind in kinds]  # fmt: skip
+        return float(np.mean(of_kinds))
+
+    return min(texts[0].models, key=lambda model: (mean_regret(model), model))
 
 
 class Draw:
@@ -350,7 +369,7 @@ def lost_by(race: Race, replay: Replay, model: Model) -> str | None:
     return "cap" if model in near_models(outcomes, race.margins[rung]) else "margin"
 
 
-RACERS = ("race", "halving", "GRU 2 alone")
+RACERS = ("race", "halving", "GRU 2 alone", "usual alone")
 
 
 class Played(NamedTuple):
@@ -367,8 +386,9 @@ def play(
     slot_seconds: float,
     margins: Sequence[float],
     rng: np.random.Generator,
+    usual: Model,
 ) -> Played:
-    """Plays a race, and its rivals in the same time."""
+    """Plays a race, and its rivals in the same time; `usual`: see usual_model."""
     stored = draw.stored
     constant = next(model for model in stored.models if model.is_safe_choice)
     lowest = min(stored.test_nats(stored.runs_of(stored.tuned(model), stored.last))
@@ -379,6 +399,7 @@ def play(
         lambda replay: Halving(stored.models, replay, replay),
         # GRU 2 without a race: it still has to search for its rate.
         lambda replay: Race([constant], replay, replay),
+        lambda replay: Race([usual], replay, replay),
     )
     picked = constant
     for name, make in zip(RACERS, makes, strict=True):
@@ -391,6 +412,9 @@ def play(
         leader = finish.leader if finish else constant
         arm = draw.tuned[leader]
         values[name] = draw.regret(arm, stored.last)
+        values[f"{name}, as advised"] = (
+            draw.regret(finish.arms[leader], finish.updates) if finish else values[name]
+        )
         given = replay.given(finish).test_nats if finish else draw.test_nats(arm, stored.last)
         values[f"{name}, handed over"] = min(given, stored.worst) - draw.of_best
         if name == "race":
@@ -400,6 +424,7 @@ def play(
             values["race, at most"] = draw.test_nats(arm, stored.last) - lowest
             values |= said_of_itself(draw, replay, finish)
             tied = finish.tied if finish else []
+            values["picked"] = draw.best == leader
             values["picked or tied"] = draw.best in (leader, *tied)
             by = lost_by(race, replay, draw.best)
             values |= {"lost by margin": by == "margin", "lost by cap": by == "cap"}
@@ -414,7 +439,7 @@ def play(
 def said_of_itself(draw: Draw, replay: Replay, finish: Finish | None) -> dict[str, float]:
     """Returns what a race said about itself, and whether it was wrong when it said it was sure."""
     if finish is None:
-        names = ("settled", "looked", "lacked a seed", "wrong", "wrong, unseen")
+        names = ("settled", "looked", "lacked a seed", "wrong", "wrong, unseen", "wrong, model")
         return {"failed": 1.0, "tied": 1.0, **dict.fromkeys(names, 0.0)}
     given = replay.given(finish).test_nats
     means, unseen = [math.inf], [math.inf]
@@ -430,6 +455,7 @@ def said_of_itself(draw: Draw, replay: Replay, finish: Finish | None) -> dict[st
         "lacked a seed": replay.lacked_seed,
         "wrong": finish.settled and given - min(means) > WORTH_KNOWING,
         "wrong, unseen": finish.settled and given - min(unseen) > WORTH_KNOWING,
+        "wrong, model": finish.settled and given - draw.of_best > WORTH_KNOWING,
     }
 
 
@@ -443,10 +469,17 @@ class Score(NamedTuple):
     best: dict[Model, float]  # the share of races in which it was the best
 
 
-def replay_text(stored: Stored, times: int, margins: Sequence[float], races: int) -> Score:
+def replay_text(
+    stored: Stored,
+    times: int,
+    margins: Sequence[float],
+    races: int,
+    speeds: Mapping[Model, float],
+    usual: Model,
+) -> Score:
     rng = np.random.default_rng(times)
-    seconds = times * stored.planned_seconds
-    played = [play(Draw(stored, rng), stored.speeds, seconds, margins, rng) for _ in range(races)]
+    seconds = times * stored.planned_seconds(speeds)
+    played = [play(Draw(stored, rng), speeds, seconds, margins, rng, usual) for _ in range(races)]
     means = {key: float(np.mean([race.values[key] for race in played])) for key in played[0].values}
     return Score(
         stored, times, means, _shares([race.picked for race in played]),

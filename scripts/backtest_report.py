@@ -10,13 +10,23 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from backtest_margins import Deficits, by_kind, fitted_margins, fitted_to_others, passed
 from backtest_needs import NEAR
-from backtest_replay import RACERS, SLOTS, TIMES, WORST, Score, Stored, replay_text
+from backtest_replay import (
+    RACERS,
+    SLOTS,
+    TIMES,
+    WORST,
+    Score,
+    Stored,
+    common_speeds,
+    replay_text,
+    usual_model,
+)
 from scipy import stats
 from tabulate import tabulate
 
 from charcmp.machine import available_cores
 from charcmp.sweeping.race.arms import Model, label
-from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING
+from charcmp.sweeping.race.decide import MARGINS, WORTH_KNOWING, mean_nats
 from charcmp.sweeping.race.plan import USABLE
 from charcmp.sweeping.race.race import LAST_RUNG
 from charcmp.uncertainty.intervals import ALPHA, estimate, seed_component
@@ -48,19 +58,25 @@ HANDED_OVER = columns_of(
     *(f"{handed_over('race')} minus {handed_over(rival)}" for rival in RACERS[1:]),
 )
 PICKED = columns_of("race", "race, at most", "race minus GRU 2", "race minus random",
-                    "race minus halving")  # fmt: skip
-SHARES = columns_of("settled", "wrong", "wrong, unseen", "picked or tied", "looked",
-                    "lost by margin", "lost by cap", "failed", "lacked a seed")  # fmt: skip
+                    "race minus halving", "race minus usual alone")  # fmt: skip
+ADVISED = columns_of(
+    *(f"{name}, as advised" for name in RACERS),
+    *(f"race, as advised minus {name}, as advised" for name in RACERS[1:]),
+)
+SHARES = columns_of("settled", "wrong", "wrong, unseen", "wrong, model", "picked",
+                    "picked or tied", "looked", "lost by margin", "lost by cap", "failed",
+                    "lacked a seed")  # fmt: skip
 
 ABOUT = f"""\
 A race here has rungs of the stored lengths, in the table by text; its minutes are those of
-{SLOTS} cores whose speed was measured in these runs. A default race of 30 minutes at 50k on a
+{SLOTS} cores of the speed that most of these runs had. A default race of 30 minutes at 50k on a
 quiet machine of two cores has rungs of about 1,500, 4,000 and 12,000 updates, three times as
 long: nothing here is a race of 30 minutes, and how a race plans its rungs is not replayed. More
 time, in multiples of what the plan sets aside, buys further seeds.
 
 All losses are of test text, in nats per character. A text counts with the others of its kind as
-one: ± is the 95 % t interval over kinds, that of a share the exact binomial one. Races draw from
+one: ± is the 95 % t interval over kinds, which reaches too little far up where most kinds have no
+regret at all; a share has Clopper and Pearson's, as if each kind were one trial. Races draw from
 three to five stored seeds a model, so their number is no sample size. Models that end more than
 {NEAR:g} nats behind the best one have one run of each rate at the last rung, unless they are
 second best or GRU 2; it serves for every seed. A run that diverged counts as {WORST:g} nat worse
@@ -70,10 +86,15 @@ ABOUT_PICKED = """\
 Regret of the model that is picked: its loss at its best rate and the last rung, by a seed that
 no race saw, less that of the best model. Which model and which rates are best, the other seeds
 say, and the race saw most of those: with their luck the regret is too low. "At most" takes off
-the lowest mean over all seeds instead, whose luck makes it too high. Differences of two rivals
-have neither. The rivals random and GRU 2 are given their best rates for nothing; halving has the
-race's time, its search for rates and its limits on how many models go on, but no margins and no
-further seeds."""
+the lowest mean over all seeds instead, whose luck makes it too high, by and large. Differences of
+two rivals have neither. Here all are given their best rates for nothing. Halving has the race's
+time, its search for rates and its limits on how many models go on, but no margins and no further
+seeds. Usual alone: the model that is best in the mean over the other kinds of text."""
+
+ABOUT_ADVISED = """\
+Regret of model and rate: the loss, by a seed that no race saw, of a run like the one that is
+advised, with the race's own rate and length, less that of the best model at its best rate. GRU 2
+alone and usual alone search for their rates in the same time."""
 
 ABOUT_GIVEN = """\
 The run that the user is handed (the seed with the lowest validation loss), at the rate and the
@@ -85,47 +106,55 @@ hands over just such a run."""
 
 ABOUT_SHARES = f"""\
 Wrong: settled, and a finalist is better than the run that is handed over by more than
-{WORTH_KNOWING:g} nats, by the mean of its seeds, or of its unseen one. Looked: at finalists that
+{WORTH_KNOWING:g} nats: by the mean of its seeds, most of which the race saw, so too low; by its
+unseen one, whose luck makes it too high. Wrong, model: the best model at its best rate is better by
+as much. Looked: at finalists that
 all had three seeds; in other races those with one seed are tied for want of any knowledge. A
 race that wanted a seed that is not stored is not settled, though live it might have been. A race
 that failed counts as the advice GRU 2 at its best rate."""
 
 ABOUT_LENGTHS = """\
-The model with the lowest mean test loss, each at the rate that is best for it at that length by
-validation loss, and how far behind the second is. Three seeds of every model, but for those that
-are far behind at the third length and for the fourth, where the three that were best have one
-seed each."""
+The model with the lowest mean test loss, each at that one of the rates tried there which is best
+for it by validation loss, and how far behind the second is, with the standard error of that over
+seeds. All models have three seeds at the first two lengths; those near the best one have five at
+the third. At the fourth, the two or three that were best have one seed each, at the third length's
+rate."""
 
 
-def report(texts: Sequence[Stored], races: int) -> str:
-    """Replays the races; returns the tables as Markdown."""
+def report(texts: Sequence[Stored], races: int, skipped: Sequence[str] = ()) -> str:
+    """Replays the races; returns the tables as Markdown; skipped: texts that are not complete."""
     found = [Deficits(stored) for stored in texts]
     of_code = replay_all(texts, races, lambda stored: MARGINS)
     fitted = replay_all(texts, races, lambda stored: fitted_to_others(found, stored.kind))
+    speeds = common_speeds(texts)
     sets = {"in the code": of_code, "fitted": fitted}
     kinds = sorted(by_kind(found))
     return "\n\n".join([
         "# Back-test of `charcmp recommend`",
         f"`python scripts/backtest.py replay --races {races}`: {len(texts)} texts of {len(kinds)} "
-        f"kinds ({', '.join(kinds)}).",
+        f"kinds ({', '.join(kinds)})."
+        + (f" Not complete, and left out: {', '.join(skipped)}." if skipped else ""),
         ABOUT,
         "## What is handed over",
         ABOUT_GIVEN,
-        over_kinds(sets, HANDED_OVER, mean_with_interval),
+        over_kinds(sets, HANDED_OVER, mean_with_interval, speeds),
+        "## Which model and rate are advised",
+        ABOUT_ADVISED,
+        over_kinds(sets, ADVISED, mean_with_interval, speeds),
         "## Which model is picked",
         ABOUT_PICKED,
-        over_kinds(sets, PICKED, mean_with_interval),
+        over_kinds(sets, PICKED, mean_with_interval, speeds),
         verdicts(of_code),
         "## What races say of themselves",
         ABOUT_SHARES,
-        over_kinds(sets, SHARES, share_with_interval),
-        over_kinds(sets, columns_of("tied"), lambda values: f"{np.mean(values):.2f}"),
+        over_kinds(sets, SHARES, share_with_interval, speeds),
+        over_kinds(sets, columns_of("tied"), lambda values: f"{np.mean(values):.2f}", speeds),
         "## Margins of elimination",
         "Fitted by scripts/backtest_margins.py. Passed: the share of near-best models that the "
         "margins would put out in a kind of text, in the mean over kinds; fitted, to the others.",
         margins_table(found),
         f"## By text, margins in the code, {TIMES[0]} times the planned time",
-        by_text(of_code),
+        by_text(of_code, speeds),
         "## Which model is best after how many updates",
         ABOUT_LENGTHS,
         by_length(texts),
@@ -135,7 +164,12 @@ def report(texts: Sequence[Stored], races: int) -> str:
 def replay_all(
     texts: Sequence[Stored], races: int, margins: Callable[[Stored], Sequence[float]]
 ) -> list[Score]:
-    tasks = [(stored, times, tuple(margins(stored)), races) for stored in texts for times in TIMES]
+    speeds = common_speeds(texts)
+    tasks = []
+    for stored in texts:
+        others = [other for other in texts if other.kind != stored.kind] or [stored]
+        usual = usual_model(others)
+        tasks += [(stored, times, tuple(margins(stored)), races, speeds, usual) for times in TIMES]
     with ProcessPoolExecutor(available_cores()) as pool:
         return [*pool.map(replay_text, *zip(*tasks, strict=True))]
 
@@ -147,6 +181,7 @@ def over_kinds(
     sets: Mapping[str, Sequence[Score]],
     columns: Columns,
     shown: Callable[[Sequence[float]], str],
+    speeds: Mapping[Model, float],
 ) -> str:
     """Returns a table with a row for each time and set of margins; `shown` turns the means of the
     kinds into a cell's text."""
@@ -154,7 +189,7 @@ def over_kinds(
     for times in TIMES:
         for margins, scores in sets.items():
             at_times = [score for score in scores if score.times == times]
-            minutes = np.mean([times * planned_minutes(score.text) for score in at_times])
+            minutes = np.mean([times * planned_minutes(score.text, speeds) for score in at_times])
             row = {"time": f"{times} x ({minutes:.0f} min)", "margins": margins}
             for name, column in columns.items():
                 row[name] = shown(kind_means(at_times, column))
@@ -225,24 +260,32 @@ def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
 
 
 def verdicts(scores: Sequence[Score]) -> str:
-    """Returns whether the mean regret is below the goal, by each of the two ways to score it."""
-    lines = []
+    """Returns whether the mean regret is below the goal: of the picked model, by each of the two
+    ways to score it, and of the model and rate that are advised."""
+    lines = [f"At these lengths of rungs, against a goal of {GOAL:g} plus the truth's standard "
+             "error:\n"]  # fmt: skip
     for times in TIMES:
         at_times = [score for score in scores if score.times == times]
-        low = float(np.mean(kind_means(at_times, PICKED["race"])))
-        values = kind_means(at_times, PICKED["race, at most"])
-        high, bound, se = float(np.mean(values)), upper_bound(values), truth_se(at_times)
-        verdict = "not decided: between the two"
-        if low > GOAL + se:
-            verdict = "missed"
-        elif bound <= GOAL + se:
-            verdict = "met"
-        elif high <= GOAL + se:
-            verdict = "met by these texts, too few to say it of others"
-        lines.append(
-            f"- {times} x: mean regret {low:.4f} to {high:.4f} (95 % bound over kinds "
-            f"{bound:.4f}); goal {GOAL:g} plus the truth's standard error, {se:.4f}: {verdict}."
-        )
+        se = truth_se(at_times)
+        for what, least, most in (
+            ("model", PICKED["race"], PICKED["race, at most"]),
+            ("model and rate", ADVISED["race, as advised"], ADVISED["race, as advised"]),
+        ):
+            low = float(np.mean(kind_means(at_times, least)))
+            values = kind_means(at_times, most)
+            high, bound = float(np.mean(values)), upper_bound(values)
+            verdict = "not decided: between the two"
+            if low > GOAL + se:
+                verdict = "missed"
+            elif bound <= GOAL:
+                verdict = "met"
+            elif high <= GOAL + se:
+                verdict = "met in the mean over these kinds, too few to say it of others"
+            between = f"{low:.4f} to {high:.4f}" if least is not most else f"{low:.4f}"
+            lines.append(
+                f"- {times} x, {what}: mean regret {between} (95 % bound over kinds {bound:.4f}, "
+                f"worst kind {max(values):.4f}); standard error {se:.4f}: {verdict}."
+            )
     return "\n".join(lines)
 
 
@@ -267,7 +310,7 @@ def margins_table(found: Sequence[Deficits]) -> str:
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
 
 
-def by_text(scores: Sequence[Score]) -> str:
+def by_text(scores: Sequence[Score], speeds: Mapping[Model, float]) -> str:
     rows = []
     for score in scores:
         if score.times != TIMES[0]:
@@ -280,7 +323,7 @@ def by_text(scores: Sequence[Score]) -> str:
             "kind": stored.kind,
             "runs": str(len(stored.runs)),
             "rungs": " / ".join(f"{n:,}" for n in stored.lengths[: LAST_RUNG + 1]),
-            "minutes": f"{planned_minutes(stored):.1f}",
+            "minutes": f"{planned_minutes(stored, speeds):.0f}",
             "best": label(best),
             "its loss": f"{stored.test_nats(stored.runs_of(tuned[best], stored.last)):.3f}",
             "picked": ", ".join(
@@ -288,8 +331,9 @@ def by_text(scores: Sequence[Score]) -> str:
                 sorted(score.picked.items(), key=lambda item: -item[1])
             ),
             "handed over": f"{score.means[handed_over('race')]:.4f}",
+            "as advised": f"{score.means['race, as advised']:.4f}",
             **{name: f"{PICKED[name](score.means):.4f}"
-               for name in ("race", "race minus GRU 2", "race minus halving")},
+               for name in ("race", "race minus GRU 2", "race minus usual alone")},
             "trained longer": trained_longer(stored, best),
         })  # fmt: skip
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
@@ -301,7 +345,18 @@ def by_length(texts: Sequence[Stored]) -> str:
         row = {"text": stored.name}
         for number, updates in enumerate(stored.lengths):
             (best, nats), (second, behind), *_ = ranking(stored, updates)
-            gap = f"{label(second)} + {behind - nats:.3f}"
+            variances = [
+                seed_component(
+                    [
+                        run.test_nats
+                        for run in stored.runs_of(stored.tuned(model, updates=updates), updates)
+                    ]
+                )
+                for model in (best, second)
+            ]
+            known = [component.variance for component in variances if component is not None]
+            se = f" ± {math.sqrt(sum(known)):.3f}" if len(known) == 2 else ", one seed"
+            gap = f"{label(second)} + {behind - nats:.3f}{se}"
             row[f"length {number + 1}"] = f"{updates:,}: {label(best)} {nats:.3f}, {gap}"
         rows.append(row)
     return tabulate(rows, headers="keys", tablefmt="github", disable_numparse=True)
@@ -316,19 +371,23 @@ def ranking(stored: Stored, updates: int) -> list[tuple[Model, float]]:
     return sorted(nats.items(), key=lambda item: (item[1], item[0]))
 
 
-def planned_minutes(stored: Stored) -> float:
-    return stored.planned_seconds / USABLE / SLOTS / 60
+def planned_minutes(stored: Stored, speeds: Mapping[Model, float]) -> float:
+    return stored.planned_seconds(speeds) / USABLE / SLOTS / 60
 
 
 def trained_longer(stored: Stored, best: Model) -> str:
     """Returns whether the last rung's best model is best in the check, too: with one seed, at the
-    rate of that rung."""
-    nats = {planned.arm.model: run.test_nats for planned, run in stored.runs.items()
-            if planned.updates > stored.last}  # fmt: skip
-    if best not in nats:
+    rate of that rung. A race ends where a longer training does worse on validation text."""
+    longer = {planned.arm.model: run for planned, run in stored.runs.items()
+              if planned.updates > stored.last}  # fmt: skip
+    if best not in longer:
         return ""
+    nats = {model: run.test_nats for model, run in longer.items()}
     first = min(nats, key=lambda model: nats[model])
     updates = f"{stored.lengths[-1]:,} updates"
+    at_last = mean_nats([run.outcome for run in stored.runs_of(stored.tuned(best), stored.last)])
+    if min(run.outcome.nats for run in longer.values()) > at_last + WORTH_KNOWING:
+        updates += " (over-fits, so a race ends before)"
     if first == best:
         return f"{updates}: the same"
     return f"{updates}: {label(first)}, by {nats[best] - nats[first]:.3f}"
