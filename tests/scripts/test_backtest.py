@@ -539,10 +539,10 @@ def test_advice_is_scored_at_the_rate_of_its_race() -> None:
     """Plain halving takes the rate of one seed, at which the others fail, and never sees them."""
 
     def fails(planned: PlannedRun, run: Run) -> Run:
-        if planned.arm != Arm(GRU_1, 0.048):
+        if planned.arm != Arm(GRU_1, 0.024):
             return run
         is_last = planned.updates == LENGTHS[-1]
-        nats = run.outcome.nats - 0.1 + 0.4 * (is_last and planned.seed > 0)
+        nats = run.outcome.nats - 0.2 + 0.6 * (is_last and planned.seed > 0)
         return replace(run, outcome=Outcome(nats, None), test_nats=nats)
 
     stored = changed(made_up(gru1=1.30), fails)
