@@ -18,10 +18,13 @@ from charcmp.report.analysis.comparisons import Analysis, analyse
 from charcmp.report.analysis.recommend import recommendations
 from charcmp.report.figures.forest import forest_figures
 from charcmp.report.figures.gap import gap_figures
+from charcmp.report.figures.learning import learning_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
 from charcmp.report.figures.ranking import TIERS, WITHOUT_INTERVAL, ranking_figures
+from charcmp.report.figures.style import MANY_CELLS
 from charcmp.report.make import make_report
+from charcmp.report.writing.sections import ranking_rows
 
 FIGURES = ("loss", "learning-50k", "differences-lstm-gru", "differences-rnn", "differences-layers",
            "gap", "tsne")  # fmt: skip
@@ -82,6 +85,7 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
     }
     levels |= {f"Mine{number}": 1.46 + 0.001 * number for number in range(5)}
     origin = {"cell.origin": "mine 1", "cell.kind": "step", "cell.states": 1}
+    write_run(tmp_path, None, cell="lstm_cascaded_gate")
     for number, (cell, nats) in enumerate(levels.items()):
         own = {"extra": origin, "hidden_size": 70, "num_params": 44_900} if "M" in cell else {}
         for seed in range(1 if cell == "Mine4" else 3):
@@ -90,7 +94,8 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
             speed = 50_000 if cell == "lstm" else 25_000
             write_run(tmp_path, level, cell=cell, seed=seed, nll=nll, chars_per_second=speed, **own)
     (table,) = tables_of(tmp_path)
-    (drawn,) = ranking_figures(analyse(table, 10), print)
+    analysis = analyse(table, 10)
+    (drawn,) = ranking_figures(analysis, print)
     losses, speeds = drawn.figure.axes
     order = [label.get_text() for label in losses.get_yticklabels()]
     assert order[:4] == ["RNN 1", "GRU 1", "LSTM, peepholes 1", "LSTM 1"]
@@ -102,6 +107,14 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
     assert dots[order.index("Mine4 1")].get_markerfacecolor() == "white"
     assert {round(bar.get_width(), 3) for bar in speeds.patches} == {0.5, 1.0}
     assert "LSTM 1 read 50,000 characters a second." in drawn.caption
+    assert "Diverged, and not shown: LSTM, cascaded gates 1." in drawn.caption
+    rows = ranking_rows(analysis, "50k")
+    assert [row["model"] for row in rows] == order
+    from_lstm = {row["model"]: row["from the LSTM (95 % interval)"] for row in rows}
+    assert from_lstm["LSTM 1"] == ""
+    assert re.match(r"-0\.0\d+ \(-0\.0\d+ to -0\.0\d+\)", from_lstm["RNN 1"])
+    assert re.match(r"\+1\.4\d+ \(", from_lstm["LSTM, softmax gates 1"])
+    assert {row["characters/s"] for row in rows} == {"25,000", "50,000"}
 
 
 def test_a_speed_that_is_not_known(tmp_path: Path) -> None:
@@ -130,9 +143,9 @@ def test_models_without_an_interval_are_not_called_worse(tmp_path: Path) -> None
     assert labels == ["not significantly worse than the best", TIERS[WITHOUT_INTERVAL][1]]
 
 
-def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
-    """All their points are on the axes, and a legend of forty lines does not squeeze them out."""
-    for number in range(40):
+def test_as_many_cells_as_have_a_colour_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
+    """All their points are on the axes, and a long legend does not squeeze them out."""
+    for number in range(MANY_CELLS):
         add_records(write_run(tmp_path, 1.5, extra={"cell.forget_bias": float(number)}))
     (table,) = tables_of(tmp_path)
     for draw in (loss_figures, gap_figures):
@@ -141,10 +154,33 @@ def test_forty_cells_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:
         (panel,) = drawn.figure.axes
         low, high = panel.get_xlim()
         points = [x for line in panel.lines if line.get_gid() for x in line.get_xdata()]
-        assert len(points) == 40
+        assert len(points) == MANY_CELLS
         assert all(low < x < high for x in points)
         assert panel.get_position().height > 0.1
     assert not [one for one in recwarn if "constrained_layout" in str(one.message)]
+
+
+def test_more_cells_than_colours_are_shown_in_order_alone(tmp_path: Path) -> None:
+    """No figure has a colour for each; learning curves are of the best; differences are sorted."""
+    for number in range(MANY_CELLS + 3):
+        level = 1.5 + 0.01 * ((7 * number) % (MANY_CELLS + 3))
+        nll = paired_losses(level, number)
+        folder = write_run(tmp_path, level, extra={"cell.forget_bias": float(number)}, nll=nll)
+        add_records(folder)
+    write_run(tmp_path, 1.4, nll=paired_losses(1.4, 99))
+    (table,) = tables_of(tmp_path)
+    analysis = analyse(table, 10)
+    for draw in (loss_figures, gap_figures, models_figures):
+        assert not [*draw(analysis, print)]
+    (learning,) = learning_figures(analysis, print)
+    panels = [panel for panel in learning.figure.axes if panel.lines]
+    assert len(panels) == MANY_CELLS - 1  # of the twelve, the last one written has no history
+    assert f"The {MANY_CELLS} models with the lowest validation loss." in learning.caption
+    (variants,) = forest_figures(analysis, print)
+    values = [line.get_xdata()[0] for line in variants.figure.axes[0].lines
+              if line.get_marker() == "o"]  # fmt: skip
+    assert values == sorted(values)
+    assert len(values) == MANY_CELLS + 3
 
 
 def test_a_model_that_does_not_learn_squeezes_no_figure(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -113,6 +113,7 @@ class Table:
     columns: list[Column]
     entries: dict[Place, Entry]  # absent without a run
     left_out: list[Entry]  # of models whose search for a learning rate is not over
+    only_shorter: list[Column] = field(default_factory=list)  # tried in shorter trainings alone
 
     @property
     def dataset(self) -> str:
@@ -242,9 +243,11 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
     common = block.settings
     entries = _entries(block, block.runs, rows, filters)
     left_out = _entries(block, block.left_out, rows, filters)
+    shown = {entry.column for entry in (*entries.values(), *left_out.values())}
+    only_shorter = {(cell, layers) for cell, layers, _ in block.tried_shorter} - shown
     rows_used = {entry.row: entry.target_params for entry in entries.values()}
     columns = {(cell, layers) for _, cell, layers in entries}
-    if "task" not in common and common["dataset"] in paper.SPLITS:
+    if is_the_papers(common):
         columns |= {column for column in paper.COLUMNS if filters.admits_column(*column)}
     return Table(
         heading,
@@ -254,7 +257,9 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         sorted(columns, key=_column_order),
         entries,
         list(left_out.values()),
-    )
+        sorted((column for column in only_shorter if filters.admits_column(*column)),
+               key=_column_order),
+    )  # fmt: skip
 
 
 def _entries(

@@ -1,9 +1,9 @@
 """The class that `cell.target` names, and what tells it from another of the same name.
 
-A class of an installed distribution is identified by the distribution's name and version; an adapter
-of charcmp's by those of the class that it adapts, and by a hash of its own source. A user's own class
-is identified by a hash of its module's file and of all the user's files that this file imports,
-directly or not. Their paths do not matter.
+A class of an installed distribution is identified by the distribution's name and version; an
+adapter of charcmp's by those of the class that it adapts, and by a hash of its own source. A user's
+own class is identified by a hash of its module's file and of all the user's files that this file
+imports, directly or not. Their paths do not matter.
 """
 
 from __future__ import annotations

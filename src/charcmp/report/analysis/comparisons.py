@@ -43,7 +43,7 @@ FAMILIES = {
     "lstm_gru": "LSTM against GRU",
     "rnn": "LSTM and GRU against RNN",
     "layers": "deeper against shallower",
-    "variants": "variant cells against their starting point",
+    "variants": "other cells against the LSTM, or against the cell of which they are a variant",
     "best": "each model against the one with the lowest validation loss of its row",
 }
 PLANNED = ("lstm_gru", "rnn", "layers", "variants")  # `best` is chosen by the data

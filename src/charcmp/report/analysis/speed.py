@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from charcmp.output import counted
+from charcmp.output import counted, first_few
+from charcmp.report.analysis.wording import name as name_of
 from charcmp.report.load import Run
-from charcmp.report.tables import MANY_MODELS, Entry, Table
+from charcmp.report.tables import MANY_MODELS, Column, Entry, Table
+
+MOST_NAMED = 6
 
 
 class Machine(NamedTuple):
@@ -46,18 +49,51 @@ def chars_per_second(entry: Entry) -> float:
     return statistics.fmean(known) if known else 0.0
 
 
-def best_speeds(entry: Entry) -> dict[Machine, float]:
+def best_speeds(entry: Entry, recorded: bool = True) -> dict[Machine, float]:
     """Returns the highest speed that a model reached on each machine, in characters a second.
 
     The highest, since other work on a machine makes runs slower and is recorded nowhere. Runs at
     other learning rates count too: they compute the same.
+
+    Args:
+        entry: the model.
+        recorded: whether only runs count that recorded their machine in full.
     """
     speeds: dict[Machine, float] = {}
     for run in entry.all_runs:
-        if run.chars_per_second and run.dropout == entry.dropout and _has_recorded_machine(run):
+        if not run.chars_per_second or run.dropout != entry.dropout:
+            continue
+        if _has_recorded_machine(run) or not recorded:
             machine = machine_of(run)
             speeds[machine] = max(speeds.get(machine, 0.0), run.chars_per_second)
     return speeds
+
+
+class Speeds(NamedTuple):
+    """Speeds of models on one machine, which therefore compare."""
+
+    machine: Machine | None  # None: none is known
+    of: dict[Column, float]  # characters a second; of the models that were trained there
+
+    @property
+    def note(self) -> str:
+        return "no speed is known" if self.machine is None else f"measured on {self.machine}"
+
+
+def comparable_speeds(entries: Sequence[Entry]) -> Speeds:
+    """Returns the models' best speeds on one machine: if there are several, on one where the LSTM
+    was trained and as many of the others as on any."""
+    known = {entry.column: best_speeds(entry, recorded=False) for entry in entries}
+    on = {machine: {column for column, speeds in known.items() if machine in speeds}
+          for speeds in known.values() for machine in speeds}  # fmt: skip
+    if not on:
+        return Speeds(None, {})
+
+    def order(machine: Machine) -> tuple[bool, int, str]:
+        return any(cell == "lstm" for cell, _ in on[machine]), len(on[machine]), str(machine)
+
+    machine = max(on, key=order)
+    return Speeds(machine, {column: known[column][machine] for column in on[machine]})
 
 
 def machines(entries: Iterable[Entry]) -> list[str]:
@@ -65,11 +101,20 @@ def machines(entries: Iterable[Entry]) -> list[str]:
     return sorted({str(machine_of(run)) for entry in entries for run in entry.runs})
 
 
-def trained_on(entries: Iterable[Entry]) -> str:
-    """Returns `Trained on AMD EPYC, 1 thread.`, with a warning if the machines differ."""
-    found = machines(entries)
-    sentence = f"Trained on {'; '.join(found)}."
-    return f"{sentence} Speeds on different machines do not compare." if found[1:] else sentence
+def speed_note(entries: Sequence[Entry]) -> str:
+    """Says on what the speeds of these models were measured, and what they depend on."""
+    speeds = comparable_speeds(entries)
+    if speeds.machine is None:
+        return "No speed is known."
+    sentences = [f"Speeds are the highest that a run of a model had on {speeds.machine}."]
+    if without := [name_of(entry) for entry in entries if entry.column not in speeds.of]:
+        sentences.append(f"Not trained there: {first_few(without, MOST_NAMED)}.")
+    if any(entry.runs[0].origin for entry in entries):
+        sentences.append(
+            "charcmp computes its own cells by code made for them, and calls classes as they are: "
+            "a speed says as much of the code as of the cell."
+        )
+    return " ".join(sentences)
 
 
 def rows_of_many(table: Table) -> list[str]:

@@ -40,9 +40,14 @@ def is_short(table: Table) -> bool:
     return table.epochs_read < FEW_EPOCHS
 
 
-def interval_text(nats: float, judged: Judged | None) -> str:
-    """Returns a difference with its plain 95 % interval: `+0.0533 (+0.0496 to +0.0571)`."""
+def interval_text(nats: float, judged: Judged | None, turned: bool = False) -> str:
+    """Returns a difference with its plain 95 % interval: `+0.0533 (+0.0496 to +0.0571)`.
+
+    `turned` for the second model minus the first.
+    """
+    sign = -1 if turned else 1
+    nats *= sign
     if judged is None:
         return f"{nats:+.4f} (no interval)"
-    low, high = judged.interval
+    low, high = sorted(sign * end for end in judged.interval)
     return f"{nats:+.4f} ({low:+.4f} to {high:+.4f})"

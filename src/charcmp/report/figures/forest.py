@@ -11,7 +11,14 @@ from matplotlib.lines import Line2D
 
 from charcmp.report.analysis.comparisons import FAMILIES, PLANNED, Analysis, Difference
 from charcmp.report.analysis.wording import name
-from charcmp.report.figures.style import NATS, OTHER_COLOURS, Drawn, legend, write_at_edge
+from charcmp.report.figures.style import (
+    NATS,
+    OTHER_COLOURS,
+    Drawn,
+    has_many_cells,
+    legend,
+    write_at_edge,
+)
 
 FARTHEST = 10  # times the median difference: those beyond it are written at the edge
 
@@ -19,7 +26,10 @@ FARTHEST = 10  # times the median difference: those beyond it are written at the
 def forest_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """Yields a figure for each planned family of comparisons."""
     for family in PLANNED:
-        if differences := analysis.differences_of(family):
+        differences = analysis.differences_of(family)
+        if family == "variants" and has_many_cells(analysis.table):
+            differences = sorted(differences, key=lambda difference: difference.nats)
+        if differences:
             yield _family_figure(family, differences)
 
 

@@ -18,6 +18,7 @@ from charcmp.report.figures.style import (
     beside,
     cells_of,
     crowding,
+    has_many_cells,
     legend,
     legend_handles,
     number_layers,
@@ -29,6 +30,8 @@ from charcmp.report.load import num_train_chars_of
 def gap_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """Yields a figure: validation minus training loss by parameters per training character."""
     table = analysis.table
+    if has_many_cells(table):
+        return
     points = []
     for entry in table.done():
         for run in entry.runs:

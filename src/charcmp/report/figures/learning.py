@@ -15,7 +15,16 @@ from matplotlib.ticker import MaxNLocator
 from charcmp.output import counted
 from charcmp.report.analysis.comparisons import Analysis
 from charcmp.report.analysis.wording import cell_label
-from charcmp.report.figures.style import GREY, NATS, Drawn, cells_of, legend, style_of
+from charcmp.report.figures.style import (
+    GREY,
+    MANY_CELLS,
+    NATS,
+    Drawn,
+    cells_of,
+    has_many_cells,
+    legend,
+    style_of,
+)
 from charcmp.report.tables import Table
 from charcmp.runs.result import Epoch
 
@@ -32,9 +41,9 @@ def learning_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator
 def _row_figure(table: Table, row: str) -> Drawn | None:
     """Draws a panel for each cell and depth of a row, with a line per seed, best epoch marked."""
     histories: dict[tuple[str, int], list[list[Epoch]]] = {}
-    for entry in table.done():
-        if entry.row != row:
-            continue
+    entries = sorted(table.done_in(row), key=lambda entry: entry.val_nats)
+    shown = entries[:MANY_CELLS] if has_many_cells(table) else entries
+    for entry in shown:
         for run in entry.runs:
             if run.history:
                 histories.setdefault(entry.column, []).append(run.history)
@@ -75,6 +84,8 @@ def _row_figure(table: Table, row: str) -> Drawn | None:
     caption = (
         f"learning curves at {row}, a line for each seed. The first epochs may lie above the frame."
     )
+    if len(shown) < len(entries):
+        caption += f" The {len(shown)} models with the lowest validation loss."
     return Drawn(f"learning-{row}", caption, figure, row)
 
 

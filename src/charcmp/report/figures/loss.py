@@ -18,6 +18,7 @@ from charcmp.report.figures.style import (
     beside,
     cells_of,
     edge_of,
+    has_many_cells,
     label_thousands,
     legend,
     legend_handles,
@@ -29,6 +30,8 @@ from charcmp.report.tables import Entry
 def loss_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """Yields a figure with a panel per depth and a line per cell; the paper's values are hollow."""
     table = analysis.table
+    if has_many_cells(table):
+        return
     cells = cells_of(table)
     depths = sorted({entry.layers for entry in table.done()})
     figure = Figure(figsize=(1.2 + 2.6 * len(depths), 3.6), layout="constrained")

@@ -16,6 +16,7 @@ from charcmp.report.figures.style import (
     Drawn,
     cells_of,
     crowding,
+    has_many_cells,
     legend,
     legend_handles,
     number_layers,
@@ -29,6 +30,8 @@ MAX_PERPLEXITY = 30
 def models_figures(analysis: Analysis, say: Callable[[str], None]) -> Iterator[Drawn]:
     """Yields a t-SNE of the runs by the probabilities they give the sampled test characters."""
     table = analysis.table
+    if has_many_cells(table):
+        return
     found = [(entry, run) for entry in table.done() for run in entry.runs if run.losses is not None]
     if len(found) < MIN_RUNS:
         say(f"{table.heading}: no t-SNE: it needs at least {MIN_RUNS} runs, there are {len(found)}")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from charcmp.report.analysis.comparisons import Analysis, Difference
-from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
+from charcmp.report.analysis.speed import Speeds, comparable_speeds, rows_of_many, speed_note
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, edge_of, legend, write_at_edge
 from charcmp.report.tables import Column, Entry
@@ -20,7 +20,7 @@ TIERS = (
     ("#56B4E9", "better than the LSTM of its depth"),
     ("#999999", "not significantly different from the LSTM"),
     ("#D55E00", "worse than the LSTM of its depth"),
-    ("#000000", "worse than the best, not compared with an LSTM"),
+    ("#000000", "worse than the best, not compared with an LSTM over seeds"),
     ("#CC79A7", "not compared: there is no interval"),
 )
 WITHOUT_LSTM, WITHOUT_INTERVAL = 4, 5  # of TIERS
@@ -58,24 +58,33 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     if max(nats) > edge:
         losses.set_xlim(right=edge)
     losses.set_xlabel(f"test loss\n({NATS})")
-    reference = _reference(entries)
-    _speed_bars(speeds, entries, reference)
+    known = comparable_speeds(entries)
+    reference = _reference(entries, known)
+    _speed_bars(speeds, entries, known, reference)
     by_text = any(_is_by_text(entry, from_best.get(entry.column)) for entry in entries)
     legend(figure, _handles(tiers, by_text))
-    return Drawn(f"ranking-{row}", _caption(row, entries, best, reference, by_text), figure, row)
+    caption = _caption(row, entries, best, reference, by_text)
+    diverged = [entry for entry in analysis.table.entries.values()
+                if entry.row == row and not entry.is_done]  # fmt: skip
+    if diverged:
+        caption += f" Diverged, and not shown: {', '.join(map(name, diverged))}."
+    return Drawn(f"ranking-{row}", caption, figure, row)
 
 
 def _tiers(
     analysis: Analysis, row: str, entries: Sequence[Entry], from_best: Mapping[Column, Difference]
 ) -> list[int]:
-    """Returns each model's index in TIERS: by seeds and text if it has several, else by text."""
+    """Returns each model's index in TIERS.
+
+    By seeds and text if it has several, else by text; against the LSTM by seeds and text alone.
+    """
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # of model minus LSTM
     for family in ("lstm_gru", "rnn", "variants"):
         for difference in analysis.differences_of(family, row):
-            if difference.judged is not None and "lstm" in (difference.a.cell, difference.b.cell):
+            if difference.both is not None and "lstm" in (difference.a.cell, difference.b.cell):
                 is_first = difference.a.cell == "lstm"
                 column = difference.b.column if is_first else difference.a.column
-                signs[column] = -difference.judged.sign if is_first else difference.judged.sign
+                signs[column] = -difference.both.sign if is_first else difference.both.sign
 
     def tier(entry: Entry) -> int:
         difference = from_best.get(entry.column)
@@ -131,16 +140,18 @@ def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
     return handles
 
 
-def _reference(entries: Sequence[Entry]) -> Entry | None:
+def _reference(entries: Sequence[Entry], speeds: Speeds) -> Entry | None:
     """Returns the shallowest plain LSTM whose speed is known, or None."""
-    lstms = [entry for entry in entries if entry.cell == "lstm" and chars_per_second(entry)]
+    lstms = [entry for entry in entries if entry.cell == "lstm" and entry.column in speeds.of]
     return min(lstms, key=lambda entry: entry.layers, default=None)
 
 
-def _speed_bars(panel: Axes, entries: Sequence[Entry], reference: Entry | None) -> None:
-    unit = chars_per_second(reference) if reference is not None else 1000.0
+def _speed_bars(
+    panel: Axes, entries: Sequence[Entry], speeds: Speeds, reference: Entry | None
+) -> None:
+    unit = speeds.of[reference.column] if reference is not None else 1000.0
     panel.barh(
-        range(len(entries)), [chars_per_second(entry) / unit for entry in entries],
+        range(len(entries)), [speeds.of.get(entry.column, 0.0) / unit for entry in entries],
         height=0.6, color="#999999",
     )  # fmt: skip
     panel.tick_params(axis="y", length=0, labelleft=False)
@@ -166,8 +177,7 @@ def _caption(
             "would move it is not known."
         )
     if reference is not None:
-        sentences.append(
-            f"{name(reference)} read {chars_per_second(reference):,.0f} characters a second."
-        )
-    sentences.append(trained_on(entries))
+        speed = comparable_speeds(entries).of[reference.column]
+        sentences.append(f"{name(reference)} read {speed:,.0f} characters a second.")
+    sentences.append(speed_note(entries))
     return " ".join(sentences)

@@ -36,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "legend.frameon": False,
 }
+MANY_CELLS = 12  # more than colours and markers can tell apart
 FEW_POINTS = 40
 WIDEST = 1.3
 FEW_LINES = 6  # of a legend: figures have room for this many
@@ -70,6 +71,12 @@ def cells_of(table: Table) -> list[str]:
     """Returns every cell, with its options, that has a finished run."""
     cells = {entry.cell for entry in table.done()}
     return sorted(cells, key=cell_order)
+
+
+def has_many_cells(table: Table) -> bool:
+    """Returns whether a figure with a colour for each cell would tell nothing; figures/ranking.py
+    shows such a table."""
+    return len(cells_of(table)) > MANY_CELLS
 
 
 def legend_handles(cells: Sequence[str], linestyle: Literal["-", "none"] = "-") -> list[Line2D]:

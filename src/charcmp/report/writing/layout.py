@@ -11,7 +11,7 @@ from charcmp.models.cells.registry import CELLS
 from charcmp.output import bits, counted, first_few, length_text
 from charcmp.report import paper
 from charcmp.report.analysis.comparisons import Analysis, Power
-from charcmp.report.analysis.speed import chars_per_second, rows_of_many, trained_on
+from charcmp.report.analysis.speed import comparable_speeds, rows_of_many, speed_note
 from charcmp.report.analysis.wording import (
     FEW_EPOCHS_NOTE,
     cell_label,
@@ -30,6 +30,7 @@ MISSING = "—"
 # 0.05 to 0.35 there, as it has no context.
 MUCH_AT_START = 0.5
 MOST_MISSING_NAMED = 12
+MOST_OWN_NAMED = 6  # classes that start from initial values of their own
 ENOUGH_BLOCKS = 20  # to estimate a variance from
 # A training by the paper's protocol has 13,000 updates on War and Peace, but 6,400 on a text of
 # 800 KB and 2,400 on one of 600 KB. The ranking there was one of speed: each at its own learning
@@ -114,8 +115,11 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
 
         return values(value_of)
 
+    is_of_many = row in rows_of_many(table)
+    speeds = comparable_speeds(table.done_in(row)).of if is_of_many else {}
+
     def speed(entry: Entry) -> float | None:
-        return (chars_per_second(entry) or None) if row in rows_of_many(table) else None
+        return speeds.get(entry.column)
 
     not_worse = {entry.column for entry in analysis.not_worse(row)}
     shown: list[float | str | None] = [
@@ -253,8 +257,13 @@ def short_notes(table: Table) -> list[str]:
     runs = [run for entry in table.done() for run in entry.runs]
     shown = {run.cell for run in runs}
     lines += [note for name in CELLS if name in shown and (note := CELLS[name].note)]
-    if own := sorted({run.cell for run in runs if run.origin and "cell.init" not in run.identity}):
-        lines.append(f"Initial values of their own, not the protocol's: {', '.join(own)}.")
+    classes = [run for run in runs if run.origin]
+    own = {cell_label(run.variant) for run in classes if "cell.init" not in run.identity}
+    if own == {cell_label(run.variant) for run in classes} and len(own) > MOST_OWN_NAMED:
+        lines.append("Classes from outside charcmp start from initial values of their own.")
+    elif own:
+        named = ", ".join(sorted(own))
+        lines.append(f"Initial values of their own, not the protocol's: {named}.")
     return [*lines, *_length_notes(table)]
 
 
@@ -374,11 +383,13 @@ def _few_blocks_notes(analysis: Analysis) -> list[str]:
 
 def _speed_notes(table: Table) -> list[str]:
     """Says under which conditions the speeds were measured, if any are shown."""
-    rows = rows_of_many(table)
-    if not rows:
+    said = {row: speed_note(table.done_in(row)) for row in rows_of_many(table)}
+    if not said:
         return []
-    entries = [entry for entry in table.done() if entry.row in rows]
-    return [f"characters/s: read in training, evaluations not counted. {trained_on(entries)}"]
+    notes = ["characters/s: read in training, evaluations not counted."]
+    if len({*said.values()}) == 1:
+        return [f"{notes[0]} {next(iter(said.values()))}"]
+    return notes + [f"At {row}: {note}" for row, note in said.items()]
 
 
 def _depth(power: Power) -> str:
@@ -410,17 +421,33 @@ def _rate_notes(table: Table) -> list[str]:
             "equally good, this makes a mean look better by up to "
             f"{max(biases):.2f} of the SD over seeds."
         )
-    at_end = [
-        _name(entry)
-        for entry in entries
-        if entry.rate in (entry.rates_tried[0], entry.rates_tried[-1])
-    ]
+    at_end = [entry for entry in entries if entry.rate in _ends(entry.rates_tried)]
     if at_end:
         notes.append(
             "The rate of these models is the lowest or highest one tried, so another may be better "
-            f"still: {', '.join(at_end)}."
+            f"still: {', '.join(map(_name, at_end))}."
+        )
+    not_in_full = [
+        _name(entry)
+        for entry in entries
+        if entry not in at_end and entry.rates_given_up and len(entry.rate_candidates) > 1
+        and entry.rate in _ends(entry.rate_candidates)
+    ]  # fmt: skip
+    if not_in_full:
+        notes.append(
+            "The rate of these models is the lowest or highest one that was not given up after a "
+            f"shorter time: {', '.join(not_in_full)}."
+        )
+    if table.only_shorter:
+        notes.append(
+            "Trained for a shorter time alone, and not shown: "
+            f"{', '.join(f'{cell_label(cell)} {layers}' for cell, layers in table.only_shorter)}."
         )
     return notes
+
+
+def _ends(rates: Sequence[float]) -> tuple[float, float]:
+    return rates[0], rates[-1]
 
 
 def _tried_text(table: Table) -> str:

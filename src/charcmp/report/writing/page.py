@@ -18,9 +18,10 @@ from charcmp.report.analysis.baselines import Standing
 from charcmp.report.analysis.comparisons import FAMILIES, Analysis
 from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
+from charcmp.report.analysis.speed import rows_of_many
 from charcmp.report.analysis.wording import cell_label
 from charcmp.report.figures.pictures import Picture
-from charcmp.report.figures.style import RUN_GID
+from charcmp.report.figures.style import RUN_GID, has_many_cells
 from charcmp.report.load import Run
 from charcmp.report.tables import Column, Entry, Table
 from charcmp.report.writing import fill_in
@@ -32,6 +33,8 @@ from charcmp.report.writing.sections import (
     baseline_rows,
     difference_row,
     distance_row,
+    ranked_entries,
+    ranking_rows,
 )
 
 TEMPLATE = Path(__file__).parent / "template"
@@ -62,6 +65,7 @@ def page(findings: Findings, pictures: Sequence[Picture]) -> str:
         num_runs=len(tips),
         num_fill_runs=len(fill_tips),
         axes=_axes(tables, datasets),
+        has_many_cells=any(map(has_many_cells, tables)),
         blocks=[_block(analysis, findings.baselines_of(analysis)) for analysis in analyses],
         general_notes=general_notes(findings.tables),
         against_paper=comparison_rows(findings.comparisons),
@@ -199,7 +203,21 @@ def _seed_lines(entry: Entry) -> list[str]:
 def _differences(analysis: Analysis) -> list[dict[str, Any]]:
     """Returns the sortable tables of comparisons and of distances."""
     heading, dataset = analysis.table.heading, analysis.table.dataset
-    groups = []
+    groups: list[dict[str, Any]] = []
+    for row in rows_of_many(analysis.table):
+        ranked, lines = ranked_entries(analysis.table, row), ranking_rows(analysis, row)
+        numbers = [
+            {"model": None, "test": entry.test_nats, "units": entry.hidden_size} for entry in ranked
+        ]
+        groups.append({
+            "title": f"{heading}: the models at {row} in order of test loss", "dataset": dataset,
+            "labels": list(lines[0]),
+            "rows": [
+                {"budget": row, "cells": [entry.cell],
+                 "entries": [(text, values.get(key)) for key, text in texts.items()]}
+                for entry, texts, values in zip(ranked, lines, numbers, strict=True)
+            ],
+        })  # fmt: skip
     for family, title in FAMILIES.items():
         rows = []
         for difference in analysis.differences_of(family):

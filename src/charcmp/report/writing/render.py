@@ -178,6 +178,7 @@ def _entry_record(table: Table, entry: Entry) -> dict[str, Any]:
         "learning_rate_candidates": " ".join(
             f"{rate:g}" for rate in entry.rate_candidates if not math.isnan(rate)
         ),
+        "learning_rates_given_up": " ".join(f"{rate:g}" for rate in entry.rates_given_up),
         "dropout": f"{entry.dropout:g}",
         "dropout_candidates": " ".join(f"{value:g}" for value in entry.dropout_candidates),
         "train_nats_per_char": entry.train_nats,
@@ -194,6 +195,7 @@ def _entry_record(table: Table, entry: Entry) -> dict[str, Any]:
         "corpus_sha256": table.settings["corpus_sha256"],
         "settings": json.dumps(table.settings, sort_keys=True),
         "seconds_train": statistics.fmean(run.seconds_train for run in entry.runs),
+        "chars_per_second": max((run.chars_per_second for run in entry.runs), default=0) or None,
         "run_ids": " ".join(entry.run_ids),
     }
 

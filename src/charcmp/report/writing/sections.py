@@ -13,9 +13,10 @@ from charcmp.report.analysis.comparisons import FAMILIES, Analysis, Difference
 from charcmp.report.analysis.distances import Distances
 from charcmp.report.analysis.findings import Findings
 from charcmp.report.analysis.recommend import SAMPLING_NOTE
+from charcmp.report.analysis.speed import comparable_speeds, rows_of_many, speed_note
 from charcmp.report.analysis.verdicts import needs
 from charcmp.report.analysis.wording import interval_text, name
-from charcmp.report.tables import Entry
+from charcmp.report.tables import Entry, Table
 
 QUESTIONS = (
     "text: would these very models keep their order on as much other text of this kind? Paired "
@@ -60,6 +61,12 @@ BASELINE_NOTES = (
 )
 
 
+RANKING_NOTE = (
+    "The best is the model with the lowest mean validation loss. Plain intervals: over seeds and "
+    "text; over text alone where a model has one seed, and then another seed may lie outside."
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A table to print, with the notes that it needs."""
@@ -101,6 +108,10 @@ def sections(findings: Findings) -> list[Section]:
         if placed := findings.baselines_of(analysis):
             title = f"{analysis.table.heading}: baselines"
             found.append(Section(title, baseline_rows(placed), baseline_notes(placed)))
+        for row in rows_of_many(analysis.table):
+            title = f"{analysis.table.heading}: the models at {row} in order of test loss"
+            note = speed_note(analysis.table.done_in(row))
+            found.append(Section(title, ranking_rows(analysis, row), (RANKING_NOTE, note)))
         for family, title in FAMILIES.items():
             if of_family := analysis.differences_of(family):
                 rows = [difference_row(analysis, difference) for difference in of_family]
@@ -115,6 +126,42 @@ def sections(findings: Findings) -> list[Section]:
             )  # fmt: skip
     found.append(Section("Which question each interval answers", [], QUESTIONS))
     return found
+
+
+def ranked_entries(table: Table, row: str) -> list[Entry]:
+    """Returns the trained models of a row in order of test loss."""
+    return sorted(table.done_in(row), key=lambda entry: entry.test_nats)
+
+
+def ranking_rows(analysis: Analysis, row: str) -> list[dict[str, str]]:
+    """Returns a line for each model of a row, as text, in order of test loss."""
+    entries = ranked_entries(analysis.table, row)
+    speeds = comparable_speeds(entries).of
+    from_best = {found.a.column: found for found in analysis.differences_of("best", row)}
+    from_lstm = {}
+    for family in ("lstm_gru", "rnn", "variants"):
+        for found in analysis.differences_of(family, row):
+            if "lstm" in (found.a.cell, found.b.cell):
+                turned = found.a.cell == "lstm"
+                other = found.b if turned else found.a
+                from_lstm[other.column] = interval_text(found.nats, found.judged, turned)
+    rows = []
+    for entry in entries:
+        best = from_best.get(entry.column)
+        rows.append({
+            "model": name(entry),
+            "units": str(entry.hidden_size),
+            "learning rate": "" if math.isnan(entry.rate) else f"{entry.rate:g}",
+            "seeds": _seeds_text(entry),
+            "test": f"{entry.test_nats:.3f}",
+            "SD, seeds": "" if entry.sd_over_seeds is None else f"{entry.sd_over_seeds:.4f}",
+            "from the best (95 % interval)":
+                "" if best is None else interval_text(best.nats, best.judged),
+            "from the LSTM (95 % interval)": from_lstm.get(entry.column, ""),
+            "characters/s":
+                f"{speeds[entry.column]:,.0f}" if entry.column in speeds else "",
+        })  # fmt: skip
+    return rows
 
 
 def baseline_rows(placed: Sequence[Standing]) -> list[dict[str, str]]:
