@@ -206,9 +206,7 @@ def _differences(analysis: Analysis) -> list[dict[str, Any]]:
     groups: list[dict[str, Any]] = []
     for row in rows_of_many(analysis.table):
         ranked, lines = ranked_entries(analysis.table, row), ranking_rows(analysis, row)
-        numbers = [
-            {"model": None, "test": entry.test_nats, "units": entry.hidden_size} for entry in ranked
-        ]
+        numbers = [{"test": entry.test_nats, "units": entry.hidden_size} for entry in ranked]
         groups.append({
             "title": f"{heading}: the models at {row} in order of test loss", "dataset": dataset,
             "labels": list(lines[0]),
