@@ -254,6 +254,19 @@ def test_the_best_rates_are_compared_again_by_further_seeds(
     assert own.entries["50k", "lstm", 1].rate == chosen
 
 
+@pytest.mark.parametrize(("epochs", "is_shown"), [(1, False), (2, True)])
+def test_short_tries_of_a_census_have_no_table(epochs: int, is_shown: bool, tmp_path: Path) -> None:
+    """They chose rates, a tenth as long; their losses say only how fast models learn."""
+    for cell in ("lstm", "gru"):
+        for rate in (0.003, 0.006, 0.012):
+            write_run(tmp_path, 2.0, cell=cell, epochs=epochs, extra={"optimizer.lr": rate})
+        for rate in (0.003, 0.006):
+            write_run(tmp_path, 1.5, cell=cell, epochs=10, extra={"optimizer.lr": rate})
+    tables = {table.epochs: table for table in tables_of(tmp_path)}
+    assert {*tables} == ({epochs, 10} if is_shown else {10})
+    assert all(entry.rates_given_up == [0.012] for entry in tables[10].done())
+
+
 def test_a_rate_given_up_after_a_shorter_training(tmp_path: Path) -> None:
     """Such a rate counts as tried; the training that gave it up has a block of its own."""
 

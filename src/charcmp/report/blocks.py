@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from charcmp.files import canonical_json
 from charcmp.report import paper
 from charcmp.report.candidates import Candidate, candidate_of, chosen_by_validation, rate_of
-from charcmp.report.load import Run
+from charcmp.report.load import Run, epochs_read
 
 # Keys of an identity in which runs of one block may differ, besides all options of the cell
 # (`cell.*`). Runs that differ in any other key are in different blocks.
@@ -23,6 +23,7 @@ WITHIN_A_BLOCK = ("layers", "hidden_size", "seed", "dropout")
 DEFAULT_SPLIT = [80.0, 10.0, 10.0]
 ANY_RATE = {"optimizer.lr": "each model's own"}  # in the settings of a block of own rates
 LENGTH = ("epochs", "updates_per_epoch")  # of a training; without the second, epochs are whole
+TRY = 0.1  # of a longer training: what is not longer than this part of it only chooses rates
 Model = tuple[str, int, int]  # a cell with its options, the number of layers, the hidden size
 Tried = Mapping[Model, set[Candidate]]  # what each model was trained at
 Key = TypeVar("Key", bound=Hashable)
@@ -59,8 +60,9 @@ def _blocks_by_length(trainings: Sequence[list[Run]]) -> list[Block]:
     for runs in sorted(trainings, key=lambda training: _length(training[0]), reverse=True):
         shorter = _tried([other for other in trainings if _is_shorter(other[0], runs[0])])
         longer = _tried([other for other in trainings if _is_shorter(runs[0], other[0])])
-        kept = _tried([other for other in own_blocks if _is_shorter(runs[0], other[0])])
-        shown = _without_given_up(runs, kept)
+        own_longer = [other for other in own_blocks if _is_shorter(runs[0], other[0])]
+        is_try = any(epochs_read(runs[0]) <= TRY * epochs_read(other[0]) for other in own_longer)
+        shown = _without_given_up(runs, _tried(own_longer), is_try)
         budgets = grouped(shown, lambda run: run.target_params)
         searches = {
             target: own_rates(at_budget, shorter, longer) for target, at_budget in budgets.items()
@@ -161,18 +163,22 @@ def _rates(candidates: Iterable[Candidate]) -> set[float]:
     return {rate for rate, _ in candidates}
 
 
-def _without_given_up(runs: Sequence[Run], kept: Tried) -> list[Run]:
+def _without_given_up(runs: Sequence[Run], kept: Tried, is_try: bool) -> list[Run]:
     """Drops the runs of models all of whose rates here were given up.
 
     Args:
         runs: of one length of training.
         kept: the rates that the models have in longer trainings, in blocks of own rates. These
             blocks also list the rates given up.
+        is_try: whether these trainings are so much shorter that they only chose rates, if every
+            model gave up some here, as in a census: then all runs are dropped.
     """
     if len({rate_of(run) for run in runs}) == 1:
         return list(runs)  # a training at a fixed rate, not tries of several
     here = _tried([runs])
     given_up = {model for model in here.keys() & kept.keys() if not here[model] & kept[model]}
+    if is_try and all(model in kept and here[model] - kept[model] for model in here):
+        given_up = {*here}
     return [run for run in runs if model_of(run) not in given_up or _has_own_block(rate_of(run))]
 
 
