@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.console import CHECKOUT, call, load_script, write_tiny_text
+from helpers.console import CHECKOUT, call, load_script, python_example, write_tiny_text
 from markdown_it import MarkdownIt
 
 from charcmp.cli.commands import RACE_DECIDES
@@ -90,13 +90,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     (folder / "my_cell.py").write_text(python_example("your_own_cell.md"))
     return folder
-
-
-def python_example(document: str) -> str:
-    """The first Python block of a document."""
-    found = re.search(r"```python\n(.*?)```", (CHECKOUT / "docs" / document).read_text(), re.S)
-    assert found is not None
-    return found[1]
 
 
 def as_dry_run(args: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -163,3 +164,10 @@ def load_script(name: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look up the module they are defined in here
     spec.loader.exec_module(module)
     return module
+
+
+def python_example(document: str) -> str:
+    """The first Python block of a document."""
+    found = re.search(r"```python\n(.*?)```", (CHECKOUT / "docs" / document).read_text(), re.S)
+    assert found is not None
+    return found[1]
