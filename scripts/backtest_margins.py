@@ -9,7 +9,8 @@ beforehand:
 1. Races in which no model is eliminated show how far each model is behind the leader after each
    rung, beyond what its text explains. Each such deficit is weighted by the probability that the
    model ends near the best one.
-2. Their 90 % quantile q in a kind of text gives y = log(max(q, 0) + SHIFT).
+2. Their 90 % quantile in a text, or q, the mean of it over the texts of a kind, gives
+   y = log(max(q, 0) + SHIFT).
 3. The y of the kinds are taken as normal with unknown mean and variance, with a conjugate prior at
    the judged margin. The bound is that of the predictive t distribution for one more kind.
 """
@@ -119,9 +120,9 @@ def by_kind(found: Sequence[Deficits]) -> dict[str, list[Deficits]]:
 
 
 def kind_quantile(of_kind: Sequence[Deficits], rung: int) -> float:
-    return weighted_quantile(
-        np.concatenate([of_text.of_rung[rung] for of_text in of_kind]), QUANTILE
-    )
+    """Returns the mean of the quantiles of a kind's texts; that of all their deficits together
+    would be of a mixture, and less extreme than those of single texts."""
+    return float(np.mean([weighted_quantile(text.of_rung[rung], QUANTILE) for text in of_kind]))
 
 
 def fitted_margins(found: Sequence[Deficits]) -> list[float]:
