@@ -13,6 +13,7 @@ from charcmp.report.analysis.speed import Speeds, comparable_speeds, rows_of_man
 from charcmp.report.analysis.wording import name
 from charcmp.report.figures.style import GREY, NATS, RUN_GID, Drawn, edge_of, legend, write_at_edge
 from charcmp.report.tables import Column, Entry
+from charcmp.uncertainty.intervals import judge
 
 # Tiers, the best first: colour, and what its models have in common.
 TIERS = (
@@ -79,12 +80,7 @@ def _tiers(
     By seeds and text if it has several, else by text; against the LSTM by seeds and text alone.
     """
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # of model minus LSTM
-    for family in ("lstm_gru", "rnn", "variants"):
-        for difference in analysis.differences_of(family, row):
-            if difference.both is not None and "lstm" in (difference.a.cell, difference.b.cell):
-                is_first = difference.a.cell == "lstm"
-                column = difference.b.column if is_first else difference.a.column
-                signs[column] = -difference.both.sign if is_first else difference.both.sign
+    signs |= _signs_from_lstm(analysis, row)
 
     def tier(entry: Entry) -> int:
         difference = from_best.get(entry.column)
@@ -97,6 +93,24 @@ def _tiers(
         return signs[entry.column] + 2 if entry.column in signs else WITHOUT_LSTM
 
     return [tier(entry) for entry in entries]
+
+
+def _signs_from_lstm(analysis: Analysis, row: str) -> dict[Column, int]:
+    """Returns for each model that was compared with the LSTM over seeds whether it differs: -1 if
+    it is better. They are one family here, so that equal models get equal colours."""
+    compared = [
+        difference
+        for family in ("lstm_gru", "rnn", "variants")
+        for difference in analysis.differences_of(family, row)
+        if difference.both is not None and "lstm" in (difference.a.cell, difference.b.cell)
+    ]
+    judged = judge([found.both.estimate for found in compared if found.both is not None])
+    signs = {}
+    for difference, of_family in zip(compared, judged, strict=True):
+        is_first = difference.a.cell == "lstm"
+        column = difference.b.column if is_first else difference.a.column
+        signs[column] = -of_family.sign if is_first else of_family.sign
+    return signs
 
 
 def _loss_line(
@@ -169,7 +183,8 @@ def _caption(
         f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
         f"difference from {name(best)}, the model with the lowest mean validation loss, which is "
         "why a model may lie to its left; they are over seeds and text. The colours tell what is "
-        "significant after Holm (5 %)."
+        "significant after Holm (5 %), against the best and against the LSTM, each as one family "
+        "of the models shown."
     ]
     if by_text:
         sentences.append(
