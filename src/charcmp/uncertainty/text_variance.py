@@ -110,8 +110,8 @@ def block_variance(means_RJ: Floats, length: int) -> float:
 
 def block_means(means_RJ: Floats, length: int) -> Floats:
     """Returns the means of the circular blocks that start at each base block, (R, J)."""
-    wrapped = np.concatenate([means_RJ, means_RJ[:, : length - 1]], axis=1)
-    sums = np.cumsum(np.pad(wrapped, ((0, 0), (1, 0))), axis=1)
+    wrapped = (np.zeros_like(means_RJ[:, :1]), means_RJ, means_RJ[:, : length - 1])
+    sums = np.cumsum(np.concatenate(wrapped, axis=1), axis=1)
     return (sums[:, length:] - sums[:, :-length]) / length
 
 
