@@ -118,7 +118,7 @@ def test_far_models_have_one_seed_of_each_rate_near_ones_five_at_the_best() -> N
     # One that is near but not close has all five at its best rate alone.
     noisy = trained(0.01, 3, gru1=1.40, lstm1=1.41, gru3=1.435)
     of_gru_3 = {rate: len(noisy.seeds[Arm(GRU_3, rate), 3600]) for rate in LADDER}
-    assert of_gru_3 == {**dict.fromkeys(LADDER, 0), 0.006: 1, 0.012: 5, 0.024: 1}
+    assert of_gru_3 == {**dict.fromkeys(LADDER, 0), 0.006: 2, 0.012: 5, 0.024: 1}
     for model in MODELS:
         assert stored.seeds[Arm(model, BEST_RATE[model.cell]), 400] == [*SEEDS]
 
@@ -262,7 +262,7 @@ def test_a_race_beats_chance_and_the_constant() -> None:
     assert "| text1  | text1  |" in said
     assert "race minus GRU 2" in said
     assert "400 / 1,200 / 3,600" in said
-    assert said.count(": met") == len(TIMES)
+    assert said.count(": met") == 2 * len(TIMES)  # of the model, and of model and rate
 
 
 def test_a_race_that_fails_counts_as_the_constant_advice() -> None:
@@ -511,6 +511,13 @@ def test_the_best_model_by_length_is_at_its_best_rate_of_that_length() -> None:
     assert first.startswith("400: GRU 1 1.250, ")
     assert second.startswith("1,200: GRU 2 1.350, ")
     assert third.startswith("3,600: GRU 2 1.350, ")
+
+
+def test_a_text_whose_second_rung_has_begun_is_read() -> None:
+    begun = changed(made_up(), lambda planned, run: run if planned.updates < 3600 and
+                    (planned.updates == 400 or planned.arm.model == GRU_1) else None)  # fmt: skip
+    assert begun.num_missing is None
+    assert begun.num_seeds == {GRU_1: 3}
 
 
 def test_races_are_replayed_at_the_speeds_of_a_cpu() -> None:
