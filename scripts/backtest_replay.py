@@ -79,7 +79,7 @@ class Stored:
         # fewer seeds than another is not among them, as it may have been lucky.
         self.eligible = {key: [arm for arm, n in of_arms.items() if n == max(of_arms.values())]
                          for key, of_arms in counts.items()}  # fmt: skip
-        # Of the models that have got to the last rung: of a text that is not complete, not all have.
+        # Of the models that have got to the last rung: of an incomplete text, not all have.
         self.num_seeds = {
             model: max(of_arms.values()) for (model, updates), of_arms in counts.items()
             if updates == self.last
