@@ -73,11 +73,7 @@ class Speeds(NamedTuple):
     """Speeds of models on one machine, which therefore compare."""
 
     machine: Machine | None  # None: none is known
-    of: dict[Column, float]  # characters a second; of the models that were trained there
-
-    @property
-    def note(self) -> str:
-        return "no speed is known" if self.machine is None else f"measured on {self.machine}"
+    by_column: dict[Column, float]  # characters a second; of the models that were trained there
 
 
 def comparable_speeds(entries: Sequence[Entry]) -> Speeds:
@@ -107,7 +103,7 @@ def speed_note(entries: Sequence[Entry]) -> str:
     if speeds.machine is None:
         return "No speed is known."
     sentences = [f"Speeds are the highest that a run of a model had on {speeds.machine}."]
-    if without := [name_of(entry) for entry in entries if entry.column not in speeds.of]:
+    if without := [name_of(entry) for entry in entries if entry.column not in speeds.by_column]:
         sentences.append(f"Not trained there: {first_few(without, MOST_NAMED)}.")
     if any(entry.runs[0].origin for entry in entries):
         sentences.append(

@@ -156,16 +156,18 @@ def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
 
 def _reference(entries: Sequence[Entry], speeds: Speeds) -> Entry | None:
     """Returns the shallowest plain LSTM whose speed is known, or None."""
-    lstms = [entry for entry in entries if entry.cell == "lstm" and entry.column in speeds.of]
+    lstms = [
+        entry for entry in entries if entry.cell == "lstm" and entry.column in speeds.by_column
+    ]
     return min(lstms, key=lambda entry: entry.layers, default=None)
 
 
 def _speed_bars(
     panel: Axes, entries: Sequence[Entry], speeds: Speeds, reference: Entry | None
 ) -> None:
-    unit = speeds.of[reference.column] if reference is not None else 1000.0
+    unit = speeds.by_column[reference.column] if reference is not None else 1000.0
     panel.barh(
-        range(len(entries)), [speeds.of.get(entry.column, 0.0) / unit for entry in entries],
+        range(len(entries)), [speeds.by_column.get(entry.column, 0.0) / unit for entry in entries],
         height=0.6, color="#999999",
     )  # fmt: skip
     panel.tick_params(axis="y", length=0, labelleft=False)
@@ -192,7 +194,7 @@ def _caption(
             "would move it is not known."
         )
     if reference is not None:
-        speed = comparable_speeds(entries).of[reference.column]
+        speed = comparable_speeds(entries).by_column[reference.column]
         sentences.append(f"{name(reference)} read {speed:,.0f} characters a second.")
     sentences.append(speed_note(entries))
     return " ".join(sentences)

@@ -116,7 +116,7 @@ def _row_lines(analysis: Analysis, row: str, measure: Measure) -> list[Line]:
         return values(value_of)
 
     is_of_many = row in rows_of_many(table)
-    speeds = comparable_speeds(table.done_in(row)).of if is_of_many else {}
+    speeds = comparable_speeds(table.done_in(row)).by_column if is_of_many else {}
 
     def speed(entry: Entry) -> float | None:
         return speeds.get(entry.column)

@@ -136,7 +136,7 @@ def ranked_entries(table: Table, row: str) -> list[Entry]:
 def ranking_rows(analysis: Analysis, row: str) -> list[dict[str, str]]:
     """Returns a line for each model of a row, as text, in order of test loss."""
     entries = ranked_entries(analysis.table, row)
-    speeds = comparable_speeds(entries).of
+    speeds = comparable_speeds(entries).by_column
     from_best = {found.a.column: found for found in analysis.differences_of("best", row)}
     from_lstm = {}
     for family in ("lstm_gru", "rnn", "variants"):
