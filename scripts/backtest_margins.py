@@ -74,10 +74,7 @@ def near_the_end(stored: Stored) -> dict[Model, float]:
     means: dict[Model, float] = {}
     variances: dict[Model, float] = {}
     for model in stored.models:
-        runs = [
-            min(run.test_nats, stored.worst)
-            for run in stored.runs_of(stored.tuned(model), stored.last)
-        ]
+        runs = [min(run.test_nats, stored.worst) for run in stored.tuned_runs(model)]
         means[model] = float(np.mean(runs))
         variances[model] = float(np.var(runs, ddof=1)) / len(runs) if len(runs) > 1 else 0.0
     best = min(means, key=lambda model: means[model])

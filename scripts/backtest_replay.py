@@ -123,6 +123,11 @@ class Stored:
 
         return min(self.eligible[model, length], key=lambda arm: (val_nats(arm), arm))
 
+    def tuned_runs(self, model: Model, updates: int | None = None) -> list[Run]:
+        """Returns the model's runs at its best rate; see `tuned`."""
+        length = self.last if updates is None else updates
+        return self.runs_of(self.tuned(model, updates=length), length)
+
     def best(self, tuned: Mapping[Model, Arm], unseen: Mapping[Model, int]) -> Model:
         """Returns the model with the lowest mean test loss, each without its unseen seed."""
         return min(tuned, key=lambda model: self.test_nats(
@@ -139,8 +144,7 @@ class Stored:
 
     def regret(self, model: Model) -> float:
         """Returns how far a model at its best rate is behind the best one, by all seeds."""
-        nats = {each: self.test_nats(self.runs_of(self.tuned(each), self.last))
-                for each in self.models}  # fmt: skip
+        nats = {each: self.test_nats(self.tuned_runs(each)) for each in self.models}
         return nats[model] - min(nats.values())
 
     def planned_seconds(self, speeds: Mapping[Model, float]) -> float:
@@ -395,8 +399,7 @@ def play(
     """Plays a race, and its rivals in the same time; `usual`: see usual_model."""
     stored = draw.stored
     constant = next(model for model in stored.models if model.is_safe_choice)
-    lowest = min(stored.test_nats(stored.runs_of(stored.tuned(model), stored.last))
-                 for model in stored.models)  # fmt: skip
+    lowest = min(stored.test_nats(stored.tuned_runs(model)) for model in stored.models)
     values: dict[str, float] = {}
     makes: tuple[Callable[[Replay], Race], ...] = (
         lambda replay: Race(stored.models, replay, replay, margins=margins, on_out=replay.out),

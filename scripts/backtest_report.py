@@ -251,7 +251,7 @@ def pooled_variances(texts: Sequence[Stored]) -> dict[tuple[str, int], float]:
     degrees: dict[tuple[str, int], int] = defaultdict(int)
     for stored in texts:
         for model in stored.models:
-            runs = stored.runs_of(stored.tuned(model), stored.last)
+            runs = stored.tuned_runs(model)
             nats = np.array([min(run.test_nats, stored.worst) for run in runs])
             squares[model.cell, model.layers] += float(((nats - nats.mean()) ** 2).sum())
             degrees[model.cell, model.layers] += len(nats) - 1
@@ -346,12 +346,7 @@ def by_length(texts: Sequence[Stored]) -> str:
         for number, updates in enumerate(stored.lengths):
             (best, nats), (second, behind), *_ = ranking(stored, updates)
             variances = [
-                seed_component(
-                    [
-                        run.test_nats
-                        for run in stored.runs_of(stored.tuned(model, updates=updates), updates)
-                    ]
-                )
+                seed_component([run.test_nats for run in stored.tuned_runs(model, updates)])
                 for model in (best, second)
             ]
             known = [component.variance for component in variances if component is not None]
@@ -365,7 +360,7 @@ def by_length(texts: Sequence[Stored]) -> str:
 def ranking(stored: Stored, updates: int) -> list[tuple[Model, float]]:
     """Returns the mean test losses of the models at one length, the best first."""
     nats = {
-        model: stored.test_nats(stored.runs_of(stored.tuned(model, updates=updates), updates))
+        model: stored.test_nats(stored.tuned_runs(model, updates))
         for model, length in stored.eligible if length == updates
     }  # fmt: skip
     return sorted(nats.items(), key=lambda item: (item[1], item[0]))
@@ -385,7 +380,7 @@ def trained_longer(stored: Stored, best: Model) -> str:
     nats = {model: run.test_nats for model, run in longer.items()}
     first = min(nats, key=lambda model: nats[model])
     updates = f"{stored.lengths[-1]:,} updates"
-    at_last = mean_nats([run.outcome for run in stored.runs_of(stored.tuned(best), stored.last)])
+    at_last = mean_nats([run.outcome for run in stored.tuned_runs(best)])
     if min(run.outcome.nats for run in longer.values()) > at_last + WORTH_KNOWING:
         updates += " (over-fits, so a race ends before)"
     if first == best:

@@ -47,6 +47,7 @@ FAMILIES = {
     "best": "each model against the one with the lowest validation loss of its row",
 }
 PLANNED = ("lstm_gru", "rnn", "layers", "variants")  # `best` is chosen by the data
+FROM_LSTM = ("lstm_gru", "rnn", "variants")  # that compare other cells with the LSTM of their depth
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,18 @@ class Analysis:
             for difference in self.differences
             if difference.family == family and row in (None, difference.row)
         ]
+
+    def from_lstm(self, row: str) -> dict[Column, tuple[Difference, bool]]:
+        """Returns each model's planned difference from the LSTM, and whether that is turned: the
+        LSTM minus the model."""
+        found = {}
+        for difference in self.differences:
+            is_first = difference.a.cell == "lstm"
+            of_lstm = is_first or difference.b.cell == "lstm"
+            if difference.row == row and of_lstm and difference.family in FROM_LSTM:
+                other = difference.b if is_first else difference.a
+                found[other.column] = difference, is_first
+        return found
 
     def family_size(self, family: str) -> int:
         return family_size(self.table, self.planned, family)

@@ -64,7 +64,7 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     _speed_bars(speeds, entries, known, reference)
     by_text = any(_is_by_text(entry, from_best.get(entry.column)) for entry in entries)
     legend(figure, _handles(tiers, by_text))
-    caption = _caption(row, entries, best, reference, by_text)
+    caption = _caption(row, entries, best, known, reference, by_text)
     diverged = [entry for entry in analysis.table.entries.values()
                 if entry.row == row and not entry.is_done]  # fmt: skip
     if diverged:
@@ -98,19 +98,16 @@ def _tiers(
 def _signs_from_lstm(analysis: Analysis, row: str) -> dict[Column, int]:
     """Returns for each model that was compared with the LSTM over seeds whether it differs: -1 if
     it is better. They are one family here, so that equal models get equal colours."""
-    compared = [
-        difference
-        for family in ("lstm_gru", "rnn", "variants")
-        for difference in analysis.differences_of(family, row)
-        if difference.both is not None and "lstm" in (difference.a.cell, difference.b.cell)
-    ]
-    judged = judge([found.both.estimate for found in compared if found.both is not None])
-    signs = {}
-    for difference, of_family in zip(compared, judged, strict=True):
-        is_first = difference.a.cell == "lstm"
-        column = difference.b.column if is_first else difference.a.column
-        signs[column] = -of_family.sign if is_first else of_family.sign
-    return signs
+    compared = {
+        column: (difference.both.estimate, is_turned)
+        for column, (difference, is_turned) in analysis.from_lstm(row).items()
+        if difference.both is not None
+    }
+    judged = judge([estimate for estimate, _ in compared.values()])
+    return {
+        column: -of_family.sign if is_turned else of_family.sign
+        for (column, (_, is_turned)), of_family in zip(compared.items(), judged, strict=True)
+    }
 
 
 def _loss_line(
@@ -179,7 +176,12 @@ def _speed_bars(
 
 
 def _caption(
-    row: str, entries: Sequence[Entry], best: Entry, reference: Entry | None, by_text: bool
+    row: str,
+    entries: Sequence[Entry],
+    best: Entry,
+    speeds: Speeds,
+    reference: Entry | None,
+    by_text: bool,
 ) -> str:
     sentences = [
         f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
@@ -194,7 +196,7 @@ def _caption(
             "would move it is not known."
         )
     if reference is not None:
-        speed = comparable_speeds(entries).by_column[reference.column]
+        speed = speeds.by_column[reference.column]
         sentences.append(f"{name(reference)} read {speed:,.0f} characters a second.")
     sentences.append(speed_note(entries))
     return " ".join(sentences)

@@ -138,13 +138,10 @@ def ranking_rows(analysis: Analysis, row: str) -> list[dict[str, str]]:
     entries = ranked_entries(analysis.table, row)
     speeds = comparable_speeds(entries).by_column
     from_best = {found.a.column: found for found in analysis.differences_of("best", row)}
-    from_lstm = {}
-    for family in ("lstm_gru", "rnn", "variants"):
-        for found in analysis.differences_of(family, row):
-            if "lstm" in (found.a.cell, found.b.cell):
-                turned = found.a.cell == "lstm"
-                other = found.b if turned else found.a
-                from_lstm[other.column] = interval_text(found.nats, found.judged, turned)
+    from_lstm = {
+        column: interval_text(found.nats, found.judged, is_turned)
+        for column, (found, is_turned) in analysis.from_lstm(row).items()
+    }
     rows = []
     for entry in entries:
         best = from_best.get(entry.column)
