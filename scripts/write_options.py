@@ -22,9 +22,10 @@ HEAD = """\
 
 Made by `python scripts/write_options.py` from the same declarations as `charcmp COMMAND --help`.
 
-A key is set as `key=value`. Where several runs make sense (`sweep`, `params`, `baselines`,
-`recommend`), several values make a grid: `layers=1,2`. In `status` and `report` they name the runs
-to show. Values are written in [Hydra's grammar](https://hydra.cc); a path is taken as typed.
+A key is set as `key=value`. In `sweep`, `params` and `baselines` several values make a grid:
+`layers=1,2`. In `recommend` only budget, cell, cell.target and layers take several. In `status` and
+`report` they name the runs to show. Values are written in [Hydra's grammar](https://hydra.cc); a
+path is taken as typed.
 """
 
 

@@ -23,7 +23,7 @@ EXTRAS = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
 # Each is in a document as an example of what to type; the text says what belongs there.
 PLACEHOLDER = re.compile(r"\b(COMMAND|TREE|FOLDER|COMMIT|FILE|RUN|linux-4\.1)\b|\.\.\.")
 PROGRAMS = ("charcmp", "python", "bash", "make", "pip", "pytest")
-OTHERS = (".", "eval", "pre-commit", "source", "tensorboard")
+OTHERS = (".", "eval", "head", "pre-commit", "source", "tensorboard")
 NAMES = ((), ("sample",), ("score",), ("doctor",), ("params",))
 FLAGS = ("--dry-run", "--no-cost", "--retry-failed", "--fail-fast", "--cfg", "job")
 NOT_HERE = ("hydra", "gpus=", "minutes=")  # launchers, hardware; what a race alone has

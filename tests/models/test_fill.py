@@ -350,7 +350,7 @@ def test_status_and_plan_keep_it_apart(filled: Path, charcmp: Charcmp) -> None:
     runs = Runs(str(filled), lease_seconds=60).look()
     assert sorted(str(run.task) for run in runs) == ["fill", "fill", "lm"]
     best = [line for line in overview(runs).splitlines() if line.startswith("best so far")]
-    assert [" fill-in: gru x 1" in line for line in best] == [True, False, True]  # one, tiny, tiny
+    assert [" fill-in: GRU 1" in line for line in best] == [True, False, True]  # one, tiny, tiny
     sizes = json.loads(
         charcmp(
             *("params", "--json", "task=lm,fill", "dataset=wp"),

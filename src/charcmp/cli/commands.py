@@ -86,7 +86,7 @@ def config_folders(words: Sequence[str]) -> list[str]:
 
 JSON = Flag("--json", "print JSON, for programs")
 COMPOSING_FLAGS = (
-    Flag("--cfg", "print the configuration that the line stands for; run nothing", "job"),
+    Flag("--cfg", "print the resolved configuration; run nothing", "job"),
     Flag("--config-dir", "read further files of choices, such as FOLDER/cell/mine.yaml", "FOLDER"),
 )
 GRID = ("experiment", "task", "cell*", "dataset*", "layers", "budget", "hidden_size", "data_dir")
@@ -110,8 +110,9 @@ COMMANDS = {
             "Trains LSTM, GRU and RNN models at several learning rates for a short time, goes on "
             "with the good ones for longer, and gives the last ones more seeds. It decides by "
             "validation loss alone, says which model to use and how sure that is, and leaves the "
-            "model ready for charcmp sample and charcmp score. Most other keys of charcmp "
-            "train may be given too; learning rate and epochs are the race's own.",
+            "model ready for charcmp sample and charcmp score. Other keys of charcmp train may be "
+            "given too, with one value each, except those that the race decides: "
+            f"{', '.join(RACE_DECIDES)}.",
             (
                 ("charcmp recommend my.txt", "half an hour on a text of your own"),
                 ("charcmp recommend my.txt minutes=90", "the same race, to 90 minutes in all"),
@@ -127,10 +128,10 @@ COMMANDS = {
                 Key("budget", DEFAULT_BUDGET, "parameters; several budgets share the minutes"),
                 Key("cell", ",".join(CELLS), "the cells that race"),
                 Key("cell.target", "", "classes that race as well: my_cell.py:MyCell,torch.nn.GRU"),
-                Key("layers", ",".join(map(str, DEPTHS)), "their numbers of layers"),
+                Key("layers", ",".join(map(str, DEPTHS)), "numbers of layers that race"),
                 Key("seed", "0", "seed of each model's first run; further seeds count up from it"),
             ),
-            key_patterns=(*TEXT, "dropout", *MACHINE),
+            key_patterns=(*TEXT, "dropout", "clip*", *MACHINE),
             is_composed=True,
             takes_text=True,
             trains=True,
@@ -144,7 +145,7 @@ COMMANDS = {
             (
                 ("charcmp train cell=gru layers=2 budget=130k", "on War and Peace"),
                 ("charcmp train my.txt", "on a text of your own"),
-                ("charcmp train optimizer=adam epochs=5 --cfg job", "only show what it would be"),
+                ("charcmp train optimizer=adam epochs=5 --cfg job", "only print the configuration"),
             ),
             key_patterns=("*",),
             without=SWEEP_ONLY,
@@ -157,7 +158,7 @@ COMMANDS = {
             "key=value",
             "train the unfinished models of a grid",
             "Trains every model of a grid that is not finished, several at once. A key with "
-            "several values is an axis of the grid: layers=1,2. What the line does not name comes "
+            "several values is an axis of the grid: layers=1,2. Axes that you do not set come "
             "from the experiment; experiment=paper is the paper's grid of 72 models.",
             (
                 ("charcmp sweep --dry-run", "list the paper's grid, and the time it will take"),
@@ -219,7 +220,10 @@ COMMANDS = {
             "figures and one page, from the finished runs of a results folder.",
             (
                 ("charcmp report", "of all runs in results/runs"),
-                ("charcmp report dataset=wp budget=50k", "of some, in a folder of its own"),
+                (
+                    "charcmp report dataset=wp budget=50k",
+                    "of these runs only, in a separate folder",
+                ),
                 ("charcmp report --published --format csv", "the published runs, tables alone"),
             ),
             (
@@ -237,8 +241,8 @@ COMMANDS = {
             "baselines",
             "key=value",
             "n-grams and compressors on the texts of a grid",
-            "Computes what n-gram models and compressors make of the test texts of a grid, for "
-            "the report to show beside the models.",
+            "Scores n-gram models and compressors on the test texts of a grid, for the report to "
+            "show beside the models.",
             (("charcmp baselines dataset=wp budget=50k", ""),),
             key_patterns=(*GRID, "batch_size", "unroll_steps", "results_dir"),
             is_composed=True,
@@ -251,7 +255,10 @@ COMMANDS = {
             "Generates text from a trained run and prints it as it comes.",
             (
                 ('charcmp sample run=RUN_ID temperature=0.5 prime="Natasha "', ""),
-                ("charcmp sample results_dir=results/weights run=wp-lstm-1x64", "of a clone"),
+                (
+                    "charcmp sample results_dir=results/weights run=wp-lstm-1x64",
+                    "a published model, in a clone",
+                ),
             ),
             own_keys=tuple(keys_of(SampleOptions)),
         ),
@@ -287,7 +294,7 @@ COMMANDS = {
         Command(
             "doctor",
             "key=value",
-            "whether this machine computes what it should",
+            "check that this machine computes correctly",
             "Checks each cell's fast forms against its equations; on a GPU it also checks captured "
             "graphs and concurrent runs; on a CPU, that an interrupted run resumes exactly. Exit "
             "status 1 if a check fails.",

@@ -17,6 +17,7 @@ from charcmp.cli.line import Line, read_line, run_composed
 from charcmp.cli.narrow import narrow
 from charcmp.config.compose import Composer
 from charcmp.errors import UserError
+from charcmp.models.cells.registry import cell_label
 from charcmp.output import counted, duration
 from charcmp.report.filters import Filters
 from charcmp.runs.folder import RunFolder, run_folders, runs_dir
@@ -166,8 +167,8 @@ def _best_of_rows(runs: Sequence[RunStatus]) -> list[str]:
         if val is not None and run.dataset is not None:
             best[row] = min(best.get(row, (val, run)), (val, run), key=lambda pair: pair[0])
     return [
-        f"best so far, {' '.join(filter(None, row))}: {run.cell} x {run.layers}, validation "
-        f"{val:.3f}" + (f" after epoch {run.epoch}" if run.state == "running" else "")
+        f"best so far, {' '.join(filter(None, row))}: {cell_label(run.cell or '')} {run.layers}, "
+        f"validation {val:.3f}" + (f" after epoch {run.epoch}" if run.state == "running" else "")
         for row, (val, run) in sorted(best.items(), key=lambda item: item[0])
     ]
 

@@ -24,7 +24,11 @@ class CellConfig:
 class PlainConfig(CellConfig):
     """`charcmp train cell=rnn cell.activation=relu`; registry.py lists a cell's activations."""
 
-    activation: str = option("tanh", "nonlinearity of the candidate, and of an LSTM's output")
+    activation: str = option(
+        "tanh",
+        "nonlinearity of the candidate, and of an LSTM's output; "
+        "relu: rnn alone; gru_reset_after has tanh alone",
+    )
 
 
 @dataclass

@@ -101,6 +101,11 @@ def cell_info(name: str) -> CellInfo:
         raise UserError(f"unknown cell '{name}': one of {', '.join(CELLS)}{meant}") from None
 
 
+def cell_label(name: str) -> str:
+    """Returns what a cell is called in tables and advice: `GRU`; a class goes by its name."""
+    return CELLS[name].label if name in CELLS else name
+
+
 def cell_options() -> dict[str, type[CellConfig]]:
     """Returns the cells that `cell=` can choose, and the options class of each."""
     return {name: info.options for name, info in CELLS.items()} | {MODULE: ModuleConfig}

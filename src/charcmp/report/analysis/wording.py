@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from charcmp.models.cells.registry import CELLS
+from charcmp.models.cells import registry
 from charcmp.report.tables import Entry, Table, base_cell, is_the_papers
 from charcmp.uncertainty.intervals import Judged
 
@@ -24,9 +24,9 @@ def left_out_text(entry: Entry) -> str:
 
 
 def cell_label(cell: str) -> str:
+    """Returns the label of a cell with its options: `LSTM (forget_bias=1.0)`."""
     base = base_cell(cell)
-    label = CELLS[base].label if base in CELLS else base  # a class goes by its name
-    return f"{label} {cell.removeprefix(base)}".strip()
+    return f"{registry.cell_label(base)} {cell.removeprefix(base)}".strip()
 
 
 def training(table: Table) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from charcmp.config.literal import quoted
 from charcmp.models.cells.registry import CELLS as CELL_ROWS
-from charcmp.models.cells.registry import MODULE
+from charcmp.models.cells.registry import MODULE, cell_label
 
 CELLS = ("lstm", "gru", "rnn")
 DEPTHS = (1, 2, 3)
@@ -42,7 +42,7 @@ class Model(NamedTuple):
     @property
     def cell_label(self) -> str:
         """Its cell's label, such as `GRU`; of a class the target, as names may repeat."""
-        return self.cell if self.is_class else CELL_ROWS[self.cell].label
+        return cell_label(self.cell)
 
     @property
     def is_safe_choice(self) -> bool:
