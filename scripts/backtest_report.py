@@ -37,87 +37,86 @@ Means = Mapping[str, float]
 Columns = dict[str, Callable[[Means], float]]
 
 
-def columns_of(*names: str) -> Columns:
-    """Returns columns by heading; a heading is a value's name, or `a minus b`."""
+def columns_of(*names: str, score: str = "") -> Columns:
+    """Returns columns by heading; a heading is a rival's name, or `a minus b`; `score` is added to
+    each name."""
 
     def column(name: str) -> Callable[[Means], float]:
         a, _, b = name.partition(" minus ")
-        return lambda means: means[a] - (means[b] if b else 0.0)
+        return lambda means: means[a + score] - (means[b + score] if b else 0.0)
 
     return {name: column(name) for name in names}
 
 
-def handed_over(name: str) -> str:
-    return f"{name}, handed over"
-
-
-HANDED_OVER = columns_of(
-    handed_over("race"),
-    "best single run",
-    *map(handed_over, RACERS[1:]),
-    *(f"{handed_over('race')} minus {handed_over(rival)}" for rival in RACERS[1:]),
-)
+RIVALS = (*RACERS, *(f"race minus {rival}" for rival in RACERS[1:]))
+HANDED_OVER = columns_of(*RIVALS, score=", handed over") | columns_of("best single run")
 PICKED = columns_of("race", "race, at most", "race minus GRU 2", "race minus random",
                     "race minus halving", "race minus usual alone")  # fmt: skip
-ADVISED = columns_of(
-    *(f"{name}, as advised" for name in RACERS),
-    *(f"race, as advised minus {name}, as advised" for name in RACERS[1:]),
-)
+ADVISED = columns_of(*RIVALS, score=", as advised")
 SHARES = columns_of("settled", "wrong", "wrong, unseen", "wrong, model", "picked",
                     "picked or tied", "looked", "lost by margin", "lost by cap", "failed",
                     "lacked a seed")  # fmt: skip
 
 ABOUT = f"""\
-A race here has rungs of the stored lengths, in the table by text; its minutes are those of
+A race here has rungs of the stored lengths, in the table by text. Its minutes are those of
 {SLOTS} cores of the speed that most of these runs had. A default race of 30 minutes at 50k on a
 quiet machine of two cores has rungs of about 1,500, 4,000 and 12,000 updates, three times as
 long: nothing here is a race of 30 minutes, and how a race plans its rungs is not replayed. More
 time, in multiples of what the plan sets aside, buys further seeds.
 
-All losses are of test text, in nats per character. A text counts with the others of its kind as
-one: ± is the 95 % t interval over kinds, which reaches too little far up where most kinds have no
-regret at all; a share has Clopper and Pearson's, as if each kind were one trial. Races draw from
-three to five stored seeds a model, so their number is no sample size. Models that end more than
-{NEAR:g} nats behind the best one have one run of each rate at the last rung, unless they are
-second best or GRU 2; it serves for every seed. A run that diverged counts as {WORST:g} nat worse
-than the best run."""
+All losses are of test text, in nats per character. Texts of one kind count as one: ± is the 95 %
+t interval over kinds, whose upper end is too low where most kinds have zero regret; a share has
+Clopper and Pearson's interval, as if each kind were one trial. Races draw from three to five
+stored seeds a model, so their number is no sample size. Models that end more than {NEAR:g} nats
+behind the best one have one run of each rate at the last rung, which serves for every seed,
+unless they are second best or GRU 2. A run that diverged counts as {WORST:g} nat worse than the
+best run.
 
-ABOUT_PICKED = """\
-Regret of the model that is picked: its loss at its best rate and the last rung, by a seed that
-no race saw, less that of the best model. Which model and which rates are best, the other seeds
-say, and the race saw most of those: with their luck the regret is too low. "At most" takes off
-the lowest mean over all seeds instead, whose luck makes it too high, by and large. Differences of
-two rivals have neither. Here all are given their best rates for nothing. Halving has the race's
-time, its search for rates and its limits on how many models go on, but no margins and no further
-seeds. Usual alone: the model that is best in the mean over the other kinds of text."""
+The tables compare:
 
-ABOUT_ADVISED = """\
-Regret of model and rate: the loss, by a seed that no race saw, of a run like the one that is
-advised, with the race's own rate and length, less that of the best model at its best rate. GRU 2
-alone and usual alone search for their rates in the same time."""
+- **race**: `charcmp recommend`, with the margins of elimination in the code, or with margins
+  fitted to the other kinds of text.
+- **halving**: the race's time, its search for rates and its limits on how many models go on, but
+  no margins and no further seeds.
+- **GRU 2 alone**: a race of GRU 2 with itself, which only has to find its rate. Its rungs have
+  the same lengths, though it would have time for longer ones.
+- **usual alone**: the same for the model that is best in the mean over the other kinds of text.
+- **GRU 2**, **random**: that model, or one drawn at random, at its best rate."""
 
 ABOUT_GIVEN = """\
-The run that the user is handed (the seed with the lowest validation loss), at the rate and the
-length of its race, less the best model at its best rate. GRU 2 alone: a race of GRU 2 with
-itself, which has to find its rate; its rungs have the same lengths, though it would have time
-for longer ones. Best single run: of all finalists, which the advice names where it is another
-model's and better by more than 0.01 nats on validation text; halving, which gives no further seeds,
-hands over just such a run."""
+The loss of the run that the user gets, less that of the best model at its best rate, trained
+again. It can be negative, since the user gets the winner's seed with the lowest validation loss.
+Halving hands over the best single run of all models. *Best single run* is that of the race's
+finalists; the advice names it where it is another model's and better by more than 0.01 nats on
+validation text."""
+
+ABOUT_ADVISED = """\
+The loss of the advised model, trained again with a seed that no race saw, at the rate and the
+length of the race, less that of the best model at its best rate."""
+
+ABOUT_PICKED = """\
+The same, with each rival's model at that model's best rate of all. The seeds that races saw say
+which model and which rates are best, and their luck makes this regret somewhat too low. *At most*
+compares with the lowest mean over all seeds instead, and is somewhat too high. Differences
+between two rivals have neither error."""
 
 ABOUT_SHARES = f"""\
-Wrong: settled, and a finalist is better than the run that is handed over by more than
-{WORTH_KNOWING:g} nats: by the mean of its seeds, most of which the race saw, so too low; by its
-unseen one, whose luck makes it too high. Wrong, model: the best model at its best rate is better by
-as much. Looked: at finalists that
-all had three seeds; in other races those with one seed are tied for want of any knowledge. A
-race that wanted a seed that is not stored is not settled, though live it might have been. A race
-that failed counts as the advice GRU 2 at its best rate."""
+Shares of all races. *Settled*: the race said that it was sure. *Wrong*: it said so, and a
+finalist is better than the run handed over by more than {WORTH_KNOWING:g} nats, by the mean of
+its seeds, most of which the race saw (too few are wrong by this), or by its unseen one, whose
+luck counts too (too many are). *Wrong, model*: it said so, and the best model at its best rate is
+better by as much. *Picked*: the model is the best one; *tied*: models that the race does not tell
+apart from its winner, and the winner itself. *Looked*: the finalists had three seeds each; in
+other races those with one seed are tied because nothing is known of them. *Lost*: the best model
+was eliminated, by a margin or by the cap on how many go on. *Failed*: no advice; counts as GRU 2
+at its best rate. *Lacked a seed*: the race wanted a seed that is not stored, and counts as not
+settled, though live it might have been."""
 
 ABOUT_LENGTHS = """\
-The model with the lowest mean test loss, each at that one of the rates tried there which is best
-for it by validation loss, and how far behind the second is, with the standard error of that over
-seeds. All models have three seeds at the first two lengths; those near the best one have five at
-the third. At the fourth, the two or three that were best have one seed each, at the third length's
+The model with the lowest mean test loss, each model at the rate that has its best validation loss
+at that length, and how far behind the second is, with the standard error of that over seeds. All
+models have three seeds at the first two lengths; those near the best one have five at the third.
+At the fourth, the two or three that were best at the third have one seed each, at the third's
 rate."""
 
 
@@ -150,8 +149,9 @@ def report(texts: Sequence[Stored], races: int, skipped: Sequence[str] = ()) -> 
         over_kinds(sets, SHARES, share_with_interval, speeds),
         over_kinds(sets, columns_of("tied"), lambda values: f"{np.mean(values):.2f}", speeds),
         "## Margins of elimination",
-        "Fitted by scripts/backtest_margins.py. Passed: the share of near-best models that the "
-        "margins would put out in a kind of text, in the mean over kinds; fitted, to the others.",
+        "Fitted by scripts/backtest_margins.py. Passed: the share of models near the best one that "
+        "end beyond the margin and are out, in the mean over kinds of text; with margins fitted to "
+        "the other kinds.",
         margins_table(found),
         f"## By text, margins in the code, {TIMES[0]} times the planned time",
         by_text(of_code, speeds),
@@ -269,7 +269,7 @@ def verdicts(scores: Sequence[Score]) -> str:
         se = truth_se(at_times)
         for what, least, most in (
             ("model", PICKED["race"], PICKED["race, at most"]),
-            ("model and rate", ADVISED["race, as advised"], ADVISED["race, as advised"]),
+            ("model and rate", ADVISED["race"], ADVISED["race"]),
         ):
             low = float(np.mean(kind_means(at_times, least)))
             values = kind_means(at_times, most)
@@ -330,8 +330,8 @@ def by_text(scores: Sequence[Score], speeds: Mapping[Model, float]) -> str:
                 f"{label(model)} {100 * share:.0f} %" for model, share in
                 sorted(score.picked.items(), key=lambda item: -item[1])
             ),
-            "handed over": f"{score.means[handed_over('race')]:.4f}",
-            "as advised": f"{score.means['race, as advised']:.4f}",
+            "handed over": f"{HANDED_OVER['race'](score.means):.4f}",
+            "as advised": f"{ADVISED['race'](score.means):.4f}",
             **{name: f"{PICKED[name](score.means):.4f}"
                for name in ("race", "race minus GRU 2", "race minus usual alone")},
             "trained longer": trained_longer(stored, best),
