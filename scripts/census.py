@@ -3,12 +3,13 @@
     python scripts/census.py [experiment=census] [--updates 400] [--minutes 60] [key=value ...]
 
 1. Trains every cell at every rate for --updates updates.
-2. Trains every cell to the end at its best rate and the next lower one, since long trainings favour
-   lower rates than short ones. If the best of these is at an end of the rates trained, trains the
-   rate beyond, too.
-3. Trains two more seeds at the rate that did best in step 2, for the first twelve cells, for all
-   that are so near the first that another seed could change their order, and for the paper's three,
-   with which the report compares the others.
+2. Trains every cell to the end at the two rates below its best one, since long trainings favour
+   lower rates than short ones. While the best of these is at an end of the rates trained, trains
+   the rate beyond, too.
+3. Trains two more seeds at the rate that did best in step 2: for the first twelve cells, for all
+   that are so near the first that another seed could change their order, for the paper's three, and
+   for the cells of which there are two implementations. Then five more of the LSTM, with which the
+   report compares all others.
 
 All decisions are by validation loss. The runs are ordinary ones, so `charcmp status` shows them and
 `charcmp report` has tables of those that are finished; a rate that was given up in step 1 counts as
@@ -53,9 +54,16 @@ from charcmp.training.memory import training_bytes
 UPDATES = 400  # of the first step
 FIRST = 12  # so many cells get further seeds, however far behind they are
 FURTHER_SEEDS = (1, 2)  # added to the first seed
+# The LSTM has these as well: its own luck moves all comparisons with it, and in the same direction.
+REFERENCE, REFERENCE_SEEDS = "lstm", (3, 4, 5, 6, 7)
+# Cells of the same equations, which are to agree within their seeds: a check on both.
+TWINS = (
+    *("torch.nn.RNN", "torch.nn.LSTM", "torch.nn.GRU", "gru_reset_after"),
+    *("lstm_peephole", "torchrecurrent.PeepholeLSTM"),
+)
 # Nats behind the first cell: how far apart single seeds of two equally good cells may be.
 NEAR = WORTH_KNOWING + 2 * math.sqrt(2) * USUAL_SEED_SD
-VARIED = ("optimizer.lr", "seed", "epochs", "updates_per_epoch")  # differ between runs of a cell
+VARIED = ("optimizer.lr", "seed", "epochs")  # differ between runs of a cell
 
 
 class TimeIsOverError(Exception):
@@ -78,9 +86,9 @@ class Census:
         until: when the time is over, by time.monotonic().
 
     Raises:
-        UserError: if the grid has several texts, budgets or seeds, a rate is not one of LADDER, or
-            the trainings to the end are no longer than those of the first step; another key has
-            several values; or a class fails the checks that a run of it begins with.
+        UserError: if the grid has several texts, budgets or seeds, its rates are not neighbours on
+            LADDER, or the trainings to the end are no longer than those of the first step; another
+            key has several values; or a class fails the checks that a run of it begins with.
     """
 
     def __init__(self, composer: Composer, updates: int, until: float) -> None:
@@ -104,8 +112,13 @@ class Census:
             specs.append(spec)
         require(len({(spec.corpus.sha256, spec.budget) for spec in specs}) == 1 == len(seeds),
                 "a census is of one text, one budget and one first seed")  # fmt: skip
-        require_seeds(max(seeds), FURTHER_SEEDS[-1], "census")
-        require(rates <= {*LADDER}, f"optimizer.lr: a census takes rates of {LADDER}")
+        require_seeds(max(seeds), max(FURTHER_SEEDS + REFERENCE_SEEDS), "census")
+        runs_of_ladder = [LADDER[place : place + len(rates)] for place in range(len(LADDER))]
+        require(tuple(sorted(rates)) in runs_of_ladder,
+                f"optimizer.lr: a census takes rates of {LADDER}, without gaps")  # fmt: skip
+        lengths = {(spec.config.epochs, spec.config.updates_per_epoch) for spec in specs}
+        require(len(lengths) == 1 and lengths.pop()[1] is None,
+                "a census takes one value of epochs, and no updates_per_epoch")  # fmt: skip
         _check_classes(first_of.values())
         self.config, self.rates, (self.seed,) = specs[0].config, sorted(rates), seeds
         self.run_bytes = max(map(training_bytes, specs))
@@ -153,6 +166,10 @@ class Census:
         print(f"3: seeds {self.seed} to {self.seed + FURTHER_SEEDS[-1]} of {named}")
         for further in FURTHER_SEEDS:
             self._outcomes(arms, self.lengths.full, self.seed + further)
+        if reference := [arm for arm in arms if arm.model.cell == REFERENCE]:
+            print(f"   and to {self.seed + REFERENCE_SEEDS[-1]} of the LSTM")
+        for further in REFERENCE_SEEDS:
+            self._outcomes(reference, self.lengths.full, self.seed + further)
 
     def _outcomes(self, arms: Iterable[Arm], updates: int, seed: int) -> dict[Arm, Outcome]:
         planned_runs = [PlannedRun(arm, updates, seed) for arm in arms]
@@ -186,14 +203,14 @@ def named_cell(cell: CellConfig, words: Iterable[str]) -> str:
 
 
 def kept_rates(outcomes: dict[Arm, Outcome]) -> list[Arm]:
-    """Returns each cell at its best rate and the next lower one, without cells that always
-    diverged."""
+    """Returns each cell at the two rates below its best one, as far as there are such, without
+    cells that always diverged."""
     kept = []
     for model, of_model in losses_by_rate(outcomes).items():
         usable = sorted(rate for rate, nats in of_model.items() if math.isfinite(nats))
         if usable:
             place = usable.index(best_rate(of_model))
-            kept += [Arm(model, rate) for rate in usable[max(0, place - 1) : place + 1]]
+            kept += [Arm(model, rate) for rate in usable[max(0, place - 2) : max(1, place)]]
     return kept
 
 
@@ -213,7 +230,7 @@ def near_the_best(outcomes: dict[Arm, Outcome]) -> list[Arm]:
     best = {model: arm for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable}
     near = survivors(outcomes, NEAR, len(best))
     return [arm for place, (model, arm) in enumerate(best.items())
-            if place < FIRST or model in near or model.cell in CELLS]  # fmt: skip
+            if place < FIRST or model in near or model.cell in (*CELLS, *TWINS)]  # fmt: skip
 
 
 def census(overrides: Sequence[str], updates: int = UPDATES, minutes: float = math.inf) -> None:

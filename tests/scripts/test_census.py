@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,11 +14,13 @@ from helpers.runs import tables_of
 
 from charcmp.config.compose import compose_line
 from charcmp.report.load import load_runs
+from charcmp.report.tables import base_cell
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.decide import Outcome
 
 MGU, GRU, COSINE = (Model("50k", f"zoo.{name}", 1)
                     for name in ("MGU", "GRU", "Cosine"))  # fmt: skip
+LSTM = Model("50k", "lstm", 1)
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +32,7 @@ def test_rates_that_are_kept(census: ModuleType) -> None:
     losses = {
         MGU: {0.003: 2.0, 0.006: 1.9, 0.012: 1.8, 0.024: 1.85},
         GRU: {0.003: 1.5, 0.006: 1.9, 0.012: 1.6, 0.024: math.inf},  # nothing below its best
+        LSTM: {0.003: 1.6, 0.006: 1.5, 0.012: 1.6},
         COSINE: dict.fromkeys((0.003, 0.006), math.inf),
     }
     outcomes = {
@@ -36,7 +40,7 @@ def test_rates_that_are_kept(census: ModuleType) -> None:
         for model, of_model in losses.items() for rate, nats in of_model.items()
     }  # fmt: skip
     kept = census.kept_rates(outcomes)
-    assert kept == [Arm(MGU, 0.006), Arm(MGU, 0.012), Arm(GRU, 0.003)]
+    assert kept == [Arm(MGU, 0.003), Arm(MGU, 0.006), Arm(GRU, 0.003), Arm(LSTM, 0.003)]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +51,7 @@ def test_rates_that_are_kept(census: ModuleType) -> None:
         ({0.003: 1.45, 0.006: 1.4, 0.012: 1.5}, []),
         ({0.024: 1.4, 0.012: 1.5}, []),  # 0.048 diverged in the first step
         ({0.003: 1.4, 0.006: 1.5}, []),  # the first step had nothing below
+        ({0.003: 1.4}, [0.006]),
     ],
 )
 def test_the_best_rate_has_one_on_either_side(
@@ -59,16 +64,16 @@ def test_the_best_rate_has_one_on_either_side(
 
 
 def test_who_gets_further_seeds(census: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first ones and the paper's however far behind, and all that are near; at their best
-    rate."""
+    """The first ones, the paper's and twins however far behind, and all that are near; at their
+    best rate."""
     monkeypatch.setattr(census, "FIRST", 1)
     near, far = (Arm(MGU, 0.012), 1.45), (Arm(COSINE, 0.012), 1.46)
     losses = dict([far, near, (Arm(GRU, 0.006), 1.40), (Arm(GRU, 0.012), 1.405)])
     outcomes = {arm: Outcome(nats) for arm, nats in losses.items()}
     assert census.near_the_best(outcomes) == [Arm(GRU, 0.006), Arm(MGU, 0.012)]
-    the_papers = Arm(Model("50k", "lstm", 1), 0.012)
-    with_it = outcomes | {the_papers: Outcome(1.8)}
-    assert census.near_the_best(with_it) == [Arm(GRU, 0.006), Arm(MGU, 0.012), the_papers]
+    always = [Arm(LSTM, 0.012), Arm(Model("50k", "torch.nn.LSTM", 1), 0.012)]
+    with_them = outcomes | dict.fromkeys(always, Outcome(1.8))
+    assert census.near_the_best(with_them) == [Arm(GRU, 0.006), Arm(MGU, 0.012), *always]
     monkeypatch.setattr(census, "FIRST", 3)
     assert census.near_the_best(outcomes)[-1] == Arm(COSINE, 0.012)
 
@@ -100,6 +105,8 @@ def test_a_census_stops_goes_on_and_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(census, "FURTHER_SEEDS", (1,))
+    monkeypatch.setattr(census, "REFERENCE_SEEDS", (2,))
+    monkeypatch.setattr(census, "REFERENCE", "torch.nn.RNN")
     overrides = [
         *("experiment=census", "cell=module", "cell.target=torch.nn.GRU,torch.nn.RNN"),
         *("dataset=text", f"dataset.path={tiny_text}", "budget=1500", f"results_dir={tmp_path}"),
@@ -112,13 +119,16 @@ def test_a_census_stops_goes_on_and_is_reported(
     census.census(overrides, updates=5)
     out = capsys.readouterr().out
     assert "1: 2 cells at 3 rates, 6 short trainings" in out
-    assert "2: 4 trainings to the end" in out
+    num_full = sum(int(found) for found in re.findall(r"2: (\d+) training", out))
     assert "3: seeds 0 to 1 of torch.nn." in out
+    assert "and to 2 of the LSTM" in out
     assert "torch.nn.GRU 1, rate 0.012, 5 updates, seed 0: validation" in out
     runs = load_runs(tmp_path / "runs").runs
-    assert len(runs) == 6 + 4 + 2
+    assert len(runs) == 6 + num_full + 2 + 1
     (own,) = [table for table in tables_of(tmp_path) if table.epochs == 2 if len(table.done()) == 2]
-    assert all(entry.seeds == [0, 1] and entry.rates_given_up for entry in own.done())
+    seeds = {base_cell(entry.cell): entry.seeds for entry in own.done()}
+    assert seeds == {"GRU": [0, 1], "RNN": [0, 1, 2]}
+    assert all(entry.rates_tried == [0.006, 0.012, 0.024] for entry in own.done())
     times = {run.run_id: (run.folder / "result.json").stat().st_mtime_ns for run in runs}
     census.census(overrides, updates=5)
     for run in runs:
@@ -140,6 +150,9 @@ def test_what_a_census_refuses(
         ("budget=1500", "seed=0,1"): "one text, one budget and one first seed",
         ("budget=1500", "dropout=0,0.2"): "dropout=0 and dropout=0.2: a census varies the cell",
         ("budget=1500", "optimizer.lr=0.005"): "a census takes rates of",
+        ("budget=1500", "optimizer.lr=0.003,0.012"): "without gaps",
+        ("budget=1500", "epochs=20,30"): "one value of epochs",
+        ("budget=1500", "updates_per_epoch=20"): "no updates_per_epoch",
         ("budget=1500", "epochs=1"): "a training to the end has",
     }.items():
         with pytest.raises(SystemExit):
