@@ -21,7 +21,7 @@ from charcmp.report.figures.gap import gap_figures
 from charcmp.report.figures.learning import learning_figures
 from charcmp.report.figures.loss import loss_figures
 from charcmp.report.figures.models import models_figures, perplexity_for
-from charcmp.report.figures.ranking import TIERS, WITHOUT_INTERVAL, ranking_figures
+from charcmp.report.figures.ranking import NOT_COMPARED, TIERS, ranking_figures
 from charcmp.report.figures.style import MANY_CELLS
 from charcmp.report.make import make_report
 from charcmp.report.writing.sections import ranking_rows
@@ -104,7 +104,14 @@ def test_many_models_in_their_order(tmp_path: Path) -> None:
     dots = {line.get_ydata()[0]: line for line in losses.lines if line.get_marker() == "o"}
     colours = [TIERS[number][0] for number in (0, 0, 1, 2, 3)]
     assert [dots[y].get_color() for y in range(5)] == colours
-    assert dots[order.index("Mine4 1")].get_markerfacecolor() == "white"
+    with_one_seed = order.index("Mine4 1")
+    assert dots[with_one_seed].get_markerfacecolor() == "white"
+    lines = {line.get_ydata()[0] for line in losses.lines if line.get_marker() == "None"}
+    assert {*range(1, len(order) - 1)} - lines == {with_one_seed}  # the last is beyond the edge
+    assert "their SD over seeds is 0.001 in the median, 0.001 at most." in drawn.caption
+    detectable = float(re.search(r"is (0\.\d+) nats behind the best", drawn.caption)[1])
+    assert detectable == pytest.approx(analysis.detectable_from_best("50k"), abs=0.001)
+    assert 0.004 < detectable < 0.02  # three seeds with an SD of 0.001 each, nine comparisons
     assert {round(bar.get_width(), 3) for bar in speeds.patches} == {0.5, 1.0}
     assert "LSTM 1 read 50,000 characters a second." in drawn.caption
     assert "Diverged, and not shown: LSTM, cascaded gates 1." in drawn.caption
@@ -140,7 +147,7 @@ def test_models_without_an_interval_are_not_called_worse(tmp_path: Path) -> None
     (drawn,) = ranking_figures(analyse(table, 10), print)
     (legend,) = drawn.figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == ["not significantly worse than the best", TIERS[WITHOUT_INTERVAL][1]]
+    assert labels == ["not significantly worse than the best", TIERS[NOT_COMPARED][1]]
 
 
 def test_as_many_cells_as_have_a_colour_find_room_in_every_figure(tmp_path: Path, recwarn) -> None:

@@ -221,7 +221,7 @@ def test_each_at_its_own_rate(tmp_path: Path) -> None:
     )
     assert "is the lowest or highest one tried" in text
     # Of two rates compared by two of its three seeds: 0.564 · √2 / 3.
-    assert "makes a mean look better by up to 0.27 of the SD over seeds" in text
+    assert "flatters a mean by up to 0.27 of the SD over seeds" in text
     assert "Not shown, as their search for a rate is not over: RNN 1 at 50k (0.006)." in text
     assert "another training may rank them differently" in text.split("own learning rate")[-1]
     entries = pd.read_csv(tmp_path / "report" / "entries.csv")

@@ -162,6 +162,25 @@ class Analysis:
                 found[other.column] = difference, is_first
         return found
 
+    def num_planned_from_lstm(self, row: str) -> int:
+        """Returns how many models of a row the grid compares with the LSTM, run or not."""
+        return sum(
+            pair.row == row and pair.family in FROM_LSTM and "lstm" in (pair.a[0], pair.b[0])
+            for pair in self.planned
+        )
+
+    def detectable_from_best(self, row: str) -> float | None:
+        """Returns how far behind the best of its row a model must be to be found worse with 80 %
+        power at Holm's first step: the median over those with seeds; None without any."""
+        alpha = ALPHA / self.family_size("best")
+        found = []
+        for difference in self.differences_of("best", row):
+            variance, text = difference.seed_variance, difference.text_variance
+            if variance is not None and text is not None:
+                num_seeds = min(len(difference.a.seeds), len(difference.b.seeds))
+                found.append(detectable_with(num_seeds, text.component, variance, alpha))
+        return statistics.median(found) if found else None
+
     def family_size(self, family: str) -> int:
         return family_size(self.table, self.planned, family)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
@@ -21,10 +22,11 @@ TIERS = (
     ("#56B4E9", "better than the LSTM of its depth"),
     ("#999999", "not significantly different from the LSTM"),
     ("#D55E00", "worse than the LSTM of its depth"),
-    ("#000000", "worse than the best, not compared with an LSTM over seeds"),
-    ("#CC79A7", "not compared: there is no interval"),
+    ("#000000", "worse than the best, not compared with an LSTM"),
+    # An interval over text alone would look the surest of all, and colours would tell seeds apart.
+    ("#777777", "hollow: one seed, or no losses kept, so not compared"),
 )
-WITHOUT_LSTM, WITHOUT_INTERVAL = 4, 5  # of TIERS
+WITHOUT_LSTM, NOT_COMPARED = 4, 5  # of TIERS
 LINE_INCHES = 0.19
 
 
@@ -52,7 +54,7 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     nats = [entry.test_nats for entry in entries]
     edge = edge_of(nats)
     for y, entry in enumerate(entries):
-        _loss_line(losses, y, entry, from_best.get(entry.column), best, TIERS[tiers[y]][0], edge)
+        _loss_line(losses, y, entry, from_best.get(entry.column), best, tiers[y], edge)
     losses.axvline(best.test_nats, color=GREY, linewidth=0.8)
     losses.set_yticks(range(len(entries)), [name(entry) for entry in entries], fontsize=8)
     losses.set_ylim(len(entries) - 0.4, -0.6)  # the best on top
@@ -62,9 +64,8 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
     known = comparable_speeds(entries)
     reference = _reference(entries, known)
     _speed_bars(speeds, entries, known, reference)
-    by_text = any(_is_by_text(entry, from_best.get(entry.column)) for entry in entries)
-    legend(figure, _handles(tiers, by_text))
-    caption = _caption(row, entries, best, known, reference, by_text)
+    legend(figure, _handles(tiers))
+    caption = _caption(analysis, row, entries, known, reference)
     diverged = [entry for entry in analysis.table.entries.values()
                 if entry.row == row and not entry.is_done]  # fmt: skip
     if diverged:
@@ -75,20 +76,17 @@ def _ranking(analysis: Analysis, row: str, entries: Sequence[Entry]) -> Drawn:
 def _tiers(
     analysis: Analysis, row: str, entries: Sequence[Entry], from_best: Mapping[Column, Difference]
 ) -> list[int]:
-    """Returns each model's index in TIERS.
-
-    By seeds and text if it has several, else by text; against the LSTM by seeds and text alone.
-    """
+    """Returns each model's index in TIERS, by seeds and text."""
     signs = {("lstm", layers): 0 for _, layers in analysis.table.columns}  # of model minus LSTM
     signs |= _signs_from_lstm(analysis, row)
 
     def tier(entry: Entry) -> int:
         difference = from_best.get(entry.column)
-        if difference is None:
-            return 0
-        if difference.judged is None:
-            return WITHOUT_INTERVAL
-        if difference.judged.sign <= 0:
+        if difference is None:  # the best itself
+            return 0 if len(entry.seeds) > 1 else NOT_COMPARED
+        if difference.both is None:
+            return NOT_COMPARED
+        if difference.both.sign <= 0:
             return 0
         return signs[entry.column] + 2 if entry.column in signs else WITHOUT_LSTM
 
@@ -97,13 +95,15 @@ def _tiers(
 
 def _signs_from_lstm(analysis: Analysis, row: str) -> dict[Column, int]:
     """Returns for each model that was compared with the LSTM over seeds whether it differs: -1 if
-    it is better. They are one family here, so that equal models get equal colours."""
+    it is better. All of the row are one family here, so that equal models get equal colours."""
     compared = {
         column: (difference.both.estimate, is_turned)
         for column, (difference, is_turned) in analysis.from_lstm(row).items()
         if difference.both is not None
     }
-    judged = judge([estimate for estimate, _ in compared.values()])
+    judged = judge(
+        [estimate for estimate, _ in compared.values()], analysis.num_planned_from_lstm(row)
+    )
     return {
         column: -of_family.sign if is_turned else of_family.sign
         for (column, (_, is_turned)), of_family in zip(compared.items(), judged, strict=True)
@@ -116,39 +116,33 @@ def _loss_line(
     entry: Entry,
     from_best: Difference | None,
     best: Entry,
-    colour: str,
+    tier: int,
     edge: float,
 ) -> None:
+    colour = TIERS[tier][0]
     if entry.test_nats > edge:
         write_at_edge(panel, y, f"{entry.test_nats:.3f}", colour=colour)
         return
-    if from_best is not None and from_best.judged is not None:
-        low, high = from_best.judged.interval
+    if from_best is not None and from_best.both is not None:
+        low, high = from_best.both.interval
         ends = best.test_nats + low, min(best.test_nats + high, edge)
         panel.plot(ends, (y, y), color=colour, linewidth=1.5)
-    face = "white" if _is_by_text(entry, from_best) else colour
+    face = _face(tier)
     (dot,) = panel.plot(entry.test_nats, y, color=colour, marker="o", markersize=5,
                         markerfacecolor=face)  # fmt: skip
     dot.set_gid(RUN_GID + "+".join(entry.run_ids))
 
 
-def _is_by_text(entry: Entry, from_best: Difference | None) -> bool:
-    """Returns whether a model, or the best that it is compared with, has a single seed."""
-    return len(entry.seeds) == 1 if from_best is None else from_best.has_one_seed
+def _face(tier: int) -> str:
+    return "white" if tier == NOT_COMPARED else TIERS[tier][0]
 
 
-def _handles(tiers: Sequence[int], by_text: bool) -> list[Line2D]:
-    """Returns legend handles for the tiers that occur and, if needed, for single seeds."""
-    handles = [
-        Line2D([], [], color=colour, marker="o", label=meaning)
+def _handles(tiers: Sequence[int]) -> list[Line2D]:
+    """Returns legend handles for the tiers that occur."""
+    return [
+        Line2D([], [], color=colour, marker="o", markerfacecolor=_face(number), label=meaning)
         for number, (colour, meaning) in enumerate(TIERS) if number in tiers
     ]  # fmt: skip
-    if by_text:
-        label = "hollow: one seed, interval and colour by text alone"
-        handles.append(
-            Line2D([], [], color="black", marker="o", markerfacecolor="white", label=label)
-        )
-    return handles
 
 
 def _reference(entries: Sequence[Entry], speeds: Speeds) -> Entry | None:
@@ -176,24 +170,35 @@ def _speed_bars(
 
 
 def _caption(
+    analysis: Analysis,
     row: str,
     entries: Sequence[Entry],
-    best: Entry,
     speeds: Speeds,
     reference: Entry | None,
-    by_text: bool,
 ) -> str:
+    best = analysis.best(row)
+    assert best is not None  # the row has many models
     sentences = [
-        f"the models at {row} in order of test loss. The lines are plain 95 % intervals of the "
-        f"difference from {name(best)}, the model with the lowest mean validation loss, which is "
-        "why a model may lie to its left; they are over seeds and text. The colours tell what is "
-        "significant after Holm (5 %), against the best and against the LSTM, each as one family "
-        "of the models shown."
+        f"the models at {row} in order of test loss. The lines are plain 95 % intervals, over "
+        f"seeds and text, of the difference from {name(best)}, the model with the lowest mean "
+        "validation loss, which is why a model may lie to its left. It was chosen because it did "
+        "well with these seeds, so its loss is likely too low. The colours tell what is "
+        "significant after "
+        "Holm (5 %), against the best and against the LSTM, each as one family of all models of "
+        "the row."
     ]
-    if by_text:
+    if detectable := analysis.detectable_from_best(row):
         sentences.append(
-            "A model with a single seed is compared on the test text alone: how much another seed "
-            "would move it is not known."
+            f"With these seeds, a model that is {detectable:.3f} nats behind the best would be "
+            "found significantly worse four times in five (in the median of those compared); "
+            "one that is nearer, less often."
+        )
+    scatter = [entry.sd_over_seeds for entry in entries if entry.sd_over_seeds is not None]
+    if scatter and len(scatter) < len(entries):
+        sentences.append(
+            "Another seed might move a model that has one by as much as it moves the others: "
+            f"their SD over seeds is {statistics.median(scatter):.3f} in the median, "
+            f"{max(scatter):.3f} at most."
         )
     if reference is not None:
         speed = speeds.by_column[reference.column]

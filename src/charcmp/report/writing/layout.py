@@ -414,12 +414,10 @@ def _rate_notes(table: Table) -> list[str]:
     if table.left_out:
         named = [f"{_name(entry)} ({_rates(entry.rates_tried)})" for entry in table.left_out]
         notes.append(f"Not shown, as their search for a rate is not over: {', '.join(named)}.")
-    biases = [entry.selection_bias for entry in entries if len(entry.seeds) > 1]
-    if any(biases):
+    if flattered := _flattered_text(entries):
         notes.append(
             "The seeds that chose a rate also count in its mean: where the rates compared last are "
-            "equally good, this makes a mean look better by up to "
-            f"{max(biases):.2f} of the SD over seeds."
+            f"equally good, this flatters {flattered} of the SD over seeds."
         )
     at_end = [entry for entry in entries if entry.rate in _ends(entry.rates_tried)]
     if at_end:
@@ -444,6 +442,17 @@ def _rate_notes(table: Table) -> list[str]:
             f"{', '.join(f'{cell_label(cell)} {layers}' for cell, layers in table.only_shorter)}."
         )
     return notes
+
+
+def _flattered_text(entries: Sequence[Entry]) -> str:
+    """Says by how much the choice of rates may flatter models with several seeds, and with one."""
+    parts = []
+    for what, is_such in (("a mean by up to", lambda n: n > 1),
+                          ("a single run by up to", lambda n: n == 1)):  # fmt: skip
+        biases = [entry.selection_bias for entry in entries if is_such(len(entry.seeds))]
+        if any(biases):
+            parts.append(f"{what} {max(biases):.2f}")
+    return " and ".join(parts)
 
 
 def _ends(rates: Sequence[float]) -> tuple[float, float]:
