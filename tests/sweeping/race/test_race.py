@@ -594,6 +594,25 @@ def test_a_look_at_the_finalists() -> None:
     assert tied(one_seed, 0.05) == [GRU_2]
 
 
+def test_of_models_that_are_about_as_good_the_shallowest_leads() -> None:
+    text = np.random.default_rng(1).normal(1.4, 0.1, (1, 500))
+
+    def seeds(level: float, number: int = 3) -> list[Outcome]:
+        return [outcome(level + d, text + level + d) for d in (0.0, 0.001, -0.001)[:number]]
+
+    rnn_1 = Model("50k", "rnn", 1)
+    best = {GRU_2: seeds(1.400), Model("50k", "gru", 3): seeds(1.399)}
+    leader, found = challenges({**best, GRU_1: seeds(1.405), rnn_1: seeds(1.406)})
+    assert leader == GRU_1
+    assert [round(challenge.difference, 3) for challenge in found] == [-0.006, -0.005, 0.001]
+    # The standard error is 0.010: of the seeds, with the usual variance, as the text is the same.
+    assert challenges({**best, GRU_1: seeds(1.415)})[0] == GRU_2
+    assert challenges({GRU_2: seeds(1.400), GRU_1: seeds(1.415)})[0] == GRU_2
+    # Of a single seed nothing is known, and fewer layers do not make up for more.
+    assert challenges({GRU_2: seeds(1.400, 1), GRU_1: seeds(1.405, 1)})[0] == GRU_2
+    assert challenges({GRU_2: seeds(1.405), GRU_1: seeds(1.400)})[0] == GRU_1
+
+
 def test_the_plan_fills_the_time() -> None:
     costs = [Cost(0.5, 0.01)] * 27
     half, whole = (longest_run(0, time, 1, costs, 9) for time in (1500, 3000))

@@ -43,7 +43,12 @@ def _rivals(advice: Advice) -> list[str]:
         return [] if advice.finish.unfinished else ["No other model is left to compare it with."]
     (against,) = [found for found in advice.finish.challenges if found.model == rival.model]
     distance = f"{abs(against.difference):.4f} "
-    distance += "behind" if against.difference >= 0 else "ahead of it, but by one seed"
+    if against.difference >= 0:
+        distance += "behind"
+    elif against.of_models is None:
+        distance += "ahead of it, but by one seed"
+    else:
+        distance += "ahead of it, but with more layers, and by less than one standard error"
     sentence = f"Next by validation loss: {label(rival.model)}, {distance}"
     if against.of_models is not None:
         low, high = against.interval(advice.finish.alpha)
