@@ -170,16 +170,11 @@ class Table:
 def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
     """Returns a table for each group of runs that may be compared, all of one task."""
     runs = [run for run in runs if run.task == task]
-    rows = {
-        sha256: row_targets(same_text)
-        for sha256, same_text in grouped(runs, lambda run: run.corpus_sha256).items()
-    }
     blocks = admitted_blocks(runs, filters)
     blocks.sort(key=lambda block: block_order(block.runs[0], block.settings))
     headings = block_headings([block.settings for block in blocks])
     tables = [
-        make_table(heading, block, rows[block.runs[0].corpus_sha256], filters)
-        for heading, block in zip(headings, blocks, strict=True)
+        make_table(heading, block, filters) for heading, block in zip(headings, blocks, strict=True)
     ]
     return [table for table in tables if table.entries]
 
@@ -208,12 +203,17 @@ def admitted_blocks(runs: Sequence[Run], filters: Filters) -> list[Block]:
     return blocks
 
 
-def row_targets(runs: Sequence[Run]) -> dict[str, int]:
-    """Returns the rows that runs of one corpus can count in: name -> target parameters.
+def row_targets(block: Block) -> dict[str, int]:
+    """Returns the rows that runs of a block can count in: name -> target parameters.
 
-    They are the named budgets, and every number of parameters that a run was asked to meet.
+    They are the numbers of parameters that one of its runs was asked to meet, by the names of the
+    budgets that have one. What other blocks were asked for adds no row here: it would show runs of
+    this one twice.
     """
-    rows = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
+    runs = [*block.runs, *block.left_out]
+    asked = {run.target_params for run in runs}
+    named = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
+    rows = {name: target for name, target in named.items() if target in asked}
     for run in runs:
         if run.budget.isdecimal() and run.target_params not in rows.values():
             rows[str(run.target_params)] = run.target_params
@@ -238,9 +238,10 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     } or {str(run.num_params): run.num_params}
 
 
-def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filters) -> Table:
+def make_table(heading: str, block: Block, filters: Filters) -> Table:
     """Returns the table of a block's runs."""
     common = block.settings
+    rows = row_targets(block)
     entries = _entries(block, block.runs, rows, filters)
     left_out = _entries(block, block.left_out, rows, filters)
     shown = {entry.column for entry in (*entries.values(), *left_out.values())}
