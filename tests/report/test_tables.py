@@ -324,6 +324,22 @@ def test_an_interrupted_sweep_of_rates_admits_no_model_early(tmp_path: Path) -> 
     }
 
 
+def test_filters_do_not_change_which_rates_were_tried(tmp_path: Path) -> None:
+    """The best two rates had a second seed; the third is as much a rate that was tried."""
+    for cell in ("lstm", "gru"):
+        for rate, nats in {0.003: 1.5, 0.006: 1.3, 0.012: 1.4}.items():
+            for seed in (0,) if rate == 0.003 else (0, 1):
+                extra = {"optimizer.lr": rate}
+                write_run(tmp_path, nats, cell=cell, seed=seed, extra=extra)
+    (own,) = tables_of(tmp_path, seed="1")
+    assert [entry.rate_candidates for entry in own.done()] == [[0.003, 0.006, 0.012]] * 2
+    write_run(tmp_path, 2.0, cell="rnn", budget="130k", extra={"optimizer.lr": 0.003})
+    report_texts(tmp_path, Filters({"seed": {"1"}}))
+    (text,) = (tmp_path / "report").glob("*/table_nats.md")
+    assert "Rates tried at 50k: 0.003, 0.006, 0.012." in text.read_text()
+    assert "lowest or highest one tried" not in text.read_text()
+
+
 RUNGS = (
     {"epochs": 1, "updates_per_epoch": 300},
     {"epochs": 1, "updates_per_epoch": 800},

@@ -23,6 +23,7 @@ from charcmp.report.blocks import (
     heading_of,
     is_the_papers,
     model_of,
+    tried,
 )
 from charcmp.report.candidates import Candidate, candidate_of, chosen_by_validation
 from charcmp.report.filters import Filters
@@ -114,6 +115,7 @@ class Table:
     entries: dict[Place, Entry]  # absent without a run
     left_out: list[Entry]  # of models whose search for a learning rate is not over
     only_shorter: list[Column] = field(default_factory=list)  # tried in shorter trainings alone
+    is_narrowed: bool = False  # filters keep runs of the block out, so what is missing may exist
 
     @property
     def dataset(self) -> str:
@@ -186,21 +188,27 @@ def admitted_blocks(runs: Sequence[Run], filters: Filters) -> list[Block]:
     may be said of another. But if filters ask for a length of training of which some runs were only
     the shorter tries of longer ones, they get that length by itself, tries included.
     """
-    blocks = []
-    for block in arranged(runs):
-        kept = [run for run in block.runs if filters.admits(run)]
-        left_out = [run for run in block.left_out if filters.admits(run)]
-        if kept:
-            blocks.append(replace(block, runs=kept, left_out=left_out))
+    blocks = _narrowed(arranged(runs), filters)
     if "epochs" not in filters.axes:
         return blocks
     shown = {run.run_id for block in blocks for run in (*block.runs, *block.left_out)}
-    admitted = grouped(filter(filters.admits, runs), lambda run: run.epochs)
-    for epochs, same_length in admitted.items():
-        if any(run.run_id not in shown for run in same_length):
+    for epochs, same_length in grouped(runs, lambda run: run.epochs).items():
+        if any(run.run_id not in shown for run in filter(filters.admits, same_length)):
             blocks = [block for block in blocks if block.settings["epochs"] != epochs]
-            blocks += [block for block in arranged(same_length) if block.runs]
+            blocks += _narrowed(arranged(same_length), filters)
     return blocks
+
+
+def _narrowed(blocks: Sequence[Block], filters: Filters) -> list[Block]:
+    """Returns the blocks with the runs that pass, without blocks of which none does."""
+    found = []
+    for block in blocks:
+        runs = [run for run in block.runs if filters.admits(run)]
+        left_out = [run for run in block.left_out if filters.admits(run)]
+        hidden = [run for run in block.all_runs if not filters.admits(run)]
+        if runs:
+            found.append(replace(block, runs=runs, left_out=left_out, hidden=hidden))
+    return found
 
 
 def row_targets(block: Block) -> dict[str, int]:
@@ -210,11 +218,10 @@ def row_targets(block: Block) -> dict[str, int]:
     budgets that have one. What other blocks were asked for adds no row here: it would show runs of
     this one twice.
     """
-    runs = [*block.runs, *block.left_out]
-    asked = {run.target_params for run in runs}
-    named = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
+    asked = {run.target_params for run in block.all_runs}
+    named = {name: target_params(name, block.runs[0].num_symbols) for name in BUDGETS}
     rows = {name: target for name, target in named.items() if target in asked}
-    for run in runs:
+    for run in block.all_runs:
         if run.budget.isdecimal() and run.target_params not in rows.values():
             rows[str(run.target_params)] = run.target_params
     return rows
@@ -260,6 +267,9 @@ def make_table(heading: str, block: Block, filters: Filters) -> Table:
         list(left_out.values()),
         sorted((column for column in only_shorter if filters.admits_column(*column)),
                key=_column_order),
+        bool(block.hidden) or any(
+            not filters.admits_row(row) for run in block.runs for row in rows_of(run, rows)
+        ),
     )  # fmt: skip
 
 
@@ -267,6 +277,7 @@ def _entries(
     block: Block, runs: Sequence[Run], rows: dict[str, int], filters: Filters
 ) -> dict[Place, Entry]:
     """Returns the entries of a block's runs in the rows that the filters admit."""
+    tried_here = tried([block.all_runs])
     targets: dict[str, int] = {}
     runs_of_entry = defaultdict(list)
     for run in runs:
@@ -280,6 +291,7 @@ def _entries(
             targets[place[0]],
             same_place,
             _paper_nats(block.settings, *place),
+            tried_here.get(model_of(same_place[0]), set()),
             block.tried_shorter.get(model_of(same_place[0]), set()),
         )
         for place, same_place in runs_of_entry.items()
@@ -313,11 +325,17 @@ def make_entry(
     target: int,
     runs: Sequence[Run],
     paper_nats: float | None,
+    tried_here: Set[Candidate] = frozenset(),
     tried_shorter: Set[Candidate] = frozenset(),
 ) -> Entry:
-    """Returns a model's entry from its runs: seeds, perhaps at several dropouts or rates."""
+    """Returns a model's entry from its runs: seeds, perhaps at several dropouts or rates.
+
+    Args:
+        tried_here: what it was trained at, in runs that filters keep out as well.
+        tried_shorter: the same for shorter trainings.
+    """
     candidates = grouped(runs, candidate_of)
-    rates = {rate for rate, _ in candidates}
+    rates = {rate for rate, _ in (*candidates, *tried_here)}
     choice = chosen_by_validation(candidates)
     chosen = candidates[choice.candidate]
     done = [run for run in chosen if run.status == "done"]
