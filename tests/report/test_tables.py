@@ -440,12 +440,15 @@ def test_filters_leave_each_model_its_own_rate(tmp_path: Path) -> None:
                           extra={"optimizer.lr": rate})  # fmt: skip
         for rate in (0.024, 0.048):
             write_run(tmp_path, 1.9, cell=cell, epochs=2, extra={"optimizer.lr": rate})
+    write_run(tmp_path, 1.9, epochs=2, extra={"optimizer.lr": 0.003, "cell.forget_bias": 1.0})
     for filters in ({"epochs": "10"}, {"cell": "gru"}, {"cell": "gru", "layers": "2"}):
         (table,) = tables_of(tmp_path, **filters)
         assert table.has_own_rates
         assert {entry.rate for entry in table.done() if entry.cell == "gru"} == {0.012}
     (table,) = tables_of(tmp_path, epochs="10")
     assert table.entries["50k", "gru", 1].rates_tried == [0.003, 0.006, 0.012, 0.024, 0.048]
+    lstm, gru = (tables_of(tmp_path, cell=cell)[0].only_shorter for cell in ("lstm", "gru"))
+    assert (lstm, gru) == ([("lstm(forget_bias=1.0)", 1)], [])
 
 
 def write_adam(folder: Path, has_config: bool) -> None:
@@ -584,6 +587,7 @@ def test_a_model_that_is_lost_at_the_start_is_noted(
         ({"dataset": "wp", "cell": "lstm,gru"}, 3),
         ({"layers": "2"}, 1),
         ({"budget": "130k"}, 1),
+        ({"dataset": "wp", "budget": "44823"}, 3),  # which is 50k there
         ({"budget": "60_000"}, 1),
         ({"seed": "1"}, 1),
         ({"dropout": "0.10"}, 1),

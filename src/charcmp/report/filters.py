@@ -105,8 +105,9 @@ class Filters:
             if hasattr(run, axis) and not axis.startswith(("dataset", "cell"))
         )
 
-    def admits_row(self, name: str) -> bool:
-        return self._on("budget", name)
+    def admits_row(self, name: str, target: int) -> bool:
+        """Returns whether a row passes, by its name or by its target, a number of parameters."""
+        return self._on("budget", name) or self._on("budget", str(target))
 
     def admits_column(self, cell: str, layers: int) -> bool:
         return self._admits_cell(cell) and self._on("layers", str(layers))

@@ -252,7 +252,11 @@ def make_table(heading: str, block: Block, filters: Filters) -> Table:
     entries = _entries(block, block.runs, rows, filters)
     left_out = _entries(block, block.left_out, rows, filters)
     shown = {entry.column for entry in (*entries.values(), *left_out.values())}
-    only_shorter = {(cell, layers) for cell, layers, _ in block.tried_shorter} - shown
+    only_shorter = {
+        (cell, layers)
+        for cell, layers, _ in block.tried_shorter
+        if (cell, layers) not in shown and filters.admits_column(base_cell(cell), layers)
+    }
     rows_used = {entry.row: entry.target_params for entry in entries.values()}
     columns = {(cell, layers) for _, cell, layers in entries}
     if is_the_papers(common):
@@ -265,10 +269,9 @@ def make_table(heading: str, block: Block, filters: Filters) -> Table:
         sorted(columns, key=_column_order),
         entries,
         list(left_out.values()),
-        sorted((column for column in only_shorter if filters.admits_column(*column)),
-               key=_column_order),
+        sorted(only_shorter, key=_column_order),
         bool(block.hidden) or any(
-            not filters.admits_row(row) for run in block.runs for row in rows_of(run, rows)
+            not filters.admits_row(*row) for run in block.runs for row in rows_of(run, rows).items()
         ),
     )  # fmt: skip
 
@@ -282,7 +285,7 @@ def _entries(
     runs_of_entry = defaultdict(list)
     for run in runs:
         for row, target in rows_of(run, rows).items():
-            if filters.admits_row(row):
+            if filters.admits_row(row, target):
                 targets[row] = target
                 runs_of_entry[row, run.variant, run.layers].append(run)
     return {
