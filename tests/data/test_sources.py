@@ -195,6 +195,7 @@ def test_a_file_of_ones_own(tmp_path) -> None:
         (os.fsdecode(b"\xff.txt"), "\ufffd"),
         (" .txt", "text"),
         ("x" * 200, "x" * 80),
+        ("my/wp.txt", "wp (file)"),  # not the paper's text
     ],
 )
 def test_titles(file: str, title: str) -> None:

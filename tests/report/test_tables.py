@@ -607,6 +607,13 @@ def test_filters(tmp_path: Path, axes: dict[str, str], kept: int) -> None:
     assert sum(len(table.entries) for table in tables_of(tmp_path, **axes)) == kept
 
 
+def test_a_file_called_like_a_built_in_text_is_found(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, dataset="wp-file")
+    (mine,) = tables_of(tmp_path, dataset="text", dataset__path="my/wp.txt")
+    assert mine.dataset == "wp-file"
+
+
 def test_a_filter_that_is_no_number() -> None:
     with pytest.raises(UserError, match="layers=two: not a number"):
         Filters({"layers": {"two"}})
