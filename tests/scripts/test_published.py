@@ -21,6 +21,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_with
 from charcmp.data.corpus import Corpus
 from charcmp.models.cells.registry import cell_config
+from charcmp.report.make import PUBLISHED_FOLDERS
 from charcmp.report.writing.sections import p_text
 
 PAPER = CHECKOUT / "results" / "paper"
@@ -247,6 +248,10 @@ def comparable(name: str, contents: bytes) -> object:
     if name.endswith(".svg"):
         return sorted(re.findall(r"<text[^>]*>([^<]*)</text>", text))
     return re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+
+
+def test_no_report_replaces_a_published_one_unasked() -> None:
+    assert {folder.name for folder in [*PUBLISHED, PRACTICE]} <= {*PUBLISHED_FOLDERS}
 
 
 @pytest.mark.long

@@ -35,6 +35,8 @@ from charcmp.runs.folder import runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
+# What is published there, and beside it.
+PUBLISHED_FOLDERS = ("paper", "fast", "own_rates", "variants", "example", "practice", "weights")
 
 
 def make_report(
@@ -59,16 +61,20 @@ def make_report(
 
     Raises:
         UserError: if there is no run to report, if the folder cannot be written or holds runs, or
-            if results_dir is that of the published runs and `out` is None.
+            if results_dir is that of published runs and `out` is None.
     """
     usual = Path(results_dir) / "report"
-    if out is None and usual.resolve().is_relative_to(PUBLISHED):
+    if out is None and any(
+        usual.resolve().is_relative_to(PUBLISHED.parent / name) for name in PUBLISHED_FOLDERS
+    ):
         raise UserError(
-            f"results_dir={results_dir} holds the published runs, where only scripts/publish.py "
+            f"results_dir={results_dir} holds published runs, where only scripts/publish.py "
             "writes a report; --output FOLDER writes one elsewhere"
         )
     filters = filters or Filters()
-    path = Path(out or (usual / "published" if published else usual) / filters.slug)
+    if published:
+        usual /= "published"
+    path = Path(out) if out else usual / filters.slug
     source = PUBLISHED if published else Path(results_dir)
     _refuse_among_runs(path, source)
     loaded = load(runs_dir(source))
