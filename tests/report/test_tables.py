@@ -634,7 +634,8 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     assert "1.300" not in done.stdout
     done = charcmp(
         *("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1"),
-        *("--format=csv,md", "--output", str(small_grid / "it's here")),
+        *("--format=csv,md", "--output=~/it's here"),
+        HOME=str(small_grid),
     )
     assert done.stdout.splitlines()[1] == "my-text, contiguous, 50 epochs"
     assert {file.suffix for file in (small_grid / "it's here").iterdir()} == {".csv", ".md"}
