@@ -37,6 +37,11 @@ from charcmp.runs.folder import runs_dir
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
 # What is published there, and beside it.
 PUBLISHED_FOLDERS = ("paper", "fast", "own_rates", "variants", "example", "practice", "weights")
+# All that a report may consist of.
+FILES = (
+    *("report.html", "statistics.md", "figures/*.svg", "figures/*.png", "table_*.*", "fill_in.*"),
+    *("entries.csv", "differences.csv", "claims.csv", "against_paper.csv", "baselines.csv"),
+)
 
 
 def make_report(
@@ -90,6 +95,8 @@ def make_report(
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings, with_png="png" in formats)
     written = _write(path, files, formats)
+    if out is None:  # in a folder of the user's choice, files of these names may be the user's
+        _remove_earlier(path, written, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
@@ -117,6 +124,14 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     for name in wanted:
         write_bytes(folder / name, files[name])
     return wanted
+
+
+def _remove_earlier(folder: Path, written: Sequence[str], formats: Sequence[str]) -> None:
+    """Removes the files of an earlier report that this one, in the same formats, does not have."""
+    for file in (file for pattern in FILES for file in folder.glob(pattern)):
+        is_earlier = str(file.relative_to(folder)) not in written
+        if is_earlier and file.suffix[1:] in formats and file.is_file():
+            file.unlink()
 
 
 def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:
