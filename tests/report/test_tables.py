@@ -660,6 +660,8 @@ def test_a_long_filter_has_a_short_folder() -> None:
     long = ["a" * 50 + end for end in ("b", "c")]
     assert len({Filters({"dataset.name": {name}}).slug for name in long}) == 2
     assert Filters().slug == ""
+    names = [Filters({"dataset.name": chosen}).slug for chosen in ({"a-b"}, {"a", "b"})]
+    assert names[0] != names[1]
 
 
 def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:

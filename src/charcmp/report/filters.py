@@ -73,8 +73,10 @@ class Filters:
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        is_whole = all(
-            safe_name(value) == value for values in self.axes.values() for value in values
+        is_whole = all(  # and so no two choices have one name
+            safe_name(value) == value and "-" not in value
+            for values in self.axes.values()
+            for value in values
         )
         if len(slug) <= MAX_SLUG and is_whole:
             return slug
