@@ -289,6 +289,7 @@ def test_texts_that_cannot_be_used(
         )
         assert done.returncode == 2
         assert complaint in one_line(done.stderr)
+    assert not list(tmp_path.rglob("runs/*"))  # which would be failed for good
 
 
 TEXTS = {

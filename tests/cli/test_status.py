@@ -7,6 +7,8 @@ import pytest
 from helpers.console import TINY, Charcmp, wait_for
 from helpers.runs import write_run
 
+from charcmp.cli.status import Runs, overview
+
 
 @pytest.mark.long
 def test_every_state(charcmp: Charcmp, start, tiny_text: Path, tmp_path: Path) -> None:
@@ -147,3 +149,10 @@ def test_filters_and_lines_of_json(charcmp: Charcmp, short_watch: None, tiny_tex
         ("gru", "done"),
         ("rnn", "done"),
     ]
+
+
+def test_the_best_so_far_did_not_diverge(tmp_path: Path) -> None:
+    write_run(tmp_path, 1.5)
+    write_run(tmp_path, None, cell="gru", val_nats_per_char=1.2)
+    shown = overview(Runs(str(tmp_path), lease_seconds=60).look())
+    assert "best so far, wp 50k: LSTM 1, validation 1.510" in shown

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.console import TINY, Charcmp, command, in_turn, run_of, write_tiny_text
 
+from charcmp.cli.options import SampleOptions, parse
 from charcmp.config.literal import literal_path
 
 RNN = [*TINY, "epochs=1", "cell=rnn", "layers=1"]
@@ -228,4 +229,7 @@ def test_what_hydras_grammar_means_where_no_such_file_is(
         assert literal_path(unchanged) == unchanged
     assert literal_path("results_dir=runs-${cell.name}") == "results_dir='runs-${cell.name}'"
     assert literal_path("results_dir=~/runs") == "results_dir=/home/me/runs"
+    options = parse(["run=~/a", "results_dir=~/b", "target=~/c.py:C", "prime=~/d"], SampleOptions)
+    assert (options.run, options.results_dir) == ("/home/me/a", "/home/me/b")
+    assert (options.target, options.prime) == ("/home/me/c.py:C", "~/d")
     assert literal_path("results_dir=a,b") == "results_dir='a,b'"

@@ -136,6 +136,19 @@ def test_build_lk_makes_an_accepted_stand_in(tmp_path) -> None:
     assert record["num_files"] == 10
 
 
+def test_build_lk_leaves_the_papers_own_text(tmp_path: Path) -> None:
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel" / "a.c").write_text("int a;\n")
+    lk = builtin_datasets()["lk"]
+    assert lk.num_chars is not None
+    assert lk.num_symbols is not None
+    text = bytes(range(lk.num_symbols)).ljust(lk.num_chars, b"\0")
+    (tmp_path / "lk.txt").write_bytes(text)
+    with pytest.raises(UserError, match=r"lk\.txt: the paper's own text"):
+        sources.build_lk(tmp_path, tmp_path)
+    assert (tmp_path / "lk.txt").read_bytes() == text
+
+
 def test_build_lk_wants_a_kernel_tree(tmp_path) -> None:
     with pytest.raises(UserError, match="no kernel/ folder"):
         sources.build_lk(tmp_path, tmp_path)
@@ -195,6 +208,7 @@ def test_a_file_of_ones_own(tmp_path) -> None:
         (os.fsdecode(b"\xff.txt"), "\ufffd"),
         (" .txt", "text"),
         ("x" * 200, "x" * 80),
+        ("my/wp.txt", "wp (file)"),  # not the paper's text
     ],
 )
 def test_titles(file: str, title: str) -> None:
@@ -322,6 +336,7 @@ def test_build_lk_from_odd_trees(tmp_path: Path) -> None:
     for folder, complaint in (("file", "File exists"), ("taken", "lk.txt: cannot be written")):
         with pytest.raises(UserError, match=complaint):
             sources.build_lk(tmp_path, tmp_path / folder)
+    assert not (tmp_path / "taken" / "lk.json").exists()  # nor is an earlier one replaced
     assert sources.build_lk(tmp_path, tmp_path / "out").read_text() == "int a;\n"
     os.truncate(kernel / "a.c", 2_000_000_001)
     with pytest.raises(UserError, match="has room for at most"):

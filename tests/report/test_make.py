@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -293,6 +294,22 @@ def test_a_report_that_cannot_be_written_where_it_is_asked_for(small_grid: Path)
     (small_grid / "taken").touch()
     with pytest.raises(UserError, match=r"taken/report: cannot be written \(Not a directory\)"):
         make_report(small_grid, out=small_grid / "taken" / "report", formats=["csv"])
+
+
+def test_no_files_of_an_earlier_report_stay(tmp_path: Path) -> None:
+    fill = write_run(tmp_path, extra={"task": "fill", "fill_context": 50})
+    write_run(tmp_path)
+    make_report(tmp_path, formats=["csv", "md"])
+    report = tmp_path / "report"
+    mine = report / "mine.csv"
+    mine.touch()
+    shutil.rmtree(fill)
+    make_report(tmp_path, formats=["csv"])
+    assert {file.name for file in report.glob("fill_in.*")} == {"fill_in.md"}  # not asked for
+    assert mine.exists()
+    make_report(tmp_path, formats=["md"])
+    assert not (report / "fill_in.md").exists()
+    assert (report / "entries.csv").exists()
 
 
 def test_the_characters_that_an_epoch_reads(tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_headings_say_what_is_different(tmp_path: Path) -> None:
     ("run", "rows"),
     [
         ({"hidden_size": 64, "budget": "44823"}, ["50k"]),
-        ({"hidden_size": 77, "cell": "gru", "budget": "45132"}, ["50k", "45132"]),
+        ({"hidden_size": 77, "cell": "gru", "budget": "45132"}, ["45132"]),
         ({"budget": "60000"}, ["60000"]),
         ({"hidden_size": 70, "budget": "50k"}, ["50697"]),  # named so by an older solver, say
         ({"cell": "gru", "layers": 3, "budget": "1300k"}, ["1300k"]),
@@ -140,8 +140,17 @@ def test_a_run_counts_where_the_solver_puts_it(
 ) -> None:
     write_run(tmp_path, **run)
     (table,) = tables_of(tmp_path)
-    assert list(table.rows) == rows or list(table.rows) == rows[::-1]
+    assert list(table.rows) == rows
     assert len(table.entries) == len(rows)
+
+
+def test_a_budget_of_another_training_adds_no_row(tmp_path: Path) -> None:
+    """The solver has the same LSTM for 45,000 parameters as for 50k."""
+    write_run(tmp_path)
+    write_run(tmp_path, cell="gru")
+    write_run(tmp_path, budget="45000", epochs=10)
+    rows = {table.epochs: list(table.rows) for table in tables_of(tmp_path)}
+    assert rows == {50: ["50k"], 10: ["45000"]}
 
 
 def test_other_cells_of_a_numeric_budget_share_its_row(tmp_path: Path) -> None:
@@ -315,6 +324,22 @@ def test_an_interrupted_sweep_of_rates_admits_no_model_early(tmp_path: Path) -> 
     }
 
 
+def test_filters_do_not_change_which_rates_were_tried(tmp_path: Path) -> None:
+    """The best two rates had a second seed; the third is as much a rate that was tried."""
+    for cell in ("lstm", "gru"):
+        for rate, nats in {0.003: 1.5, 0.006: 1.3, 0.012: 1.4}.items():
+            for seed in (0,) if rate == 0.003 else (0, 1):
+                extra = {"optimizer.lr": rate}
+                write_run(tmp_path, nats, cell=cell, seed=seed, extra=extra)
+    (own,) = tables_of(tmp_path, seed="1")
+    assert [entry.rate_candidates for entry in own.done()] == [[0.003, 0.006, 0.012]] * 2
+    write_run(tmp_path, 2.0, cell="rnn", budget="130k", extra={"optimizer.lr": 0.003})
+    report_texts(tmp_path, Filters({"seed": {"1"}}))
+    (text,) = (tmp_path / "report").glob("*/table_nats.md")
+    assert "Rates tried at 50k: 0.003, 0.006, 0.012." in text.read_text()
+    assert "lowest or highest one tried" not in text.read_text()
+
+
 RUNGS = (
     {"epochs": 1, "updates_per_epoch": 300},
     {"epochs": 1, "updates_per_epoch": 800},
@@ -415,12 +440,15 @@ def test_filters_leave_each_model_its_own_rate(tmp_path: Path) -> None:
                           extra={"optimizer.lr": rate})  # fmt: skip
         for rate in (0.024, 0.048):
             write_run(tmp_path, 1.9, cell=cell, epochs=2, extra={"optimizer.lr": rate})
+    write_run(tmp_path, 1.9, epochs=2, extra={"optimizer.lr": 0.003, "cell.forget_bias": 1.0})
     for filters in ({"epochs": "10"}, {"cell": "gru"}, {"cell": "gru", "layers": "2"}):
         (table,) = tables_of(tmp_path, **filters)
         assert table.has_own_rates
         assert {entry.rate for entry in table.done() if entry.cell == "gru"} == {0.012}
     (table,) = tables_of(tmp_path, epochs="10")
     assert table.entries["50k", "gru", 1].rates_tried == [0.003, 0.006, 0.012, 0.024, 0.048]
+    lstm, gru = (tables_of(tmp_path, cell=cell)[0].only_shorter for cell in ("lstm", "gru"))
+    assert (lstm, gru) == ([("lstm(forget_bias=1.0)", 1)], [])
 
 
 def write_adam(folder: Path, has_config: bool) -> None:
@@ -559,6 +587,7 @@ def test_a_model_that_is_lost_at_the_start_is_noted(
         ({"dataset": "wp", "cell": "lstm,gru"}, 3),
         ({"layers": "2"}, 1),
         ({"budget": "130k"}, 1),
+        ({"dataset": "wp", "budget": "44823"}, 3),  # which is 50k there
         ({"budget": "60_000"}, 1),
         ({"seed": "1"}, 1),
         ({"dropout": "0.10"}, 1),
@@ -576,6 +605,13 @@ def test_filters(tmp_path: Path, axes: dict[str, str], kept: int) -> None:
     write_run(tmp_path, dataset="mine", budget="60000")
     write_run(tmp_path, dataset="your-text")
     assert sum(len(table.entries) for table in tables_of(tmp_path, **axes)) == kept
+
+
+def test_a_file_called_like_a_built_in_text_is_found(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    write_run(tmp_path, dataset="wp-file")
+    (mine,) = tables_of(tmp_path, dataset="text", dataset__path="my/wp.txt")
+    assert mine.dataset == "wp-file"
 
 
 def test_a_filter_that_is_no_number() -> None:
@@ -598,7 +634,8 @@ def test_the_command(charcmp: Charcmp, small_grid: Path) -> None:
     assert "1.300" not in done.stdout
     done = charcmp(
         *("report", where, "dataset=text", "dataset.path=no/such/my text.txt", "clip=1"),
-        *("--format=csv,md", "--output", str(small_grid / "it's here")),
+        *("--format=csv,md", "--output=~/it's here"),
+        HOME=str(small_grid),
     )
     assert done.stdout.splitlines()[1] == "my-text, contiguous, 50 epochs"
     assert {file.suffix for file in (small_grid / "it's here").iterdir()} == {".csv", ".md"}
@@ -623,6 +660,8 @@ def test_a_long_filter_has_a_short_folder() -> None:
     long = ["a" * 50 + end for end in ("b", "c")]
     assert len({Filters({"dataset.name": {name}}).slug for name in long}) == 2
     assert Filters().slug == ""
+    names = [Filters({"dataset.name": chosen}).slug for chosen in ({"a-b"}, {"a", "b"})]
+    assert names[0] != names[1]
 
 
 def test_names_of_texts_are_shown_as_they_are(tmp_path: Path) -> None:

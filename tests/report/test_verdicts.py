@@ -18,6 +18,7 @@ from helpers.runs import (
 from charcmp.report.analysis.comparisons import analyse
 from charcmp.report.analysis.verdicts import FAILS, HOLDS, UNDECIDED, Verdict, needs, verdicts
 from charcmp.report.figures.forest import forest_figures
+from charcmp.report.writing.layout import unusual_notes
 from charcmp.report.writing.sections import difference_row
 
 CLEAR = {("lstm", 1): 1.40, ("gru", 1): 1.40, ("rnn", 1): 1.45}  # claim 1 holds
@@ -68,6 +69,22 @@ def test_a_model_that_diverged_was_run(tmp_path: Path) -> None:
     assert found.decided_by == (
         "A training in which no run diverges, such as one at a lower learning rate."
     )
+
+
+@pytest.mark.parametrize("axes", [{"budget": "50k"}, {"seed": "0,1"}], ids=str)
+def test_runs_that_filters_keep_out_are_not_called_missing(
+    tmp_path: Path, axes: dict[str, str]
+) -> None:
+    write_grid(tmp_path, {("lstm", 1): 1.4, ("rnn", 1): 1.5})
+    write_run(tmp_path, 1.3, budget="130k")
+    (table,) = tables_of(tmp_path, **axes)
+    (first,) = verdicts([analyse(table, 10)])
+    assert "Not in this report: " in first.evidence
+    assert "Not run" not in first.evidence
+    assert first.decided_by == "A report of all runs: filters keep some out of this one."
+    assert unusual_notes(table)[0].startswith("Not in this report: ")
+    (whole,) = tables_of(tmp_path, dataset="wp")
+    assert unusual_notes(whole)[0].startswith("No finished run yet: ")
 
 
 @pytest.mark.parametrize(

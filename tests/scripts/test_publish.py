@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -206,17 +207,20 @@ def test_published_runs_are_shown_when_asked_for_and_never_written_to(
 ) -> None:
     published = tmp_path / "results" / "paper"
     monkeypatch.setattr(make, "PUBLISHED", published)
+    fast = write_run(published.parent / "fast", 1.4).parents[1]
     write_run(published, 1.333)
-    before = all_files(published)
+    before = all_files(published.parent)
     with pytest.raises(UserError, match=r"no finished run; .*report --published shows"):
         make_report(tmp_path / "results")
     assert not (tmp_path / "results" / "report").exists()
     make_report(tmp_path / "results", formats=["csv"], published=True)
     assert (tmp_path / "results" / "report" / "published" / "entries.csv").is_file()
-    for inside in (published, published / "runs"):
+    for inside in (published, published / "runs", fast):
         with pytest.raises(UserError, match="published"):
             make_report(inside)
-    assert all_files(published) == before
+    shutil.rmtree(tmp_path / "results" / "report")
+    assert all_files(published.parent) == before
+    make_report(fast, out=tmp_path / "elsewhere", formats=["csv"])
 
 
 def test_a_run_published_with_its_weights_is_a_run_to_use(

@@ -37,12 +37,12 @@ from charcmp.models.cells.registry import CELLS, cell_config
 from charcmp.models.language_model import CharModel
 from charcmp.runs.folder import RunFolder
 from charcmp.runs.reading import CorruptFileError
-from charcmp.runs.result import Result
+from charcmp.runs.result import Result, read_config
 from charcmp.training import progress
 from charcmp.training.checkpoint import Place
 from charcmp.training.evaluate import losses
 from charcmp.training.optim import learning_rate
-from charcmp.training.record import tensorboard
+from charcmp.training.record import describe_run, tensorboard
 from charcmp.training.session import Session
 from charcmp.training.step import Step
 from charcmp.training.train import time_sampling, train
@@ -531,6 +531,17 @@ def test_a_run_whose_text_cannot_be_sampled_keeps_its_result() -> None:
     assert time_sampling(model, lines.append) is None
     assert len(lines) == 1
     assert lines[0].startswith("note: no text can be sampled from this model (")
+
+
+def test_any_name_of_a_file_is_recorded(tiny_text: Path, tmp_path: Path) -> None:
+    text = tmp_path / "a${b, 'c'.txt"
+    text.write_bytes(tiny_text.read_bytes())
+    folder = folder_of(tmp_path, "run")
+    describe_run(tiny_spec(text), folder, torch.device("cpu"), Session(say=quiet))
+    stored = read_config(folder.config)
+    assert stored is not None
+    assert stored.dataset is not None
+    assert stored.dataset.path == str(text)
 
 
 def test_tensorboard_has_each_epoch_once(tiny_text: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from types import ModuleType
 from typing import Any
 
@@ -71,6 +72,18 @@ def test_closed_forms() -> None:
     assert block_variance(means, 1) == pytest.approx(means.var(ddof=1) / means.size)
     of_series = means.mean(axis=1)
     assert block_variance(means, 33) == pytest.approx(of_series.var(ddof=1) / len(of_series))
+
+
+def test_resampling_a_long_text_takes_little_memory() -> None:
+    """Eight long blocks are drawn: no need to count how often each of 20,000 was."""
+    blocks = [np.random.default_rng(seed).standard_normal((1, 20_000)) for seed in (0, 1)]
+    tracemalloc.start()
+    try:
+        resample(blocks, 2500, 500)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100 * blocks[0].nbytes
 
 
 @pytest.mark.parametrize("length", [1, 3, 8, 33])

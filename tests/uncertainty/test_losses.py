@@ -131,6 +131,19 @@ def test_positions_that_are_not_todays_are_refused(tmp_path: Path) -> None:
         read_losses(tmp_path, NUM_TEST_CHARS, 100, 100)
 
 
+def test_sums_of_longer_blocks_are_refused(tmp_path: Path) -> None:
+    """They cannot be compared block by block with those of the other runs."""
+    nll = losses()
+    run = write_run(tmp_path, float(nll.mean()))
+    with np.load(io.BytesIO(pack(nll, 100, 100))) as packed:
+        arrays = {key: packed[key] for key in packed.files}
+    sums = arrays["block_sums"].reshape(-1, 2).sum(axis=1)
+    np.savez(run / "test_blocks.npz", **arrays | {"block_sums": sums, "block_length": 200})
+    loaded = load_runs(tmp_path / "runs")
+    assert loaded.runs[0].losses is None
+    assert "sums of 200 characters, not of 100; the run is shown without" in loaded.complaints[0]
+
+
 def test_losses_of_another_mean_than_the_result_says(tmp_path: Path) -> None:
     """The result says 0.5 nats, the losses beside it average 2."""
     write_run(tmp_path, 1.4, cell="gru", nll=losses(1.4))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+from charcmp.config.literal import expanded
 from charcmp.config.schema import DEVICE, PRECISION
 from charcmp.errors import UserError, require
 from charcmp.files import is_there
@@ -30,6 +31,7 @@ Options = TypeVar("Options", "SampleOptions", "ScoreOptions", "DoctorOptions")
 
 SPLITS, UNKNOWN = ("train", "val", "test"), ("error", "skip")
 SEED = Rule(lambda seed: 0 <= seed < 2**63, "must be in [0, 2^63)")  # what torch's generators take
+PATH_KEYS = ("run", "target", "results_dir", "data_dir")
 RUN = "a run's id, a beginning that only one id has, or a run's folder"
 TARGET = "for a run of cell=module, its class: package.Class or my_cell.py:MyCell"
 RESULTS_DIR = "folder of runs/, where run= is looked for"
@@ -133,7 +135,9 @@ def parse(args: list[str], options: type[Options]) -> Options:
 def _convert(key: str, text: str, to: Any) -> Any:
     """Converts a value as typed; raises UserError if it is not of this type."""
     if to in (str, str | None):
-        return None if to is not str and text == "null" else text
+        if to is not str and text == "null":
+            return None
+        return expanded(text) if key in PATH_KEYS else text
     if to is bool:
         require(text in ("true", "false"), f"{key}={text}: true or false")
         return text == "true"

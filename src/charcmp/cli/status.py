@@ -158,13 +158,16 @@ def _table(runs: Sequence[RunStatus], width: int) -> str:
 
 
 def _best_of_rows(runs: Sequence[RunStatus]) -> list[str]:
-    """Returns a line for each row of the tables: its best model by validation loss so far."""
+    """Returns a line for each row of the tables: its best model by validation loss so far.
+
+    A model that diverged has no result, however low its loss was before.
+    """
     best: dict[tuple[str, ...], tuple[float, RunStatus]] = {}
     for run in runs:
         what = "fill-in" if run.task == "fill" else ""  # notes of earlier commits have no task
         row = (str(run.dataset), str(run.budget), what)
         val = run.val_nats_per_char
-        if val is not None and run.dataset is not None:
+        if val is not None and run.dataset is not None and run.state != "diverged":
             best[row] = min(best.get(row, (val, run)), (val, run), key=lambda pair: pair[0])
     return [
         f"best so far, {' '.join(filter(None, row))}: {cell_label(run.cell or '')} {run.layers}, "

@@ -32,12 +32,17 @@ def literal_path(arg: str) -> str:
     is_there = os.path.lexists(value)
     if not is_there and (QUOTED.fullmatch(value) or SWEEP.fullmatch(value) or value == "null"):
         return arg
-    if value.startswith("~/") and not is_there:  # shells do not expand ~ after key=
-        value = str(Path(value).expanduser())
+    value = expanded(value)
     files = value.split(",")
     if override["name"] == "dataset.path" and not is_there and any(map(os.path.isfile, files)):
         return f"{key}={','.join(map(_in_hydras_grammar, files))}"
     return f"{key}={_in_hydras_grammar(value, is_there)}"
+
+
+def expanded(path: str) -> str:
+    """Returns a path with the home folder for a leading ~/, which shells leave after key=."""
+    is_home = path.startswith("~/") and not os.path.lexists(path)
+    return str(Path(path).expanduser()) if is_home else path
 
 
 def _in_hydras_grammar(path: str, is_there: bool = True) -> str:

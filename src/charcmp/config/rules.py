@@ -12,6 +12,7 @@ from charcmp.config.keys import all_keys
 from charcmp.config.optimizers import OPTIMIZERS, OptimizerConfig
 from charcmp.config.schema import Config, flat_fields
 from charcmp.data.corpus import PAPER_SIZE
+from charcmp.data.dataset import DatasetConfig, builtin_datasets
 from charcmp.errors import UserError, first_line, require
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.models.cells.registry import check_cell
@@ -82,6 +83,7 @@ def check(config: Config) -> None:
         rule = field.metadata.get("rule", ANY)
         if problem := rule.problem(key, value):
             raise UserError(problem)
+    _check_dataset(config.dataset)
     steps = config.unroll_steps or PAPER_SIZE
     require(
         config.task == "lm" or (config.fill_context or 1) <= steps,
@@ -124,12 +126,30 @@ def check(config: Config) -> None:
     )
 
 
+def _check_dataset(dataset: DatasetConfig) -> None:
+    """Raises UserError if a text would go by another's name, or another text would be read."""
+    called_so = builtin_datasets().get(dataset.name or "")
+    require(
+        called_so is None or called_so.source == dataset.source,
+        f"dataset.name={dataset.name}: the name of a built-in text; give this one another",
+    )
+    require(
+        dataset.path is None or dataset.source in ("file", "download"),
+        f"dataset.path={dataset.path}: {dataset.source} comes with Python and reads no file; "
+        "dataset=text reads one",
+    )
+
+
 def without_effect(config: Config) -> list[str]:
     """Returns a line for each option that was changed from its default but has no effect."""
     optimizer, epochs = config.optimizer, config.epochs
     lines = []
     if config.task == "lm" and config.fill_context is not None:
         lines.append(f"fill_context={config.fill_context}: task=lm does not use it")
+    for key in ("url", "num_chars", "num_symbols", "stand_ins"):
+        dataset = config.dataset
+        if dataset.source != "download" and (value := getattr(dataset, key)):
+            lines.append(f"dataset.{key}={value}: only a download has it")
     for key in ("lr_decay", "lr_decay_after"):
         value = getattr(optimizer, key)
         if optimizer.schedule != "exponential" and value != getattr(OptimizerConfig, key):

@@ -72,10 +72,14 @@ def is_fetched(dataset: DatasetConfig) -> bool:
 
 
 def file_title(path: str | Path) -> str:
-    """Returns a user's text's name in tables: its file's stem, unprintable characters replaced."""
+    """Returns a user's text's name in tables: its file's stem, unprintable characters replaced.
+
+    A file called like a built-in dataset is no such text, and gets another name.
+    """
     title = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}"
                     for char in Path(path).stem)  # fmt: skip
-    return title[:MAX_NAME].strip() or "text"
+    title = title[:MAX_NAME].strip() or "text"
+    return f"{title} (file)" if title in builtin_datasets() else title
 
 
 def safe_name(stem: str) -> str:

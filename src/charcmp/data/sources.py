@@ -11,6 +11,7 @@ import stat
 import sysconfig
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 from charcmp.data.corpus import Corpus, corpus_from_bytes
 from charcmp.data.dataset import DatasetConfig, builtin_datasets, file_title
@@ -38,6 +39,15 @@ MEMORY_PER_CHAR = 8
 MAX_RECORD_BYTES = 1 << 16  # of lk.json
 
 
+class _Expected(NamedTuple):
+    """What a download must be; hashable, so that a text that was read is kept."""
+
+    url: str | None
+    num_chars: int | None
+    num_symbols: int | None
+    stand_ins: str  # JSON
+
+
 def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
     """Finds, fetches or builds the text of a dataset and encodes it.
 
@@ -51,11 +61,10 @@ def load_corpus(dataset: DatasetConfig, data_dir: str | None = None) -> Corpus:
     name = dataset.name
     if name is None and dataset.source == "file" and dataset.path:
         name = file_title(dataset.path)  # of the path that was given, even if that is a link
-    return _load(dataset.source, name, path, where, _frozen(dataset))
-
-
-def _frozen(dataset: DatasetConfig) -> tuple[str | None, int | None, int | None, str]:
-    return dataset.url, dataset.num_chars, dataset.num_symbols, json.dumps(dataset.stand_ins)
+    expected = _Expected(
+        dataset.url, dataset.num_chars, dataset.num_symbols, json.dumps(dataset.stand_ins)
+    )
+    return _load(dataset.source, name, path, where, expected)
 
 
 @lru_cache(maxsize=16)
@@ -64,7 +73,7 @@ def _load(
     name: str | None,
     path: str | None,
     data_dir: str | None,
-    expected: tuple[str | None, int | None, int | None, str],
+    expected: _Expected,
 ) -> Corpus:
     if source == "pydocs":
         return corpus_from_bytes(name or source, pydocs())
@@ -75,12 +84,12 @@ def _load(
             raise UserError("dataset=text needs a file: dataset.path=my.txt")
         return corpus_from_bytes(name, read_file(Path(path)))
     assert source == "download"
-    url, num_chars, num_symbols, stand_ins = expected
     if name is None:
         raise UserError("dataset.name=null: a download needs a name: its file is named after it")
-    file = Path(path) if path else find_or_fetch(name, data_dir, url)
+    file = Path(path) if path else find_or_fetch(name, data_dir, expected.url)
     text = read_file(file)
-    note = judge(file, text, num_chars, num_symbols, json.loads(stand_ins))
+    stand_ins = json.loads(expected.stand_ins)
+    note = judge(file, text, expected.num_chars, expected.num_symbols, stand_ins)
     return corpus_from_bytes(name, text, note)
 
 
@@ -260,7 +269,8 @@ def build_lk(tree: Path, folder: Path) -> Path:
     Writes lk.txt and, beside it, lk.json, which says what it is. Returns the path of lk.txt.
 
     Raises:
-        UserError: if `tree` is not a kernel tree or cannot be read.
+        UserError: if `tree` is not a kernel tree or cannot be read, or if the paper's own lk.txt
+            is in `folder`.
         UserError, StorageError: if `folder` cannot be written.
     """
     root = tree / "kernel"
@@ -279,6 +289,16 @@ def build_lk(tree: Path, folder: Path) -> Path:
         "num_files": len(files),
     }
     make_folder(folder)
+    file = folder / "lk.txt"
+    if _is_the_papers_lk(file):
+        raise UserError(f"{file}: the paper's own text, better than a stand-in; move it away first")
+    write_bytes(file, text)  # first: an earlier text needs its own record if the disk is full
     write_json(folder / "lk.json", record)
-    write_bytes(folder / "lk.txt", text)
-    return folder / "lk.txt"
+    return file
+
+
+def _is_the_papers_lk(file: Path) -> bool:
+    known = builtin_datasets()["lk"]
+    if not is_there(file, stat.S_ISREG) or file.stat().st_size != known.num_chars:
+        return False
+    return len(set(read_file(file))) == known.num_symbols

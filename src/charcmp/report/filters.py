@@ -73,8 +73,10 @@ class Filters:
             "-".join([axis, *map(safe_name, sorted(values))]) for axis, values in self.axes.items()
         ]
         slug = "_".join(sorted(parts))
-        is_whole = all(
-            safe_name(value) == value for values in self.axes.values() for value in values
+        is_whole = all(  # and so no two choices have one name
+            safe_name(value) == value and "-" not in value
+            for values in self.axes.values()
+            for value in values
         )
         if len(slug) <= MAX_SLUG and is_whole:
             return slug
@@ -105,8 +107,9 @@ class Filters:
             if hasattr(run, axis) and not axis.startswith(("dataset", "cell"))
         )
 
-    def admits_row(self, name: str) -> bool:
-        return self._on("budget", name)
+    def admits_row(self, name: str, target: int) -> bool:
+        """Returns whether a row passes, by its name or by its target, a number of parameters."""
+        return self._on("budget", name) or self._on("budget", str(target))
 
     def admits_column(self, cell: str, layers: int) -> bool:
         return self._admits_cell(cell) and self._on("layers", str(layers))
@@ -125,10 +128,18 @@ class Filters:
         return self._on("cell", name) or (is_class and self._on("cell", MODULE))
 
     def _admits_dataset(self, name: str) -> bool:
-        paths = self.axes.get("dataset.path", set())
-        # Runs of earlier commits have the dataset's name as it stands in a run id (safe_name).
-        named = self.axes.get("dataset.name") or paths | set(map(safe_name, paths)) or {name}
-        if (wanted := self.axes.get("dataset")) is None:
-            return name in named
-        is_text = "text" in wanted and name not in builtin_datasets()
-        return (name in wanted and name != "text") or (is_text and name in named)
+        """Returns whether a dataset passes, by itself or as a user's own text (`dataset=text`)."""
+        wanted = self.axes.get("dataset")
+        if wanted is None:
+            return self._admits_name(name)
+        if name in wanted and name != "text":
+            return True
+        return "text" in wanted and name not in builtin_datasets() and self._admits_name(name)
+
+    def _admits_name(self, name: str) -> bool:
+        """Returns whether a text passes by its name, or else by that of its file."""
+        if "dataset.name" in self.axes or "dataset.path" not in self.axes:
+            return self._on("dataset.name", name)
+        paths = self.axes["dataset.path"]
+        # Runs of earlier commits have the dataset's name as it stands in a run id.
+        return name in paths or name in map(safe_name, paths)

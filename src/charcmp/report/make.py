@@ -35,6 +35,13 @@ from charcmp.runs.folder import runs_dir
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
+# What is published there, and beside it.
+PUBLISHED_FOLDERS = ("paper", "fast", "own_rates", "variants", "example", "practice", "weights")
+# All that a report may consist of.
+FILES = (
+    *("report.html", "statistics.md", "figures/*.svg", "figures/*.png", "table_*.*", "fill_in.*"),
+    *("entries.csv", "differences.csv", "claims.csv", "against_paper.csv", "baselines.csv"),
+)
 
 
 def make_report(
@@ -59,16 +66,20 @@ def make_report(
 
     Raises:
         UserError: if there is no run to report, if the folder cannot be written or holds runs, or
-            if results_dir is that of the published runs and `out` is None.
+            if results_dir is that of published runs and `out` is None.
     """
     usual = Path(results_dir) / "report"
-    if out is None and usual.resolve().is_relative_to(PUBLISHED):
+    if out is None and any(
+        usual.resolve().is_relative_to(PUBLISHED.parent / name) for name in PUBLISHED_FOLDERS
+    ):
         raise UserError(
-            f"results_dir={results_dir} holds the published runs, where only scripts/publish.py "
+            f"results_dir={results_dir} holds published runs, where only scripts/publish.py "
             "writes a report; --output FOLDER writes one elsewhere"
         )
     filters = filters or Filters()
-    path = Path(out or (usual / "published" if published else usual) / filters.slug)
+    if published:
+        usual /= "published"
+    path = Path(out) if out else usual / filters.slug
     source = PUBLISHED if published else Path(results_dir)
     _refuse_among_runs(path, source)
     loaded = load(runs_dir(source))
@@ -84,6 +95,8 @@ def make_report(
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings, with_png="png" in formats)
     written = _write(path, files, formats)
+    if out is None:  # in a folder of the user's choice, files of these names may be the user's
+        _remove_earlier(path, written, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
     if loaded.complaints:
@@ -111,6 +124,14 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
     for name in wanted:
         write_bytes(folder / name, files[name])
     return wanted
+
+
+def _remove_earlier(folder: Path, written: Sequence[str], formats: Sequence[str]) -> None:
+    """Removes the files of an earlier report that this one, in the same formats, does not have."""
+    for file in (file for pattern in FILES for file in folder.glob(pattern)):
+        is_earlier = str(file.relative_to(folder)) not in written
+        if is_earlier and file.suffix[1:] in formats and file.is_file():
+            file.unlink()
 
 
 def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:

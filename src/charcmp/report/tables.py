@@ -23,6 +23,7 @@ from charcmp.report.blocks import (
     heading_of,
     is_the_papers,
     model_of,
+    tried,
 )
 from charcmp.report.candidates import Candidate, candidate_of, chosen_by_validation
 from charcmp.report.filters import Filters
@@ -114,6 +115,7 @@ class Table:
     entries: dict[Place, Entry]  # absent without a run
     left_out: list[Entry]  # of models whose search for a learning rate is not over
     only_shorter: list[Column] = field(default_factory=list)  # tried in shorter trainings alone
+    is_narrowed: bool = False  # filters keep runs of the block out, so what is missing may exist
 
     @property
     def dataset(self) -> str:
@@ -170,16 +172,11 @@ class Table:
 def make_tables(runs: Sequence[Run], filters: Filters, task: str = "lm") -> list[Table]:
     """Returns a table for each group of runs that may be compared, all of one task."""
     runs = [run for run in runs if run.task == task]
-    rows = {
-        sha256: row_targets(same_text)
-        for sha256, same_text in grouped(runs, lambda run: run.corpus_sha256).items()
-    }
     blocks = admitted_blocks(runs, filters)
     blocks.sort(key=lambda block: block_order(block.runs[0], block.settings))
     headings = block_headings([block.settings for block in blocks])
     tables = [
-        make_table(heading, block, rows[block.runs[0].corpus_sha256], filters)
-        for heading, block in zip(headings, blocks, strict=True)
+        make_table(heading, block, filters) for heading, block in zip(headings, blocks, strict=True)
     ]
     return [table for table in tables if table.entries]
 
@@ -191,30 +188,40 @@ def admitted_blocks(runs: Sequence[Run], filters: Filters) -> list[Block]:
     may be said of another. But if filters ask for a length of training of which some runs were only
     the shorter tries of longer ones, they get that length by itself, tries included.
     """
-    blocks = []
-    for block in arranged(runs):
-        kept = [run for run in block.runs if filters.admits(run)]
-        left_out = [run for run in block.left_out if filters.admits(run)]
-        if kept:
-            blocks.append(replace(block, runs=kept, left_out=left_out))
+    blocks = _narrowed(arranged(runs), filters)
     if "epochs" not in filters.axes:
         return blocks
     shown = {run.run_id for block in blocks for run in (*block.runs, *block.left_out)}
-    admitted = grouped(filter(filters.admits, runs), lambda run: run.epochs)
-    for epochs, same_length in admitted.items():
-        if any(run.run_id not in shown for run in same_length):
+    for epochs, same_length in grouped(runs, lambda run: run.epochs).items():
+        if any(run.run_id not in shown for run in filter(filters.admits, same_length)):
             blocks = [block for block in blocks if block.settings["epochs"] != epochs]
-            blocks += [block for block in arranged(same_length) if block.runs]
+            blocks += _narrowed(arranged(same_length), filters)
     return blocks
 
 
-def row_targets(runs: Sequence[Run]) -> dict[str, int]:
-    """Returns the rows that runs of one corpus can count in: name -> target parameters.
+def _narrowed(blocks: Sequence[Block], filters: Filters) -> list[Block]:
+    """Returns the blocks with the runs that pass, without blocks of which none does."""
+    found = []
+    for block in blocks:
+        runs = [run for run in block.runs if filters.admits(run)]
+        left_out = [run for run in block.left_out if filters.admits(run)]
+        hidden = [run for run in block.all_runs if not filters.admits(run)]
+        if runs:
+            found.append(replace(block, runs=runs, left_out=left_out, hidden=hidden))
+    return found
 
-    They are the named budgets, and every number of parameters that a run was asked to meet.
+
+def row_targets(block: Block) -> dict[str, int]:
+    """Returns the rows that runs of a block can count in: name -> target parameters.
+
+    They are the numbers of parameters that one of its runs was asked to meet, by the names of the
+    budgets that have one. What other blocks were asked for adds no row here: it would show runs of
+    this one twice.
     """
-    rows = {name: target_params(name, runs[0].num_symbols) for name in BUDGETS}
-    for run in runs:
+    asked = {run.target_params for run in block.all_runs}
+    named = {name: target_params(name, block.runs[0].num_symbols) for name in BUDGETS}
+    rows = {name: target for name, target in named.items() if target in asked}
+    for run in block.all_runs:
         if run.budget.isdecimal() and run.target_params not in rows.values():
             rows[str(run.target_params)] = run.target_params
     return rows
@@ -238,13 +245,18 @@ def rows_of(run: Run, rows: dict[str, int]) -> dict[str, int]:
     } or {str(run.num_params): run.num_params}
 
 
-def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filters) -> Table:
+def make_table(heading: str, block: Block, filters: Filters) -> Table:
     """Returns the table of a block's runs."""
     common = block.settings
+    rows = row_targets(block)
     entries = _entries(block, block.runs, rows, filters)
     left_out = _entries(block, block.left_out, rows, filters)
     shown = {entry.column for entry in (*entries.values(), *left_out.values())}
-    only_shorter = {(cell, layers) for cell, layers, _ in block.tried_shorter} - shown
+    only_shorter = {
+        (cell, layers)
+        for cell, layers, _ in block.tried_shorter
+        if (cell, layers) not in shown and filters.admits_column(base_cell(cell), layers)
+    }
     rows_used = {entry.row: entry.target_params for entry in entries.values()}
     columns = {(cell, layers) for _, cell, layers in entries}
     if is_the_papers(common):
@@ -257,8 +269,10 @@ def make_table(heading: str, block: Block, rows: dict[str, int], filters: Filter
         sorted(columns, key=_column_order),
         entries,
         list(left_out.values()),
-        sorted((column for column in only_shorter if filters.admits_column(*column)),
-               key=_column_order),
+        sorted(only_shorter, key=_column_order),
+        bool(block.hidden) or any(
+            not filters.admits_row(*row) for run in block.runs for row in rows_of(run, rows).items()
+        ),
     )  # fmt: skip
 
 
@@ -266,11 +280,12 @@ def _entries(
     block: Block, runs: Sequence[Run], rows: dict[str, int], filters: Filters
 ) -> dict[Place, Entry]:
     """Returns the entries of a block's runs in the rows that the filters admit."""
+    tried_here = tried([block.all_runs])
     targets: dict[str, int] = {}
     runs_of_entry = defaultdict(list)
     for run in runs:
         for row, target in rows_of(run, rows).items():
-            if filters.admits_row(row):
+            if filters.admits_row(row, target):
                 targets[row] = target
                 runs_of_entry[row, run.variant, run.layers].append(run)
     return {
@@ -279,6 +294,7 @@ def _entries(
             targets[place[0]],
             same_place,
             _paper_nats(block.settings, *place),
+            tried_here.get(model_of(same_place[0]), set()),
             block.tried_shorter.get(model_of(same_place[0]), set()),
         )
         for place, same_place in runs_of_entry.items()
@@ -312,11 +328,17 @@ def make_entry(
     target: int,
     runs: Sequence[Run],
     paper_nats: float | None,
+    tried_here: Set[Candidate] = frozenset(),
     tried_shorter: Set[Candidate] = frozenset(),
 ) -> Entry:
-    """Returns a model's entry from its runs: seeds, perhaps at several dropouts or rates."""
+    """Returns a model's entry from its runs: seeds, perhaps at several dropouts or rates.
+
+    Args:
+        tried_here: what it was trained at, in runs that filters keep out as well.
+        tried_shorter: the same for shorter trainings.
+    """
     candidates = grouped(runs, candidate_of)
-    rates = {rate for rate, _ in candidates}
+    rates = {rate for rate, _ in (*candidates, *tried_here)}
     choice = chosen_by_validation(candidates)
     chosen = candidates[choice.candidate]
     done = [run for run in chosen if run.status == "done"]

@@ -96,12 +96,12 @@ def train_one(
 
 
 def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSpec:
-    """Resolves the configuration and checks that this machine can hold the model.
+    """Resolves the configuration, and checks that memory and text suffice for it.
 
     A sweep looks for failures in the planned run's folder. So a user's mistake is recorded there,
     to be tried again once it is corrected.
     """
-    from charcmp.config.spec import resolve
+    from charcmp.config.spec import resolve, split_of
     from charcmp.models.cells.options import ModuleConfig
     from charcmp.runs.folder import RunFolder, runs_dir
     from charcmp.training.memory import require_memory
@@ -115,6 +115,7 @@ def _resolved(config: Config, session: Session, planned_id: str | None) -> RunSp
             "command again to plan it anew",
         )
         require_memory(spec)
+        split_of(spec)  # here, since too short a text deserves no folder of a failed run
     except UserError as error:
         if planned_id is not None:
             folder = RunFolder(runs_dir(config.results_dir) / planned_id, config.lease_seconds)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from omegaconf import OmegaConf
+import yaml
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
@@ -106,10 +107,10 @@ def describe_run(
     Raises:
         StorageError: if the disk or its server fails to deliver an earlier environment.json.
     """
-    resolved = OmegaConf.structured(spec.config)
-    resolved.budget, resolved.hidden_size = None, spec.hidden_size
-    text = f"# {spec.run_id}\n" + OmegaConf.to_yaml(resolved)
-    folder.write_bytes(folder.config, text.encode())
+    resolved = replace(spec.config, budget=None, hidden_size=spec.hidden_size)
+    # Not by OmegaConf, which takes a file's name with `${` in it for a reference.
+    text = yaml.safe_dump(asdict(resolved), sort_keys=False, allow_unicode=True)
+    folder.write_bytes(folder.config, f"# {spec.run_id}\n{text}".encode())
     environment = describe(device, spec.corpus, session.num_lanes)
     if session.command is not None:
         environment["command"] = session.command

@@ -190,16 +190,16 @@ class Training:
         step, place, config = self.step, self.place, self.spec.config
         if config.reset_state == "epoch" and place.chunk == 0:
             step.state_LSBH.zero_()
-        is_due = is_check_due(place.epoch)
+        needs_check = is_check_due(place.epoch)
         self.clock = time.perf_counter()
         rate = None
         while place.chunk < len(step.chunks):
             if (new_rate := self.rate_at(place.chunk)) != rate:
                 step.lr.fill_(rate := new_rate)
             step()
-            if is_due:
+            if needs_check:
                 check_graph(step)
-                is_due = False
+                needs_check = False
             place.chunk += 1
             self.progress.advance()
             stop = self.should_stop()
@@ -225,11 +225,11 @@ class Training:
         """
         step, place, config = self.step, self.place, self.spec.config
         read = self.loss_sum.read((place.epoch, place.chunk))
-        is_due = time.monotonic() - self.last_checkpoint >= config.checkpoint_seconds
-        if stop or is_due:
+        saves = stop or time.monotonic() - self.last_checkpoint >= config.checkpoint_seconds
+        if saves:
             wait_for(step.loss_sum.device)
         place.seconds_train += time.perf_counter() - self.clock
-        if stop or is_due:
+        if saves:
             self.save()
         if stop:
             raise Interrupted(f"{self.spec.run_id}: interrupted in epoch {place.epoch}")

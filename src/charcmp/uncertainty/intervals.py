@@ -49,6 +49,9 @@ def resample(
     for start in range(0, num_resamples, RESAMPLES_AT_ONCE):
         draws = min(RESAMPLES_AT_ONCE, num_resamples - start)
         drawn = rng.integers(num_starts, size=(draws, num_blocks))
+        if num_blocks * len(blocks) < num_starts:  # few of a long text: counts would fill memory
+            parts.append(means_KC[drawn].mean(axis=1))
+            continue
         drawn += num_starts * np.arange(draws)[:, np.newaxis]
         counts = np.bincount(drawn.ravel(), minlength=draws * num_starts)
         parts.append(counts.reshape(draws, num_starts).astype(np.float64) @ means_KC / num_blocks)

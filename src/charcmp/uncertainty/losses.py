@@ -147,13 +147,13 @@ def read_losses(
     Raises:
         CorruptFileError: if the file is there but is not what the run says it is.
     """
+    length = _block_length(num_test_chars, num_series, unroll_steps)
     if os.path.lexists(file := folder / "test_nll.npy"):
         nll_N = read_nll(file, num_test_chars)
-        length = _block_length(num_test_chars, num_series, unroll_steps)
         _check_series(file, num_test_chars, num_series, length)
         return summarize(nll_N, num_series, unroll_steps)
     if os.path.lexists(file := folder / BLOCKS_FILE):
-        return read_blocks(file, num_test_chars, num_series)
+        return read_blocks(file, num_test_chars, num_series, length)
     return None
 
 
@@ -206,8 +206,13 @@ def read_array(contents: bytes, file: Path, dtype: str) -> NDArray[Any]:
     return np.frombuffer(contents, found, offset=opened.tell()).reshape(shape)
 
 
-def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary:
-    """Reads the published sums; CorruptFileError if they are not of `num_test_chars` characters."""
+def read_blocks(file: Path, num_test_chars: int, num_series: int, block_length: int) -> LossSummary:
+    """Reads the published sums.
+
+    Raises:
+        CorruptFileError: if they are not of `num_test_chars` characters, or not of blocks of
+            `block_length`, so that they would not stand beside those of other runs.
+    """
     if (opened := open_file(file, MAX_BLOCKS_BYTES)) is None:
         raise CorruptFileError(f"{file}: no such file")
     try:
@@ -229,6 +234,10 @@ def read_blocks(file: Path, num_test_chars: int, num_series: int) -> LossSummary
         positions_S=arrays["positions"],
         nll_S=arrays["nll_at_positions"],
     )
+    if summary.block_length != block_length:
+        raise CorruptFileError(
+            f"{file}: sums of {summary.block_length} characters, not of {block_length}"
+        )
     rest = num_test_chars - summary.num_chars
     if num_series == 1 and 0 < rest < summary.block_length:
         summary = replace(summary, rest=rest)

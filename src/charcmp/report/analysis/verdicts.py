@@ -55,9 +55,16 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
     for analysis in analyses:
         for judge_claim in (_beats_rnn, _two_layers, _three_layers, _predict_alike):
             if (verdict := judge_claim(analysis)) is not None:
-                found.append(_undecided_if_short(verdict, analysis))
+                found.append(_undecided_if_short(_without_advice(verdict, [analysis]), analysis))
     found += _depends_on_corpus(analyses)
     return sorted(found, key=lambda verdict: verdict.claim)
+
+
+def _without_advice(verdict: Verdict, analyses: Sequence[Analysis]) -> Verdict:
+    """Takes back what an open verdict asks for if filters keep runs out: they may be just that."""
+    if not (verdict.decided_by and any(analysis.table.is_narrowed for analysis in analyses)):
+        return verdict
+    return replace(verdict, decided_by="A report of all runs: filters keep some out of this one.")
 
 
 def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
@@ -80,7 +87,7 @@ def _undecided_if_short(verdict: Verdict, analysis: Analysis) -> Verdict:
 class _Tally:
     """The pairs of a grid by what they say about a claim that all differences are below 0."""
 
-    missing: list[Pair]  # a model has not been run
+    missing: list[Pair]  # a model has not been run, or filters keep it out
     diverged: list[Pair]  # every run of a model diverged
     for_it: list[Difference] = field(default_factory=list)  # the plain 95 % interval is below 0
     against: list[Difference] = field(default_factory=list)  # above 0, significant after Holm
@@ -89,6 +96,7 @@ class _Tally:
     left_out: list[Difference] = field(default_factory=list)  # a mean leaves out diverged seeds
     one_seed: list[Difference] = field(default_factory=list)  # of a model
     no_interval: list[Difference] = field(default_factory=list)  # over text, whatever the seeds
+    is_narrowed: bool = False  # see Table
 
     @property
     def seeded(self) -> list[Difference]:
@@ -123,7 +131,7 @@ def _tally(analysis: Analysis, family: str, depths: tuple[int, int] | None = Non
         [pair for pair in pairs if depths in (None, (pair.a[1], pair.b[1]))]
         for pairs in (analysis.missing(family), analysis.diverged(family))
     )
-    tally = _Tally(missing, diverged)
+    tally = _Tally(missing, diverged, is_narrowed=analysis.table.is_narrowed)
     for difference in analysis.differences_of(family):
         if depths in (None, (difference.a.layers, difference.b.layers)):
             _kind(tally, difference).append(difference)
@@ -197,7 +205,8 @@ def _evidence(tally: _Tally, for_it: str = "for it", against: str = "against it"
         parts.append(f"Without an interval over text, {number}, which decide nothing.")
     if tally.missing:
         number = counted(len(tally.missing), "comparison")
-        parts.append(f"Not run: {number} ({_pairs(tally.missing)}).")
+        label = "Not in this report" if tally.is_narrowed else "Not run"
+        parts.append(f"{label}: {number} ({_pairs(tally.missing)}).")
     if tally.diverged:
         number = counted(len(tally.diverged), "comparison")
         parts.append(f"Every run of a model diverged: {number} ({_pairs(tally.diverged)}).")
@@ -364,7 +373,7 @@ def _depends_on_corpus(analyses: Sequence[Analysis]) -> list[Verdict]:
         counted_once, others = _fullest_of_each(group)
         shortest = min(counted_once, key=lambda analysis: analysis.table.epochs_read)
         verdict = _corpora_verdict(protocol, counted_once, others)
-        found.append(_undecided_if_short(verdict, shortest))
+        found.append(_undecided_if_short(_without_advice(verdict, counted_once), shortest))
     return found
 
 

@@ -12,9 +12,9 @@ from charcmp.report.tables import Entry, Table
 from charcmp.report.writing import escape
 from charcmp.report.writing.layout import (
     MISSING,
-    NO_RUN_NOTE,
     Line,
     budgets_note,
+    missing_note,
     short_notes,
     size_notes,
     unusual_notes,
@@ -78,7 +78,7 @@ def notes(table: Table) -> list[str]:
         "end of a stream.",
         *size_notes(table),
         *unusual_notes(table),
-        NO_RUN_NOTE,
+        missing_note([table]),
     ]
 
 

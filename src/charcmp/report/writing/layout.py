@@ -218,7 +218,8 @@ def _missing_notes(table: Table) -> list[str]:
     ]  # fmt: skip
     if not missing:
         return []
-    return [f"No finished run yet: {first_few(missing, MOST_MISSING_NAMED)}."]
+    label = "Not in this report" if table.is_narrowed else "No finished run yet"
+    return [f"{label}: {first_few(missing, MOST_MISSING_NAMED)}."]
 
 
 def _settings_notes(table: Table) -> list[str]:
@@ -581,12 +582,15 @@ def sd_notes(tables: Sequence[Table], measure: Measure) -> list[str]:
     return lines
 
 
-NO_RUN_NOTE = f"{MISSING}: no finished run."
+def missing_note(tables: Sequence[Table]) -> str:
+    """Says what an entry without figures means."""
+    where = " in this report" if any(table.is_narrowed for table in tables) else ""
+    return f"{MISSING}: no finished run{where}."
 
 
 def general_notes(tables: Sequence[Table]) -> list[str]:
     """Returns the notes that hold for every block of the report."""
-    lines = [NO_RUN_NOTE]
+    lines = [missing_note(tables)]
     entries = [entry for table in tables for entry in table.done()]
     has_losses = any(entry.paper_nats is not None for entry in entries) or any(
         table.paper_nats(row, *column) for table in tables for row in table.rows
