@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -47,6 +49,48 @@ class LooksAhead(Layer):
 
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return super().forward(self.convolution(x.permute(1, 2, 0)).permute(2, 0, 1), h)
+
+
+class LeaksALittle(Layer):
+    """A layer that shows the next byte through a gate which is all but closed at first."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.gate = nn.Parameter(torch.full((hidden_size,), -10.0))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, h = super().forward(x, h)
+        following = torch.cat([x[1:], torch.zeros_like(x[:1])])
+        return y + torch.sigmoid(self.gate) * torch.tanh(self.x(following)), h
+
+
+class LeaksRarely(Layer):
+    """A layer that shows the next byte after one symbol alone."""
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        following = torch.cat([x[1:], torch.zeros_like(x[:1])])
+        return super().forward(x + x[..., :1] * following, h)
+
+
+class _OwnKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        if ctx.needs_input_grad[0]:
+            raise NotImplementedError("no gradient of the inputs")
+        (x,) = ctx.saved_tensors
+        return None, grad.t() @ x
+
+
+class OwnKernel(Step):
+    """A step that computes no gradient of its inputs: as a first layer it needs none."""
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(_OwnKernel.apply(x, self.x.weight) + self.x.bias + self.h(h))
 
 
 class DropsState(Layer):

@@ -99,6 +99,7 @@ def test_a_layer_is_the_class_itself() -> None:
     ("name", "options", "complaint"),
     [
         ("LooksAhead", {}, "it looks ahead: byte 1 of a text changes the outputs before it"),
+        ("LeaksALittle", {}, "it looks ahead: the outputs before byte 1 of a text have a gradient"),
         ("DropsState", {}, "its state is not carried on"),
         ("ReturnsNoState", {}, "it returns no state"),
         ("ReturnsNone", {}, "it returns no state"),
@@ -157,7 +158,14 @@ def test_what_is_refused(name: str, options: dict, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["Step", "torch.nn.GRU", "IsChaotic"])
+def test_a_look_ahead_at_one_of_many_symbols_is_refused() -> None:
+    """No text of a chunk's length need contain it."""
+    rare = shape("module", 1, H, 60, target=target("LeaksRarely"))
+    with pytest.raises(UserError, match=r"it looks ahead: byte \d+ of a text changes"):
+        check_module_cells(rare, unroll_steps=12)
+
+
+@pytest.mark.parametrize("name", ["Step", "torch.nn.GRU", "IsChaotic", "OwnKernel"])
 def test_what_is_not_refused(name: str) -> None:
     """In a wide layer too, and if a text read in parts differs from one read at once by rounding
     errors that have grown."""
