@@ -35,6 +35,10 @@ from charcmp.training.train import train
 
 FILE = Path(broken_cells.__file__)
 I, H, T, B = 7, 8, 6, 3  # noqa: E741
+STEP = """
+class Mine(torch.nn.RNNCell):
+    pass
+"""
 
 
 def target(name: str) -> str:
@@ -248,6 +252,54 @@ def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None
     assert origin("d", "SCALE = 1", "# another") != first
 
 
+@pytest.mark.parametrize(
+    ("importing", "edited"),
+    [
+        ("from {0} import make\nMine = make()", "mine.py"),  # defined elsewhere
+        (f"from importlib import import_module\nimport_module('{{0}}'){STEP}", "{0}/makes.py"),
+        (f"from {{0}} import *{STEP}", "{0}/makes.py"),  # beside a package's __init__.py
+    ],
+)
+def test_what_else_a_class_is_known_by(importing: str, edited: str, tmp_path: Path) -> None:
+    """Whether or not the other file was imported before: for another class, say."""
+    package = tmp_path / tmp_path.name  # no other test has a module of this name
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import makes\nmake = makes.make")
+    (package / "makes.py").write_text(
+        "import torch\ndef make():\n    class Mine(torch.nn.RNNCell): ...\n    return Mine"
+    )
+    (tmp_path / "mine.py").write_text(f"import torch\n{importing.format(package.name)}")
+    changed = tmp_path / edited.format(package.name)
+    source = changed.read_text()
+    origins = []
+    for text in (source, f"{source}\n# changed", source):
+        changed.write_text(text)
+        load_target.cache_clear()
+        origins.append(load_target(f"{tmp_path}/mine.py:Mine").origin)
+    assert origins[0] == origins[2] != origins[1]
+
+
+@pytest.mark.parametrize("helper", ["parts_of_it", "tabulate"])
+def test_another_module_of_the_same_name_is_not_taken(helper: str, tmp_path: Path) -> None:
+    """Of another class's folder, or one that is installed."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{helper}.py").touch()
+        (tmp_path / folder / "mine.py").write_text(f"import torch\nimport {helper}{STEP}")
+    if helper == "parts_of_it":
+        load_target(f"{tmp_path}/first/mine.py:Mine")
+    with pytest.raises(
+        UserError, match=f"mine.py imports {helper}, but that is already .*{helper}"
+    ):
+        load_target(f"{tmp_path}/second/mine.py:Mine")
+
+
+def test_a_folder_of_the_same_name_is_no_module(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "with_a_folder.py").write_text(f"import torch{STEP}")
+    load_target(f"{tmp_path}/with_a_folder.py:Mine")
+
+
 def test_what_a_file_imports_need_not_be_sound(tmp_path: Path) -> None:
     """Its function may import a file with a slip of the pen, or a package that wants a screen."""
     (tmp_path / "has_a_typo.py").write_text("def (:")
@@ -270,12 +322,6 @@ def test_a_script_is_no_module(tmp_path: Path) -> None:
     file.write_text(f"import torch{STEP}\nraise SystemExit('usage: script.py TEXT')")
     with pytest.raises(UserError, match=r"cannot be imported \(SystemExit: usage: script.py TEXT"):
         load_target(f"{file}:Mine")
-
-
-STEP = """
-class Mine(torch.nn.RNNCell):
-    pass
-"""
 
 
 def test_an_installed_class_is_known_by_its_version() -> None:
