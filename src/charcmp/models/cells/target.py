@@ -48,7 +48,8 @@ def load_target(target: str) -> Target:
     """
     where, _, name = target.rpartition(":" if ".py:" in target else ".")
     try:
-        module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
+        with _default_dtype_kept():
+            module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
     except (Exception, SystemExit) as error:  # of anyone's code, perhaps a script
         raise UserError(f"cell.target={target}: cannot be imported ({one_line(error)})") from None
     if not isinstance(make := getattr(module, name, None), type):
@@ -71,6 +72,18 @@ def load_target(target: str) -> Target:
     return Target(make, name, origin)
 
 
+@contextlib.contextmanager
+def _default_dtype_kept() -> Iterator[None]:
+    """Restores torch's default type, which a file may set: it holds for all classes."""
+    import torch  # here, since commands that load no class do without it
+
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
 def _import(name: str) -> ModuleType:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))  # as `python -m` does, but after what is installed
@@ -79,7 +92,7 @@ def _import(name: str) -> ModuleType:
 
 def _load_file(file: Path) -> ModuleType:
     """Imports a file as a module; it may import others from its folder."""
-    file = file.resolve(strict=True)
+    file = file.expanduser().resolve(strict=True)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
     name = f"charcmp_target_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
