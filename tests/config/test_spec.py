@@ -3,6 +3,7 @@
 import itertools
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -193,6 +194,14 @@ def test_a_run_id_that_could_not_be_read_back_is_refused() -> None:
         named = DatasetConfig(name="n" * length, source="file")
         with pytest.raises(UserError, match="too long") if is_too_long else nullcontext():
             assert length < len(run_id(dataset=named)) <= MAX_RUN_ID
+
+
+def test_a_class_whose_name_is_too_long_is_named(tmp_path: Path) -> None:
+    name = "Cell" * 50
+    (tmp_path / "long.py").write_text(f"import torch\nclass {name}(torch.nn.RNNCell): ...")
+    cell = cell_config("module", target=f"{tmp_path}/long.py:{name}")
+    with pytest.raises(UserError, match=f"^cell.target={name}: too long"):
+        resolve_with(replace(config(), cell=cell), CORPUS)
 
 
 def test_another_text_is_another_run() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -49,6 +52,53 @@ class LooksAhead(Layer):
         return super().forward(self.convolution(x.permute(1, 2, 0)).permute(2, 0, 1), h)
 
 
+class LeaksALittle(Layer):
+    """A layer that shows the next byte through a gate which is all but closed at first."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.gate = nn.Parameter(torch.full((hidden_size,), -10.0))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        y, h = super().forward(x, h)
+        following = torch.cat([x[1:], torch.zeros_like(x[:1])])
+        return y + torch.sigmoid(self.gate) * torch.tanh(self.x(following)), h
+
+
+class LeaksRarely(Layer):
+    """A layer that shows the next byte after one symbol alone."""
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        following = torch.cat([x[1:], torch.zeros_like(x[:1])])
+        return super().forward(x + x[..., :1] * following, h)
+
+
+class LeaksInEvaluation(Layer):
+    def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return super().forward(x if self.training else x + x.roll(-1, 0), h)
+
+
+class _OwnKernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        if ctx.needs_input_grad[0]:
+            raise NotImplementedError("no gradient of the inputs")
+        (x,) = ctx.saved_tensors
+        return None, grad.t() @ x
+
+
+class OwnKernel(Step):
+    """A step that computes no gradient of its inputs: as a first layer it needs none."""
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return torch.tanh(_OwnKernel.apply(x, self.x.weight) + self.x.bias + self.h(h))
+
+
 class DropsState(Layer):
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, last = super().forward(x, None)
@@ -89,6 +139,43 @@ class Remembers(Step):
         h = super().forward(x, h + self.kept)
         self.kept = h.detach().mean()
         return h
+
+
+class KeepsState(Step):
+    """A step with a second state inside, which it forgets when the caller's begins anew."""
+
+    slow: Tensor | None = None
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if self.slow is None or self.slow.shape != h.shape or not h.any():
+            self.slow = torch.zeros_like(h)
+        h = super().forward(x, h + self.slow)
+        self.slow = (0.9 * self.slow + 0.1 * h).detach()
+        return h
+
+
+class DrawsByNumpy(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        values = np.random.default_rng().standard_normal(hidden_size)
+        self.h.bias.data = torch.from_numpy(values.astype("float32"))
+
+
+class MasksByNumpy(Step):
+    """A step with a random mask that no state dict has."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.mask = torch.from_numpy(np.random.default_rng().random(hidden_size, dtype="float32"))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, self.mask * h)
+
+
+class SeedsItself(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        torch.manual_seed(42)
+        super().__init__(input_size, hidden_size)
 
 
 class DividesByZero(Step):
@@ -177,6 +264,35 @@ class OverflowsAndLooksAhead(LooksAhead):
         return y * torch.exp(3000 * self.log_scale.abs()), h
 
 
+class Experts(Step):
+    """A step of eight experts, one of which acts at a time."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.choice = nn.Linear(input_size, 8)
+        self.experts = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(8))
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        h = super().forward(x, h)
+        weight, chosen = self.choice(x).softmax(-1).max(-1)
+        outputs = torch.stack([expert(h) for expert in self.experts])
+        return torch.tanh(outputs[chosen, torch.arange(len(x))] * weight.unsqueeze(1))
+
+
+class LearnsItsStart(Step):
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__(input_size, hidden_size)
+        self.start = nn.Parameter(torch.zeros(hidden_size))
+
+    def forward(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        return super().forward(x, self.start.expand(len(x), -1) if h is None else h)
+
+
+class Detaches(Step):
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        return super().forward(x, h.detach())
+
+
 class LooksFarAhead(LooksAhead):
     """A layer whose convolution reads what comes sixteen steps later."""
 
@@ -201,13 +317,21 @@ class IsChaotic(Step):
     """A layer that carries all its state, but rounds otherwise in a text of another length, as
     products of other sizes may, and makes that error large within a hundred steps."""
 
+    gain = 3
+
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
         h = x.new_zeros(1, x.shape[1], self.hidden_size) if h is None else h
         steps = []
         for one in self.x(x) * (1 + torch.finfo(x.dtype).eps * (len(x) % 4 // 2)):
-            h = torch.tanh(one + 3 * self.h(h))
+            h = torch.tanh(one + self.gain * self.h(h))
             steps.append(h)
         return torch.cat(steps), h
+
+
+class IsVeryChaotic(IsChaotic):
+    """The same within a few steps."""
+
+    gain = 100
 
 
 class ComplexState(Step):
@@ -220,6 +344,38 @@ class ComplexState(Step):
             turned = 0.9j * turned + self.x(one)
             steps.append(torch.tanh(self.h(turned.real)))
         return torch.cat(steps), turned
+
+
+class Pair(NamedTuple):
+    h: Tensor
+    slow: Tensor
+
+
+class NamedStates(Step):
+    """A step whose state is a named tuple."""
+
+    def forward(self, x: Tensor, state: Pair | None = None) -> Pair:  # type: ignore
+        state = Pair(*x.new_zeros(2, len(x), self.hidden_size)) if state is None else state
+        h = super().forward(x, state.h + state.slow)
+        return Pair(h, 0.9 * state.slow + 0.1 * h)
+
+
+class Counts(Step):
+    """A step that counts its steps, for each stream, in whole numbers."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        zeros = x.new_zeros(len(x), self.hidden_size), torch.zeros(len(x), dtype=torch.int64)
+        h, count = zeros if state is None else state
+        return Step.forward(self, x, h) * (1 + 0.1 * count.sin().unsqueeze(-1)), count + 1
+
+
+class CountsOnce(Step):
+    """A step that counts its steps for all streams at once."""
+
+    def forward(self, x: Tensor, state: Any = None) -> Any:
+        zeros = x.new_zeros(len(x), self.hidden_size), torch.zeros(())
+        h, count = zeros if state is None else state
+        return super().forward(x, h) * (1 + 0.1 * count.sin()), count + 1
 
 
 class ComplexParameter(Step):
@@ -258,6 +414,19 @@ class Lazy(Step):
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size)
         self.x = nn.LazyLinear(hidden_size)
+
+
+class BuildsItselfLate(nn.Module):
+    """A step that makes its parameters in its first call."""
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.sizes = input_size, hidden_size
+
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:
+        if not hasattr(self, "step"):
+            self.step = Step(*self.sizes)
+        return self.step(x, h)
 
 
 class ExtraState(Step):

@@ -35,6 +35,10 @@ from charcmp.training.train import train
 
 FILE = Path(broken_cells.__file__)
 I, H, T, B = 7, 8, 6, 3  # noqa: E741
+STEP = """
+class Mine(torch.nn.RNNCell):
+    pass
+"""
 
 
 def target(name: str) -> str:
@@ -51,6 +55,7 @@ def module_shape(name: str, layers: int = 1, hidden_size: int = H, **options) ->
         ("Step", "step", 1, {}),
         ("Layer", "layer", 1, {}),
         ("TwoStates", "step", 2, {}),
+        ("NamedStates", "step", 2, {}),
         ("torch.nn.RNNCell", "step", 1, {"nonlinearity": "relu"}),
         ("torch.nn.LSTMCell", "step", 2, {}),
         ("torch.nn.LSTM", "layer", 2, {}),
@@ -99,6 +104,7 @@ def test_a_layer_is_the_class_itself() -> None:
     ("name", "options", "complaint"),
     [
         ("LooksAhead", {}, "it looks ahead: byte 1 of a text changes the outputs before it"),
+        ("LeaksALittle", {}, "it looks ahead: the outputs before byte 1 of a text have a gradient"),
         ("DropsState", {}, "its state is not carried on"),
         ("ReturnsNoState", {}, "it returns no state"),
         ("ReturnsNone", {}, "it returns no state"),
@@ -112,7 +118,18 @@ def test_a_layer_is_the_class_itself() -> None:
         ("Step", {"kwargs": {"scale": math.inf}}, "cell.kwargs="),
         ("Step", {"kwargs": {"kind": "a\nb"}}, "cell.kwargs="),
         ("Step", {"kwargs": {"long" * 21: 1}}, "cell.kwargs="),
-        ("NoGradient", {}, "its parameter unused gets no gradient"),
+        ("NoGradient", {}, "its parameter unused gets no gradient from 2,400 trial bytes"),
+        ("LearnsItsStart", {}, "every run starts from zeros, so an initial state is not learned"),
+        ("LeaksInEvaluation", {}, "in evaluation, it looks ahead: byte 1 of a text"),
+        ("KeepsState", {}, "its state is not carried on"),
+        ("DrawsByNumpy", {}, "built twice from one seed, its h.bias differs"),
+        ("MasksByNumpy", {}, "built twice from one seed, it gives different outputs"),
+        ("SeedsItself", {}, "it seeds torch's generator itself"),
+        ("Counts", {}, "its state is int64; only float32 is carried from chunk to chunk"),
+        ("CountsOnce", {}, "its state has a tensor without a batch dimension"),
+        ("BuildsItselfLate", {}, "its parameter step.h.bias has no shape before the first call"),
+        ("torch.nn.GRU", {"kwargs": {"bidirectional": True}}, "y is twice as wide as hidden_size"),
+        ("no_such_cell.py", {}, "a class in a file: my_cell.py:MyCell"),
         ("Squeezes", {}, "with 1 step of 1 stream its outputs have shape (8,), not (1, 1, 8)"),
         (
             "SqueezesState",
@@ -157,12 +174,35 @@ def test_what_is_refused(name: str, options: dict, complaint: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["Step", "torch.nn.GRU", "IsChaotic"])
+def test_a_look_ahead_at_one_of_many_symbols_is_refused() -> None:
+    """No text of a chunk's length need contain it."""
+    rare = shape("module", 1, H, 60, target=target("LeaksRarely"))
+    with pytest.raises(UserError, match=r"it looks ahead: byte \d+ of a text changes"):
+        check_module_cells(rare, unroll_steps=12)
+
+
+@pytest.mark.parametrize(
+    "name", ["Step", "torch.nn.GRU", "IsChaotic", "IsVeryChaotic", "OwnKernel"]
+)
 def test_what_is_not_refused(name: str) -> None:
     """In a wide layer too, and if a text read in parts differs from one read at once by rounding
     errors that have grown."""
     for hidden_size in (1, 8, 100):
         check_module_cells(module_shape(name, hidden_size=hidden_size))
+
+
+def test_parts_that_act_rarely_are_not_refused() -> None:
+    check_module_cells(shape("module", 1, H, 60, target=target("Experts")), unroll_steps=20)
+
+
+def test_a_class_without_back_propagation_through_time_has_a_note(
+    tmp_path: Path, tiny_text: Path
+) -> None:
+    lines: list[str] = []
+    spec = tiny_spec(tiny_text, cell_config("module", target=target("Detaches")))
+    train(spec, folder_of(tmp_path, "run"), Session(say=lines.append))
+    assert len([line for line in lines if "no gradient comes back to earlier steps" in line]) == 1
+    assert not check_module_cells(module_shape("Step"))
 
 
 def test_widths_that_a_class_does_not_have_are_passed_over() -> None:
@@ -240,6 +280,54 @@ def test_a_class_is_known_by_its_source_wherever_it_lies(tmp_path: Path) -> None
     assert origin("d", "SCALE = 1", "# another") != first
 
 
+@pytest.mark.parametrize(
+    ("importing", "edited"),
+    [
+        ("from {0} import make\nMine = make()", "mine.py"),  # defined elsewhere
+        (f"from importlib import import_module\nimport_module('{{0}}'){STEP}", "{0}/makes.py"),
+        (f"from {{0}} import *{STEP}", "{0}/makes.py"),  # beside a package's __init__.py
+    ],
+)
+def test_what_else_a_class_is_known_by(importing: str, edited: str, tmp_path: Path) -> None:
+    """Whether or not the other file was imported before: for another class, say."""
+    package = tmp_path / tmp_path.name  # no other test has a module of this name
+    package.mkdir()
+    (package / "__init__.py").write_text("from . import makes\nmake = makes.make")
+    (package / "makes.py").write_text(
+        "import torch\ndef make():\n    class Mine(torch.nn.RNNCell): ...\n    return Mine"
+    )
+    (tmp_path / "mine.py").write_text(f"import torch\n{importing.format(package.name)}")
+    changed = tmp_path / edited.format(package.name)
+    source = changed.read_text()
+    origins = []
+    for text in (source, f"{source}\n# changed", source):
+        changed.write_text(text)
+        load_target.cache_clear()
+        origins.append(load_target(f"{tmp_path}/mine.py:Mine").origin)
+    assert origins[0] == origins[2] != origins[1]
+
+
+@pytest.mark.parametrize("helper", ["parts_of_it", "tabulate"])
+def test_another_module_of_the_same_name_is_not_taken(helper: str, tmp_path: Path) -> None:
+    """Of another class's folder, or one that is installed."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{helper}.py").touch()
+        (tmp_path / folder / "mine.py").write_text(f"import torch\nimport {helper}{STEP}")
+    if helper == "parts_of_it":
+        load_target(f"{tmp_path}/first/mine.py:Mine")
+    with pytest.raises(
+        UserError, match=f"mine.py imports {helper}, but that is already .*{helper}"
+    ):
+        load_target(f"{tmp_path}/second/mine.py:Mine")
+
+
+def test_a_folder_of_the_same_name_is_no_module(tmp_path: Path) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "with_a_folder.py").write_text(f"import torch{STEP}")
+    load_target(f"{tmp_path}/with_a_folder.py:Mine")
+
+
 def test_what_a_file_imports_need_not_be_sound(tmp_path: Path) -> None:
     """Its function may import a file with a slip of the pen, or a package that wants a screen."""
     (tmp_path / "has_a_typo.py").write_text("def (:")
@@ -257,17 +345,23 @@ def test_what_a_file_imports_need_not_be_sound(tmp_path: Path) -> None:
     assert load_target(f"{file}:Mine").origin.startswith("sha256 ")
 
 
+def test_a_file_at_home_that_sets_the_default_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That holds for other classes of the process too."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "double.py").write_text(
+        f"import torch\ntorch.set_default_dtype(torch.float64){STEP}"
+    )
+    load_target("~/double.py:Mine")
+    assert torch.get_default_dtype() == torch.float32
+
+
 def test_a_script_is_no_module(tmp_path: Path) -> None:
     file = tmp_path / "script.py"
     file.write_text(f"import torch{STEP}\nraise SystemExit('usage: script.py TEXT')")
     with pytest.raises(UserError, match=r"cannot be imported \(SystemExit: usage: script.py TEXT"):
         load_target(f"{file}:Mine")
-
-
-STEP = """
-class Mine(torch.nn.RNNCell):
-    pass
-"""
 
 
 def test_an_installed_class_is_known_by_its_version() -> None:
@@ -337,6 +431,20 @@ def test_one_equation_two_implementations(
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert result.cell == theirs
     assert result.run_id.startswith(f"tiny-{theirs}-2x6-")
+
+
+def test_one_equation_of_the_zoo() -> None:
+    pytest.importorskip("torchrecurrent")
+    ours = make_layer(cell_config("lstm_peephole"), I, H)
+    theirs = make_layer(cell_config("module", target="torchrecurrent.PeepholeLSTM"), I, H)
+    (cell,) = theirs.module.cells
+    with torch.no_grad():
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            getattr(cell, name).copy_(ours.weights.get_parameter(f"{name}_l0").normal_(0, 0.5))
+        cell.weight_ph.copy_(ours.peepholes_PH.normal_(0, 0.5).flatten())
+    x_TB, state_SBH = torch.randint(I, (T, B)), torch.randn(2, B, H)
+    for value, other in zip(ours(x_TB, state_SBH), theirs(x_TB, state_SBH), strict=True):
+        torch.testing.assert_close(value, other)
 
 
 def test_charcmps_initial_values_need_no_names(tiny_text: Path) -> None:

@@ -212,8 +212,10 @@ def resolve_with(config: Config, corpus: Corpus) -> RunSpec:
     size = resolve_size(config, corpus.num_symbols)
     spec = RunSpec(config, corpus, size.shape, size.target_params, size.budget, chosen)
     if len(spec.run_id) > MAX_RUN_ID:
+        names = {"dataset.name": spec.text_name, "cell.target": spec.cell_name}
+        key = max(names, key=lambda key: len(names[key]))
         raise UserError(
-            f"dataset.name={spec.text_name}: too long: the run's id would have "
+            f"{key}={names[key]}: too long: the run's id would have "
             f"{len(spec.run_id)} characters, and at most {MAX_RUN_ID} are allowed"
         )
     return spec

@@ -103,7 +103,7 @@ def make_stack(shape: Shape) -> list[Layer]:
     return [make_layer(shape.cell, input_size, shape.hidden_size) for input_size in inputs]
 
 
-def check_module_cells(shape: Shape, unroll_steps: int = 100) -> None:
+def check_module_cells(shape: Shape, unroll_steps: int = 100) -> list[str]:
     """Runs the checks of cells/checks.py on a model of `cell=module`; UserError if one fails.
 
     It checks the first layer and the second; the layers above are like the second.
@@ -111,10 +111,14 @@ def check_module_cells(shape: Shape, unroll_steps: int = 100) -> None:
     Args:
         shape: the model.
         unroll_steps: steps that it reads at once; by default the paper's.
+
+    Returns:
+        Notes to the user on the class.
     """
     if not isinstance(shape.cell, ModuleConfig):
-        return
+        return []
     from charcmp.models.cells.checks import check_layer
 
-    for layer in make_stack(replace(shape, layers=min(2, shape.layers))):
-        check_layer(layer, unroll_steps)
+    layers = make_stack(replace(shape, layers=min(2, shape.layers)))
+    notes = [check_layer(layer, unroll_steps) for layer in layers]
+    return sorted({f"cell.target={shape.cell.target}: {note}" for note in notes if note})

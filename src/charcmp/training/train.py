@@ -70,7 +70,8 @@ def train(spec: RunSpec, folder: RunFolder, session: Session) -> Result:
         WrongResult: if a GPU computed wrong results.
     """
     device = prepare(spec.config, spec.config.threads)
-    check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps))
+    for note in check_module_cells(spec.shape, max(spec.unroll_steps, spec.train_unroll_steps)):
+        session.say(f"note: {note}")
     with at_work_on(device), ExitStack() as opened:
         capture = apply_fallbacks(failed_checks(device, spec.config.precision))
         train_chunks, *evaluated = cut_corpus(spec, device)

@@ -33,6 +33,10 @@ from charcmp.models.initialization import seeded
 # Sizes of a trial. No two are equal, so a shape shows which dimension is which. There are more
 # streams than states, so a class that unpacks its states cannot mistake streams for them.
 TRIAL_STEPS, TRIAL_BATCHES = 5, (7, 4)
+NO_SHAPE = (
+    "its parameter {} has no shape before the first call (torch.nn.LazyLinear?), so its parameters "
+    "cannot be counted"
+)
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ def _like(template: Any, tensors: Iterator[Tensor]) -> Any:
     if isinstance(template, Tensor):
         return next(tensors)
     parts = [_like(part, tensors) for part in template]
+    if hasattr(template, "_fields"):  # a named tuple
+        return type(template)(*parts)
     return parts if isinstance(template, list) else tuple(parts)
 
 
@@ -156,10 +162,7 @@ def build(config: ModuleConfig, input_size: int, hidden_size: int) -> nn.Module:
         raise UserError(f"cell.target={config.target}: not a torch.nn.Module")
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
-            raise UserError(
-                f"cell.target={config.target}: its parameter {name} has no shape before the first "
-                "call (torch.nn.LazyLinear?), so its parameters cannot be counted"
-            )
+            raise UserError(f"cell.target={config.target}: {NO_SHAPE.format(name)}")
     return module
 
 
@@ -220,12 +223,15 @@ def _form_of(key: str, input_size: int, hidden_size: int) -> Form:
     config = _config(key)
     with seeded(0), torch.no_grad():
         module = build(config, input_size, hidden_size)
+        has_shape = {name for name, _ in module.named_parameters()}
         trial = Trial(module, input_size, hidden_size, config.states)
         kinds = {"layer": trial.as_layer, "step": trial.as_step}
         reasons = []
         for kind in [config.kind] if config.kind else kinds:
             try:
                 states = [kinds[kind](batch) for batch in TRIAL_BATCHES]
+                if without_shape := dict(module.named_parameters()).keys() - has_shape:
+                    raise Refused(NO_SHAPE.format(min(without_shape)))
                 return Form(kind, states[0], _batch_dims(*states))
             except Refused as error:
                 raise UserError(f"cell.target={config.target}: {error}") from None
@@ -245,6 +251,11 @@ def _batch_dims(first: Any, second: Any) -> tuple[int, ...]:
     """Returns which dimension of each tensor grows with the batch."""
     dims = []
     for a, b in zip(leaves(first), leaves(second), strict=True):
+        if a.dim() == 0:
+            raise Refused(
+                "its state has a tensor without a batch dimension; each stream has a state of its "
+                "own, so give it the shape (batch,)"
+            )
         grown = [dim for dim, sizes in enumerate(zip(a.shape, b.shape, strict=True))
                  if sizes == TRIAL_BATCHES]  # fmt: skip
         if len(grown) != 1:
@@ -278,6 +289,8 @@ class Trial:
         if isinstance(out, Tensor) and out.shape == y_shape:
             self._refuse_without_state(x_TBI, out)
         y, state = out
+        if isinstance(y, Tensor) and y.shape == (*y_shape[:2], 2 * self.hidden_size):
+            raise Refused("y is twice as wide as hidden_size; is it bidirectional?")
         if not isinstance(y, Tensor) or y.shape != y_shape:
             raise TypeError(f"y is not a tensor of shape {y_shape}")
         if state is None:

@@ -77,7 +77,11 @@ PLAIN_VALUES = Rule(
 )
 TARGET = Rule(
     # The class stands after a dotted name or a file's name; MISSING has neither.
-    lambda target: target.rpartition(":" if ".py:" in target else ".")[0] and target != MISSING,
+    lambda target: (
+        target.rpartition(":" if ".py:" in target else ".")[0]
+        and not target.endswith(".py")
+        and target != MISSING
+    ),
     "a class to import: package.Class, or a class in a file: my_cell.py:MyCell",
 )
 

@@ -2,13 +2,14 @@
 
 A class of an installed distribution is identified by the distribution's name and version; an
 adapter of charcmp's by those of the class that it adapts, and by a hash of its own source. A user's
-own class is identified by a hash of its module's file and of all the user's files that this file
-imports, directly or not. Their paths do not matter.
+own class is identified by a hash of the file that `cell.target` names, of the file that defines the
+class, and of all the user's files that these import, directly or not. Their paths do not matter.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib
 import importlib.util
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -46,7 +48,8 @@ def load_target(target: str) -> Target:
     """
     where, _, name = target.rpartition(":" if ".py:" in target else ".")
     try:
-        module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
+        with _default_dtype_kept():
+            module = _load_file(Path(where)) if where.endswith(".py") else _import(where)
     except (Exception, SystemExit) as error:  # of anyone's code, perhaps a script
         raise UserError(f"cell.target={target}: cannot be imported ({one_line(error)})") from None
     if not isinstance(make := getattr(module, name, None), type):
@@ -59,15 +62,26 @@ def load_target(target: str) -> Target:
             "since folders are named after it; rename the class"
         )
     try:
-        if make.__module__ == ADAPTERS:
-            origin = _origin_of_adapter(make)
-        else:
-            origin = _origin(sys.modules.get(make.__module__, module))
+        origin = _origin(make, module)
+        if where.endswith(".py"):
+            _refuse_namesakes(target, module)
     except OSError as error:
         raise UserError(
             f"cell.target={target}: a file that it imports cannot be read ({one_line(error)})"
         ) from None
     return Target(make, name, origin)
+
+
+@contextlib.contextmanager
+def _default_dtype_kept() -> Iterator[None]:
+    """Restores torch's default type, which a file may set: it holds for all classes."""
+    import torch  # here, since commands that load no class do without it
+
+    dtype = torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 def _import(name: str) -> ModuleType:
@@ -78,7 +92,7 @@ def _import(name: str) -> ModuleType:
 
 def _load_file(file: Path) -> ModuleType:
     """Imports a file as a module; it may import others from its folder."""
-    file = file.resolve(strict=True)
+    file = file.expanduser().resolve(strict=True)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))
     name = f"charcmp_target_{hashlib.sha256(str(file).encode()).hexdigest()[:16]}"
@@ -90,11 +104,47 @@ def _load_file(file: Path) -> ModuleType:
     return module
 
 
-def _origin(module: ModuleType) -> str:
-    if files := _own_files(module):
+def _origin(make: type, module: ModuleType) -> str:
+    """Identifies a class that a module has; another may define it, as one with a factory does."""
+    if make.__module__ == ADAPTERS:
+        return _origin_of_adapter(make)
+    defining = sys.modules.get(make.__module__, module)
+    if files := {file for _, file in _own_modules(module, defining)}:
         hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
         return f"sha256 {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
-    return _installed(module.__name__.partition(".")[0])
+    return _installed(defining.__name__.partition(".")[0])
+
+
+def _refuse_namesakes(target: str, module: ModuleType) -> None:
+    """Raises UserError if a file runs with another module than the one that lies beside it.
+
+    Python has one module of a name. It may be of another class's folder, or installed, since what
+    is installed comes before the folders of files.
+    """
+    assert module.__file__ is not None
+    folder = str(Path(module.__file__).parent)
+    here = [(name, file) for name, file in _own_modules(module) if file.is_relative_to(folder)]
+    for name, file in sorted(here):
+        for imported in sorted({name.partition(".")[0] for name in _imported_names(name, file)}):
+            beside, found = PathFinder.find_spec(imported, [folder]), _find_spec(imported)
+            if beside and found and _is_taken_for(found, beside):
+                raise UserError(
+                    f"cell.target={target}: {file.name} imports {imported}, but that is already "
+                    f"{_place(found)}; rename the one in {folder}"
+                )
+
+
+def _is_taken_for(found: ModuleSpec, beside: ModuleSpec) -> bool:
+    if found.has_location and not beside.has_location:
+        return False  # a folder without __init__.py, which Python takes only for want of another
+    there, here = _place(found), _place(beside)
+    return there is not None and here is not None and there.resolve() != here.resolve()
+
+
+def _place(spec: ModuleSpec) -> Path | None:
+    """Returns a module's file, or the first folder of a package without one; None of a built-in."""
+    places = [spec.origin] if spec.has_location else list(spec.submodule_search_locations or ())
+    return Path(places[0]) if places and places[0] else None
 
 
 def _origin_of_adapter(adapter: type) -> str:
@@ -112,17 +162,19 @@ def _installed(package: str) -> str:
     return f"{distribution} {version.partition('+')[0]}"  # not torch's +cpu or +cu128
 
 
-def _own_files(module: ModuleType) -> set[Path]:
-    """Returns the module's file and those it imports, directly or not, that are the user's own."""
-    found: set[Path] = set()
-    waiting = [(module.__name__, getattr(module, "__file__", None))]
+def _own_modules(*modules: ModuleType) -> set[tuple[str, Path]]:
+    """Returns names and files of the modules and of those they import, directly or not, that are
+    the user's own."""
+    found: set[tuple[str, Path]] = set()
+    waiting = [(module.__name__, getattr(module, "__file__", None)) for module in modules]
     while waiting:
         name, origin = waiting.pop()
-        if origin is None or not _is_own(name, file := Path(origin).resolve()) or file in found:
+        if origin is None or not _is_own(name, file := Path(origin).resolve()):
             continue
-        found.add(file)
-        if file.suffix == ".py":
-            waiting += _imports(name, file)
+        if (name, file) not in found:
+            found.add((name, file))
+            specs = ((imported, _find_spec(imported)) for imported in _imported_names(name, file))
+            waiting += [(imported, spec.origin) for imported, spec in specs if spec is not None]
     return found
 
 
@@ -135,27 +187,41 @@ def _is_own(name: str, file: Path) -> bool:
     return file.is_file() and not is_installed and name.partition(".")[0] != "charcmp"
 
 
-def _imports(name: str, file: Path) -> Iterator[tuple[str, str | None]]:
-    """Yields name and file of the modules that a file's import statements name, at any depth."""
-    package = name.rpartition(".")[0]
+def _find_spec(name: str) -> ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(name)
+    except (Exception, SystemExit):  # of a package around it, which this imports
+        return None
+
+
+def _imported_names(name: str, file: Path) -> Iterator[str]:
+    """Yields the modules that a file's import statements name, at any depth, and those that it
+    hands to importlib.import_module as a literal. Some may be no modules."""
+    if file.suffix != ".py":
+        return
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
     try:
         tree = ast.parse(file.read_bytes())
     except (SyntaxError, ValueError, RecursionError):
         return  # not what the class runs on, or it could not have been imported
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        for imported in _named_by(node):
+            with contextlib.suppress(ImportError):  # relative, in a file without a package
+                yield importlib.util.resolve_name(imported, package)
+
+
+def _named_by(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import():
+            return [alias.name for alias in node.names]
+        case ast.ImportFrom():
             base = "." * node.level + (node.module or "")
             # In `from a import b`, b may be a module or something in one; only trying tells.
-            names = [base, *(f"{base.rstrip('.') and base + '.'}{a.name}" for a in node.names)]
-        else:
-            continue
-        for imported in names:
-            try:
-                absolute = importlib.util.resolve_name(imported, package)
-                spec = importlib.util.find_spec(absolute)
-            except (Exception, SystemExit):  # of a package around it, which this imports
-                continue
-            if spec is not None:
-                yield absolute, spec.origin
+            dot = "" if base.endswith(".") else "."
+            return [base, *(f"{base}{dot}{alias.name}" for alias in node.names)]
+        case ast.Call(
+            func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+            args=[ast.Constant(value=str(imported)), *_],
+        ):
+            return [imported]
+    return []
