@@ -26,6 +26,7 @@ from charcmp.sweeping.race.decide import (
     MARGINS,
     Outcome,
     challenges,
+    finalists,
     is_settled,
     next_for_a_seed,
     survivors,
@@ -653,6 +654,20 @@ def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
         }
         kept = survivors(outcomes, MARGINS[1], most=3)
         assert (Model("50k", "rnn", 1) in kept) == is_kept
+
+
+def test_a_model_within_the_noise_of_the_text_is_a_finalist_though_a_nearer_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    text = rng.normal(1.4, 0.2, (1, 400))
+    lstm, rnn = Model("50k", "lstm", 1), Model("50k", "rnn", 1)
+    outcomes = {
+        Arm(GRU_1, 0.012): outcome(1.400, text),
+        Arm(GRU_2, 0.012): outcome(1.401, text + 0.001),
+        Arm(lstm, 0.012): outcome(1.418, text + 0.018),
+        Arm(rnn, 0.006): outcome(1.422, text + rng.normal(0.022, 0.1, (1, 400))),
+    }
+    assert finalists(outcomes, MARGINS[2]) == [GRU_1, GRU_2, rnn]
+    assert finalists(outcomes, -1.0) == [GRU_1, GRU_2]
 
 
 def test_a_look_at_the_finalists() -> None:
