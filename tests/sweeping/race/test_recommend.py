@@ -130,6 +130,14 @@ def test_a_seed_from_which_a_race_could_not_count_up(tmp_path: Path) -> None:
         requests(compose_line([*line, f"seed={2**32 - 4}"]))
 
 
+def test_a_model_that_exceeds_the_memory(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    line = ["experiment=fast", "dataset=text", f"dataset.path={tmp_path / 'tiny.txt'}"]
+    line += ["budget=400000000000", "cell=gru", "layers=1", "device=cpu"]
+    with pytest.raises(UserError, match="weights and gradients alone take"):
+        requests(compose_line(line))
+
+
 def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:
     """Options of classes go with these alone; the others stay what they are without any class."""
     write_tiny_text(tmp_path / "tiny.txt")

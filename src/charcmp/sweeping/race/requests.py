@@ -22,7 +22,7 @@ from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
 from charcmp.sweeping.race.decide import FEWEST_SEEDS
 from charcmp.sweeping.race.race import MOST_LOOKS, PlannedRun
 from charcmp.sweeping.slots import Slot
-from charcmp.training.memory import training_bytes
+from charcmp.training.memory import require_memory, training_bytes
 from charcmp.values import did_you_mean
 
 AXES = {"budget": (DEFAULT_BUDGET,), "cell": CELLS, "layers": DEPTHS}
@@ -60,7 +60,8 @@ def requests(
         class_options: overrides of CLASS_OPTIONS; cell.target may have several values.
 
     Raises:
-        UserError: for several values of a key that takes one, or a model that cannot race.
+        UserError: for several values of a key that takes one, or a model that cannot race, or that
+            exceeds the memory.
     """
     given = {override.key_or_group: override for override in composer.given}
     for key, override in given.items():
@@ -108,7 +109,9 @@ def requests(
 
     found = [request(str(budget)) for budget in axes["budget"]]
     require_seeds(found[0].seed, FEWEST_SEEDS + MOST_LOOKS - 2, "race")
-    jobs = (make(model, "epochs=1") for request in found for model in request.models)
+    jobs = [make(model, "epochs=1") for request in found for model in request.models]
+    for job in jobs:
+        require_memory(job.spec)
     run_bytes = max(training_bytes(job.spec) for job in jobs)
     return found, examined_slots(found[0].probe.spec.config, run_bytes)
 
