@@ -20,7 +20,7 @@ from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import Arm, label
 from charcmp.sweeping.race.race import PlannedRun
-from charcmp.sweeping.race.recommend import race_folder, race_settings
+from charcmp.sweeping.race.recommend import SharedTime, race_folder, race_settings
 from charcmp.sweeping.race.requests import Request, requests
 
 pytestmark = pytest.mark.long
@@ -119,6 +119,26 @@ def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Pa
     probes = [request.probe.spec for request in found]
     settings = map(race_settings, found)
     return found, [race_folder(*each).path for each in zip(probes, settings, strict=True)]
+
+
+def test_later_races_share_what_the_earlier_ones_leave_over() -> None:
+    early = SharedTime(10, [100, 300])
+    assert early.share() == 150
+    early.ended(30)
+    assert early.share() == 570
+    finished = SharedTime(30, [100, 300])  # the first one by an earlier command
+    finished.ended(31 * 60)
+    assert finished.share() == 0
+    assert finished.minutes_needed(300) == 36
+
+
+def test_the_minutes_needed_suffice_though_earlier_races_take_their_share() -> None:
+    time_left = SharedTime(10, [100, 300])
+    time_left.ended(150)
+    minutes = time_left.minutes_needed(600)
+    more = SharedTime(minutes, [100, 300])
+    more.ended(more.share())
+    assert more.share() == pytest.approx(600)
 
 
 def test_a_seed_from_which_a_race_could_not_count_up(tmp_path: Path) -> None:

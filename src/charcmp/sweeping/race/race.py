@@ -65,6 +65,8 @@ End = Literal["settled", "time", "seeds", "worse", "unstable"]
 class NoWinnerError(UserError):
     """A race has ended without a model to name."""
 
+    seconds_spent = 0.0  # by the race in all, once that is known
+
 
 class PlannedRun(NamedTuple):
     """A run of the race: an arm, trained for a number of updates, with a seed."""
