@@ -5,6 +5,7 @@ A race of two models takes a minute of two cores: those are slow, and run by `py
 
 import json
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -156,6 +157,23 @@ def test_a_model_that_exceeds_the_memory(tmp_path: Path) -> None:
     line += ["budget=400000000000", "cell=gru", "layers=1", "device=cpu"]
     with pytest.raises(UserError, match="weights and gradients alone take"):
         requests(compose_line(line))
+
+
+@pytest.mark.parametrize(
+    ("words", "class_options", "said"),
+    [
+        (["cell=gru,rnn,gru"], [], "cell=gru,rnn,gru: has gru twice"),
+        (["layers=1,2,01"], [], "layers=1,2,01: has 1 twice"),
+        ([], ["cell.init=charcmp"], "cell.init=charcmp: an option of classes; name one, as in"),
+        (["cell=gru"], ["cell.kind=step"], "cell.kind=step: an option of classes; name one, as in"),
+    ],
+)
+def test_what_would_be_of_no_effect_is_refused(
+    words: list[str], class_options: list[str], said: str
+) -> None:
+    line = ["experiment=fast", "dataset=text", "dataset.path=gone.txt", *words]
+    with pytest.raises(UserError, match=re.escape(said)):
+        requests(compose_line(line), class_options)
 
 
 def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:
