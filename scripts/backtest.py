@@ -101,19 +101,24 @@ def _run_missing(
     collection: Collection,
     only_old: bool = False,
 ) -> None:
-    """Trains what is missing while there is time for whole runs; `only_old`: only collects runs
-    that are finished already."""
-    while missing := Needs(models, lengths, collection.nats).missing():
-        left = 0.0 if only_old else USABLE * runner.num_slots * runner.seconds_left()
+    """Trains what is missing while there is time for whole runs, each run once, although it may
+    fail; `only_old`: only collects runs that are finished already."""
+    tried: set[PlannedRun] = set()
+    while True:
+        missing = Needs(models, lengths, collection.nats).missing()
+        left = USABLE * runner.num_slots * runner.seconds_left()
         in_time = []
         for planned in missing:
+            is_old = collection.make_job(planned).folder.result.exists()
+            if planned in tried or (only_old and not is_old):
+                continue
             if (seconds := runner.seconds(planned)) <= left:
                 in_time.append(planned)
                 left -= seconds
-        num_before = len(collection.rows)
+        if not in_time:
+            return
         runner.run(in_time)
-        if len(collection.rows) == num_before:  # no time is left, or only runs that fail
-            break
+        tried.update(in_time)
 
 
 def plan_text(

@@ -344,7 +344,10 @@ def by_length(texts: Sequence[Stored]) -> str:
     for stored in texts:
         row = {"text": stored.name}
         for number, updates in enumerate(stored.lengths):
-            (best, nats), (second, behind), *_ = ranking(stored, updates)
+            order = ranking(stored, updates)
+            if len(order) < 2:  # a check that has only begun
+                continue
+            (best, nats), (second, behind), *_ = order
             variances = [
                 seed_component([run.test_nats for run in stored.tuned_runs(model, updates)])
                 for model in (best, second)
@@ -375,7 +378,7 @@ def trained_longer(stored: Stored, best: Model) -> str:
     rate of that rung. A race ends where a longer training does worse on validation text."""
     longer = {planned.arm.model: run for planned, run in stored.runs.items()
               if planned.updates > stored.last}  # fmt: skip
-    if best not in longer:
+    if best not in longer or len(longer) < 2:
         return ""
     nats = {model: run.test_nats for model, run in longer.items()}
     first = min(nats, key=lambda model: nats[model])

@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import rmtree
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 from helpers.console import CHECKOUT
 
+from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import LADDER, Arm, Model, first_arms
 from charcmp.sweeping.race.decide import MARGINS, Outcome
+from charcmp.sweeping.race.live import LiveRunner
 from charcmp.sweeping.race.plan import MOST_MODELS
 from charcmp.sweeping.race.race import PlannedRun, Race
+from charcmp.sweeping.race.requests import requests
 
 sys.path.insert(0, str(CHECKOUT / "scripts"))
 import backtest
@@ -404,6 +408,15 @@ def test_margins_keep_what_ends_near_the_best_by_any_seed() -> None:
     assert early < first(late_gru_1(made_up(gru1=1.40), seeds=(2,)))
 
 
+def test_margins_have_every_rung_of_a_text_that_is_over_fitted_early() -> None:
+    def worse(planned: PlannedRun, run: Run) -> Run:
+        nats = run.outcome.nats + 0.4 * LENGTHS.index(planned.updates)
+        return replace(run, outcome=Outcome(nats, run.outcome.blocks_RJ))
+
+    found = Deficits(changed(made_up(gru1=1.40), worse), races=2)
+    assert len(fitted_margins([found])) == len(found.of_rung) == 3
+
+
 def test_margins_are_not_fitted_to_the_kind_that_they_judge() -> None:
     late = late_gru_1(made_up(gru1=1.40))
     german = Deficits(Stored("fortunes_de-50k", late.runs), races=30)
@@ -446,6 +459,35 @@ def test_the_truth_is_uncertain_where_another_model_is_picked() -> None:
 
 
 # ---- all of it
+
+
+def test_runs_that_fail_are_tried_once_and_not_where_old_ones_are_collected(
+    tmp_path: Path, tiny_text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backtest, "STORE", tmp_path / "store")
+    line = ["experiment=fast", "dataset=text", f"dataset.path={tiny_text}", "cell=rnn", "layers=1"]
+    line += ["budget=1500", "device=cpu", f"results_dir={tmp_path / 'results'}"]
+    (request,), slots = requests(compose_line(line))
+    collection = backtest.Collection(request)
+    failing = Needs(request.models, LENGTHS, {}).missing()[0]
+    collection.make_job(failing).folder.create()
+    collection.make_job(failing).folder.record_death("killed by SIGKILL (out of memory?)")
+    asked: list[PlannedRun] = []
+
+    class AllButOne(LiveRunner):
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            asked.extend(planned_runs)
+            done = {planned: {"val_nats": "1.5"} for planned in planned_runs if planned != failing}
+            collection.rows |= done
+            return {}
+
+    runner = AllButOne(collection.make_job, slots, time.monotonic() + 1e5, collection.add, 18)
+    runner.speeds = dict.fromkeys(request.models, 1e6)
+    backtest._run_missing(request.models, LENGTHS, runner, collection, only_old=True)
+    assert asked == []
+    backtest._run_missing(request.models, LENGTHS, runner, collection)
+    assert asked.count(failing) == 1
+    assert len(asked) > 1
 
 
 @pytest.mark.long
@@ -504,6 +546,9 @@ def test_the_best_model_by_length_is_at_its_best_rate_of_that_length() -> None:
 
     stored = changed(made_up(), changes)
     assert stored.tuned(GRU_1, updates=LENGTHS[0]) == Arm(GRU_1, 0.048)
+    check = PlannedRun(Arm(GRU_1, 0.012), 10_800, 0)  # of one model alone, so far
+    stored = Stored(stored.name, stored.runs | {check: Run(Outcome(1.2), 1.2, 1.0)})
+    assert backtest_report.trained_longer(stored, GRU_1) == ""
     assert backtest_report.ranking(stored, LENGTHS[0])[0] == (GRU_1, pytest.approx(1.25))
     *_, row = backtest_report.by_length([stored]).splitlines()
     _, text, first, second, third, _ = (cell.strip() for cell in row.split("|"))

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from threading import Barrier, BrokenBarrierError
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from charcmp.errors import UserError
 from charcmp.models.cells.options import ModuleConfig
 from charcmp.sweeping.slots import LANE_ENVIRONMENT
 from charcmp.training.gate import GATE
@@ -40,6 +43,9 @@ def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[
     Yields None for a class of the user's that cannot be trained: its run will say why. On a CPU
     each is measured in a process; with GPUs, in the lanes of a process that sees only the first of
     them.
+
+    Raises:
+        UserError: if such a process is killed.
     """
     if not specs:
         return
@@ -59,6 +65,10 @@ def measure_shapes(specs: Sequence[RunSpec], slots: Sequence[Slot]) -> Iterator[
         yield from tqdm(
             measured, total=len(specs), desc="measuring shapes", disable=None, leave=False
         )
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that measured speeds was killed (out of memory?); jobs=1 takes less memory"
+        ) from None
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C no further shape is begun
 
@@ -67,6 +77,16 @@ def _set_up(environment: dict[str, str]) -> None:
     """Prepares a process that measures; Ctrl-C is a matter of its parent's."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(environment)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Ends this process with its parent. A process of a pool would wait for more work for ever: it
+    holds the writing end of its own queue, so that the queue never ends."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _measure_or_none(spec: RunSpec, threads: int | None) -> float | None:

@@ -17,7 +17,7 @@ from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome, challenges
 from charcmp.sweeping.race.page import race_figure
-from charcmp.sweeping.race.race import End, Finish, PlannedRun
+from charcmp.sweeping.race.race import End, Finish, PlannedRun, WhyShorter
 from charcmp.sweeping.race.record import recommendation
 from charcmp.sweeping.race.wording import advice_text
 
@@ -33,7 +33,7 @@ def advice(
     unstable: Sequence[Model] = (),
     num_blocks: int = 500,  # of the validation text
     rung: int = 2,
-    longer_was_worse: bool = False,
+    why_shorter: WhyShorter | None = None,
 ) -> Advice:
     """Of a race whose finalists' seeds ended with these validation losses, and test losses 0.1
     above."""
@@ -53,7 +53,7 @@ def advice(
     leader, against = challenges(outcomes)
     arms = {model: Arm(model, 0.012) for model in losses}
     finish = Finish(
-        rung=rung, longer_was_worse=longer_was_worse, updates=1000, leader=leader, arms=arms,
+        rung=rung, why_shorter=why_shorter, updates=1000, leader=leader, arms=arms,
         outcomes=outcomes, challenges=against,
         unfinished=list(unfinished), unstable=list(unstable), num_looks=1, alpha=0.1 / 3,
         num_models=num_models, num_runs=40, end=end,
@@ -190,7 +190,19 @@ def test_the_bars_of_the_picture_stand_where_its_points_are(tmp_path: Path) -> N
 
 def test_it_says_that_longer_training_did_worse_and_is_as_sure_as_its_seeds(tmp_path: Path) -> None:
     losses = {GRU_1: [1.30, 1.31, 1.32], RNN_1: [1.53, 1.54, 1.55]}
-    text = advice_text(advice(tmp_path, losses, "settled", rung=0, longer_was_worse=True))
+    text = advice_text(advice(tmp_path, losses, "settled", rung=0, why_shorter="worse"))
     assert "Longer training did worse on this text, so the race ended at this length." in text
     assert "With 95 % confidence no other finalist" in text
     assert "Time ran out" not in text
+
+
+def test_it_says_that_time_ran_out_only_if_more_of_it_would_do(tmp_path: Path) -> None:
+    losses = {GRU_1: [1.30, 1.31, 1.32], RNN_1: [1.53, 1.54, 1.55]}
+    shortest = {GRU_1: [1.30], RNN_1: [1.53]}
+    cut = advice_text(advice(tmp_path / "cut", shortest, "time", rung=1, why_shorter="cut off"))
+    assert "Time ran out before the longest runs finished" in cut
+    assert "rerun with more minutes= to continue" in cut
+    assert "did worse" not in cut
+    whole = advice_text(advice(tmp_path / "whole", losses, "settled", rung=1))
+    assert "With 95 % confidence no other finalist" in whole
+    assert "Time ran out" not in whole

@@ -27,6 +27,19 @@ def test_states_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["epochs"] for row in board.rows()] == ["2", "2", "0.5"]
 
 
+def test_the_table_stays_when_a_line_is_printed_above_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also right after the run that it is about."""
+    board = Board([GRU, LSTM], updates_per_epoch=100, until=0.0)
+    board.is_table = True
+    for model in (GRU, LSTM):
+        board.ran(PlannedRun(Arm(model, 0.012), 50, 0), Outcome(1.4))
+    board.out([LSTM], 50)
+    last = capsys.readouterr().out.partition("eliminated after")[2]
+    assert board.table() in last
+
+
 def test_a_model_that_the_end_cut_off_before_its_first_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -6,25 +6,29 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import broken_cells
+from helpers.runs import write_run
 from helpers.sweeps import LANES, children_of, make_jobs, run
 
 from charcmp.config.spec import resolve
 from charcmp.errors import UserError
 from charcmp.models.cells.registry import cell_config
 from charcmp.runs.folder import RunFolder
+from charcmp.runs.lease import Lease
+from charcmp.runs.result import Progress
 from charcmp.sweeping.grid import Job
 from charcmp.sweeping.pool import Pool
 from charcmp.sweeping.race.arms import Arm, Model
 from charcmp.sweeping.race.board import Board
 from charcmp.sweeping.race.decide import Outcome
 from charcmp.sweeping.race.live import LiveRunner, outcome_of
+from charcmp.sweeping.race.plan import SECONDS_PER_RUN
 from charcmp.sweeping.race.race import PlannedRun
 from charcmp.sweeping.slots import Slot
 
@@ -136,6 +140,60 @@ def test_the_processes_of_lanes_outlast_a_rung(job: Job) -> None:
         (third,) = children_of(os.getpid())
     assert first == second != third
     assert not children_of(os.getpid())
+
+
+def finish(job: Job, folder: Path, chars_per_second: float) -> None:
+    """Writes the result of a run that another process has trained."""
+    written = write_run(folder, 1.4, val_nats_per_char=1.5, chars_per_second=chars_per_second)
+    result = json.loads((written / "result.json").read_text()) | {"run_id": job.spec.run_id}
+    job.folder.create()
+    job.folder.result.write_text(json.dumps(result))
+
+
+class HeldToTheEnd(Lease):
+    """Of a run that another process is at work on, which finishes it while the pool waits."""
+
+    def __init__(self, path: Path, finish: Callable[[], None]) -> None:
+        super().__init__(path)
+        self.finish = finish
+
+    def is_free(self) -> bool:
+        if not self.path.with_name("result.json").exists():
+            self.finish()
+        return False
+
+
+def test_a_run_that_finishes_as_the_time_ends_is_shown_and_old_ones_teach_no_speed(
+    tiny_text: Path, tmp_path: Path
+) -> None:
+    old, last = make_jobs(tiny_text, tmp_path / "results", epochs=1)[2:4]
+    finish(old, tmp_path / "old", 9e5)  # on another device
+    last.folder.lease = HeldToTheEnd(
+        last.folder.lease.path, lambda: finish(last, tmp_path / "last", 2e4)
+    )
+    other = PLANNED._replace(arm=Arm(Model("50k", "gru", 1), 0.006))
+    jobs = {PLANNED: old, other: last}
+    shown: list[PlannedRun] = []
+    until = time.monotonic() + 0.3
+    runner = LiveRunner(jobs.__getitem__, CPU, until, lambda planned, _: shown.append(planned), 18)
+    assert {*runner.run([*jobs])} == {*jobs}
+    assert shown == [PLANNED, other]
+    assert runner.speeds == {other.arm.model: 2e4}
+
+
+def test_what_is_done_of_a_run_takes_no_time_and_is_kept_to_be_tried_again(job: Job) -> None:
+    with race_of(job) as (runner, _):
+        runner.speeds[PLANNED.arm.model] = 100.0
+        whole = runner.seconds(PLANNED)
+        job.folder.checkpoint.write_bytes(b"half")
+        job.folder.write_progress(Progress(fraction=0.5))
+        assert runner.seconds(PLANNED) - SECONDS_PER_RUN == (whole - SECONDS_PER_RUN) / 2
+        job.folder.record_death("killed by SIGKILL (out of memory?)")
+        runner.drop([PLANNED])
+        assert job.folder.checkpoint.exists()
+        job.folder.result.write_text("{}")
+        runner.drop([PLANNED])
+        assert not job.folder.checkpoint.exists()
 
 
 def test_what_another_sweep_has_finished_is_heard_of(job: Job) -> None:

@@ -26,13 +26,15 @@ from charcmp.sweeping.race.decide import (
     MARGINS,
     Outcome,
     challenges,
+    finalists,
     is_settled,
     next_for_a_seed,
     survivors,
     tied,
 )
 from charcmp.sweeping.race.plan import (
-    BATCHES,
+    FIRST_RATES_EACH,
+    FURTHER_RATES_EACH,
     MAX_EPOCHS,
     RUNG_SHARES,
     Cost,
@@ -203,8 +205,8 @@ def test_the_nearest_get_their_seeds_first() -> None:
     assert GRU_2 in finish.tied
 
 
-@pytest.mark.parametrize(("seed", "end"), [(0, "settled"), (1, "unstable")])
-def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, end: str) -> None:
+@pytest.mark.parametrize(("seed", "why", "end"), [(0, "worse", "settled"), (1, *["unstable"] * 2)])
+def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, why: str, end: str) -> None:
     """All of its runs, or all further seeds of it."""
 
     class Cliff(Stored):
@@ -213,13 +215,13 @@ def test_a_last_rung_that_diverges_leaves_the_one_before(seed: int, end: str) ->
             return math.inf if is_last and planned.seed >= seed else super().nats(planned)
 
     finish = race(Cliff(levels(gru1=1.4)))
-    assert (finish.rung, finish.leader, finish.end) == (1, GRU_1, end)
+    assert (finish.rung, finish.leader) == (1, GRU_1)
+    assert (finish.why_shorter, finish.end) == (why, end)
     assert bool(finish.unstable) == (end == "unstable")
-    assert finish.longer_was_worse == (end == "settled")
 
 
-@pytest.mark.parametrize(("worse", "rung"), [(0.002, 2), (0.05, 1)])
-def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
+@pytest.mark.parametrize(("worse", "rung", "why"), [(0.002, 2, None), (0.05, 1, "worse")])
+def test_a_longer_training_that_is_worse(worse: float, rung: int, why: str | None) -> None:
     """By more than is worth knowing; less may be a seed's luck."""
 
     class Overfit(Stored):
@@ -229,8 +231,7 @@ def test_a_longer_training_that_is_worse(worse: float, rung: int) -> None:
             return super().nats(planned) - gained + (worse if is_last else 0.0)
 
     finish = race(Overfit(levels(gru1=1.4)))
-    assert finish.rung == rung
-    assert finish.longer_was_worse == (rung == 1)
+    assert (finish.rung, finish.why_shorter) == (rung, why)
     assert len(finish.outcomes[finish.leader]) >= FEWEST_SEEDS
 
 
@@ -251,7 +252,7 @@ def test_a_race_ends_at_the_length_beyond_which_training_does_worse() -> None:
 
     stored = OverfitSoon(dict.fromkeys(MODELS, 1.404) | {GRU_1: 1.4})
     finish = Race(MODELS, stored, stored, on_out=stored.out, on_worse=stored.note_worse).run()
-    assert (finish.rung, finish.leader, finish.longer_was_worse) == (0, GRU_1, True)
+    assert (finish.rung, finish.leader, finish.why_shorter) == (0, GRU_1, "worse")
     assert stored.worse == (stored.lengths[1], stored.lengths[0])
     assert len(stored.lengths) == 2
     assert all(len(found) >= FEWEST_SEEDS for found in finish.outcomes.values())
@@ -335,6 +336,29 @@ def test_a_rung_that_is_cut_off_says_who_is_missing() -> None:
     assert {finish.states[model] for model in finish.unfinished} == {"cut off"}
 
 
+@pytest.mark.parametrize("nats", [1.5, math.inf])
+def test_a_rung_that_is_cut_off_is_not_judged_by_the_runs_that_finished(nats: float) -> None:
+    """They may be those of the worse models."""
+
+    class SlowestOnly(Stored):
+        worse: tuple[int, int] | None = None
+
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            if len(self.lengths) < 3:
+                return super().run(planned_runs)
+            self.left = 0.0
+            return {one: Outcome(nats) for one in planned_runs if one.arm.model == GRU_2}
+
+        def note_worse(self, longer: int, shorter: int) -> None:
+            self.worse = (longer, shorter)
+
+    stored = SlowestOnly(levels(gru1=1.3, gru2=1.5))
+    finish = Race(MODELS, stored, stored, on_worse=stored.note_worse).run()
+    assert stored.worse is None
+    assert (finish.rung, finish.leader) == (1, GRU_1)
+    assert (finish.end, finish.why_shorter) == ("time", "cut off")
+
+
 def test_no_rung_is_planned_when_the_time_is_over() -> None:
     """Its length would be kept, and more minutes could not make it longer."""
 
@@ -348,6 +372,45 @@ def test_no_rung_is_planned_when_the_time_is_over() -> None:
     stored = Ends(levels(gru1=1.4))
     finish = race(stored)
     assert (finish.rung, finish.end, len(stored.lengths)) == (1, "time", 2)
+    assert finish.why_shorter == "cut off"
+
+
+@pytest.mark.parametrize(("per_epoch", "rung"), [(34, 1), (8, 0)])
+def test_a_short_text_has_no_longer_rung_than_the_most_epochs(per_epoch: int, rung: int) -> None:
+    """A rung of the same length would take lower rates, as for a longer training."""
+
+    class Short(Stored):
+        def nearest_length(self, updates: float, most: float) -> int:
+            return nearest_length(updates, per_epoch, most)
+
+        def nats(self, planned: PlannedRun) -> float:
+            return super().nats(planned) - 0.015 * (planned.arm.rate == 0.006)
+
+    stored = Short(levels(gru1=1.4))
+    finish = race(stored)
+    assert (len(stored.lengths), stored.lengths[-1]) == (rung + 1, per_epoch * MAX_EPOCHS)
+    assert (finish.rung, finish.end, finish.why_shorter) == (rung, "settled", None)
+    assert finish.arms[finish.leader] == Arm(GRU_1, 0.012)
+
+
+def test_a_rung_that_is_no_longer_than_the_one_before_keeps_the_best_rates() -> None:
+    """Lengths are whole epochs, so that two may be the same when time is short."""
+
+    class Coarse(Stored):
+        def run(self, planned_runs: Sequence[PlannedRun]) -> dict[PlannedRun, Outcome]:
+            found = super().run(planned_runs)
+            if len(self.lengths) == 2:
+                self.left = 80.0
+            return found
+
+        def nats(self, planned: PlannedRun) -> float:
+            return super().nats(planned) - 0.015 * (planned.arm.rate == 0.006)
+
+    stored = Coarse(levels(gru1=1.4), seconds=550)
+    finish = race(stored)
+    assert stored.lengths[1:] == [1000, 1000]
+    assert (finish.rung, finish.why_shorter) == (2, None)
+    assert finish.arms[GRU_1].rate == 0.012
 
 
 def test_a_second_rung_that_diverges_leaves_the_first() -> None:
@@ -357,7 +420,7 @@ def test_a_second_rung_that_diverges_leaves_the_first() -> None:
             return math.inf if is_longer else super().nats(planned)
 
     finish = race(Cliff(levels(gru1=1.4)))
-    assert (finish.rung, finish.leader, finish.longer_was_worse) == (0, GRU_1, True)
+    assert (finish.rung, finish.leader, finish.why_shorter) == (0, GRU_1, "worse")
 
 
 def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:
@@ -369,6 +432,32 @@ def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:
     finish = race(OneFails(levels(gru1=1.4, gru2=1.401, lstm1=1.402)))
     assert finish.unstable == [GRU_1]
     assert finish.leader != GRU_1
+
+
+@pytest.mark.parametrize(
+    ("gru1", "gru2", "rung", "why"),
+    [
+        ((1.22, 1.21, 1.2), (1.25, 1.24, 1.26), 2, None),  # only GRU 2 gets worse
+        ((1.2, 1.208, 1.216), (1.25, 1.25, 1.25), 0, "worse"),  # by a little each time
+    ],
+)
+def test_a_finalist_of_which_a_seed_diverges_is_not_advised_from_a_shorter_rung(
+    gru1: Sequence[float], gru2: Sequence[float], rung: int, why: str | None
+) -> None:
+    """However far the others are behind its first runs."""
+
+    class OneFails(Stored):
+        def nats(self, planned: PlannedRun) -> float:
+            if planned.arm.model == GRU_1 and planned.seed == 2:
+                return math.inf
+            off = abs(math.log2(planned.arm.rate / 0.012))
+            rungs = gru1 if planned.arm.model == GRU_1 else gru2
+            return rungs[self.lengths.index(planned.updates)] + 0.03 * off
+
+    finish = race(OneFails({}), [GRU_1, GRU_2])
+    assert (finish.rung, finish.leader, finish.unstable) == (rung, GRU_2, [GRU_1])
+    assert finish.why_shorter == why
+    assert finish.states == {GRU_2: "chosen", GRU_1: "unstable"}
 
 
 def test_there_is_no_look_at_half_a_round() -> None:
@@ -567,6 +656,20 @@ def test_a_lead_within_the_noise_of_the_text_eliminates_nobody() -> None:
         assert (Model("50k", "rnn", 1) in kept) == is_kept
 
 
+def test_a_model_within_the_noise_of_the_text_is_a_finalist_though_a_nearer_one_is_not() -> None:
+    rng = np.random.default_rng(0)
+    text = rng.normal(1.4, 0.2, (1, 400))
+    lstm, rnn = Model("50k", "lstm", 1), Model("50k", "rnn", 1)
+    outcomes = {
+        Arm(GRU_1, 0.012): outcome(1.400, text),
+        Arm(GRU_2, 0.012): outcome(1.401, text + 0.001),
+        Arm(lstm, 0.012): outcome(1.418, text + 0.018),
+        Arm(rnn, 0.006): outcome(1.422, text + rng.normal(0.022, 0.1, (1, 400))),
+    }
+    assert finalists(outcomes, MARGINS[2]) == [GRU_1, GRU_2, rnn]
+    assert finalists(outcomes, -1.0) == [GRU_1, GRU_2]
+
+
 def test_a_look_at_the_finalists() -> None:
     rng = np.random.default_rng(1)
     text = rng.normal(1.4, 0.1, (1, 500))
@@ -630,8 +733,8 @@ def test_a_plan_fits_into_the_slots(num_slots: int, rung: int) -> None:
     seconds_left, cost, models = 400.0, Cost(0.5, 0.01), (9, 5, 3)
     longest = longest_run(rung, seconds_left, num_slots, [cost], models[rung])
     batches = [
-        (math.ceil(runs * models[later]), RUNG_SHARES[later])
-        for later in range(rung, 3) for runs in BATCHES[later]
+        (math.ceil(runs[later] * models[later]), RUNG_SHARES[later])
+        for later in range(rung, 3) for runs in (FIRST_RATES_EACH, FURTHER_RATES_EACH)
     ]  # fmt: skip
     batches.append((4, RUNG_SHARES[-1]))  # two further seeds of two models
     needed = sum(

@@ -5,6 +5,7 @@ A race of two models takes a minute of two cores: those are slow, and run by `py
 
 import json
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -20,7 +21,7 @@ from charcmp.config.compose import compose_line
 from charcmp.errors import UserError
 from charcmp.sweeping.race.arms import Arm, label
 from charcmp.sweeping.race.race import PlannedRun
-from charcmp.sweeping.race.recommend import race_folder, race_settings
+from charcmp.sweeping.race.recommend import SharedTime, race_folder, race_settings
 from charcmp.sweeping.race.requests import Request, requests
 
 pytestmark = pytest.mark.long
@@ -121,6 +122,26 @@ def requested(folder: Path, *class_options: str) -> tuple[list[Request], list[Pa
     return found, [race_folder(*each).path for each in zip(probes, settings, strict=True)]
 
 
+def test_later_races_share_what_the_earlier_ones_leave_over() -> None:
+    early = SharedTime(10, [100, 300])
+    assert early.share() == 150
+    early.ended(30)
+    assert early.share() == 570
+    finished = SharedTime(30, [100, 300])  # the first one by an earlier command
+    finished.ended(31 * 60)
+    assert finished.share() == 0
+    assert finished.minutes_needed(300) == 36
+
+
+def test_the_minutes_needed_suffice_though_earlier_races_take_their_share() -> None:
+    time_left = SharedTime(10, [100, 300])
+    time_left.ended(150)
+    minutes = time_left.minutes_needed(600)
+    more = SharedTime(minutes, [100, 300])
+    more.ended(more.share())
+    assert more.share() == pytest.approx(600)
+
+
 def test_a_seed_from_which_a_race_could_not_count_up(tmp_path: Path) -> None:
     write_tiny_text(tmp_path / "tiny.txt")
     line = ["experiment=fast", "dataset=text", f"dataset.path={tmp_path / 'tiny.txt'}"]
@@ -128,6 +149,31 @@ def test_a_seed_from_which_a_race_could_not_count_up(tmp_path: Path) -> None:
     requests(compose_line([*line, f"seed={2**32 - 5}"]))
     with pytest.raises(UserError, match=r"^seed=\d+: a race counts up from it to 4294967296"):
         requests(compose_line([*line, f"seed={2**32 - 4}"]))
+
+
+def test_a_model_that_exceeds_the_memory(tmp_path: Path) -> None:
+    write_tiny_text(tmp_path / "tiny.txt")
+    line = ["experiment=fast", "dataset=text", f"dataset.path={tmp_path / 'tiny.txt'}"]
+    line += ["budget=400000000000", "cell=gru", "layers=1", "device=cpu"]
+    with pytest.raises(UserError, match="weights and gradients alone take"):
+        requests(compose_line(line))
+
+
+@pytest.mark.parametrize(
+    ("words", "class_options", "said"),
+    [
+        (["cell=gru,rnn,gru"], [], "cell=gru,rnn,gru: has gru twice"),
+        (["layers=1,2,01"], [], "layers=1,2,01: has 1 twice"),
+        ([], ["cell.init=charcmp"], "cell.init=charcmp: an option of classes; name one, as in"),
+        (["cell=gru"], ["cell.kind=step"], "cell.kind=step: an option of classes; name one, as in"),
+    ],
+)
+def test_what_would_be_of_no_effect_is_refused(
+    words: list[str], class_options: list[str], said: str
+) -> None:
+    line = ["experiment=fast", "dataset=text", "dataset.path=gone.txt", *words]
+    with pytest.raises(UserError, match=re.escape(said)):
+        requests(compose_line(line), class_options)
 
 
 def test_a_class_is_a_model_of_its_own(tmp_path: Path) -> None:

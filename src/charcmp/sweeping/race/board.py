@@ -64,6 +64,7 @@ class Board:
         """Prints a line about a decision above the table."""
         self._clear()
         print(line, flush=True)
+        self.shown_at = -math.inf  # the table is gone, however short a time ago it was drawn
         self.show()
 
     def out(self, models: Sequence[Model], updates: int) -> None:

@@ -107,7 +107,8 @@ def finalists(outcomes: Mapping[Arm, Outcome], margin: float) -> list[Model]:
     something to compare the best one with.
     """
     usable = [model for model, arm in best_arms(outcomes).items() if outcomes[arm].is_usable]
-    return usable[: max(2, len(near_models(outcomes, margin)))]
+    near = near_models(outcomes, margin)
+    return [model for model in usable if model in near or model in usable[:2]]
 
 
 def least_lead(behind: Outcome, leader: Outcome) -> float:

@@ -76,9 +76,8 @@ class LiveRunner:
         # One that failed is tried again if there is time.
         if job.folder.result.exists() or has_failed(job):
             return 0.0
-        return _seconds_of_start(planned.arm.model) + run_seconds(
-            job.spec, self.speeds[planned.arm.model]
-        )
+        whole = run_seconds(job.spec, self.speeds[planned.arm.model])
+        return _seconds_of_start(planned.arm.model) + whole * (1 - job.fraction_done())
 
     def nearest_length(self, updates: float, most: float = math.inf) -> int:
         return nearest_length(updates, self.updates_per_epoch, most)
@@ -94,11 +93,18 @@ class LiveRunner:
         """
         jobs = {planned: self.make_job(planned) for planned in planned_runs}
         planned_of = {job: planned for planned, job in jobs.items()}
+        found: dict[PlannedRun, Outcome] = {}
+
+        def add(job: Job) -> bool:
+            planned, outcome = planned_of[job], outcome_of(job)
+            if outcome is not None and planned not in found:
+                found[planned] = outcome
+                self.on_end(planned, outcome)
+            return outcome is not None
 
         def ended(job: Job) -> None:
-            if (outcome := outcome_of(job)) is not None:
-                self.on_end(planned_of[job], outcome)
-            elif (failure := job.folder.read_failure()) is not None and failure.is_users:
+            failure = None if add(job) else job.folder.read_failure()
+            if failure is not None and failure.is_users:
                 raise UserError(failure.line)
 
         to_do = [job for job in jobs.values() if job.folder.usable_result() is None]
@@ -107,20 +113,23 @@ class LiveRunner:
                 ended(job)
         if to_do and time.monotonic() < self.until:
             run_processes(to_do, slots=self.slots, until=self.until, on_end=ended, lanes=self.lanes)
-            self._learn_speeds(jobs)
-        found = {planned: outcome_of(job) for planned, job in jobs.items()}
-        return {planned: outcome for planned, outcome in found.items() if outcome is not None}
+            self._learn_speeds({planned_of[job]: job for job in to_do})
+        for job in to_do:  # also those that ended while the others were stopped, or long ago
+            add(job)
+        return found
 
     def _learn_speeds(self, jobs: Mapping[PlannedRun, Job]) -> None:
-        """Replaces the speeds measured before by those of the runs themselves."""
+        """Replaces the speeds measured before by those of runs that were trained just now; older
+        ones may have been trained on another device."""
         for planned, job in jobs.items():
             result = job.folder.read_result()
             if result is not None and result.chars_per_second:
                 self.speeds[planned.arm.model] = result.chars_per_second
 
     def drop(self, planned_runs: Sequence[PlannedRun]) -> None:
-        for planned in planned_runs:
-            self.make_job(planned).folder.checkpoint.unlink(missing_ok=True)
+        for folder in (self.make_job(planned).folder for planned in planned_runs):
+            if folder.result.exists():  # one that failed is tried again
+                folder.checkpoint.unlink(missing_ok=True)
 
 
 def _any_run(model: Model, updates: int) -> PlannedRun:
@@ -148,7 +157,7 @@ def outcome_of(job: Job) -> Outcome | None:
         return Outcome(math.inf)  # even if it has epochs before that: such a run is not to be used
     try:
         nll_N = read_nll(folder.val_nll, split_of(job.spec).val.num_chars)
-    except (CorruptFileError, FileNotFoundError):
+    except CorruptFileError:
         return Outcome(result.val_nats_per_char)  # without blocks, so without an interval
     blocks = summarize(nll_N, num_series(result), result.unroll_steps)
     return Outcome(result.val_nats_per_char, blocks.block_means_RJ)

@@ -20,9 +20,12 @@ from charcmp.errors import UserError
 # Length of each rung's runs as a share of the last rung's. Losses in the middle of a schedule are
 # never compared: the runs of every rung are annealed to zero.
 RUNG_SHARES = (1 / 8, 1 / 3, 1.0)
-MOST_MODELS = (9, 5, 3)  # that a rung has room for; the safe choice may be one more
-# Runs per model in each batch of a rung. The first rung tries three rates, then sometimes a fourth.
-BATCHES = ((3, 0.5), (2,), (1,))
+# Of each rung after the first: how many models it has room for; the safe choice may be one more.
+MOST_MODELS = {1: 5, 2: 3}
+# Of each rung: the rates that each model is first tried at, and for how many more the plan leaves
+# time (for every second model a fourth one in the first rung), which are run when those have ended.
+FIRST_RATES_EACH = (3, 2, 1)
+FURTHER_RATES_EACH = (0.5, 0.0, 0.0)
 SEEDS_PLANNED = 3  # of the leader and its challenger, for which the plan leaves time
 MIN_UPDATES = 100  # of the first rung: fewer distinguish models no better than a coin
 # Limits of the last rung; time that is left then goes into seeds. A model needs fewer epochs than
@@ -55,10 +58,13 @@ def num_planned_runs(rung: int, num_models: int, num_slots: int) -> list[int]:
     def whole_rounds(runs: float) -> int:
         return num_slots * math.ceil(runs / num_slots)
 
-    models = [num_models, *(min(most, num_models) for most in MOST_MODELS[rung + 1 :])]
+    models = {rung: num_models} | {
+        later: min(most, num_models) for later, most in MOST_MODELS.items() if later > rung
+    }
     runs = [
-        sum(whole_rounds(models_here * runs_each) for runs_each in batches)
-        for models_here, batches in zip(models, BATCHES[rung:], strict=True)
+        whole_rounds(models_here * FIRST_RATES_EACH[here])
+        + whole_rounds(models_here * FURTHER_RATES_EACH[here])
+        for here, models_here in models.items()
     ]
     runs[-1] += whole_rounds((SEEDS_PLANNED - 1) * min(2, num_models))
     return runs

@@ -7,7 +7,7 @@ scripts/backtest.py replays thousands of races from stored runs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple, Protocol
@@ -17,6 +17,7 @@ from charcmp.sweeping.race.arms import (
     Arm,
     Model,
     best_neighbours,
+    best_rate,
     first_arms,
     lower_rate,
     next_rate,
@@ -35,7 +36,15 @@ from charcmp.sweeping.race.decide import (
     survivors,
     tied,
 )
-from charcmp.sweeping.race.plan import MOST_MODELS, RUNG_SHARES, USABLE, Cost, longest_run
+from charcmp.sweeping.race.plan import (
+    FIRST_RATES_EACH,
+    MAX_UPDATES,
+    MOST_MODELS,
+    RUNG_SHARES,
+    USABLE,
+    Cost,
+    longest_run,
+)
 from charcmp.uncertainty.intervals import ALPHA
 
 LAST_RUNG = len(RUNG_SHARES) - 1
@@ -44,14 +53,19 @@ LAST_RUNG = len(RUNG_SHARES) - 1
 MOST_LOOKS = 3
 
 
+# Why the result is not one of the longest runs': these did worse; no finalist was left without a
+# further seed that failed or diverged; the time was over before all of them had finished.
+WhyShorter = Literal["worse", "unstable", "cut off"]
 # Why a race ended: no finalist can be better by more than is worth knowing; the time was over; all
-# looks were spent without an answer; the longest training was worse than a shorter one, or left no
-# finalist without a seed that failed or diverged.
+# looks were spent without an answer. If the further seeds are of another length than the result:
+# why that is so.
 End = Literal["settled", "time", "seeds", "worse", "unstable"]
 
 
 class NoWinnerError(UserError):
     """A race has ended without a model to name."""
+
+    seconds_spent = 0.0  # by the race in all, once that is known
 
 
 class PlannedRun(NamedTuple):
@@ -119,7 +133,7 @@ class Finish:
     num_models: int  # of the whole race
     num_runs: int
     end: End
-    longer_was_worse: bool = False  # than these runs, so they are not the longest of the race
+    why_shorter: WhyShorter | None = None  # None: it has the longest runs of all
 
     @property
     def settled(self) -> bool:
@@ -172,7 +186,7 @@ class Race:
         self.on_out, self.on_worse = on_out, on_worse
         self.outcomes: dict[int, dict[Arm, list[Outcome]]] = {}  # by rung; lists are by seed
         self.lengths: dict[int, int] = {}  # by rung, in updates
-        self.entrants: dict[int, set[Model]] = {}  # by rung
+        self.entrants: dict[int, set[Arm]] = {}  # by rung
         self.out: set[Model] = set()
         self.num_challengers = 1  # of the last rung's leader, before further seeds are run
         self.final_rung: int | None = None  # whose runs get further seeds, once that is known
@@ -186,23 +200,39 @@ class Race:
         """
         self._first_rung()
         for rung in range(1, LAST_RUNG + 1):
-            arms = self._entrants(rung)
-            if not self._longer_rung(rung, arms):
+            if self._is_longest(rung - 1):
+                return self._finals(rung - 1)
+            models = self._survivors(rung - 1)
+            if not self._is_planned(rung, models):
+                return self._finish("time")
+            if not self._longer_rung(rung, self._entrants(rung, models)):
                 return self._finish("time")
             if self._is_worse(rung):
+                if not self._is_complete(rung):  # what is missing may be better
+                    return self._finish("time")
                 self.on_worse(self.lengths[rung], self.lengths[rung - 1])
                 self.runner.drop(self._planned(rung, [*self.outcomes[rung]]))
                 return self._finals(rung - 1)
         return self._finals(LAST_RUNG)
 
-    def _entrants(self, rung: int) -> list[Arm]:
-        """Returns the arms of a longer rung: of each survivor of the rung before the rate for a
-        longer training; for the second rung its best rate and the better of the two beside it."""
-        models = self._survivors(rung - 1)
+    def _entrants(self, rung: int, models: Sequence[Model]) -> list[Arm]:
+        """Returns the arms of the survivors of the rung before: of each the rate for a longer
+        training; for the second rung its best rate and the better of the two beside it."""
+        losses = {model: self._losses(rung - 1, model) for model in models}
         if rung == 1:
-            return [Arm(model, rate) for model in models
-                    for rate in best_neighbours(self._losses(0, model))]  # fmt: skip
-        return [Arm(model, rate_for_longer(self._losses(rung - 1, model))) for model in models]
+            return [Arm(model, rate) for model in models for rate in best_neighbours(losses[model])]
+        # Whole epochs may leave two rungs with the same length.
+        is_longer = self.lengths[rung] > self.lengths[rung - 1]
+        rate_of = rate_for_longer if is_longer else best_rate
+        return [Arm(model, rate_of(losses[model])) for model in models]
+
+    def _is_longest(self, rung: int) -> bool:
+        """Returns whether runs cannot be longer than this rung's, as on a short text."""
+        return self.lengths[rung] >= self.runner.nearest_length(MAX_UPDATES, MAX_UPDATES)
+
+    def _is_complete(self, rung: int) -> bool:
+        """Returns whether the time cut off no run of a rung."""
+        return self.outcomes[rung].keys() >= self.entrants[rung]
 
     def _is_worse(self, rung: int) -> bool:
         """Returns whether a rung's best loss is worse than that of the rung before, by more than a
@@ -213,7 +243,7 @@ class Race:
         return best > before + WORTH_KNOWING
 
     def _first_rung(self) -> None:
-        if not self._rung(0, first_arms(self.models)):
+        if not (self._is_planned(0, self.models) and self._rung(0, first_arms(self.models))):
             raise NoWinnerError("time ran out before a single run finished")
         self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
         if not any(runs[0].is_usable for runs in self.outcomes[0].values()):
@@ -243,24 +273,25 @@ class Race:
 
     def _rung(self, rung: int, arms: Sequence[Arm]) -> bool:
         """Runs arms with the first seed; returns whether any finished in time."""
-        if rung not in self.lengths:
-            length = self.track.length_of(rung, partial(self._planned_length, rung, arms))
-            if length is None:
-                return False
-            self.lengths[rung] = length
-        self.entrants.setdefault(rung, set()).update(arm.model for arm in arms)
+        self.entrants.setdefault(rung, set()).update(arms)
         found = self.runner.run(self._planned(rung, arms))
         for planned, outcome in found.items():
             self.outcomes.setdefault(rung, {}).setdefault(planned.arm, []).append(outcome)
         return bool(found)
 
-    def _planned_length(self, rung: int, arms: Sequence[Arm]) -> int | None:
+    def _is_planned(self, rung: int, models: Sequence[Model]) -> bool:
+        """Plans the length of a rung; returns False if the time does not allow the rung."""
+        length = self.track.length_of(rung, partial(self._planned_length, rung, models))
+        if length is not None:
+            self.lengths[rung] = length
+        return length is not None
+
+    def _planned_length(self, rung: int, models: Sequence[Model]) -> int | None:
         """Returns the updates of a rung; None if the time left does not allow runs as long as those
         of the rung before."""
         runner = self.runner
-        costs = [runner.cost(arm.model) for arm in arms]
-        models = len({arm.model for arm in arms})
-        longest = longest_run(rung, runner.seconds_left(), runner.num_slots, costs, models)
+        costs = [runner.cost(model) for model in models] * FIRST_RATES_EACH[rung]
+        longest = longest_run(rung, runner.seconds_left(), runner.num_slots, costs, len(models))
         planned = max(0.0, RUNG_SHARES[rung] * longest)
         # No later rung makes up for a last one that takes longer.
         most = planned if rung == LAST_RUNG else planned / USABLE
@@ -296,7 +327,8 @@ class Race:
         Each look settles the race or gives the leader and its strongest challenger one more seed.
 
         Args:
-            rung: whose runs get further seeds: the last one, unless longer training did worse.
+            rung: whose runs get further seeds: the last one, unless longer training did worse or
+                is not possible.
         """
         self.final_rung = rung
         found = {arm: outcome for arm, outcome in self._first_seeds(rung).items()
@@ -378,44 +410,88 @@ class Race:
         return 2 * ALPHA / (MOST_LOOKS * self.num_challengers)
 
     def _finish(self, end: End) -> Finish:
-        """Returns the result at the longest rung that was run.
+        """Returns the result.
 
-        Takes a shorter rung if longer training made the loss worse by more than WORTH_KNOWING, as
-        on short texts. First seeds decide that, as only one rung has others.
+        Raises:
+            NoWinnerError: if no model is left in any rung.
         """
-        usable = {r: found for r in self.outcomes if (found := self._finalists(r))}
+        usable = self._usable()
         if not usable:
             raise NoWinnerError("every model has a run that diverged or failed; clip=1 may help")
-        longest = max(r for r, found in self.outcomes.items() if found)
-        best_of = {r: min(runs[0].nats for runs in found.values()) for r, found in usable.items()}
-        chosen = min(best_of, key=lambda r: (best_of[r] + WORTH_KNOWING * (r != longest), -r))
-        leader, against = challenges(usable[chosen])
-        arms = best_arms(self._first_seeds(chosen))
-        ran = {arm.model for arm in self.outcomes[chosen]}
-        final = longest if self.final_rung is None else self.final_rung
-        # Finalists with a further seed that failed or diverged.
-        unstable = [
-            model
-            for model, arm in best_arms(self._first_seeds(final)).items()
-            if model not in usable.get(final, {})
-            and model not in self.out
-            and self.outcomes[final][arm][0].is_usable
-        ]
-        if chosen != final:
-            end = "unstable" if unstable and final not in usable else "worse"
+        rung = self._rung_to_use(usable)
+        why_shorter = self._why_shorter(rung)
+        if rung != self._rung_of_seeds and why_shorter != "cut off":
+            assert why_shorter is not None
+            end = why_shorter
+        leader, against = challenges(usable[rung])
+        arms = best_arms(self._first_seeds(rung))
+        unfinished = {arm.model for arm in self.entrants[rung]} - arms.keys()
         return Finish(
-            rung=chosen,
-            updates=self.lengths[chosen],
+            rung=rung,
+            updates=self.lengths[rung],
             leader=leader,
-            arms={model: arms[model] for model in usable[chosen]},
-            outcomes=usable[chosen],
-            unfinished=[model for model in self.models if model in self.entrants[chosen] - ran],
-            unstable=unstable,
+            arms={model: arms[model] for model in usable[rung]},
+            outcomes=usable[rung],
+            unfinished=[model for model in self.models if model in unfinished],
+            unstable=self._unstable,
             challenges=against,
             num_looks=self.num_looks,
             alpha=self.alpha,
             num_models=len(self.models),
             num_runs=sum(len(runs) for found in self.outcomes.values() for runs in found.values()),
             end=end,
-            longer_was_worse=chosen < longest and end != "unstable",
+            why_shorter=why_shorter,
         )
+
+    @property
+    def _rung_of_seeds(self) -> int:
+        """The rung whose runs get further seeds; before that is known the longest that was run."""
+        return max(self.outcomes) if self.final_rung is None else self.final_rung
+
+    @property
+    def _unstable(self) -> list[Model]:
+        """The finalists of which a further seed failed or diverged."""
+        rung = self._rung_of_seeds
+        stable = self._finalists(rung)
+        return [
+            model
+            for model, arm in best_arms(self._first_seeds(rung)).items()
+            if model not in stable
+            and model not in self.out
+            and self.outcomes[rung][arm][0].is_usable
+        ]
+
+    def _usable(self) -> dict[int, dict[Model, list[Outcome]]]:
+        """Returns the finalists of each rung that has any. Those that are unstable count in no
+        other rung either, unless all of them are."""
+        found = {rung: self._finalists(rung) for rung in self.outcomes}
+        left_out = self._unstable if found[self._rung_of_seeds] else []
+        found = {
+            rung: {model: runs for model, runs in of_rung.items() if model not in left_out}
+            for rung, of_rung in found.items()
+        }
+        return {rung: of_rung for rung, of_rung in found.items() if of_rung}
+
+    def _rung_to_use(self, usable: Collection[int]) -> int:
+        """Returns the usable rung for the result: that of the further seeds, or one that did better
+        by more than WORTH_KNOWING, as shorter training does on short texts.
+
+        First seeds decide that, those of unstable models too, as only one rung has others.
+        """
+        best = {
+            rung: min(outcome.nats for arm, outcome in self._first_seeds(rung).items()
+                      if arm.model not in self.out)
+            for rung in usable
+        }  # fmt: skip
+        lead = {rung: WORTH_KNOWING * (rung == self._rung_of_seeds) for rung in usable}
+        return min(best, key=lambda rung: (best[rung] - lead[rung], -rung))
+
+    def _why_shorter(self, rung: int) -> WhyShorter | None:
+        """Returns why the result is of this rung, not of a longer one, or of the one with the
+        further seeds; None if there is no other."""
+        longest = max(self.outcomes)
+        if self._unstable and not self._finalists(self._rung_of_seeds):
+            return "unstable"
+        if rung < longest:
+            return "worse" if self._is_complete(longest) else "cut off"
+        return None if rung == LAST_RUNG or self._is_longest(rung) else "cut off"

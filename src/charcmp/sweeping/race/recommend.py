@@ -6,6 +6,7 @@ import hashlib
 import math
 import shlex
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -55,30 +56,62 @@ def recommend(requests: Sequence[Request], minutes: float, slots: Sequence[Slot]
         BusyError: if another process is working on the same race.
     """
     found, failed = [], []
-    total = params_left = sum(request.num_params for request in requests)
-    seconds_left = 60 * minutes
+    time_left = SharedTime(minutes, [request.num_params for request in requests])
     for request in requests:
+        spent = 0.0
         try:
-            seconds = seconds_left * request.num_params / params_left
-            advice = race_at_budget(request, seconds, slots)
+            advice = race_at_budget(request, time_left.share(), slots)
         except TooLittleTimeError as error:
-            share = request.num_params / total
-            needed = math.ceil(error.seconds / (60 * share) * 10) / 10
+            needed = math.ceil(10 * time_left.minutes_needed(error.seconds)) / 10
             failed.append(
                 f"too little time: a race of {counted(len(request.models), 'model')} at "
                 f"{request.budget} needs about minutes={needed:g} on this machine"
-                + (f", of which {share:.0%} would be its share" if share < 1 else "")
+                + (", those of the other budgets included" if len(requests) > 1 else "")
                 + "; or race fewer models (cell=, layers=)"
             )
         except NoWinnerError as error:
             failed.append(f"{request.budget}: {error}" if len(requests) > 1 else str(error))
-            seconds_left -= seconds
+            spent = error.seconds_spent
         else:
             found.append(advice)
-            seconds_left -= 60 * advice.minutes
-        params_left -= request.num_params
+            spent = 60 * advice.minutes
+        time_left.ended(spent)
     require(not failed, "; ".join(failed))
     return found
+
+
+class SharedTime:
+    """The time of a command line's races, which run one after the other.
+
+    Each race has a share of what is left, in proportion to its parameters among those of the races
+    that are left.
+
+    Args:
+        minutes: for all of them.
+        num_params: of each race.
+    """
+
+    def __init__(self, minutes: float, num_params: Sequence[int]) -> None:
+        self.seconds, self.spent = 60 * minutes, 0.0
+        self.num_params = deque(num_params)
+        self.total = sum(num_params)
+
+    def share(self) -> float:
+        """Returns the seconds that the next race has."""
+        left = self.seconds - self.spent  # less than 0 if an earlier command was given more
+        return max(0.0, left) * self.num_params[0] / sum(self.num_params)
+
+    def minutes_needed(self, seconds: float) -> float:
+        """Returns the minutes with which the next race has so many seconds, whether the races
+        before it take what they took or their shares of more minutes."""
+        params = self.num_params[0]
+        with_shares = seconds * self.total / params
+        return max(with_shares, self.spent + seconds * sum(self.num_params) / params) / 60
+
+    def ended(self, spent: float) -> None:
+        """Notes that the next race has ended, and how many seconds it took."""
+        self.spent += spent
+        self.num_params.popleft()
 
 
 def race_at_budget(request: Request, seconds: float, slots: Sequence[Slot]) -> Advice:
@@ -91,6 +124,7 @@ def race_at_budget(request: Request, seconds: float, slots: Sequence[Slot]) -> A
 
     Raises:
         TooLittleTimeError: names the seconds with which the same command would do.
+        NoWinnerError: names the seconds that the race has taken.
     """
     make_job = cache(request.make_job)
     probe = request.probe.spec
@@ -141,6 +175,10 @@ def _race(
     except TooLittleTimeError as error:  # what this attempt took does not count, but it takes that
         spent = time.monotonic() - begun + state.state.seconds_spent
         raise TooLittleTimeError(spent + error.seconds) from None
+    except NoWinnerError as error:
+        state.note_time()
+        error.seconds_spent = state.state.seconds_spent
+        raise
     except Interrupted as stop:
         board.show(finally_=True)
         state.note_time()

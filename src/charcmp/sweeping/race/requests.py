@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.types import Override
 
@@ -22,13 +22,15 @@ from charcmp.sweeping.race.arms import CELLS, DEPTHS, Model
 from charcmp.sweeping.race.decide import FEWEST_SEEDS
 from charcmp.sweeping.race.race import MOST_LOOKS, PlannedRun
 from charcmp.sweeping.slots import Slot
-from charcmp.training.memory import training_bytes
+from charcmp.training.memory import require_memory, training_bytes
 from charcmp.values import did_you_mean
 
-AXES = {"budget": (DEFAULT_BUDGET,), "cell": CELLS, "layers": DEPTHS}
+AXES = ("budget", "cell", "layers")  # the keys that may have several values
 # Options of cell=module, which the other cells of a race do not have.
 CLASS_OPTIONS = {f"cell.{field.name}" for field in fields(ModuleConfig)} - {"cell.name"}
 TARGET = "cell.target"
+EXAMPLE = f"{TARGET}=my_cell.py:MyCell"
+Value = TypeVar("Value", str, int)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ def requests(
         class_options: overrides of CLASS_OPTIONS; cell.target may have several values.
 
     Raises:
-        UserError: for several values of a key that takes one, or a model that cannot race.
+        UserError: for several values of a key that takes one, a value given twice, an option of
+            classes without a class, or a model that cannot race or exceeds the memory.
     """
     given = {override.key_or_group: override for override in composer.given}
     for key, override in given.items():
@@ -71,17 +74,18 @@ def requests(
         )
     of_classes = {override.key_or_group: override for override in composer.parse(class_options)}
     targets = _targets(composer, of_classes.pop(TARGET, None))
-    default_cells = (*CELLS, MODULE) if targets else CELLS
-    axes = {key: _values(given.get(key), default)
-            for key, default in (AXES | {"cell": default_cells}).items()}  # fmt: skip
-    _check_axes(axes, targets)
-    cells = [name for cell in axes["cell"] for name in (targets if cell == MODULE else [cell])]
-    (seed,) = _values(given.get("seed"), (0,))
+    budgets = _values(given.get("budget"), (DEFAULT_BUDGET,), str)
+    cells = _values(given.get("cell"), (*CELLS, MODULE) if targets else CELLS, str)
+    depths = _values(given.get("layers"), DEPTHS, _depth)
+    _check_cells(cells, targets)
+    options = [str(override.input_line) for override in of_classes.values()]
+    if options and not targets:
+        raise UserError(f"{options[0]}: an option of classes; name one, as in {EXAMPLE}")
+    racing = [name for cell in cells for name in (targets if cell == MODULE else [cell])]
     others = [
         str(override.input_line) for key, override in given.items() if key not in (*AXES, "seed")
     ]
-
-    options = [str(override.input_line) for override in of_classes.values()]
+    seeds = [str(given["seed"].input_line)] if "seed" in given else []
 
     def make(model: Model, *settings: str) -> Job:
         chosen = [*model.overrides, *(options if model.is_class else [])]
@@ -89,9 +93,8 @@ def requests(
         return make_job(overrides, composer.compose(overrides))
 
     def request(budget: str) -> Request:
-        models = [Model(budget, str(cell), int(layers))
-                  for cell in cells for layers in axes["layers"]]  # fmt: skip
-        probe = make(models[0], "epochs=1", f"seed={seed}")
+        models = [Model(budget, cell, layers) for cell in racing for layers in depths]
+        probe = make(models[0], "epochs=1", *seeds)
         classes = {
             model.cell: make(model, "epochs=1").spec.cell_identity
             for model in models
@@ -104,11 +107,13 @@ def requests(
             length = length_settings(planned.updates, probe.spec.updates_per_epoch)
             return make(model, f"optimizer.lr={rate:g}", f"seed={planned.seed}", *length)
 
-        return Request(models, int(seed), job_of, probe, classes)
+        return Request(models, probe.spec.config.seed, job_of, probe, classes)
 
-    found = [request(str(budget)) for budget in axes["budget"]]
+    found = [request(budget) for budget in budgets]
     require_seeds(found[0].seed, FEWEST_SEEDS + MOST_LOOKS - 2, "race")
-    jobs = (make(model, "epochs=1") for request in found for model in request.models)
+    jobs = [make(model, "epochs=1") for request in found for model in request.models]
+    for job in jobs:
+        require_memory(job.spec)
     run_bytes = max(training_bytes(job.spec) for job in jobs)
     return found, examined_slots(found[0].probe.spec.config, run_bytes)
 
@@ -135,21 +140,21 @@ def _targets(composer: Composer, given: Override | None) -> list[str]:
     return [str(override.value()) for override in composer.parse(single_values(given))]
 
 
-def _check_axes(axes: Mapping[str, Sequence[Any]], targets: Sequence[str]) -> None:
-    """Raises UserError for models that cannot race, before their speed is measured."""
+def _check_cells(cells: Sequence[str], targets: Sequence[str]) -> None:
+    """Raises UserError for cells that cannot race, before their speed is measured."""
     known = [*CELL_ROWS, MODULE]
-    for cell in axes["cell"]:
+    for cell in cells:
         require(cell in known, f"cell={cell}: one of {', '.join(known)}{did_you_mean(cell, known)}")
-    if MODULE in axes["cell"]:
-        require(
-            bool(targets),
-            f"cell={MODULE}: name the class, as in {TARGET}=my_cell.py:MyCell",
-        )
+    if MODULE in cells:
+        require(bool(targets), f"cell={MODULE}: name the class, as in {EXAMPLE}")
     elif targets:
         raise UserError(f"{TARGET}={targets[0]}: add {MODULE} to cell=, or leave cell= out, "
                         f"and {', '.join(CELLS)} race too")  # fmt: skip
-    for layers in axes["layers"]:
-        require(str(layers).isdecimal(), f"layers={layers}: must be a whole number, at least 1")
+
+
+def _depth(layers: str) -> int:
+    require(layers.isdecimal(), f"layers={layers}: must be a whole number, at least 1")
+    return int(layers)
 
 
 def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
@@ -159,7 +164,13 @@ def length_settings(updates: int, updates_per_epoch: int) -> list[str]:
     return [f"epochs={updates // updates_per_epoch}"]
 
 
-def _values(override: Override | None, default: Sequence[Any]) -> list[Any]:
+def _values(
+    override: Override | None, default: Sequence[Value], typed: Callable[[str], Value]
+) -> list[Value]:
+    """Returns the values of a key of AXES; raises UserError if one is given twice."""
     if override is None:
         return list(default)
-    return [single.partition("=")[2] for single in single_values(override)]
+    values = [typed(single.partition("=")[2]) for single in single_values(override)]
+    for place, value in enumerate(values):
+        require(value not in values[:place], f"{override.input_line}: has {value} twice")
+    return values

@@ -7,7 +7,6 @@ from charcmp.report.analysis.wording import FEW_EPOCHS, FEW_EPOCHS_NOTE
 from charcmp.sweeping.race.advice import Advice
 from charcmp.sweeping.race.arms import label
 from charcmp.sweeping.race.decide import FEWEST_SEEDS, WIDEST_SEED_SD, WORTH_KNOWING, seed_sds
-from charcmp.sweeping.race.race import LAST_RUNG
 
 PERCENT = 95
 
@@ -94,7 +93,7 @@ def _best_single_run(advice: Advice) -> list[str]:
 def _certainty(advice: Advice) -> list[str]:
     """Says how sure the advice is, or why it is not."""
     finish = advice.finish
-    if finish.longer_was_worse and finish.end != "worse":
+    if finish.why_shorter == "worse" and finish.end != "worse":
         shorter = "Longer training did worse on this text, so the race ended at this length."
         return [shorter, *_certainty_at_this_length(advice)]
     return _certainty_at_this_length(advice)
@@ -118,7 +117,7 @@ def _certainty_at_this_length(advice: Advice) -> list[str]:
             "Longer training did worse on this text, so this is the result of a shorter run "
             "with one seed; another seed may change it."
         ]
-    if finish.rung < LAST_RUNG and not finish.longer_was_worse:
+    if finish.why_shorter == "cut off":
         return [
             "Time ran out before the longest runs finished, and short runs favour models that "
             "learn fast; rerun with more minutes= to continue."
