@@ -19,6 +19,7 @@ from charcmp.config.optimizers import (
 )
 from charcmp.config.rules import without_effect
 from charcmp.config.schema import Config
+from charcmp.data.dataset import DatasetConfig
 from charcmp.files import config_dir
 from charcmp.training.optim import clip_gradients, learning_rate, make_optimizer
 
@@ -166,7 +167,8 @@ def test_a_choice_for_every_optimiser() -> None:
 def test_options_without_effect_say_so(changes: dict, complaint: str | None) -> None:
     options = {key: changes.pop(key) for key in list(changes) if hasattr(RMSpropConfig, key)}
     optimizer = RMSpropConfig(name="rmsprop", **options)
-    lines = without_effect(Config(**{"optimizer": optimizer, "epochs": 8} | changes))
+    others = {"optimizer": optimizer, "dataset": DatasetConfig(), "epochs": 8}
+    lines = without_effect(Config(**others | changes))
     assert len(lines) == (complaint is not None)
     assert (complaint or "") in "".join(lines)
 

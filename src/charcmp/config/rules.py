@@ -142,12 +142,11 @@ def _check_dataset(dataset: DatasetConfig) -> None:
 
 def without_effect(config: Config) -> list[str]:
     """Returns a line for each option that was changed from its default but has no effect."""
-    optimizer, epochs = config.optimizer, config.epochs
+    optimizer, dataset, epochs = config.optimizer, config.dataset, config.epochs
     lines = []
     if config.task == "lm" and config.fill_context is not None:
         lines.append(f"fill_context={config.fill_context}: task=lm does not use it")
     for key in ("url", "num_chars", "num_symbols", "stand_ins"):
-        dataset = config.dataset
         if dataset.source != "download" and (value := getattr(dataset, key)):
             lines.append(f"dataset.{key}={value}: only a download has it")
     for key in ("lr_decay", "lr_decay_after"):
