@@ -150,8 +150,8 @@ def report(texts: Sequence[Stored], races: int, skipped: Sequence[str] = ()) -> 
         over_kinds(sets, columns_of("tied"), lambda values: f"{np.mean(values):.2f}", speeds),
         "## Margins of elimination",
         "Fitted by scripts/backtest_margins.py. Passed: the share of models near the best one that "
-        "end beyond the margin and are out, in the mean over kinds of text; with margins fitted to "
-        "the other kinds.",
+        "are farther behind than the margin after the rung, and so out, in the mean over kinds of "
+        "text; fitted: with margins fitted to the other kinds.",
         margins_table(found),
         f"## By text, margins in the code, {TIMES[0]} times the planned time",
         by_text(of_code, speeds),

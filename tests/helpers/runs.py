@@ -15,7 +15,7 @@ from charcmp.models.budget import solve, target_params
 from charcmp.models.cells.registry import CELLS
 from charcmp.report.filters import Filters
 from charcmp.report.load import load_runs
-from charcmp.report.make import make_report
+from charcmp.report.make import CONTENTS, make_report
 from charcmp.report.tables import Entry, Table, make_tables
 from helpers.models import shape
 
@@ -124,9 +124,9 @@ def only_entry(results_dir: Path) -> Entry:
 
 
 def report_files(folder: Path) -> dict[str, bytes]:
-    """Returns every file of a report, figures included, by its path in it."""
+    """Returns every file of a report, figures included, by its path in it, but the list of them."""
     report = folder / "report"
-    files = [file for file in report.rglob("*") if file.is_file()]
+    files = [file for file in report.rglob("*") if file.is_file() and file.name != CONTENTS]
     return {str(file.relative_to(report)): file.read_bytes() for file in files}
 
 

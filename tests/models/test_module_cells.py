@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -307,6 +308,14 @@ def test_what_else_a_class_is_known_by(importing: str, edited: str, tmp_path: Pa
     assert origins[0] == origins[2] != origins[1]
 
 
+def test_an_installed_class_is_known_by_its_version_in_a_file_too(tmp_path: Path) -> None:
+    (tmp_path / "borrows.py").write_text("from torch.nn import GRUCell")
+    origin = load_target(f"{tmp_path}/borrows.py:GRUCell").origin
+    parts = [sha256((tmp_path / "borrows.py").read_bytes()).hexdigest(),
+             load_target("torch.nn.GRUCell").origin]  # fmt: skip
+    assert origin == f"sha256 {sha256(' '.join(parts).encode()).hexdigest()}"
+
+
 @pytest.mark.parametrize("helper", ["parts_of_it", "tabulate"])
 def test_another_module_of_the_same_name_is_not_taken(helper: str, tmp_path: Path) -> None:
     """Of another class's folder, or one that is installed."""
@@ -320,6 +329,13 @@ def test_another_module_of_the_same_name_is_not_taken(helper: str, tmp_path: Pat
         UserError, match=f"mine.py imports {helper}, but that is already .*{helper}"
     ):
         load_target(f"{tmp_path}/second/mine.py:Mine")
+
+
+def test_a_file_of_a_package_has_pythons_own_modules(tmp_path: Path) -> None:
+    for name in ("__init__.py", "colorsys.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "with_colours.py").write_text(f"import torch\nimport colorsys{STEP}")
+    load_target(f"{tmp_path}/with_colours.py:Mine")
 
 
 def test_a_folder_of_the_same_name_is_no_module(tmp_path: Path) -> None:

@@ -301,12 +301,14 @@ def test_no_files_of_an_earlier_report_stay(tmp_path: Path) -> None:
     write_run(tmp_path)
     make_report(tmp_path, formats=["csv", "md"])
     report = tmp_path / "report"
-    mine = report / "mine.csv"
-    mine.touch()
+    mine = [report / name for name in ("mine.csv", "table_mine.csv", "figures/mine.svg")]
+    mine[-1].parent.mkdir()
+    for file in mine:
+        file.touch()
     shutil.rmtree(fill)
     make_report(tmp_path, formats=["csv"])
     assert {file.name for file in report.glob("fill_in.*")} == {"fill_in.md"}  # not asked for
-    assert mine.exists()
+    assert all(file.exists() for file in mine)
     make_report(tmp_path, formats=["md"])
     assert not (report / "fill_in.md").exists()
     assert (report / "entries.csv").exists()

@@ -21,7 +21,7 @@ from charcmp.config.schema import Config
 from charcmp.config.spec import resolve_with
 from charcmp.data.corpus import Corpus
 from charcmp.models.cells.registry import cell_config
-from charcmp.report.make import FILES, PUBLISHED_FOLDERS
+from charcmp.report.make import PUBLISHED_FOLDERS
 from charcmp.report.writing.sections import p_text
 
 PAPER = CHECKOUT / "results" / "paper"
@@ -252,14 +252,6 @@ def comparable(name: str, contents: bytes) -> object:
 
 def test_no_report_replaces_a_published_one_unasked() -> None:
     assert {folder.name for folder in [*PUBLISHED, PRACTICE]} <= {*PUBLISHED_FOLDERS}
-
-
-@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
-def test_a_report_knows_all_its_files(folder: Path) -> None:
-    """Those that it does not know would stay and look current once they are not."""
-    report = folder / "report"
-    known = {file for pattern in FILES for file in report.glob(pattern)}
-    assert known == {file for file in report.rglob("*") if file.is_file()}
 
 
 @pytest.mark.long

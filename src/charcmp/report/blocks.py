@@ -64,11 +64,11 @@ def _blocks_by_length(trainings: Sequence[list[Run]]) -> list[Block]:
     blocks: list[Block] = []
     own_blocks: list[list[Run]] = []  # the runs of each block of own rates
     for runs in sorted(trainings, key=lambda training: _length(training[0]), reverse=True):
-        shorter = tried([other for other in trainings if _is_shorter(other[0], runs[0])])
-        longer = tried([other for other in trainings if _is_shorter(runs[0], other[0])])
+        shorter = candidates_tried([other for other in trainings if _is_shorter(other[0], runs[0])])
+        longer = candidates_tried([other for other in trainings if _is_shorter(runs[0], other[0])])
         own_longer = [other for other in own_blocks if _is_shorter(runs[0], other[0])]
         is_try = any(epochs_read(runs[0]) <= TRY * epochs_read(other[0]) for other in own_longer)
-        shown = _without_given_up(runs, tried(own_longer), is_try)
+        shown = _without_given_up(runs, candidates_tried(own_longer), is_try)
         budgets = grouped(shown, lambda run: run.target_params)
         searches = {
             target: own_rates(at_budget, shorter, longer) for target, at_budget in budgets.items()
@@ -127,7 +127,7 @@ def own_rates(at_budget: Sequence[Run], shorter: Tried, longer: Tried) -> Search
         model gave up rates.
     """
     models = grouped([run for run in at_budget if not math.isnan(rate_of(run))], model_of)
-    here = tried(models.values())
+    here = candidates_tried(models.values())
     ladder: set[Candidate] = set().union(*here.values())
     rates = sorted(_rates(ladder))
     gave_up = {model for model in models if _rates(shorter.get(model, set())) - _rates(here[model])}
@@ -140,10 +140,10 @@ def own_rates(at_budget: Sequence[Run], shorter: Tried, longer: Tried) -> Search
     )
 
     def is_over(model: Model) -> bool:
-        had = here[model] | shorter.get(model, set())
-        if is_staged or had >= ladder:
+        tried = here[model] | shorter.get(model, set())
+        if is_staged or tried >= ladder:
             return True
-        return (goes_on or model in gave_up) and _has_neighbours(models[model], had, rates)
+        return (goes_on or model in gave_up) and _has_neighbours(models[model], tried, rates)
 
     over = set(filter(is_over, models))
     if len(rates) > 1:
@@ -158,11 +158,11 @@ def own_rates(at_budget: Sequence[Run], shorter: Tried, longer: Tried) -> Search
     )
 
 
-def _has_neighbours(runs: Sequence[Run], had: set[Candidate], rates: list[float]) -> bool:
+def _has_neighbours(runs: Sequence[Run], tried: set[Candidate], rates: list[float]) -> bool:
     """Returns whether a model was tried at both neighbours, among `rates`, of its best rate."""
     best, _ = chosen_by_validation(grouped(runs, candidate_of)).candidate
     place = rates.index(best)
-    return {*rates[max(0, place - 1) : place + 2]} <= _rates(had)
+    return {*rates[max(0, place - 1) : place + 2]} <= _rates(tried)
 
 
 def _rates(candidates: Iterable[Candidate]) -> set[float]:
@@ -181,14 +181,14 @@ def _without_given_up(runs: Sequence[Run], kept: Tried, is_try: bool) -> list[Ru
     """
     if len({rate_of(run) for run in runs}) == 1:
         return list(runs)  # a training at a fixed rate, not tries of several
-    here = tried([runs])
+    here = candidates_tried([runs])
     given_up = {model for model in here.keys() & kept.keys() if not here[model] & kept[model]}
     if is_try and all(model in kept and here[model] - kept[model] for model in here):
         given_up = {*here}
     return [run for run in runs if model_of(run) not in given_up or _has_own_block(rate_of(run))]
 
 
-def tried(trainings: Iterable[Iterable[Run]]) -> dict[Model, set[Candidate]]:
+def candidates_tried(trainings: Iterable[Iterable[Run]]) -> dict[Model, set[Candidate]]:
     """Returns the learning rates and dropouts that each model had, without rates not known."""
     found: dict[Model, set[Candidate]] = defaultdict(set)
     for runs in trainings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from charcmp.errors import UserError
 from charcmp.files import is_there, make_folder, write_bytes
@@ -32,16 +32,14 @@ from charcmp.report.writing.sections import sections
 from charcmp.report.writing.terminal import terminal
 from charcmp.runs.baselines import Baselines, load_baselines
 from charcmp.runs.folder import runs_dir
+from charcmp.runs.reading import read_file
 
 # The published runs of the checkout that this module lies in; an installed wheel has none.
 PUBLISHED = Path(__file__).resolve().parents[3] / "results" / "paper"
 # What is published there, and beside it.
 PUBLISHED_FOLDERS = ("paper", "fast", "own_rates", "variants", "example", "practice", "weights")
-# All that a report may consist of.
-FILES = (
-    *("report.html", "statistics.md", "figures/*.svg", "figures/*.png", "table_*.*", "fill_in.*"),
-    *("entries.csv", "differences.csv", "claims.csv", "against_paper.csv", "baselines.csv"),
-)
+# Names what a report wrote into its own folder: another may be there that the user put there.
+CONTENTS, MAX_CONTENTS = "files.txt", 1 << 20
 
 
 def make_report(
@@ -95,7 +93,7 @@ def make_report(
     if {"svg", "png", "html"} & set(formats):
         files |= picture_files(findings, with_png="png" in formats)
     written = _write(path, files, formats)
-    if out is None:  # in a folder of the user's choice, files of these names may be the user's
+    if out is None:
         _remove_earlier(path, written, formats)
     if loaded.num_unfinished:
         print(f"runs without a result yet: {loaded.num_unfinished}")
@@ -127,11 +125,18 @@ def _write(folder: Path, files: dict[str, bytes], formats: Sequence[str]) -> lis
 
 
 def _remove_earlier(folder: Path, written: Sequence[str], formats: Sequence[str]) -> None:
-    """Removes the files of an earlier report that this one, in the same formats, does not have."""
-    for file in (file for pattern in FILES for file in folder.glob(pattern)):
-        is_earlier = str(file.relative_to(folder)) not in written
-        if is_earlier and file.suffix[1:] in formats and file.is_file():
-            file.unlink()
+    """Removes the files of an earlier report that this one, in the same formats, does not have.
+
+    Notes what the folder has of both, so that a later report need not guess.
+    """
+    listed = (read_file(folder / CONTENTS, MAX_CONTENTS) or b"").decode(errors="replace")
+    earlier = {name for name in listed.splitlines() if (folder / name).is_file()} - {*written}
+    earlier -= {name for name in earlier if str(PurePath(name).parent) not in (".", "figures")}
+    gone = {name for name in earlier if PurePath(name).suffix[1:] in formats}
+    for name in gone:
+        (folder / name).unlink()
+    names = sorted({*written} | earlier - gone)
+    write_bytes(folder / CONTENTS, "".join(f"{name}\n" for name in names).encode())
 
 
 def picture_files(findings: Findings, with_png: bool) -> dict[str, bytes]:

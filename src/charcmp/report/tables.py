@@ -19,11 +19,11 @@ from charcmp.report.blocks import (
     arranged,
     block_headings,
     block_order,
+    candidates_tried,
     grouped,
     heading_of,
     is_the_papers,
     model_of,
-    tried,
 )
 from charcmp.report.candidates import Candidate, candidate_of, chosen_by_validation
 from charcmp.report.filters import Filters
@@ -280,7 +280,7 @@ def _entries(
     block: Block, runs: Sequence[Run], rows: dict[str, int], filters: Filters
 ) -> dict[Place, Entry]:
     """Returns the entries of a block's runs in the rows that the filters admit."""
-    tried_here = tried([block.all_runs])
+    tried_here = candidates_tried([block.all_runs])
     targets: dict[str, int] = {}
     runs_of_entry = defaultdict(list)
     for run in runs:

@@ -72,8 +72,8 @@ def test_it_names_what_to_take_and_how_far_the_next_is_behind(tmp_path: Path) ->
     near = advice_text(advice(tmp_path / "near", {GRU_1: [1.31, 1.32], GRU_2: [1.305, 1.315]}))
     assert near.startswith("For my at 50k, use GRU, 1 layer")
     assert (
-        "GRU 2, 0.0050 ahead of it, but with more layers, and by less than one standard error"
-        in near
+        "The lowest mean validation loss has GRU 2, 0.0050 ahead, which is at most one standard "
+        "error, so the race takes the model with fewer layers (96.67 % interval" in near
     )
     record = msgspec.to_builtins(recommendation(found))
     assert record["run_id"] == record["best_single_run"] == found.chosen.best_run.run_id

@@ -438,7 +438,8 @@ def test_a_finalist_of_which_a_seed_diverges_is_named() -> None:
     ("gru1", "gru2", "rung", "why"),
     [
         ((1.22, 1.21, 1.2), (1.25, 1.24, 1.26), 2, None),  # only GRU 2 gets worse
-        ((1.2, 1.208, 1.216), (1.25, 1.25, 1.25), 0, "worse"),  # by a little each time
+        ((1.2, 1.208, 1.216), (1.25, 1.25, 1.25), 2, None),  # and GRU 2 has seeds there
+        ((1.2, 1.208, 1.216), (1.25, 1.258, 1.266), 0, "worse"),  # by a little each time
     ],
 )
 def test_a_finalist_of_which_a_seed_diverges_is_not_advised_from_a_shorter_rung(
@@ -711,6 +712,12 @@ def test_of_models_that_are_about_as_good_the_shallowest_leads() -> None:
     # The standard error is 0.010: of the seeds, with the usual variance, as the text is the same.
     assert challenges({**best, GRU_1: seeds(1.415)})[0] == GRU_2
     assert challenges({GRU_2: seeds(1.400), GRU_1: seeds(1.415)})[0] == GRU_2
+    # A model whose seeds scatter is within its own standard error, but another is better.
+    lstm_1 = Model("50k", "lstm", 1)
+    gru_3 = {Model("50k", "gru", 3): seeds(1.300)}
+    wide = [outcome(level, text + level - 1.4) for level in (1.289, 1.312, 1.335)]
+    assert challenges({**gru_3, lstm_1: wide})[0] == lstm_1
+    assert challenges({**gru_3, lstm_1: wide, GRU_1: seeds(1.311)})[0] == GRU_1
     # Of a single seed nothing is known, and fewer layers do not make up for more.
     assert challenges({GRU_2: seeds(1.400, 1), GRU_1: seeds(1.405, 1)})[0] == GRU_2
     assert challenges({GRU_2: seeds(1.405), GRU_1: seeds(1.400)})[0] == GRU_1

@@ -53,7 +53,8 @@ def check_layer(layer: Layer, unroll_steps: int) -> str | None:
     """
     assert isinstance(layer, ModuleCell)
     try:
-        has_wrong_tensors(layer)
+        if complaint := has_wrong_tensors(layer):
+            raise Refused(complaint)
         return _examine(layer, max(NUM_STEPS, min(unroll_steps, MAX_STEPS)))
     except Refused as reason:
         complaint = str(reason)
@@ -62,21 +63,18 @@ def check_layer(layer: Layer, unroll_steps: int) -> str | None:
     raise UserError(f"cell.target={layer.config.target}: {complaint}")
 
 
-def has_wrong_tensors(layer: ModuleCell) -> None:
-    """Refuses what could not be clipped or stored, or would lose a part between two chunks."""
+def has_wrong_tensors(layer: ModuleCell) -> str | None:
+    """Finds what could not be clipped or stored, or would lose a part between two chunks."""
     for name, parameter in layer.module.named_parameters():
         if parameter.dtype != torch.float32:
-            raise Refused(
-                f"its parameter {name} is {_name(parameter.dtype)}; only float32 can be trained"
-            )
+            return f"its parameter {name} is {_name(parameter.dtype)}; only float32 can be trained"
     for leaf in leaves(layer.form.template):
         if leaf.dtype != torch.float32:
-            raise Refused(
-                f"its state is {_name(leaf.dtype)}; only float32 is carried from chunk to chunk"
-            )
+            return f"its state is {_name(leaf.dtype)}; only float32 is carried from chunk to chunk"
     for name, value in layer.module.state_dict().items():
         if not isinstance(value, Tensor):
-            raise Refused(f"its {name} is not a tensor, so the file of weights cannot hold it")
+            return f"its {name} is not a tensor, so the file of weights cannot hold it"
+    return None
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -93,8 +91,8 @@ def _examine(layer: ModuleCell, num_steps: int) -> str | None:
     noise = min(NOISE, NOISE_TIMES_ROOT_H / layer.hidden_size**0.5)
     try:
         with seeded(0):
-            draws_elsewhere(layer)
-            starts_badly(layer)
+            if complaint := draws_elsewhere(layer) or starts_badly(layer):
+                raise Refused(complaint)
             for scale in (noise, noise / 10, noise / 100):  # less, where that makes it overflow
                 layer.module.load_state_dict(kept)
                 _add_noise(layer, scale)
@@ -164,23 +162,24 @@ def _other_symbols(x: Tensor, layer: ModuleCell) -> Tensor:
     return (x + 1) % layer.input_size
 
 
-def draws_elsewhere(layer: ModuleCell) -> None:
-    """Refuses initial values that are not drawn by torch's generator, from a run's seed."""
+def draws_elsewhere(layer: ModuleCell) -> str | None:
+    """Finds initial values that are not drawn by torch's generator, from a run's seed."""
     again = ModuleCell(layer.config, layer.input_size, layer.hidden_size)
     second = again.module.state_dict()
     for name, value in layer.module.state_dict().items():
         if not torch.equal(_bits(value), _bits(second[name])):
-            raise Refused(f"built twice from one seed, its {name} differs; {SEEDED}")
+            return f"built twice from one seed, its {name} differs; {SEEDED}"
     x, state = _text(layer), _state(layer)
     with torch.no_grad():
         is_same = not _differ(_read(layer, x, state)[0], _read(again, x, state)[0])
         if not is_same and not is_not_repeatable(layer, len(x)):
-            raise Refused(f"built twice from one seed, it gives different outputs; {SEEDED}")
+            return f"built twice from one seed, it gives different outputs; {SEEDED}"
     if torch.equal(_generator_after_building(layer, 0), _generator_after_building(layer, 1)):
-        raise Refused(
+        return (
             "it seeds torch's generator itself (torch.manual_seed), so its layers, and its runs of "
             "all seeds, start from the same values"
         )
+    return None
 
 
 def _bits(value: Tensor) -> Tensor:
@@ -193,21 +192,22 @@ def _generator_after_building(layer: ModuleCell, seed: int) -> Tensor:
         return torch.get_rng_state()
 
 
-def starts_badly(layer: ModuleCell) -> None:
-    """Refuses outputs, gradients or a state that are not finite at the class's own start."""
+def starts_badly(layer: ModuleCell) -> str | None:
+    """Finds outputs, gradients or a state that are not finite at the class's own start."""
     y_TBH, state_SBH = _read(layer, _text(layer), _state(layer))
     if not y_TBH.requires_grad:
-        raise Refused("its outputs have no gradient, so it cannot learn (torch.no_grad or detach?)")
+        return "its outputs have no gradient, so it cannot learn (torch.no_grad or detach?)"
     y_TBH.square().sum().backward()
     gradients = [p.grad for p in layer.module.parameters() if p.grad is not None]
     layer.module.zero_grad(set_to_none=True)
     if not all(value.isfinite().all() for value in [y_TBH, *gradients]):
-        raise Refused("from a state of zeros its outputs or their gradients are not finite")
+        return "from a state of zeros its outputs or their gradients are not finite"
     if not state_SBH.isfinite().all():
-        raise Refused(
+        return (
             "after a few steps from zeros its state is not finite; checkpoints and records hold "
             "only finite numbers"
         )
+    return None
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ class PlainConfig(CellConfig):
     activation: str = option(
         "tanh",
         "nonlinearity of the candidate, and of an LSTM's output; "
-        "relu: rnn alone; gru_reset_after has tanh alone",
+        "only rnn has relu; gru_reset_after has only tanh",
     )
 
 

@@ -109,25 +109,30 @@ def _origin(make: type, module: ModuleType) -> str:
     if make.__module__ == ADAPTERS:
         return _origin_of_adapter(make)
     defining = sys.modules.get(make.__module__, module)
-    if files := {file for _, file in _own_modules(module, defining)}:
-        hashes = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-        return f"sha256 {hashlib.sha256(' '.join(hashes).encode()).hexdigest()}"
-    return _installed(defining.__name__.partition(".")[0])
+    files = {file for _, file in _own_modules(module, defining)}
+    parts = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    if not _own_modules(defining):  # installed, though a file of the user's may name it
+        parts.append(_installed(defining.__name__.partition(".")[0]))
+    if not files:
+        return parts[0]
+    return f"sha256 {hashlib.sha256(' '.join(parts).encode()).hexdigest()}"
 
 
 def _refuse_namesakes(target: str, module: ModuleType) -> None:
     """Raises UserError if a file runs with another module than the one that lies beside it.
 
     Python has one module of a name. It may be of another class's folder, or installed, since what
-    is installed comes before the folders of files.
+    is installed comes before the folders of files. A file of a package means Python's own by names
+    such as `logging`, whatever lies beside it.
     """
     assert module.__file__ is not None
     folder = str(Path(module.__file__).parent)
+    pythons = sys.stdlib_module_names if Path(folder, "__init__.py").is_file() else frozenset()
     here = [(name, file) for name, file in _own_modules(module) if file.is_relative_to(folder)]
     for name, file in sorted(here):
         for imported in sorted({name.partition(".")[0] for name in _imported_names(name, file)}):
             beside, found = PathFinder.find_spec(imported, [folder]), _find_spec(imported)
-            if beside and found and _is_taken_for(found, beside):
+            if beside and found and imported not in pythons and _is_taken_for(found, beside):
                 raise UserError(
                     f"cell.target={target}: {file.name} imports {imported}, but that is already "
                     f"{_place(found)}; rename the one in {folder}"

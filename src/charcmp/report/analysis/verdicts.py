@@ -61,7 +61,7 @@ def verdicts(analyses: Sequence[Analysis]) -> list[Verdict]:
 
 
 def _without_advice(verdict: Verdict, analyses: Sequence[Analysis]) -> Verdict:
-    """Takes back what an open verdict asks for if filters keep runs out: they may be just that."""
+    """Replaces what would decide an open verdict if filters hide runs: those may be the ones."""
     if not (verdict.decided_by and any(analysis.table.is_narrowed for analysis in analyses)):
         return verdict
     return replace(verdict, decided_by="A report of all runs: filters keep some out of this one.")

@@ -23,8 +23,8 @@ TIERS = (
     ("#999999", "not significantly different from the LSTM"),
     ("#D55E00", "worse than the LSTM of its depth"),
     ("#000000", "worse than the best, not compared with an LSTM"),
-    # An interval over text alone would look the surest of all, and colours would tell seeds apart.
-    ("#777777", "hollow: one seed, or no losses kept, so not compared"),
+    # Over text alone an interval would be the narrowest of all, and a tier would judge one seed.
+    ("#777777", "hollow: not compared, as it or the best has one seed or no losses"),
 )
 WITHOUT_LSTM, NOT_COMPARED = 4, 5  # of TIERS
 LINE_INCHES = 0.19

@@ -81,7 +81,7 @@ class Advice:
 
     @property
     def runner_up(self) -> Finalist | None:
-        """The next finalist by validation loss, if there is one."""
+        """The other finalist with the lowest mean validation loss, if there is one."""
         others = [
             finalist for model, finalist in self.finalists.items() if model != self.finish.leader
         ]
@@ -95,7 +95,8 @@ class Advice:
     def lucky(self) -> Finalist | None:
         """The finalist with a run that beats the run handed over by more than WORTH_KNOWING.
 
-        Its other seeds did so much worse that it is not the model to use.
+        It is not the model to use, since its other seeds did so much worse, or since it has more
+        layers and is at most one standard error ahead.
         """
 
         def ahead(finalist: Finalist) -> float:

@@ -186,7 +186,9 @@ def challenges(finalists: Mapping[Model, Sequence[Outcome]]) -> tuple[Model, lis
         and (found := _challenge(model, runs, usable[leader])).of_models is not None
         and found.difference <= found.of_models.se
     ]
-    leader = min(as_good, key=lambda model: (model.layers, means[model]), default=leader)
+    if as_good:  # another of as many layers may be better, though not within its own standard error
+        fewest = min(model.layers for model in as_good)
+        leader = min((model for model in several if model.layers == fewest), key=means.__getitem__)
     others = sorted(means.keys() - {leader}, key=lambda model: (means[model], model))
     return leader, [_challenge(model, usable[model], usable[leader]) for model in others]
 

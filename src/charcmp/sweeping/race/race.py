@@ -7,6 +7,7 @@ scripts/backtest.py replays thousands of races from stored runs.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,12 +54,12 @@ LAST_RUNG = len(RUNG_SHARES) - 1
 MOST_LOOKS = 3
 
 
-# Why the result is not one of the longest runs': these did worse; no finalist was left without a
-# further seed that failed or diverged; the time was over before all of them had finished.
+# Why the result is not one of the longest runs': these did worse; every finalist had a further seed
+# that failed or diverged; the time was over before all of them had finished.
 WhyShorter = Literal["worse", "unstable", "cut off"]
 # Why a race ended: no finalist can be better by more than is worth knowing; the time was over; all
-# looks were spent without an answer. If the further seeds are of another length than the result:
-# why that is so.
+# looks were spent without an answer; worse, unstable: why the result has another length than the
+# further seeds.
 End = Literal["settled", "time", "seeds", "worse", "unstable"]
 
 
@@ -133,7 +134,7 @@ class Finish:
     num_models: int  # of the whole race
     num_runs: int
     end: End
-    why_shorter: WhyShorter | None = None  # None: it has the longest runs of all
+    why_shorter: WhyShorter | None = None  # None: its runs, with further seeds, are the longest
 
     @property
     def settled(self) -> bool:
@@ -203,7 +204,7 @@ class Race:
             if self._is_longest(rung - 1):
                 return self._finals(rung - 1)
             models = self._survivors(rung - 1)
-            if not self._is_planned(rung, models):
+            if not self._plan(rung, models):
                 return self._finish("time")
             if not self._longer_rung(rung, self._entrants(rung, models)):
                 return self._finish("time")
@@ -243,7 +244,7 @@ class Race:
         return best > before + WORTH_KNOWING
 
     def _first_rung(self) -> None:
-        if not (self._is_planned(0, self.models) and self._rung(0, first_arms(self.models))):
+        if not (self._plan(0, self.models) and self._rung(0, first_arms(self.models))):
             raise NoWinnerError("time ran out before a single run finished")
         self._further_rates(0, lambda model: next_rate(self._losses(0, model)))
         if not any(runs[0].is_usable for runs in self.outcomes[0].values()):
@@ -279,7 +280,7 @@ class Race:
             self.outcomes.setdefault(rung, {}).setdefault(planned.arm, []).append(outcome)
         return bool(found)
 
-    def _is_planned(self, rung: int, models: Sequence[Model]) -> bool:
+    def _plan(self, rung: int, models: Sequence[Model]) -> bool:
         """Plans the length of a rung; returns False if the time does not allow the rung."""
         length = self.track.length_of(rung, partial(self._planned_length, rung, models))
         if length is not None:
@@ -476,19 +477,26 @@ class Race:
         """Returns the usable rung for the result: that of the further seeds, or one that did better
         by more than WORTH_KNOWING, as shorter training does on short texts.
 
-        First seeds decide that, those of unstable models too, as only one rung has others.
+        First seeds decide that, as only one rung has others. It has to be so with the unstable
+        models, which say most about the length, and without them, since they are not advised.
         """
-        best = {
-            rung: min(outcome.nats for arm, outcome in self._first_seeds(rung).items()
-                      if arm.model not in self.out)
-            for rung in usable
-        }  # fmt: skip
         lead = {rung: WORTH_KNOWING * (rung == self._rung_of_seeds) for rung in usable}
-        return min(best, key=lambda rung: (best[rung] - lead[rung], -rung))
+
+        def best_without(models: Collection[Model]) -> int:
+            best = {
+                rung: min((outcome.nats for arm, outcome in self._first_seeds(rung).items()
+                           if arm.model not in models), default=math.inf)
+                for rung in usable
+            }  # fmt: skip
+            return min(best, key=lambda rung: (best[rung] - lead[rung], -rung))
+
+        chosen = best_without(self.out)
+        of_stable = best_without({*self.out, *self._unstable})
+        return self._rung_of_seeds if self._rung_of_seeds in (chosen, of_stable) else chosen
 
     def _why_shorter(self, rung: int) -> WhyShorter | None:
-        """Returns why the result is of this rung, not of a longer one, or of the one with the
-        further seeds; None if there is no other."""
+        """Returns why the result is not of the longest possible runs, or not of those with further
+        seeds; None if it is."""
         longest = max(self.outcomes)
         if self._unstable and not self._finalists(self._rung_of_seeds):
             return "unstable"

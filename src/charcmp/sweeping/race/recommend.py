@@ -102,8 +102,8 @@ class SharedTime:
         return max(0.0, left) * self.num_params[0] / sum(self.num_params)
 
     def minutes_needed(self, seconds: float) -> float:
-        """Returns the minutes with which the next race has so many seconds, whether the races
-        before it take what they took or their shares of more minutes."""
+        """Returns the minutes= with which the next race would have so many seconds, even if the
+        earlier races used up their larger shares."""
         params = self.num_params[0]
         with_shares = seconds * self.total / params
         return max(with_shares, self.spent + seconds * sum(self.num_params) / params) / 60

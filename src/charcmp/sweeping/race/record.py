@@ -11,7 +11,7 @@ from charcmp.sweeping.race.wording import advice_text
 
 
 class RunnerUp(Struct, frozen=True):
-    """The next finalist by validation loss; losses are means over its seeds."""
+    """The other finalist with the lowest mean validation loss; losses are means over its seeds."""
 
     cell: str
     layers: int

@@ -41,14 +41,16 @@ def _rivals(advice: Advice) -> list[str]:
     if rival is None:
         return [] if advice.finish.unfinished else ["No other model is left to compare it with."]
     (against,) = [found for found in advice.finish.challenges if found.model == rival.model]
-    distance = f"{abs(against.difference):.4f} "
+    distance = f"{label(rival.model)}, {abs(against.difference):.4f}"
     if against.difference >= 0:
-        distance += "behind"
+        sentence = f"Next by validation loss: {distance} behind"
     elif against.of_models is None:
-        distance += "ahead of it, but by one seed"
+        sentence = f"Next by validation loss: {distance} ahead of it, but by one seed"
     else:
-        distance += "ahead of it, but with more layers, and by less than one standard error"
-    sentence = f"Next by validation loss: {label(rival.model)}, {distance}"
+        sentence = (
+            f"The lowest mean validation loss has {distance} ahead, which is at most one standard "
+            "error, so the race takes the model with fewer layers"
+        )
     if against.of_models is not None:
         low, high = against.interval(advice.finish.alpha)
         sentence += (
