@@ -109,9 +109,10 @@ def _origin(make: type, module: ModuleType) -> str:
     if make.__module__ == ADAPTERS:
         return _origin_of_adapter(make)
     defining = sys.modules.get(make.__module__, module)
-    files = {file for _, file in _own_modules(module, defining)}
+    own = _own_modules(module, defining)
+    files = {file for _, file in own}
     parts = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
-    if not _own_modules(defining):  # installed, though a file of the user's may name it
+    if defining.__name__ not in {name for name, _ in own}:  # installed, though named in a file
         parts.append(_installed(defining.__name__.partition(".")[0]))
     if not files:
         return parts[0]

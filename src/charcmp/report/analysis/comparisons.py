@@ -112,6 +112,15 @@ class Difference:
         known = [part for part in parts if part is not None]
         return statistics.fmean(known) if len(known) == 2 else None
 
+    def detectable(self, alpha: float) -> float | None:
+        """Returns the smallest difference that such models and seeds would find with 80 % power;
+        by the text alone if one has a single seed. None if nothing is known of the text."""
+        if self.text_variance is None:
+            return None
+        num_seeds = min(len(self.a.seeds), len(self.b.seeds))
+        text, of_seeds = self.text_variance.component, self.seed_variance or 0.0
+        return detectable_with(num_seeds, text, of_seeds, alpha)
+
 
 @dataclass(frozen=True)
 class Power:
@@ -173,13 +182,11 @@ class Analysis:
         """Returns how far behind the best of its row a model must be to be found worse with 80 %
         power at Holm's first step: the median over those with seeds; None without any."""
         alpha = ALPHA / self.family_size("best")
-        found = []
-        for difference in self.differences_of("best", row):
-            variance, text = difference.seed_variance, difference.text_variance
-            if variance is not None and text is not None:
-                num_seeds = min(len(difference.a.seeds), len(difference.b.seeds))
-                found.append(detectable_with(num_seeds, text.component, variance, alpha))
-        return statistics.median(found) if found else None
+        detectable = [
+            nats for found in self.differences_of("best", row)
+            if found.both is not None and (nats := found.detectable(alpha)) is not None
+        ]  # fmt: skip
+        return statistics.median(detectable) if detectable else None
 
     def family_size(self, family: str) -> int:
         return family_size(self.table, self.planned, family)
@@ -496,10 +503,8 @@ def _powers(row: str, differences: Sequence[Difference], family_size: int) -> li
     ]
     powers = []
     for difference in [difference for difference in pairs if difference.both is not None] or pairs:
-        if difference.text_variance is None:
-            continue
-        num_seeds = min(len(difference.a.seeds), len(difference.b.seeds))
-        text, variance = difference.text_variance.component, difference.seed_variance or 0.0
-        detectable = detectable_with(num_seeds, text, variance, ALPHA / family_size)
-        powers.append(Power(row, difference.a.layers, num_seeds, detectable, abs(difference.nats)))
+        if (detectable := difference.detectable(ALPHA / family_size)) is not None:
+            num_seeds = min(len(difference.a.seeds), len(difference.b.seeds))
+            nats = abs(difference.nats)
+            powers.append(Power(row, difference.a.layers, num_seeds, detectable, nats))
     return powers

@@ -183,9 +183,8 @@ def _caption(
         f"seeds and text, of the difference from {name(best)}, the model with the lowest mean "
         "validation loss, which is why a model may lie to its left. It was chosen because it did "
         "well with these seeds, so its loss is likely too low. The colours tell what is "
-        "significant after "
-        "Holm (5 %), against the best and against the LSTM, each as one family of all models of "
-        "the row."
+        "significant after Holm (5 %), against the best and against the LSTM, each as one family "
+        "of all models of the row."
     ]
     if detectable := analysis.detectable_from_best(row):
         sentences.append(
